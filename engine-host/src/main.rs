@@ -1,0 +1,3 @@
+//! The `engine-host` program.
+
+fn main() {}

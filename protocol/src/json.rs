@@ -1,0 +1,147 @@
+//! JSON text that is carried, not taken apart.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One complete JSON value as UTF-8 text.
+///
+/// Dataclips, step results and credentials cross every boundary in this form, so that a large state is never
+/// parsed or encoded again on its way. Cloning shares the bytes. A value of this type is always valid JSON: text
+/// from outside is checked where it becomes one, also when it arrives in a frame.
+///
+/// `Debug` shows the length only, because the text is users' data or a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Bytes);
+
+/// Text that is not one JSON value.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidJson {
+    /// It breaks JSON's grammar, or is of another type than wanted.
+    #[error("not valid JSON: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// It is not UTF-8.
+    #[error("not valid JSON: {0}")]
+    Encoding(#[from] std::str::Utf8Error),
+}
+
+impl Json {
+    /// Checks `text` and takes it over without copying.
+    pub fn parse(text: impl Into<Bytes>) -> Result<Self, InvalidJson> {
+        let bytes = text.into();
+        // `from_slice` would let strings pass that are not UTF-8, where it only skips them.
+        serde_json::from_str::<IgnoredAny>(std::str::from_utf8(&bytes)?)?;
+        Ok(Self(bytes))
+    }
+
+    /// Encodes a value. Fails only for values that JSON cannot express, such as maps with keys that are no strings.
+    pub fn encode(value: &impl Serialize) -> Result<Self, InvalidJson> {
+        Ok(Self(serde_json::to_vec(value)?.into()))
+    }
+
+    /// The text `{}`.
+    pub fn empty_object() -> Self {
+        Self(Bytes::from_static(b"{}"))
+    }
+
+    /// The text `null`.
+    pub fn null() -> Self {
+        Self(Bytes::from_static(b"null"))
+    }
+
+    /// The JSON text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("valid JSON is UTF-8")
+    }
+
+    /// Length of the text in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never true: no JSON value has an empty text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the value is an object.
+    pub fn is_object(&self) -> bool {
+        self.first_byte() == Some(b'{')
+    }
+
+    /// Whether the value is `null`.
+    pub fn is_null(&self) -> bool {
+        self.first_byte() == Some(b'n')
+    }
+
+    /// Reads the text as a value of type `T`.
+    pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, InvalidJson> {
+        Ok(serde_json::from_slice(&self.0)?)
+    }
+
+    /// The text's bytes, shared.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    fn first_byte(&self) -> Option<u8> {
+        self.0.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Json({} bytes)", self.len())
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?.into_vec();
+        Self::parse(bytes).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_one_value_and_nothing_else() {
+        for good in ["{}", " [1, 2] ", "\"é\u{2028}\"", "null", "-0.5e3"] {
+            assert!(Json::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "{} {}", "{", "nul", "\u{feff}{}"] {
+            assert!(Json::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Json::parse(&b"\"\xff\""[..]).is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn nesting_of_any_depth_is_carried() {
+        let depth = 200_000;
+        let text = "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(Json::parse(text).unwrap().len(), 2 * depth);
+    }
+
+    #[test]
+    fn tells_objects_from_other_values() {
+        assert!(Json::parse(" {\"a\": 1}").unwrap().is_object());
+        assert!(!Json::parse("[{}]").unwrap().is_object());
+        assert!(Json::parse("null").unwrap().is_null());
+    }
+
+    #[test]
+    fn never_shows_its_text() {
+        let secret = Json::parse("{\"password\": \"hunter2\"}").unwrap();
+        assert_eq!(format!("{secret:?}"), "Json(23 bytes)");
+    }
+}

@@ -1,0 +1,10 @@
+//! What a worker and its engine hosts say to each other, and the local link that they say it over.
+//!
+//! Owns the messages, their framing, deadlines and the local socket. Knows nothing of Lightning, OADA, Node or
+//! processes.
+
+mod json;
+pub mod message;
+pub mod run;
+
+pub use json::{InvalidJson, Json};

@@ -1,0 +1,173 @@
+//! The messages of the link, one enum for each kind and direction.
+//!
+//! A host starts with [`Hello`]; the worker answers [`Welcome`] or a [`Refusal`]. From then on both sides may send
+//! requests, each answered by exactly one reply, and notices, which are not answered. Cancelling a run, for example,
+//! is a request of its own and does not end the request to run it: that one is still answered, with the outcome.
+//!
+//! [`Hello`], [`Welcome`] and [`Refusal`] are understood by every version: keys are only ever added to them. All the
+//! rest belongs to one [`PROTOCOL_VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
+
+/// Version of everything in this module and in [`crate::run`]. Worker and host must have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What the worker asks of a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HostRequest {
+    /// Get an engine ready before a run comes.
+    Prepare(Prepare),
+    /// Execute a workflow.
+    Run(Box<RunSpec>),
+    /// End the run at once.
+    Cancel(Cancel),
+    /// Show that you live.
+    Ping(Ping),
+    /// Finish and exit.
+    Stop(Stop),
+}
+
+/// A host's answers, in the order of [`HostRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HostReply {
+    /// To [`HostRequest::Prepare`].
+    Prepared(Prepared),
+    /// To [`HostRequest::Run`]: the run is over.
+    Ran(RunOutcome),
+    /// To [`HostRequest::Cancel`].
+    Cancelled(Cancelled),
+    /// To [`HostRequest::Ping`].
+    Pong(Pong),
+    /// To [`HostRequest::Stop`]: the host exits when this is on its way.
+    Stopping(Stopping),
+}
+
+/// What a host asks of the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum WorkerRequest {
+    /// A step ended; go on when I have it.
+    StepCompleted(Box<StepCompleted>),
+}
+
+/// The worker's answers, in the order of [`WorkerRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum WorkerReply {
+    /// To [`WorkerRequest::StepCompleted`].
+    Taken(Taken),
+}
+
+/// What a host tells the worker without expecting an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum WorkerNotice {
+    /// Something happened in the run.
+    Event(RunEvent),
+}
+
+/// What the worker tells a host without expecting an answer. There is nothing yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HostNotice {}
+
+/// Introduction of a host.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] that the host was built with.
+    pub protocol: u32,
+    /// Version of the host program.
+    pub version: String,
+    /// The one-time token from the host's environment.
+    pub token: String,
+    /// The host's process id.
+    pub pid: u32,
+}
+
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { protocol, version, token: _, pid } = self;
+        write!(out, "Hello {{ protocol: {protocol}, version: {version:?}, pid: {pid} }}")
+    }
+}
+
+/// The worker takes the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The id under which the worker's log speaks of the host.
+    pub host_id: String,
+}
+
+/// Get ready for runs of this kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// Memory that the engine may use, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The engine is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Kind and version of the engine.
+    pub engine: (String, String),
+}
+
+/// End the run that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// How the run is to end: the step that is open and the run itself get this exit.
+    pub exit: crate::run::Exit,
+}
+
+/// The answer to [`Cancel`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Whether there was a run to cancel.
+    pub was_running: bool,
+}
+
+/// Show that you live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {}
+
+/// A host's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Resident memory of the host and its engine in bytes.
+    pub rss_bytes: u64,
+}
+
+/// Exit when the run that is under way, if any, has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {}
+
+/// The answer to [`Stop`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {}
+
+/// The worker has a step's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {}
+
+/// A request that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Which kind of refusal, for programs.
+    pub code: RefusalCode,
+    /// What was wrong and what would be right, for people.
+    pub message: String,
+    /// What caused it, outermost first.
+    pub causes: Vec<String>,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalCode {
+    /// The two sides were built with different [`PROTOCOL_VERSION`]s.
+    VersionMismatch,
+    /// The link token is wrong or was used before.
+    BadToken,
+    /// The request is not possible in the state that the other side is in.
+    WrongState,
+    /// The other side tried, and failed.
+    Failed,
+}

@@ -1,0 +1,79 @@
+//! The seam between where runs come from and what executes them.
+//!
+//! A source of runs reserves an engine host, starts a [`RunSpec`] on it and follows its [`RunSignal`]s to the end.
+//! Neither side knows more of the other than what is here.
+
+use std::fmt;
+use std::future::Future;
+
+use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec, StepCompleted};
+use tokio::sync::{mpsc, oneshot};
+
+/// Something that lends engine hosts.
+pub trait Executor: Send + Sync + 'static {
+    /// Waits for a host that is ready to run something. Dropping the future gives up the place in the queue.
+    fn reserve(&self) -> impl Future<Output = Result<Reservation, ReserveError>> + Send;
+}
+
+/// No host can be had.
+#[derive(Debug, thiserror::Error)]
+#[error("no engine host: {0}")]
+pub struct ReserveError(pub String);
+
+/// A host that is held for one run. Dropping it gives the host back unused.
+pub struct Reservation {
+    host_id: String,
+    start: Box<dyn FnOnce(RunSpec) -> ActiveRun + Send>,
+}
+
+impl Reservation {
+    /// A reservation of the host called `host_id`, which `start` uses up.
+    pub fn new(host_id: String, start: impl FnOnce(RunSpec) -> ActiveRun + Send + 'static) -> Self {
+        Self { host_id, start: Box::new(start) }
+    }
+
+    /// Name of the host, for log lines.
+    pub fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
+    /// Starts the run.
+    pub fn start(self, spec: RunSpec) -> ActiveRun {
+        (self.start)(spec)
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Reservation({})", self.host_id)
+    }
+}
+
+/// A run on a host. Dropping it kills the host.
+#[derive(Debug)]
+pub struct ActiveRun {
+    /// What happens, in order; the last one is [`RunSignal::Ended`].
+    pub signals: mpsc::Receiver<RunSignal>,
+    /// Ends the run at once when sent an exit: the open step and the run get it. Only the first one counts.
+    pub cancel: mpsc::Sender<Exit>,
+}
+
+/// Something that happened in a run.
+#[derive(Debug)]
+pub enum RunSignal {
+    /// An event or a log line.
+    Event(RunEvent),
+    /// A step ended. The host waits with the next one until the acknowledgement is sent.
+    StepCompleted(Box<StepCompleted>, oneshot::Sender<()>),
+    /// The run is over.
+    Ended(RunEnd),
+}
+
+/// How a run on a host ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunEnd {
+    /// The host reported the outcome.
+    Finished(RunOutcome),
+    /// The host died, broke its link or had to be killed: the exit to report for the open step and the run.
+    Lost(Exit),
+}

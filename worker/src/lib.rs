@@ -1,0 +1,5 @@
+//! The process that operators start: claims runs from OpenFn Lightning and has them executed by engine hosts.
+//!
+//! Runs no user code.
+
+pub mod execution;
