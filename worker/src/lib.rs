@@ -2,4 +2,8 @@
 //!
 //! Runs no user code.
 
+pub mod cli;
+pub mod demo;
 pub mod execution;
+pub mod http;
+pub mod logging;

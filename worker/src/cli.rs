@@ -1,0 +1,618 @@
+//! The command line: flags, the environment variables behind them, and what a wrong one is answered.
+//!
+//! A flag beats its variable, a variable beats the default. A variable that is set but empty counts as not set. A
+//! variable that holds a secret may instead be named with `_FILE` at its end and hold the path of a file.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{ArgAction, BoolishValueParser, NonEmptyStringValueParser, Styles, styling::AnsiColor};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use secrecy::SecretString;
+
+/// Runs OpenFn Lightning's workflows in detached engine hosts.
+///
+/// Without a command, `start` is meant.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `start`.
+    #[command(flatten)]
+    pub start: StartOptions,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Claim runs from Lightning and execute them (the default).
+    Start(Box<StartOptions>),
+    /// Run a workflow here and now, with a small Lightning in the same process, and watch it.
+    Demo(DemoOptions),
+    /// Serve a small Lightning for people who develop workflows or workers; `worker -l mock` connects to it.
+    MockLightning(MockLightningOptions),
+}
+
+/// Options of `worker start`.
+#[derive(Debug, Clone, Args)]
+pub struct StartOptions {
+    /// Lightning's worker endpoint, or `mock` for ws://localhost:8888/worker.
+    #[arg(
+        short = 'l',
+        long,
+        alias = "lightning-service-url",
+        env = "WORKER_LIGHTNING_SERVICE_URL",
+        default_value = "ws://localhost:4000/worker",
+        value_name = "URL",
+        value_parser = endpoint,
+        help_heading = "Lightning"
+    )]
+    pub lightning: String,
+
+    /// The secret that Lightning knows workers by. Required unless `-l mock`.
+    #[arg(
+        short = 's',
+        long,
+        env = "WORKER_SECRET",
+        hide_env_values = true,
+        value_parser = secret,
+        help_heading = "Lightning"
+    )]
+    pub secret: Option<SecretString>,
+
+    /// Lightning's public key, PEM in base64: the tokens of runs are verified when it is set.
+    #[arg(
+        long,
+        env = "WORKER_LIGHTNING_PUBLIC_KEY",
+        hide_env_values = true,
+        value_name = "BASE64",
+        value_parser = NonEmptyStringValueParser::new(),
+        help_heading = "Lightning"
+    )]
+    pub lightning_public_key: Option<String>,
+
+    /// How many runs to execute at once. The same as `--workloops "manual>*:N"`.
+    #[arg(long, env = "WORKER_CAPACITY", value_name = "N", value_parser = at_least_one, help_heading = "Claiming")]
+    pub capacity: Option<usize>,
+
+    /// Queues to claim from, in order of preference, with how many runs at once: `fast_lane:1 manual>*:4`.
+    #[arg(long, env = "WORKER_WORKLOOPS", value_name = "LOOPS", help_heading = "Claiming")]
+    pub workloops: Option<String>,
+
+    /// Shortest and longest pause between claims that bring nothing, in seconds.
+    #[arg(
+        long,
+        env = "WORKER_BACKOFF",
+        value_name = "MIN/MAX",
+        default_value = "1/10",
+        value_parser = backoff,
+        help_heading = "Claiming"
+    )]
+    pub backoff: Backoff,
+
+    /// Do not claim by itself; a POST to /claim does.
+    #[arg(long = "no-loop", overrides_with = "loop_flag", help_heading = "Claiming")]
+    pub no_loop: bool,
+
+    /// Claim by itself, which is the default.
+    #[arg(long = "loop", id = "loop_flag", overrides_with = "no_loop", hide = true)]
+    pub loop_flag: bool,
+
+    /// When a claim without a reply is reported, in seconds. It stays open.
+    #[arg(
+        long,
+        env = "WORKER_CLAIM_TIMEOUT_SECONDS",
+        value_name = "SECONDS",
+        default_value = "3600",
+        value_parser = seconds,
+        help_heading = "Claiming"
+    )]
+    pub claim_timeout: Duration,
+
+    /// Wall-clock limit of a run, in seconds.
+    #[arg(
+        short = 't',
+        long,
+        env = "WORKER_MAX_RUN_DURATION_SECONDS",
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds,
+        help_heading = "Limits of a run"
+    )]
+    pub max_run_duration_seconds: Duration,
+
+    /// Memory of a run, in MB.
+    #[arg(
+        long,
+        env = "WORKER_MAX_RUN_MEMORY_MB",
+        value_name = "MB",
+        default_value = "500",
+        value_parser = megabytes,
+        help_heading = "Limits of a run"
+    )]
+    pub run_memory: Megabytes,
+
+    /// Largest dataclip that is sent to Lightning, in MB.
+    #[arg(
+        long,
+        env = "WORKER_MAX_PAYLOAD_MB",
+        value_name = "MB",
+        default_value = "10",
+        value_parser = megabytes,
+        help_heading = "Limits of a run"
+    )]
+    pub payload_memory: Megabytes,
+
+    /// Longest log line that is sent to Lightning, in MB.
+    #[arg(
+        long,
+        env = "WORKER_MAX_LOG_PAYLOAD_MB",
+        value_name = "MB",
+        default_value = "1",
+        value_parser = megabytes,
+        help_heading = "Limits of a run"
+    )]
+    pub log_payload_memory: Megabytes,
+
+    /// Keys taken out of a step's state before it is passed on.
+    #[arg(
+        long,
+        env = "WORKER_STATE_PROPS_TO_REMOVE",
+        value_name = "KEYS",
+        default_value = "configuration,response",
+        value_delimiter = ',',
+        num_args = 1..,
+        help_heading = "Limits of a run"
+    )]
+    pub state_props_to_remove: Vec<String>,
+
+    /// When an answer of Lightning is reported as missing, in seconds; requests for data are then repeated.
+    #[arg(
+        long,
+        env = "WORKER_MESSAGE_TIMEOUT_SECONDS",
+        value_name = "SECONDS",
+        default_value = "30",
+        value_parser = seconds,
+        help_heading = "Delivery"
+    )]
+    pub message_timeout: Duration,
+
+    /// How often a request for data is repeated.
+    #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10", help_heading = "Delivery")]
+    pub timeout_retry_count: u32,
+
+    /// Pause before a request for data is repeated, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_TIMEOUT_RETRY_DELAY_MS",
+        value_name = "MS",
+        default_value = "30000",
+        value_parser = milliseconds,
+        help_heading = "Delivery"
+    )]
+    pub timeout_retry_delay: Duration,
+
+    /// Send log lines in batches. Needs a Lightning that knows `run:batch_logs`.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_LOGS",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Delivery"
+    )]
+    pub batch_logs: bool,
+
+    /// How long lines gather for a batch, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_INTERVAL",
+        value_name = "MS",
+        default_value = "10",
+        value_parser = milliseconds,
+        help_heading = "Delivery"
+    )]
+    pub batch_interval: Duration,
+
+    /// Most lines in a batch.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_LIMIT",
+        value_name = "N",
+        default_value = "50",
+        value_parser = at_least_one,
+        help_heading = "Delivery"
+    )]
+    pub batch_limit: usize,
+
+    /// Send dataclips as JSON values, not as strings. Needs Lightning 2.19 or newer.
+    #[arg(
+        long,
+        env = "WORKER_NO_STRINGIFY_STATE",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Delivery"
+    )]
+    pub no_stringify_state: bool,
+
+    /// The JavaScript engine.
+    #[arg(long, env = "WORKER_ENGINE", default_value = "embedded", help_heading = "Engine hosts")]
+    pub engine: EngineKind,
+
+    /// The engine-host program, instead of the one beside this program.
+    #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE", help_heading = "Engine hosts")]
+    pub engine_host: Option<PathBuf>,
+
+    /// How many hosts wait ready for a run. As many as the capacity unless set.
+    #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one, help_heading = "Engine hosts")]
+    pub warm_hosts: Option<usize>,
+
+    /// How long the first engine may take to answer, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_VALIDATION_TIMEOUT_MS",
+        value_name = "MS",
+        default_value = "5000",
+        value_parser = milliseconds,
+        help_heading = "Engine hosts"
+    )]
+    pub engine_validation_timeout_ms: Duration,
+
+    /// How often the first engine is tried again, after 1, 2, 4 … seconds.
+    #[arg(
+        long,
+        env = "WORKER_VALIDATION_RETRIES",
+        value_name = "N",
+        default_value = "3",
+        help_heading = "Engine hosts"
+    )]
+    pub engine_validation_retries: u32,
+
+    /// Address of the HTTP server; all of the machine's unless set.
+    #[arg(long, env = "WORKER_HOST", value_name = "IP", help_heading = "Operation")]
+    pub host: Option<IpAddr>,
+
+    /// Port of the HTTP server.
+    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222", help_heading = "Operation")]
+    pub port: u16,
+
+    /// Least level of what is logged.
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL", help_heading = "Operation")]
+    pub log: LogLevel,
+
+    /// How long runs may go on after a request to stop, in seconds; as long as a run may take unless set.
+    #[arg(
+        long,
+        env = "WORKER_SHUTDOWN_GRACE_SECONDS",
+        value_name = "SECONDS",
+        value_parser = seconds,
+        help_heading = "Operation"
+    )]
+    pub shutdown_grace: Option<Duration>,
+
+    /// Name of this worker in its claims.
+    #[arg(skip)]
+    pub name: Option<String>,
+}
+
+/// Options of `worker demo`.
+#[derive(Debug, Args)]
+pub struct DemoOptions {
+    /// A workflow to run instead of the bundled one: a Lightning plan, with `dataclips` and `credentials` if it
+    /// needs any.
+    pub file: Option<PathBuf>,
+    /// The JavaScript engine.
+    #[arg(long, env = "WORKER_ENGINE", default_value = "embedded")]
+    pub engine: EngineKind,
+    /// The engine-host program, instead of the one beside this program.
+    #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
+    pub engine_host: Option<PathBuf>,
+    /// Least level of what the worker itself logs.
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "warn", value_name = "LEVEL")]
+    pub log: LogLevel,
+}
+
+/// Options of `worker mock-lightning`.
+#[derive(Debug, Args)]
+pub struct MockLightningOptions {
+    /// Port to listen on.
+    #[arg(short = 'p', long, default_value = "8888")]
+    pub port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub host: IpAddr,
+    /// Secret that workers must prove to know; any worker may connect unless set.
+    #[arg(short = 's', long, env = "WORKER_SECRET", hide_env_values = true, value_parser = secret)]
+    pub secret: Option<SecretString>,
+    /// Private key (a PEM file) that the tokens of runs are signed with.
+    #[arg(long, value_name = "FILE")]
+    pub private_key: Option<PathBuf>,
+    /// Least level of what is logged.
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub log: LogLevel,
+}
+
+/// A JavaScript engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// QuickJS inside the engine host: needs nothing installed, runs jobs of the core operations.
+    Embedded,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What looks wrong.
+    Warn,
+    /// What is wrong.
+    Error,
+    /// Nothing.
+    None,
+}
+
+/// Shortest and longest pause between claims that bring nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first miss.
+    pub min: Duration,
+    /// However many there were.
+    pub max: Duration,
+}
+
+/// A size given in MB of 1024 × 1024 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Megabytes(u64);
+
+impl Megabytes {
+    /// The size in bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Cli {
+    /// Reads the program's arguments and environment. An error is ready to be shown: it names the flag and the
+    /// variable.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        // Package managers put a `--` in front of what they pass on.
+        if arguments.get(1).is_some_and(|first| first == "--") {
+            arguments.remove(1);
+        }
+        let mut command = layered(Self::command(), |name| std::env::var_os(name))?;
+        let parsed = command
+            .try_get_matches_from_mut(arguments)
+            .and_then(|matches| exclusive(&matches).map(|()| matches))
+            .and_then(|matches| Self::from_arg_matches(&matches));
+        let mut cli = parsed.map_err(|error| name_variable(error, &Self::command()).format(&mut command))?;
+        cli.start.name = worker_name(|name| std::env::var(name).ok());
+        if let Some(Command::Start(options)) = &mut cli.command {
+            options.name = cli.start.name.clone();
+        }
+        Ok(cli)
+    }
+}
+
+/// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name.
+fn layered(
+    command: clap::Command,
+    variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
+) -> Result<clap::Command, clap::Error> {
+    let mut failures = Vec::new();
+    let mut apply = |argument: clap::Arg| match layer(&argument, variable) {
+        Ok(Layer::AsItIs) => argument,
+        Ok(Layer::NotSet) => argument.env(None::<&str>),
+        Ok(Layer::File(value)) => argument.env(None::<&str>).default_value(value).hide_default_value(true),
+        Err(failure) => {
+            failures.push(failure);
+            argument
+        }
+    };
+    let command = command.mut_args(&mut apply).mut_subcommands(|sub| sub.mut_args(&mut apply));
+    match failures.into_iter().next() {
+        None => Ok(command),
+        Some(failure) => Err(clap::Error::raw(ErrorKind::Io, failure + "\n")),
+    }
+}
+
+/// What the environment says about one argument.
+enum Layer {
+    AsItIs,
+    NotSet,
+    File(String),
+}
+
+fn layer(argument: &clap::Arg, variable: impl Fn(&OsStr) -> Option<OsString>) -> Result<Layer, String> {
+    let Some(name) = argument.get_env() else { return Ok(Layer::AsItIs) };
+    let without_file = match variable(name) {
+        Some(value) if !value.is_empty() => return Ok(Layer::AsItIs),
+        Some(_) => Layer::NotSet,
+        None => Layer::AsItIs,
+    };
+    let mut file_name = name.to_owned();
+    file_name.push("_FILE");
+    let file = variable(&file_name).filter(|path| !path.is_empty() && argument.is_hide_env_values_set());
+    let Some(path) = file.map(PathBuf::from) else { return Ok(without_file) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Layer::File(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => {
+            Err(format!("cannot read {}, which {} names: {error}", path.display(), file_name.to_string_lossy()))
+        }
+    }
+}
+
+/// `--capacity` and `--workloops` say the same in two ways.
+fn exclusive(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let matches = matches.subcommand_matches("start").unwrap_or(matches);
+    let given = |id| {
+        matches.try_contains_id(id).unwrap_or(false)
+            && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+    };
+    if given("capacity") && given("workloops") {
+        return Err(clap::Error::raw(
+            ErrorKind::ArgumentConflict,
+            "--capacity (WORKER_CAPACITY) and --workloops (WORKER_WORKLOOPS) exclude each other: \
+             set only one of them\n",
+        ));
+    }
+    Ok(())
+}
+
+/// Adds the variable to an error about a bad value, which clap tells by the flag alone.
+fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
+    let subcommands = command.get_subcommands().flat_map(|sub| sub.get_arguments());
+    let variable = command
+        .get_arguments()
+        .chain(subcommands)
+        .find(|argument| argument.get_long() == Some(long))
+        .and_then(|argument| argument.get_env());
+    if let Some(variable) = variable {
+        let named = format!("{flag} (or {})", variable.to_string_lossy());
+        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
+    error
+}
+
+fn worker_name(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    ["WORKER_NAME", "DEPLOYED_POD_NAME"].into_iter().filter_map(variable).find(|name| !name.is_empty())
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let url = if text == "mock" { "ws://localhost:8888/worker" } else { text.trim_end_matches('/') };
+    if url.starts_with("ws://") || url.starts_with("wss://") {
+        Ok(url.to_owned())
+    } else {
+        Err("expected a URL that starts with ws:// or wss://, or the word mock".to_owned())
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    positive(text)
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .ok_or_else(|| "expected a number of seconds above 0".to_owned())
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_millis).map_err(|_| "expected a whole number of milliseconds".to_owned())
+}
+
+fn megabytes(text: &str) -> Result<Megabytes, String> {
+    const MB: f64 = 1024.0 * 1024.0;
+    match positive(text).map(|number| number * MB) {
+        Some(bytes) if bytes < 2f64.powi(53) => Ok(Megabytes(bytes as u64)),
+        _ => Err("expected a number of MB above 0".to_owned()),
+    }
+}
+
+fn backoff(text: &str) -> Result<Backoff, String> {
+    let parts = text.split_once('/').and_then(|(min, max)| Some((seconds(min).ok()?, seconds(max).ok()?)));
+    match parts {
+        Some((min, max)) if min <= max => Ok(Backoff { min, max }),
+        Some(_) => Err("the shortest pause is longer than the longest".to_owned()),
+        None => Err("expected two numbers of seconds, such as 1/10 or 0.5/30".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(endpoint("mock").unwrap(), "ws://localhost:8888/worker");
+        assert_eq!(endpoint("wss://app.example.org/worker/").unwrap(), "wss://app.example.org/worker");
+        assert!(endpoint("http://x").is_err());
+        assert_eq!(backoff("0.5/2").unwrap().min, Duration::from_millis(500));
+        for bad in ["", "1", "2/1", "1/x", "-1/1", "0/1", "1/inf"] {
+            assert!(backoff(bad).is_err(), "{bad}");
+        }
+        assert_eq!(megabytes("0.5").unwrap().bytes(), 512 * 1024);
+        for bad in ["", "0", "-1", "NaN", "1e300", "x"] {
+            assert!(megabytes(bad).is_err(), "{bad}");
+        }
+        assert!(at_least_one("0").is_err());
+        assert!(seconds("1e30").is_err());
+    }
+
+    #[test]
+    fn a_bad_value_names_flag_variable_and_value() {
+        let text = Cli::read(["worker", "--capacity", "none"].map(OsString::from)).unwrap_err().to_string();
+        for part in ["--capacity", "WORKER_CAPACITY", "none", "whole number"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn capacity_and_workloops_exclude_each_other() {
+        let arguments = ["worker", "start", "--capacity", "2", "--workloops", "*:1"];
+        let text = Cli::read(arguments.map(OsString::from)).unwrap_err().to_string();
+        assert!(text.contains("exclude each other"), "{text}");
+    }
+
+    #[test]
+    fn a_leading_double_dash_is_accepted() {
+        let cli = Cli::read(["worker", "--", "--port", "1234"].map(OsString::from)).unwrap();
+        assert_eq!(cli.start.port, 1234);
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_empty_variables_do_not_count() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from the file\n").unwrap();
+        let command = layered(Cli::command(), |name| match name.to_str() {
+            Some("WORKER_SECRET_FILE") => Some(file.path().into()),
+            Some("WORKER_CAPACITY") => Some("".into()),
+            _ => None,
+        });
+        let matches = command.unwrap().try_get_matches_from(["worker"]).unwrap();
+        let cli = Cli::from_arg_matches(&matches).unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.secret.unwrap()), "from the file");
+        assert_eq!(cli.start.capacity, None);
+    }
+
+    #[test]
+    fn a_missing_secret_file_is_named() {
+        let error =
+            layered(Cli::command(), |name| (name == "WORKER_SECRET_FILE").then(|| OsString::from("/nowhere/secret")));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("/nowhere/secret") && text.contains("WORKER_SECRET_FILE"), "{text}");
+    }
+}
