@@ -3,16 +3,24 @@
 //! A flag beats its variable, a variable beats the default. A variable that is set but empty counts as not set. A
 //! variable that holds a secret may instead be named with `_FILE` at its end and hold the path of a file.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{ArgAction, BoolishValueParser, NonEmptyStringValueParser, Styles, styling::AnsiColor};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
+
+use environment::{layered, name_variable, worker_name};
+use values::{at_least_one, backoff, endpoint, megabytes, milliseconds, seconds, secret};
+
+pub use values::{Backoff, Megabytes};
+
+mod environment;
+mod values;
 
 /// Runs OpenFn Lightning's workflows in detached engine hosts.
 ///
@@ -365,26 +373,6 @@ pub enum LogLevel {
     None,
 }
 
-/// Shortest and longest pause between claims that bring nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first miss.
-    pub min: Duration,
-    /// However many there were.
-    pub max: Duration,
-}
-
-/// A size given in MB of 1024 × 1024 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Megabytes(u64);
-
-impl Megabytes {
-    /// The size in bytes.
-    pub fn bytes(self) -> u64 {
-        self.0
-    }
-}
-
 impl Cli {
     /// Reads the program's arguments and environment. An error is ready to be shown: it names the flag and the
     /// variable.
@@ -408,54 +396,6 @@ impl Cli {
     }
 }
 
-/// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name.
-fn layered(
-    command: clap::Command,
-    variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
-) -> Result<clap::Command, clap::Error> {
-    let mut failures = Vec::new();
-    let mut apply = |argument: clap::Arg| match layer(&argument, variable) {
-        Ok(Layer::AsItIs) => argument,
-        Ok(Layer::NotSet) => argument.env(None::<&str>),
-        Ok(Layer::File(value)) => argument.env(None::<&str>).default_value(value).hide_default_value(true),
-        Err(failure) => {
-            failures.push(failure);
-            argument
-        }
-    };
-    let command = command.mut_args(&mut apply).mut_subcommands(|sub| sub.mut_args(&mut apply));
-    match failures.into_iter().next() {
-        None => Ok(command),
-        Some(failure) => Err(clap::Error::raw(ErrorKind::Io, failure + "\n")),
-    }
-}
-
-/// What the environment says about one argument.
-enum Layer {
-    AsItIs,
-    NotSet,
-    File(String),
-}
-
-fn layer(argument: &clap::Arg, variable: impl Fn(&OsStr) -> Option<OsString>) -> Result<Layer, String> {
-    let Some(name) = argument.get_env() else { return Ok(Layer::AsItIs) };
-    let without_file = match variable(name) {
-        Some(value) if !value.is_empty() => return Ok(Layer::AsItIs),
-        Some(_) => Layer::NotSet,
-        None => Layer::AsItIs,
-    };
-    let mut file_name = name.to_owned();
-    file_name.push("_FILE");
-    let file = variable(&file_name).filter(|path| !path.is_empty() && argument.is_hide_env_values_set());
-    let Some(path) = file.map(PathBuf::from) else { return Ok(without_file) };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Layer::File(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => {
-            Err(format!("cannot read {}, which {} names: {error}", path.display(), file_name.to_string_lossy()))
-        }
-    }
-}
-
 /// `--capacity` and `--workloops` say the same in two ways.
 fn exclusive(matches: &ArgMatches) -> Result<(), clap::Error> {
     let matches = matches.subcommand_matches("start").unwrap_or(matches);
@@ -473,79 +413,6 @@ fn exclusive(matches: &ArgMatches) -> Result<(), clap::Error> {
     Ok(())
 }
 
-/// Adds the variable to an error about a bad value, which clap tells by the flag alone.
-fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
-    let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
-    let subcommands = command.get_subcommands().flat_map(|sub| sub.get_arguments());
-    let variable = command
-        .get_arguments()
-        .chain(subcommands)
-        .find(|argument| argument.get_long() == Some(long))
-        .and_then(|argument| argument.get_env());
-    if let Some(variable) = variable {
-        let named = format!("{flag} (or {})", variable.to_string_lossy());
-        error.insert(ContextKind::InvalidArg, ContextValue::String(named));
-    }
-    error
-}
-
-fn worker_name(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    ["WORKER_NAME", "DEPLOYED_POD_NAME"].into_iter().filter_map(variable).find(|name| !name.is_empty())
-}
-
-fn endpoint(text: &str) -> Result<String, String> {
-    let url = if text == "mock" { "ws://localhost:8888/worker" } else { text.trim_end_matches('/') };
-    if url.starts_with("ws://") || url.starts_with("wss://") {
-        Ok(url.to_owned())
-    } else {
-        Err("expected a URL that starts with ws:// or wss://, or the word mock".to_owned())
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text))
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number, 1 or more".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    positive(text)
-        .and_then(|number| Duration::try_from_secs_f64(number).ok())
-        .ok_or_else(|| "expected a number of seconds above 0".to_owned())
-}
-
-fn milliseconds(text: &str) -> Result<Duration, String> {
-    text.parse().map(Duration::from_millis).map_err(|_| "expected a whole number of milliseconds".to_owned())
-}
-
-fn megabytes(text: &str) -> Result<Megabytes, String> {
-    const MB: f64 = 1024.0 * 1024.0;
-    match positive(text).map(|number| number * MB) {
-        Some(bytes) if bytes < 2f64.powi(53) => Ok(Megabytes(bytes as u64)),
-        _ => Err("expected a number of MB above 0".to_owned()),
-    }
-}
-
-fn backoff(text: &str) -> Result<Backoff, String> {
-    let parts = text.split_once('/').and_then(|(min, max)| Some((seconds(min).ok()?, seconds(max).ok()?)));
-    match parts {
-        Some((min, max)) if min <= max => Ok(Backoff { min, max }),
-        Some(_) => Err("the shortest pause is longer than the longest".to_owned()),
-        None => Err("expected two numbers of seconds, such as 1/10 or 0.5/30".to_owned()),
-    }
-}
-
-fn positive(text: &str) -> Option<f64> {
-    text.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -553,23 +420,6 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn values_are_checked() {
-        assert_eq!(endpoint("mock").unwrap(), "ws://localhost:8888/worker");
-        assert_eq!(endpoint("wss://app.example.org/worker/").unwrap(), "wss://app.example.org/worker");
-        assert!(endpoint("http://x").is_err());
-        assert_eq!(backoff("0.5/2").unwrap().min, Duration::from_millis(500));
-        for bad in ["", "1", "2/1", "1/x", "-1/1", "0/1", "1/inf"] {
-            assert!(backoff(bad).is_err(), "{bad}");
-        }
-        assert_eq!(megabytes("0.5").unwrap().bytes(), 512 * 1024);
-        for bad in ["", "0", "-1", "NaN", "1e300", "x"] {
-            assert!(megabytes(bad).is_err(), "{bad}");
-        }
-        assert!(at_least_one("0").is_err());
-        assert!(seconds("1e30").is_err());
     }
 
     #[test]
@@ -591,28 +441,5 @@ mod tests {
     fn a_leading_double_dash_is_accepted() {
         let cli = Cli::read(["worker", "--", "--port", "1234"].map(OsString::from)).unwrap();
         assert_eq!(cli.start.port, 1234);
-    }
-
-    #[test]
-    fn secrets_come_from_files_and_empty_variables_do_not_count() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "from the file\n").unwrap();
-        let command = layered(Cli::command(), |name| match name.to_str() {
-            Some("WORKER_SECRET_FILE") => Some(file.path().into()),
-            Some("WORKER_CAPACITY") => Some("".into()),
-            _ => None,
-        });
-        let matches = command.unwrap().try_get_matches_from(["worker"]).unwrap();
-        let cli = Cli::from_arg_matches(&matches).unwrap();
-        assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.secret.unwrap()), "from the file");
-        assert_eq!(cli.start.capacity, None);
-    }
-
-    #[test]
-    fn a_missing_secret_file_is_named() {
-        let error =
-            layered(Cli::command(), |name| (name == "WORKER_SECRET_FILE").then(|| OsString::from("/nowhere/secret")));
-        let text = error.unwrap_err().to_string();
-        assert!(text.contains("/nowhere/secret") && text.contains("WORKER_SECRET_FILE"), "{text}");
     }
 }

@@ -1,0 +1,99 @@
+//! Values of options, parsed into types. An error says what would be right; the caller adds the option's name.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Shortest and longest pause between claims that bring nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first miss.
+    pub min: Duration,
+    /// However many there were.
+    pub max: Duration,
+}
+
+/// A size given in MB of 1024 × 1024 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Megabytes(u64);
+
+impl Megabytes {
+    /// The size in bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
+    let url = if text == "mock" { "ws://localhost:8888/worker" } else { text.trim_end_matches('/') };
+    if url.starts_with("ws://") || url.starts_with("wss://") {
+        Ok(url.to_owned())
+    } else {
+        Err("expected a URL that starts with ws:// or wss://, or the word mock".to_owned())
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+pub(super) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number, 1 or more".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    positive(text)
+        .and_then(|number| Duration::try_from_secs_f64(number).ok())
+        .ok_or_else(|| "expected a number of seconds above 0".to_owned())
+}
+
+pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_millis).map_err(|_| "expected a whole number of milliseconds".to_owned())
+}
+
+pub(super) fn megabytes(text: &str) -> Result<Megabytes, String> {
+    const MB: f64 = 1024.0 * 1024.0;
+    match positive(text).map(|number| number * MB) {
+        Some(bytes) if bytes < 2f64.powi(53) => Ok(Megabytes(bytes as u64)),
+        _ => Err("expected a number of MB above 0".to_owned()),
+    }
+}
+
+pub(super) fn backoff(text: &str) -> Result<Backoff, String> {
+    let parts = text.split_once('/').and_then(|(min, max)| Some((seconds(min).ok()?, seconds(max).ok()?)));
+    match parts {
+        Some((min, max)) if min <= max => Ok(Backoff { min, max }),
+        Some(_) => Err("the shortest pause is longer than the longest".to_owned()),
+        None => Err("expected two numbers of seconds, such as 1/10 or 0.5/30".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked() {
+        assert_eq!(endpoint("mock").unwrap(), "ws://localhost:8888/worker");
+        assert_eq!(endpoint("wss://app.example.org/worker/").unwrap(), "wss://app.example.org/worker");
+        assert!(endpoint("http://x").is_err());
+        assert_eq!(backoff("0.5/2").unwrap().min, Duration::from_millis(500));
+        for bad in ["", "1", "2/1", "1/x", "-1/1", "0/1", "1/inf"] {
+            assert!(backoff(bad).is_err(), "{bad}");
+        }
+        assert_eq!(megabytes("0.5").unwrap().bytes(), 512 * 1024);
+        for bad in ["", "0", "-1", "NaN", "1e300", "x"] {
+            assert!(megabytes(bad).is_err(), "{bad}");
+        }
+        assert!(at_least_one("0").is_err());
+        assert!(seconds("1e30").is_err());
+    }
+}
