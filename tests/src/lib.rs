@@ -1,1 +1,5 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: the programs under test, processes, and how results are compared.
+
+pub mod binaries;
+pub mod matching;
+pub mod processes;

@@ -1,0 +1,28 @@
+//! The programs under test, built as a user would build them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// Path of the `worker` program; `engine-host` lies beside it.
+///
+/// Cargo is asked once in each test process, so that a test never meets a stale build.
+pub fn worker() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["build", "--quiet", "--package", "worker", "--bin", "worker", "--message-format", "json"]);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        command.arg("--manifest-path").arg(manifest).stderr(Stdio::inherit());
+        let output = command.output().expect("cargo can be started, it started this test");
+        assert!(output.status.success(), "the worker does not build");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the program that it built")
+    })
+}

@@ -1,0 +1,76 @@
+//! What processes there are, from `/proc`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// A process as `/proc/<pid>/stat` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its parent's id.
+    pub parent: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Processor time used so far, its own and that of the children it waited for.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub rss: u64,
+}
+
+/// One process, if it lives and is no zombie.
+pub fn process(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, tail) = stat.rsplit_once(')')?;
+    let name = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = tail.split_whitespace().collect();
+    let field = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    // The kernel counts in hundredths of a second wherever user programs see it.
+    let ticks: u64 = (11..=14).filter_map(field).sum();
+    Some(Process {
+        pid,
+        parent: u32::try_from(field(1)?).ok()?,
+        name,
+        cpu: Duration::from_millis(ticks * 10),
+        rss: field(21)? * rustix::param::page_size() as u64,
+    })
+}
+
+/// All processes that live.
+pub fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// The descendants of a process, nearest first.
+pub fn descendants(root: u32) -> Vec<Process> {
+    let mut children: HashMap<u32, Vec<Process>> = HashMap::new();
+    for process in all() {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut next = vec![root];
+    while let Some(parent) = next.pop() {
+        for child in children.remove(&parent).unwrap_or_default() {
+            next.push(child.pid);
+            found.push(child);
+        }
+    }
+    found
+}
+
+/// Waits until none of these processes lives; gives back those that still do at the deadline.
+pub async fn gone(pids: &[u32], deadline: Duration) -> Vec<u32> {
+    let end = Instant::now() + deadline;
+    loop {
+        let left: Vec<u32> = pids.iter().copied().filter(|&pid| process(pid).is_some()).collect();
+        if left.is_empty() || Instant::now() > end {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
