@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: the programs under test, processes, and how results are compared.
 
 pub mod binaries;
+pub mod lightning;
 pub mod matching;
 pub mod processes;
+pub mod worker;

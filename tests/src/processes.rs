@@ -74,3 +74,10 @@ pub async fn gone(pids: &[u32], deadline: Duration) -> Vec<u32> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Memory of a process in bytes, shared pages counted in proportion; 0 if it is gone.
+pub fn proportional_memory(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|text| text.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}

@@ -1,0 +1,180 @@
+//! How many runs a second, how long each takes, and what they cost, through the double, the worker and its hosts.
+//!
+//! `cargo bench -p tests --bench runs -- [--runs N] [--capacity N] [--engine KIND]`. Beside each figure stands the
+//! reference worker's (1.25 on Node 24, two cores, adaptors installed), as measured on a machine of the same kind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::lightning::{self, LightningOptions};
+use tests::processes;
+use tests::worker::Worker;
+use worker::mock_lightning::{MockLightning, RunRecord, RunState};
+
+struct Settings {
+    runs: usize,
+    idle_runs: usize,
+    capacity: usize,
+    engine: String,
+}
+
+#[tokio::main]
+async fn main() {
+    let settings = settings();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let started = Instant::now();
+    let options = ["--capacity", &settings.capacity.to_string(), "--engine", &settings.engine, "--log", "warn"];
+    let worker = Worker::start(&lightning, &options).await;
+    warm_up(&lightning, settings.capacity).await;
+    println!("{} engine, capacity {}, trivial runs of one step\n", settings.engine, settings.capacity);
+    row("start → first runs done", format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3), "1,296 ms to the first claim");
+
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (rss, pss, hosts) = memory(worker.pid());
+    row("memory, idle: worker", mb(own_rss(worker.pid())), "");
+    row(&format!("memory, idle: worker and {hosts} hosts"), format!("{} RSS / {} PSS", mb(rss), mb(pss)), "220 / 151 MB");
+
+    let idle = one_at_a_time(&lightning, settings.idle_runs).await;
+    row("claim → complete, idle", percentiles(idle), "p50 854 ms");
+
+    let cpu_before = cpu(worker.pid());
+    let peak = Peak::watch(worker.pid());
+    let began = Instant::now();
+    let records = at_once(&lightning, settings.runs).await;
+    let took = began.elapsed();
+    let peak = peak.stop();
+    let cpu = cpu(worker.pid()).saturating_sub(cpu_before);
+
+    let lost = records.iter().filter(|record| record.state != RunState::Success).count();
+    row("runs, lost", format!("{}, {lost}", records.len()), "");
+    row("throughput", format!("{:.0} runs/s", records.len() as f64 / took.as_secs_f64()), "1.63 runs/s at 5");
+    row("claim → complete, loaded", percentiles(records.iter().map(claim_to_complete).collect()), "");
+    row("CPU a run", format!("{:.1} ms", cpu.as_secs_f64() * 1e3 / records.len() as f64), "1,030–1,250 ms");
+    row("memory, peak under load, RSS", mb(peak), "1,880 MB at 5");
+    worker.stop().await;
+    assert_eq!(lost, 0, "runs were lost");
+    assert!(lightning.violations().is_empty(), "{:?}", lightning.violations());
+}
+
+fn settings() -> Settings {
+    let mut settings = Settings { runs: 200, idle_runs: 50, capacity: 5, engine: "embedded".into() };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        // Cargo itself passes this one.
+        if argument == "--bench" {
+            continue;
+        }
+        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        let number = || value.parse().unwrap_or_else(|_| panic!("{argument} needs a number, not {value}"));
+        match argument.as_str() {
+            "--runs" => settings.runs = number(),
+            "--idle-runs" => settings.idle_runs = number(),
+            "--capacity" => settings.capacity = number(),
+            "--engine" => settings.engine = value,
+            _ => panic!("unknown option {argument}; known are --runs, --idle-runs, --capacity, --engine"),
+        }
+    }
+    settings
+}
+
+fn trivial() -> Value {
+    let body = "fn(state => ({ ...state, data: { answer: 42 } }))";
+    json!({ "jobs": [{ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body }], "edges": [], "triggers": [] })
+}
+
+async fn end(lightning: &MockLightning, id: &str) -> RunRecord {
+    lightning.wait_for_end(id, Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn warm_up(lightning: &MockLightning, capacity: usize) {
+    at_once(lightning, capacity * 4).await;
+}
+
+async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        // An idle worker has its hosts back by then.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let id = lightning.queue_run(trivial()).expect("the plan is valid");
+        lightning.wake();
+        times.push(claim_to_complete(&end(lightning, &id).await));
+    }
+    times
+}
+
+async fn at_once(lightning: &MockLightning, count: usize) -> Vec<RunRecord> {
+    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(trivial()).expect("the plan is valid")).collect();
+    lightning.wake();
+    let mut records = Vec::new();
+    for id in ids {
+        records.push(end(lightning, &id).await);
+    }
+    records
+}
+
+fn claim_to_complete(record: &RunRecord) -> Duration {
+    let claimed = record.claimed_at.expect("a finished run was claimed");
+    let finished = record.finished_at.expect("a finished run has an end");
+    Duration::from_micros(finished.saturating_sub(claimed))
+}
+
+fn percentiles(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    format!("p50 {:.1} ms, p95 {:.1} ms", at(0.5), at(0.95))
+}
+
+/// Processor time of the worker and of the hosts that it has waited for.
+fn cpu(worker: u32) -> Duration {
+    processes::process(worker).map_or(Duration::ZERO, |process| process.cpu)
+}
+
+fn own_rss(worker: u32) -> u64 {
+    processes::process(worker).map_or(0, |process| process.rss)
+}
+
+fn memory(worker: u32) -> (u64, u64, usize) {
+    let hosts = processes::descendants(worker);
+    let pids = hosts.iter().map(|process| process.pid).chain([worker]);
+    let pss = pids.map(processes::proportional_memory).sum();
+    (own_rss(worker) + hosts.iter().map(|process| process.rss).sum::<u64>(), pss, hosts.len())
+}
+
+struct Peak {
+    stop: Arc<AtomicBool>,
+    peak: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Peak {
+    fn watch(worker: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let peak = Arc::new(AtomicU64::new(0));
+        let (stopped, highest) = (Arc::clone(&stop), Arc::clone(&peak));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let hosts: u64 = processes::descendants(worker).iter().map(|process| process.rss).sum();
+                highest.fetch_max(own_rss(worker) + hosts, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Self { stop, peak, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("watching memory does not panic");
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
+fn mb(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1024.0 / 1024.0)
+}
+
+fn row(name: &str, ours: String, reference: &str) {
+    let reference = if reference.is_empty() { String::new() } else { format!("reference: {reference}") };
+    println!("{name:<34} {ours:<32} {reference}");
+}

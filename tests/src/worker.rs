@@ -1,0 +1,123 @@
+//! The real worker as a child process.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use worker::mock_lightning::MockLightning;
+
+use crate::binaries;
+use crate::lightning::DEADLINE;
+use crate::processes::{self, Process};
+
+/// A worker that was started for a test. Killed when dropped.
+#[derive(Debug)]
+pub struct Worker {
+    child: Child,
+    output: Arc<Mutex<String>>,
+}
+
+impl Worker {
+    /// Starts a worker on the double, with options beside the ones that every test needs.
+    pub async fn start(lightning: &MockLightning, options: &[&str]) -> Self {
+        Self::start_in(lightning, options, &std::env::temp_dir()).await
+    }
+
+    /// Starts a worker that keeps its socket in this folder.
+    pub async fn start_in(lightning: &MockLightning, options: &[&str], runtime: &Path) -> Self {
+        let mut command = Command::new(binaries::worker());
+        command
+            .args(["--lightning", &lightning.url(), "--port", "0", "--backoff", "0.05/0.2", "--log", "debug"])
+            .args(options)
+            .env("XDG_RUNTIME_DIR", runtime)
+            .env("WORKER_SECRET", crate::lightning::SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().expect("the worker was just built");
+        let output = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("stdout is piped"), Arc::clone(&output));
+        collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&output));
+        Self { child, output }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the worker has not been waited for")
+    }
+
+    /// What it printed so far.
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its hosts.
+    pub fn hosts(&self) -> Vec<Process> {
+        processes::descendants(self.pid())
+    }
+
+    /// Waits for a host that keeps a processor busy.
+    pub async fn busy_host(&self) -> Process {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let busiest = self.hosts().into_iter().max_by_key(|host| host.cpu);
+            if let Some(host) = busiest.filter(|host| host.cpu > Duration::from_millis(200)) {
+                return host;
+            }
+            assert!(Instant::now() < end, "no host is busy\n{}", self.output());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until it has printed this text.
+    pub async fn printed(&self, text: &str) {
+        let end = Instant::now() + DEADLINE;
+        while !self.output().contains(text) {
+            assert!(Instant::now() < end, "it did not print {text:?}\n{}", self.output());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Waits until it exits, and gives back its exit code; none if a signal ended it.
+    pub async fn exit(mut self, deadline: Duration) -> Option<i32> {
+        match tokio::time::timeout(deadline, self.child.wait()).await {
+            Ok(status) => status.expect("a child can be waited for").code(),
+            Err(_) => panic!("the worker did not exit in {deadline:?}\n{}", self.output()),
+        }
+    }
+
+    /// Asks it to stop; it must exit with 0.
+    pub async fn stop(self) {
+        self.signal(Signal::TERM);
+        let output = Arc::clone(&self.output);
+        let code = self.exit(Duration::from_secs(20)).await;
+        assert_eq!(code, Some(0), "{}", output.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Sends a signal to a process that lives.
+pub fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid is positive");
+    kill_process(pid, signal).expect("the process lives");
+}
+
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<String>>) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.push_str(&line);
+            output.push('\n');
+        }
+    });
+}

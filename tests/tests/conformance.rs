@@ -1,0 +1,206 @@
+//! Every workflow does here what it did on the reference worker.
+//!
+//! `data/conformance.json` holds workflows and what the reference did with them, recorded through its own mock of
+//! Lightning. All of them go through the real worker, its hosts and the double. Where we differ, [`DEPARTURES`] says why.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tests::lightning::{self, LightningOptions};
+use tests::matching::differences;
+use tests::worker::Worker;
+use worker::mock_lightning::RunRecord;
+
+/// How a case may differ on the embedded engine.
+enum Departure {
+    /// It cannot run: the end of the run must be this error type, and the message must contain this text.
+    Refused(&'static str, &'static str),
+    /// These places (a path's end) are not compared: the words or columns are those of another JavaScript engine.
+    Open(&'static [&'static str]),
+    /// This place has this value instead.
+    Value(&'static str, &'static str),
+}
+
+/// Every departure of the embedded engine from the reference, with its reason.
+const DEPARTURES: &[(&str, Departure, &str)] = &[
+    ("error-http-404", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("error-http-refused", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("compile-lazy-template", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("http-get", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("http-basic-auth", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("http-post-then", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    ("error-install", Departure::Refused("ImportError", "does-not-exist"), "nothing is installed for this engine"),
+    ("common-helpers", Departure::Refused("ImportError", "dateFns"), "not one of the core operations"),
+    ("common-csv", Departure::Refused("ImportError", "parseCsv"), "not one of the core operations"),
+    ("compile-globals", Departure::Value(".data.intl", "undefined"), "QuickJS has no Intl"),
+];
+
+#[derive(Deserialize)]
+struct Case {
+    plan: Map<String, Value>,
+    #[serde(default)]
+    dataclips: Map<String, Value>,
+    #[serde(default)]
+    credentials: Map<String, Value>,
+    expect: Value,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_workflow_ends_as_on_the_reference() {
+    let cases: BTreeMap<String, Case> =
+        serde_json::from_str(include_str!("../data/conformance.json")).expect("the cases are JSON");
+    for (name, _, _) in DEPARTURES {
+        assert!(cases.contains_key(*name), "a departure of an unknown case: {name}");
+    }
+
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let mut runs = Vec::new();
+    for (name, case) in &cases {
+        let id = lightning.queue_run(submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        runs.push((name, case, id));
+    }
+    let worker = Worker::start(&lightning, &["--capacity", "4"]).await;
+
+    let mut failures = Vec::new();
+    for (name, case, id) in runs {
+        let record = match lightning.wait_for_end(&id, Duration::from_secs(60)).await {
+            Ok(record) => record,
+            Err(error) => panic!("{name} did not end: {error}\n{}", worker.output()),
+        };
+        let found = check(name, case, &observed(case, &record));
+        if !found.is_empty() {
+            failures.push(format!("{name}\n    {}", found.join("\n    ")));
+        }
+    }
+    worker.stop().await;
+    assert!(failures.is_empty(), "{} of {} cases differ\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert_eq!(lightning.violations(), [], "Lightning refused something");
+    lightning.stop().await;
+}
+
+/// The plan with ids of its own for what it fetches, since all cases share one server.
+fn submission(name: &str, case: &Case) -> Value {
+    let own = |id: &str| format!("{name}/{id}");
+    let mut plan = case.plan.clone();
+    plan.remove("id");
+    let known = |map: &Map<String, Value>, id: &Value| id.as_str().is_some_and(|id| map.contains_key(id));
+    if let Some(id) = plan.get_mut("dataclip_id").filter(|id| known(&case.dataclips, id)) {
+        *id = json!(own(id.as_str().expect("a known id is a string")));
+    }
+    for job in plan.get_mut("jobs").and_then(Value::as_array_mut).into_iter().flatten() {
+        for key in ["credential", "credential_id"] {
+            if let Some(id) = job.get_mut(key).filter(|id| known(&case.credentials, id)) {
+                *id = json!(own(id.as_str().expect("a known id is a string")));
+            }
+        }
+    }
+    let renamed = |map: &Map<String, Value>| map.iter().map(|(id, value)| (own(id), value.clone())).collect();
+    plan.insert("dataclips".into(), Value::Object(renamed(&case.dataclips)));
+    plan.insert("credentials".into(), Value::Object(renamed(&case.credentials)));
+    Value::Object(plan)
+}
+
+fn check(name: &str, case: &Case, actual: &Value) -> Vec<String> {
+    let mut expected = case.expect.clone();
+    expected.as_object_mut().expect("an expectation is an object").remove("reference_differs");
+    let departure = DEPARTURES.iter().find(|(case, _, _)| *case == name).map(|(_, departure, _)| departure);
+    let mut found = differences(&expected, actual);
+    match departure {
+        None => {}
+        Some(Departure::Refused(kind, text)) => {
+            let run = &actual["run"];
+            let message = run["error_message"].as_str().unwrap_or_default();
+            found = if run["error_type"] == *kind && message.contains(text) && run["reason"] == "crash" {
+                Vec::new()
+            } else {
+                vec![format!("expected a {kind} that names {text}, is {run}")]
+            };
+        }
+        Some(Departure::Open(paths)) => {
+            found.retain(|difference| !paths.iter().any(|path| place(difference).ends_with(path)));
+        }
+        Some(Departure::Value(path, value)) => {
+            let before = found.len();
+            found.retain(|difference| {
+                !(place(difference).ends_with(path) && difference.ends_with(&format!("is {}", json!(value))))
+            });
+            if before == found.len() {
+                found.push(format!("the departure at {path} is gone"));
+            }
+        }
+    }
+    found
+}
+
+fn place(difference: &str) -> &str {
+    difference.split_once(": ").map_or(difference, |(place, _)| place)
+}
+
+/// What the double recorded, in the form of an expectation.
+fn observed(case: &Case, record: &RunRecord) -> Value {
+    let mut order = Vec::new();
+    let mut steps = Vec::new();
+    let mut logs = Vec::new();
+    let mut run = Value::Null;
+    let mut jobs: HashMap<String, String> = HashMap::new();
+    for event in &record.events {
+        let payload = &*event.payload;
+        let text = |key: &str| payload[key].as_str().unwrap_or_default().to_owned();
+        match event.event.as_str() {
+            "run:start" => order.push("start run".to_owned()),
+            "step:start" => {
+                jobs.insert(text("step_id"), text("job_id"));
+                let input = if payload["input_dataclip_id"].is_null() { " (no input id)" } else { "" };
+                order.push(format!("start {}{input}", text("job_id")));
+            }
+            "step:complete" => {
+                order.push(format!("complete {}", text("job_id")));
+                steps.push(observed_step(payload));
+            }
+            "run:log" if ["JOB", "ADA"].contains(&text("source").as_str()) => {
+                let step = jobs.get(&text("step_id")).cloned();
+                logs.push(json!([payload["source"], payload["level"], payload["message"], step]));
+            }
+            "run:complete" => {
+                order.push("complete run".to_owned());
+                run = observed_end(payload);
+            }
+            _ => {}
+        }
+    }
+    let _ = case;
+    json!({ "order": order, "steps": steps, "run": run, "logs": logs })
+}
+
+fn observed_step(payload: &Value) -> Value {
+    let mut step = json!({
+        "job": payload["job_id"],
+        "reason": payload["reason"],
+        "error_type": payload["error_type"],
+        "error_message": payload["error_message"],
+    });
+    if let Some(output) = payload["output_dataclip"].as_str() {
+        step["output"] = serde_json::from_str(output).expect("a dataclip is JSON");
+    }
+    for (key, name) in [("output_dataclip_error", "output_error"), ("webhook_response", "webhook_response")] {
+        if !payload[key].is_null() {
+            step[name] = payload[key].clone();
+        }
+    }
+    step
+}
+
+fn observed_end(payload: &Value) -> Value {
+    let mut end = json!({
+        "reason": payload["reason"],
+        "error_type": payload["error_type"],
+        "error_message": payload["error_message"],
+        "final_dataclip": !payload["final_dataclip_id"].is_null(),
+    });
+    if let Some(state) = payload.get("final_state") {
+        end["final_state"] = state.clone();
+    }
+    end
+}

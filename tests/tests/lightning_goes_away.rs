@@ -1,0 +1,52 @@
+//! A Lightning that goes away for a while costs no run and no line, and nothing arrives twice.
+
+use std::time::Duration;
+
+use tests::lightning::{self, LightningOptions, end, logged, messages, one_job, queue, until};
+use tests::worker::Worker;
+use worker::mock_lightning::RunState;
+
+const TEN_LINES: &str = "fn(async s => {
+  for (let i = 0; i < 10; i += 1) { console.log('line ' + i); await new Promise(r => setTimeout(r, 60)); }
+  return { data: 'done' };
+})";
+
+fn ten_lines() -> Vec<String> {
+    (0..10).map(|n| format!("line {n}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_sockets_lose_nothing() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--capacity", "3"]).await;
+    let ids: Vec<String> = (0..3).map(|_| queue(&lightning, one_job(TEN_LINES))).collect();
+    for id in &ids {
+        until(&lightning, &worker, id, |record| logged(record, "line 3")).await;
+        lightning.cut_sockets();
+    }
+    for id in &ids {
+        let record = end(&lightning, &worker, id).await;
+        assert_eq!(record.state, RunState::Success);
+        assert_eq!(messages(&record, "JOB"), ten_lines());
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_ends_meanwhile_is_reported_afterwards() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &[]).await;
+    let id = queue(&lightning, one_job(TEN_LINES));
+    until(&lightning, &worker, &id, |record| logged(record, "line 0")).await;
+    lightning.stop_listening().await;
+    // Longer than the run takes.
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    lightning.listen_again().await;
+
+    let record = end(&lightning, &worker, &id).await;
+    assert_eq!(record.state, RunState::Success);
+    assert_eq!(messages(&record, "JOB"), ten_lines());
+    let next = queue(&lightning, one_job("fn(s => s)"));
+    assert_eq!(end(&lightning, &worker, &next).await.state, RunState::Success);
+    worker.stop().await;
+}

@@ -1,0 +1,55 @@
+//! SIGTERM finishes what runs; a second one, or the end of the grace period, ends it and says so.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tests::lightning::{self, DEADLINE, LightningOptions, logged, one_job, queue, until};
+use tests::processes;
+use tests::worker::Worker;
+use worker::mock_lightning::RunState;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_under_way_is_finished() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
+    let body = "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 700)); return { data: 1 }; })";
+    let id = queue(&lightning, one_job(body));
+    let later = queue(&lightning, one_job("fn(s => s)"));
+    until(&lightning, &worker, &id, |record| logged(record, "here")).await;
+    let hosts: Vec<u32> = worker.hosts().iter().map(|host| host.pid).collect();
+    worker.stop().await;
+
+    assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Success);
+    assert_eq!(lightning.run(&later).expect("it was queued").state, RunState::Available, "no claim after the signal");
+    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &[]).await;
+    let id = queue(&lightning, one_job("fn(s => { console.log('busy'); for (;;); })"));
+    until(&lightning, &worker, &id, |record| logged(record, "busy")).await;
+    worker.signal(Signal::TERM);
+    worker.printed("finish").await;
+    worker.signal(Signal::INT);
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
+    check_shutdown(&lightning, &id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_period_has_an_end() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--shutdown-grace", "0.5"]).await;
+    let id = queue(&lightning, one_job("fn(s => { console.log('busy'); return new Promise(() => {}); })"));
+    until(&lightning, &worker, &id, |record| logged(record, "busy")).await;
+    worker.stop().await;
+    check_shutdown(&lightning, &id);
+}
+
+fn check_shutdown(lightning: &worker::mock_lightning::MockLightning, id: &str) {
+    let record = lightning.run(id).expect("it was queued");
+    assert_eq!(record.state, RunState::Killed);
+    assert_eq!(record.error_type.as_deref(), Some("Shutdown"));
+    assert_eq!(record.steps[0].reason.as_deref(), Some("kill"));
+}

@@ -1,0 +1,43 @@
+//! A worker that is killed leaves no process behind, whatever its hosts were doing.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tests::lightning::{self, LightningOptions, logged, one_job, queue, until};
+use tests::processes;
+use tests::worker::Worker;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_host_outlives_it() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--capacity", "3"]).await;
+    let busy = queue(&lightning, one_job("fn(s => { console.log('busy'); for (;;) { try { for (;;); } catch {} } })"));
+    let waiting = queue(&lightning, one_job("fn(s => { console.log('waiting'); return new Promise(() => {}); })"));
+    until(&lightning, &worker, &busy, |record| logged(record, "busy")).await;
+    until(&lightning, &worker, &waiting, |record| logged(record, "waiting")).await;
+
+    let hosts: Vec<u32> = worker.hosts().iter().map(|host| host.pid).collect();
+    assert!(hosts.len() >= 2, "two are running something: {hosts:?}");
+    worker.signal(Signal::KILL);
+    assert_eq!(worker.exit(Duration::from_secs(5)).await, None);
+    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, [], "left over after a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_successor_sweeps_its_socket() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let entries = || std::fs::read_dir(runtime.path()).into_iter().flatten().count();
+    let lightning = lightning::start(LightningOptions::default()).await;
+
+    let first = Worker::start_in(&lightning, &[], runtime.path()).await;
+    lightning::end(&lightning, &first, &queue(&lightning, one_job("fn(s => s)"))).await;
+    first.signal(Signal::KILL);
+    first.exit(Duration::from_secs(5)).await;
+    assert_eq!(entries(), 1, "a killed worker cannot clean up");
+
+    let second = Worker::start_in(&lightning, &[], runtime.path()).await;
+    lightning::end(&lightning, &second, &queue(&lightning, one_job("fn(s => s)"))).await;
+    assert_eq!(entries(), 1, "its own alone");
+    second.stop().await;
+    assert_eq!(entries(), 0, "nothing is left");
+}

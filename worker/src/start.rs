@@ -1,0 +1,180 @@
+//! `worker start`: the parts put together, and taken down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::run::RunOptions;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::cli::StartOptions;
+use crate::hosts::{Hosts, HostsOptions, HostProgram};
+use crate::http::{self, Claims};
+use crate::lightning::{self, BatchOptions, Lightning, LightningOptions, Workloop};
+
+/// What `-l mock` stands for.
+const MOCK_ENDPOINT: &str = "ws://localhost:8888/worker";
+/// How long hosts may take to stop when nothing runs any more.
+const HOSTS_STOP: Duration = Duration::from_secs(5);
+
+/// The worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option is missing or wrong.
+    #[error("{0}")]
+    Options(String),
+    /// The HTTP port cannot be had.
+    #[error(transparent)]
+    Http(#[from] http::ListenError),
+    /// No host answered.
+    #[error(transparent)]
+    Hosts(#[from] crate::hosts::HostsError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the worker until it is asked to stop and has finished.
+pub async fn run(options: StartOptions) -> Result<(), StartError> {
+    let lightning_options = lightning_options(&options)?;
+    let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
+    let mut signals = Signals::listen().map_err(StartError::Signals)?;
+    let listener = http::listen(options.host, options.port).await?;
+    info!(version = env!("CARGO_PKG_VERSION"), port = listener.local_addr().ok().map(|at| at.port()), "worker starts");
+
+    let hosts = tokio::select! {
+        hosts = Hosts::start(hosts_options(&options, capacity)?) => Arc::new(hosts?),
+        () = signals.next() => return Ok(()),
+    };
+    let lightning = Arc::new(lightning::start(lightning_options, Arc::clone(&hosts)));
+    let (stop_http, server) = serve(listener, Arc::clone(&lightning));
+
+    signals.next().await;
+    let grace = options.shutdown_grace.unwrap_or(options.max_run_duration_seconds);
+    info!(grace_s = grace.as_secs_f64(), "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    finish(&lightning, grace, &mut signals).await;
+    hosts.shutdown(HOSTS_STOP).await;
+    stop_http.send_replace(true);
+    if let Err(error) = server.await {
+        warn!(%error, "the HTTP server ended badly");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Waits until all runs have ended; a second signal ends them.
+async fn finish(lightning: &Lightning, grace: Duration, signals: &mut Signals) {
+    let finished = lightning.shutdown(grace);
+    tokio::pin!(finished);
+    tokio::select! {
+        () = &mut finished => return,
+        () = signals.next() => warn!("asked again: ending all runs"),
+    }
+    lightning.kill_all();
+    finished.await;
+}
+
+fn serve(listener: TcpListener, lightning: Arc<Lightning>) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+    let (stop, mut stopped) = watch::channel(false);
+    let shutdown = async move {
+        // A sender that is gone means the same.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let server = tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, lightning, shutdown).await {
+            warn!(%error, "the HTTP server failed");
+        }
+    });
+    (stop, server)
+}
+
+impl Claims for Lightning {
+    async fn claim_once(&self) -> Result<usize, String> {
+        Lightning::claim_once(self).await.map_err(|error| error.to_string())
+    }
+}
+
+fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartError> {
+    let secret = match &options.secret {
+        Some(secret) => secret.clone(),
+        None if options.lightning == MOCK_ENDPOINT => SecretString::default(),
+        None => {
+            let message = "the worker's secret is missing: set --secret, WORKER_SECRET or WORKER_SECRET_FILE to the \
+                           secret that Lightning was started with";
+            return Err(StartError::Options(message.into()));
+        }
+    };
+    let workloops = match &options.workloops {
+        Some(text) => Workloop::parse_all(text)
+            .map_err(|error| StartError::Options(format!("--workloops (WORKER_WORKLOOPS): {error}")))?,
+        None => vec![Workloop::manual(options.capacity.unwrap_or(5))],
+    };
+    let public_key = options.lightning_public_key.as_deref().map(lightning::RunTokenKey::from_base64_pem).transpose();
+    let public_key = public_key.map_err(|error| {
+        StartError::Options(format!("--lightning-public-key (WORKER_LIGHTNING_PUBLIC_KEY): {error}"))
+    })?;
+    Ok(LightningOptions {
+        endpoint: options.lightning.clone(),
+        secret,
+        public_key,
+        workloops,
+        backoff: (options.backoff.min, options.backoff.max),
+        claim_by_itself: !options.no_loop,
+        message_timeout: options.message_timeout,
+        claim_timeout: options.claim_timeout,
+        getter_retries: options.timeout_retry_count,
+        getter_retry_delay: options.timeout_retry_delay,
+        run_defaults: run_defaults(options),
+        batch_logs: options
+            .batch_logs
+            .then_some(BatchOptions { interval: options.batch_interval, limit: options.batch_limit }),
+        stringify_state: !options.no_stringify_state,
+        worker_name: options.name.clone(),
+        collections: None,
+    })
+}
+
+fn run_defaults(options: &StartOptions) -> RunOptions {
+    let memory_bytes = options.run_memory.bytes();
+    RunOptions {
+        timeout_ms: u64::try_from(options.max_run_duration_seconds.as_millis()).unwrap_or(u64::MAX),
+        memory_bytes,
+        state_bytes: memory_bytes / 4,
+        payload_bytes: options.payload_memory.bytes(),
+        log_payload_bytes: options.log_payload_memory.bytes(),
+        state_props_to_remove: options.state_props_to_remove.clone(),
+        ..RunOptions::default()
+    }
+}
+
+fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions, StartError> {
+    Ok(HostsOptions {
+        program: HostProgram::find(options.engine_host.as_deref())?,
+        warm: options.warm_hosts.unwrap_or(capacity),
+        memory_bytes: options.run_memory.bytes(),
+        start_timeout: options.engine_validation_timeout_ms,
+        start_retries: options.engine_validation_retries,
+    })
+}
+
+/// SIGTERM and SIGINT, which mean the same.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
