@@ -1,3 +1,75 @@
-//! The `worker` program.
+//! The `worker` program. Exit codes: 0 done, 1 failed (a demo's run, too), 2 wrong options.
 
-fn main() {}
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use secrecy::SecretString;
+use tracing::info;
+use worker::cli::{Cli, Command, DemoOptions, MockLightningOptions, StartOptions};
+use worker::logging::{self, LogTarget};
+use worker::mock_lightning::{self, MockOptions};
+use worker::{demo, start};
+
+/// Exit code for options that are missing or wrong.
+const WRONG_OPTIONS: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let command = cli.command.unwrap_or_else(|| Command::Start(Box::new(cli.start)));
+    match runtime().and_then(|runtime| runtime.block_on(run(command))) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options);
+            ExitCode::from(if wrong_options { WRONG_OPTIONS } else { 1 })
+        }
+    }
+}
+
+/// The worker waits more than it works: two threads are enough for hundreds of runs a second.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Start(options) => start_worker(*options).await,
+        Command::Demo(options) => run_demo(options).await,
+        Command::MockLightning(options) => serve_mock(options).await,
+    }
+}
+
+async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
+    logging::start(options.log, LogTarget::Stdout);
+    start::run(options).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
+    logging::start(options.log, LogTarget::Stderr);
+    Ok(if demo::run(&options).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
+    logging::start(options.log, LogTarget::Stdout);
+    let private_key = match &options.private_key {
+        None => None,
+        Some(path) => {
+            let pem = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {} (--private-key)", path.display()))?;
+            Some(SecretString::from(pem))
+        }
+    };
+    let address = SocketAddr::new(options.host, options.port);
+    let mock = MockOptions { address, secret: options.secret, private_key, ..MockOptions::default() };
+    let mock = mock_lightning::start(mock).await?;
+    info!("a small Lightning at {}; GET http://{}/ tells what it can do", mock.url(), mock.address());
+    start::stop_requested().await?;
+    mock.stop().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -37,44 +37,74 @@ pub enum StartError {
     Signals(std::io::Error),
 }
 
+impl StartError {
+    /// Whether other options would help.
+    pub fn is_about_options(&self) -> bool {
+        matches!(self, Self::Options(_))
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_requested() -> Result<(), StartError> {
+    Signals::listen().map_err(StartError::Signals)?.next().await;
+    Ok(())
+}
+
+/// Hosts, and what claims runs for them.
+pub struct Worker {
+    hosts: Arc<Hosts>,
+    lightning: Arc<Lightning>,
+}
+
+impl Worker {
+    /// Starts hosts and, when the first one has answered, claims.
+    pub async fn start(lightning: LightningOptions, hosts: HostsOptions) -> Result<Self, StartError> {
+        let hosts = Arc::new(Hosts::start(hosts).await?);
+        let lightning = Arc::new(lightning::start(lightning, Arc::clone(&hosts)));
+        Ok(Self { hosts, lightning })
+    }
+
+    /// Claims no more, and waits until all runs have ended, by themselves or because `grace` has; then stops hosts.
+    pub async fn finish(self, grace: Duration) {
+        self.lightning.shutdown(grace).await;
+        self.hosts.shutdown(HOSTS_STOP).await;
+    }
+}
+
 /// Runs the worker until it is asked to stop and has finished.
 pub async fn run(options: StartOptions) -> Result<(), StartError> {
     let lightning_options = lightning_options(&options)?;
-    let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
+    let hosts_options = hosts_options(&options, lightning_options.capacity())?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.host, options.port).await?;
-    info!(version = env!("CARGO_PKG_VERSION"), port = listener.local_addr().ok().map(|at| at.port()), "worker starts");
+    let port = listener.local_addr().map_or(options.port, |address| address.port());
+    info!(version = env!("CARGO_PKG_VERSION"), port, "worker starts");
 
-    let hosts = tokio::select! {
-        hosts = Hosts::start(hosts_options(&options, capacity)?) => Arc::new(hosts?),
+    let worker = tokio::select! {
+        worker = Worker::start(lightning_options, hosts_options) => worker?,
         () = signals.next() => return Ok(()),
     };
-    let lightning = Arc::new(lightning::start(lightning_options, Arc::clone(&hosts)));
-    let (stop_http, server) = serve(listener, Arc::clone(&lightning));
-
+    let (stop_http, server) = serve(listener, Arc::clone(&worker.lightning));
     signals.next().await;
     let grace = options.shutdown_grace.unwrap_or(options.max_run_duration_seconds);
-    info!(grace_s = grace.as_secs_f64(), "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
-    finish(&lightning, grace, &mut signals).await;
-    hosts.shutdown(HOSTS_STOP).await;
+    info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    let lightning = Arc::clone(&worker.lightning);
+    let finished = worker.finish(grace);
+    tokio::pin!(finished);
+    tokio::select! {
+        () = &mut finished => {}
+        () = signals.next() => {
+            warn!("asked again: ending all runs");
+            lightning.kill_all();
+            finished.await;
+        }
+    }
     stop_http.send_replace(true);
     if let Err(error) = server.await {
         warn!(%error, "the HTTP server ended badly");
     }
     info!("stopped");
     Ok(())
-}
-
-/// Waits until all runs have ended; a second signal ends them.
-async fn finish(lightning: &Lightning, grace: Duration, signals: &mut Signals) {
-    let finished = lightning.shutdown(grace);
-    tokio::pin!(finished);
-    tokio::select! {
-        () = &mut finished => return,
-        () = signals.next() => warn!("asked again: ending all runs"),
-    }
-    lightning.kill_all();
-    finished.await;
 }
 
 fn serve(listener: TcpListener, lightning: Arc<Lightning>) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
