@@ -29,12 +29,20 @@ async fn main() {
     let worker = Worker::start(&lightning, &options).await;
     warm_up(&lightning, settings.capacity).await;
     println!("{} engine, capacity {}, trivial runs of one step\n", settings.engine, settings.capacity);
-    row("start → first runs done", format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3), "1,296 ms to the first claim");
+    row(
+        "start → first runs done",
+        format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3),
+        "1,296 ms to the first claim",
+    );
 
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (rss, pss, hosts) = memory(worker.pid());
     row("memory, idle: worker", mb(own_rss(worker.pid())), "");
-    row(&format!("memory, idle: worker and {hosts} hosts"), format!("{} RSS / {} PSS", mb(rss), mb(pss)), "220 / 151 MB");
+    row(
+        &format!("memory, idle: worker and {hosts} hosts"),
+        format!("{} RSS / {} PSS", mb(rss), mb(pss)),
+        "220 / 151 MB",
+    );
 
     let idle = one_at_a_time(&lightning, settings.idle_runs).await;
     row("claim → complete, idle", percentiles(idle), "p50 854 ms");
@@ -97,7 +105,7 @@ async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration>
     for _ in 0..count {
         // An idle worker has its hosts back by then.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let id = lightning.queue_run(trivial()).expect("the plan is valid");
+        let id = lightning.queue_run(&trivial()).expect("the plan is valid");
         lightning.wake();
         times.push(claim_to_complete(&end(lightning, &id).await));
     }
@@ -105,7 +113,7 @@ async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration>
 }
 
 async fn at_once(lightning: &MockLightning, count: usize) -> Vec<RunRecord> {
-    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(trivial()).expect("the plan is valid")).collect();
+    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(&trivial()).expect("the plan is valid")).collect();
     lightning.wake();
     let mut records = Vec::new();
     for id in ids {

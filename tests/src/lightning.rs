@@ -50,7 +50,7 @@ pub fn chain(jobs: &[(&str, &str)]) -> Value {
 
 /// Queues a run and wakes the workers.
 pub fn queue(lightning: &MockLightning, plan: Value) -> String {
-    let id = lightning.queue_run(plan).expect("the plan is valid");
+    let id = lightning.queue_run(&plan).expect("the plan is valid");
     lightning.wake();
     id
 }
@@ -64,7 +64,12 @@ pub async fn end(lightning: &MockLightning, worker: &Worker, id: &str) -> RunRec
 }
 
 /// Waits until a run looks like this.
-pub async fn until(lightning: &MockLightning, worker: &Worker, id: &str, wanted: impl Fn(&RunRecord) -> bool) -> RunRecord {
+pub async fn until(
+    lightning: &MockLightning,
+    worker: &Worker,
+    id: &str,
+    wanted: impl Fn(&RunRecord) -> bool,
+) -> RunRecord {
     let end = Instant::now() + DEADLINE;
     loop {
         let record = lightning.run(id).expect("the run was queued");

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use worker::mock_lightning::MockLightning;
 
@@ -81,6 +82,29 @@ impl Worker {
             assert!(Instant::now() < end, "it did not print {text:?}\n{}", self.output());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// One HTTP request to it: status and body.
+    pub async fn http(&self, method: &str, path: &str) -> (u16, String) {
+        let port = self.port().await;
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the worker listens");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the worker reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the worker answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a head has a status");
+        (status, body.to_owned())
+    }
+
+    /// The port that it listens on, which it prints.
+    async fn port(&self) -> u16 {
+        self.printed("port=").await;
+        let output = self.output();
+        let digits = output.split("port=").nth(1).unwrap_or_default();
+        let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("it prints a number")
     }
 
     /// Sends it a signal.

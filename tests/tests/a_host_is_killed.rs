@@ -10,7 +10,8 @@ async fn its_run_crashes_and_others_go_on() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &["--capacity", "2"]).await;
 
-    let patient = "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 1500)); return { data: 1 }; })";
+    let patient =
+        "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 1500)); return { data: 1 }; })";
     let bystander = queue(&lightning, one_job(patient));
     until(&lightning, &worker, &bystander, |record| logged(record, "here")).await;
     let victim = chain(&[("a", "fn(s => s)"), ("b", "fn(s => { console.log('busy'); for (;;); })")]);

@@ -27,7 +27,11 @@ enum Departure {
 const DEPARTURES: &[(&str, Departure, &str)] = &[
     ("error-http-404", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("error-http-refused", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    ("compile-lazy-template", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
+    (
+        "compile-lazy-template",
+        Departure::Refused("ImportError", "@openfn/language-http"),
+        "adaptors need the node engine",
+    ),
     ("http-get", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("http-basic-auth", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("http-post-then", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
@@ -58,7 +62,7 @@ async fn every_workflow_ends_as_on_the_reference() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let mut runs = Vec::new();
     for (name, case) in &cases {
-        let id = lightning.queue_run(submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let id = lightning.queue_run(&submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
         runs.push((name, case, id));
     }
     let worker = Worker::start(&lightning, &["--capacity", "4"]).await;

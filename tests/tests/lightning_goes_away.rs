@@ -39,9 +39,10 @@ async fn a_run_that_ends_meanwhile_is_reported_afterwards() {
     let id = queue(&lightning, one_job(TEN_LINES));
     until(&lightning, &worker, &id, |record| logged(record, "line 0")).await;
     lightning.stop_listening().await;
+    lightning.cut_sockets();
     // Longer than the run takes.
     tokio::time::sleep(Duration::from_millis(900)).await;
-    lightning.listen_again().await;
+    lightning.listen_again().await.expect("its port is still free");
 
     let record = end(&lightning, &worker, &id).await;
     assert_eq!(record.state, RunState::Success);

@@ -11,10 +11,12 @@ use tests::worker::Worker;
 async fn each_gets_its_own_result() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let body = |n: usize| {
-        format!("fn(async s => {{ await new Promise(r => setTimeout(r, 20)); console.log('run {n}'); return {{ data: {n} }}; }})")
+        format!(
+            "fn(async s => {{ await new Promise(r => setTimeout(r, 20)); console.log('run {n}'); return {{ data: {n} }}; }})"
+        )
     };
     let ids: Vec<String> =
-        (0..40).map(|n| lightning.queue_run(one_job(&body(n))).expect("the plan is valid")).collect();
+        (0..40).map(|n| lightning.queue_run(&one_job(&body(n))).expect("the plan is valid")).collect();
     let worker = Worker::start(&lightning, &["--capacity", "4"]).await;
     let mut spans = Vec::new();
     for (n, id) in ids.iter().enumerate() {
@@ -36,7 +38,10 @@ async fn each_runs_in_a_process_of_its_own() {
     let worker = Worker::start(&lightning, &["--capacity", "2", "--warm-hosts", "1"]).await;
     let mut pids = HashSet::new();
     for _ in 0..3 {
-        let id = lightning::queue(&lightning, one_job("fn(s => { const end = Date.now() + 400; while (Date.now() < end); return s; })"));
+        let id = lightning::queue(
+            &lightning,
+            one_job("fn(s => { const end = Date.now() + 400; while (Date.now() < end); return s; })"),
+        );
         let host = worker.busy_host().await;
         assert_eq!(host.name, "engine-host");
         assert!(pids.insert(host.pid), "host {} ran twice", host.pid);

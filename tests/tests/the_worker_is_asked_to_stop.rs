@@ -12,7 +12,8 @@ use worker::mock_lightning::RunState;
 async fn a_run_under_way_is_finished() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
-    let body = "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 700)); return { data: 1 }; })";
+    let body =
+        "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 700)); return { data: 1 }; })";
     let id = queue(&lightning, one_job(body));
     let later = queue(&lightning, one_job("fn(s => s)"));
     until(&lightning, &worker, &id, |record| logged(record, "here")).await;

@@ -1,0 +1,69 @@
+//! Wrong options, a missing host program and a host started by hand are told plainly.
+
+use std::process::{Command, Output};
+
+use tests::binaries;
+
+fn worker(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(binaries::worker());
+    command.args(arguments).envs(environment.iter().copied()).env_remove("WORKER_SECRET");
+    let Output { status, stdout, stderr } = command.output().expect("the worker was just built");
+    (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+#[test]
+fn wrong_options_are_named_and_exit_with_2() {
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        (&["--capacity", "0"], &[], &["--capacity", "WORKER_CAPACITY", "'0'"]),
+        (&[], &[("WORKER_CAPACITY", "many")], &["--capacity", "WORKER_CAPACITY", "'many'"]),
+        (&["--port", "70000"], &[], &["--port", "WORKER_PORT", "70000"]),
+        (&["--backoff", "5/1"], &[], &["--backoff", "WORKER_BACKOFF", "shortest"]),
+        (&["-l", "http://x"], &[], &["--lightning", "WORKER_LIGHTNING_SERVICE_URL", "ws://"]),
+        (&["--no-such-flag"], &[], &["--no-such-flag"]),
+        (&["--capacity", "2"], &[("WORKER_WORKLOOPS", "*:1")], &["--capacity", "--workloops", "exclude"]),
+        (&["-l", "mock", "--workloops", "a b:1"], &[], &["--workloops", "WORKER_WORKLOOPS", "a"]),
+        (&[], &[], &["--secret", "WORKER_SECRET", "WORKER_SECRET_FILE"]),
+        (
+            &["-l", "mock", "--lightning-public-key", "x"],
+            &[],
+            &["--lightning-public-key", "WORKER_LIGHTNING_PUBLIC_KEY"],
+        ),
+        (&[], &[("WORKER_SECRET_FILE", "/nowhere/secret")], &["WORKER_SECRET_FILE", "/nowhere/secret"]),
+    ];
+    for (arguments, environment, expected) in cases {
+        let (code, text) = worker(arguments, environment);
+        assert_eq!(code, Some(2), "{arguments:?} {environment:?}: {text}");
+        for part in *expected {
+            assert!(text.contains(part), "{arguments:?} {environment:?}: {part} is missing in: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_host_program_is_named_with_the_option() {
+    let (code, text) = worker(&["demo", "--engine-host", "/nowhere/engine-host"], &[]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["/nowhere/engine-host", "--engine-host", "WORKER_ENGINE_HOST"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}
+
+#[test]
+fn help_shows_every_group_and_no_secret() {
+    let (code, text) = worker(&["--help"], &[("WORKER_LIGHTNING_PUBLIC_KEY", "very private")]);
+    assert_eq!(code, Some(0));
+    for part in ["Lightning:", "Claiming:", "Limits of a run:", "Delivery:", "Engine hosts:", "Operation:", "demo"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    assert!(!text.contains("very private"), "{text}");
+}
+
+#[test]
+fn a_host_started_by_hand_says_what_it_is() {
+    let host = binaries::worker().with_file_name("engine-host");
+    let output = Command::new(host).output().expect("the host lies beside the worker");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("worker"), "{text}");
+}
