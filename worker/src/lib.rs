@@ -5,9 +5,6 @@
 pub mod cli;
 pub mod demo;
 pub mod execution;
-<<<<<<< HEAD
 pub mod http;
 pub mod logging;
-=======
 pub mod mock_lightning;
->>>>>>> double
