@@ -153,7 +153,7 @@ impl Channel {
         };
         match result {
             Ok(response) => Outcome::Reply(Ok(response)),
-            Err(Rejection::NotFound(response)) => Outcome::Reply(Err(response)),
+            Err(Rejection::Blameless(response)) => Outcome::Reply(Err(response)),
             Err(Rejection::Refused(response)) => {
                 self.violation(message, response.to_string());
                 Outcome::Reply(Err(response))
@@ -196,7 +196,7 @@ impl Channel {
         match self.shared.dialect {
             Dialect::Lightning => Ok(Response::Json(json!({}))),
             Dialect::ReferenceMock => {
-                Err(Rejection::NotFound(json!(format!("There are no listeners on channel {}", self.topic))))
+                Err(Rejection::Blameless(json!(format!("There are no listeners on channel {}", self.topic))))
             }
         }
     }
