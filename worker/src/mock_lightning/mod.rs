@@ -12,6 +12,7 @@ mod frame;
 mod hooks;
 mod http;
 mod plan;
+mod queue;
 mod record;
 mod store;
 mod token;

@@ -160,3 +160,19 @@ async fn a_claim_whose_reply_is_lost_is_not() {
     assert_eq!(client.claim(1).await, []);
     assert_eq!(state(&mock, &id), RunState::Claimed);
 }
+
+#[tokio::test]
+async fn a_join_that_a_hook_refuses_is_none() {
+    for at in [At::Message, At::Reply] {
+        let script =
+            Script { event: "phx_join", at, verdicts: Mutex::new([Verdict::Refuse(json!({"reason": "busy"}))].into()) };
+        let mock = start(MockOptions { hooks: Arc::new(script), ..MockOptions::default() }).await.unwrap();
+        let mut client = Client::connect(&mock).await;
+        let payload = json!({"capacity": 1, "queues": {"*": 1}});
+        let refused = client.call("worker:queue", "phx_join", payload).await;
+        assert_eq!(refused, Err(json!({"reason": "busy"})));
+        let unmatched = Err(json!({"reason": "unmatched topic"}));
+        assert_eq!(client.call("worker:queue", "claim", claim(1)).await, unmatched);
+        client.join_queue().await;
+    }
+}
