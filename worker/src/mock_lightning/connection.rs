@@ -121,24 +121,21 @@ impl Drop for Opened {
 async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
     let mut cut_all = shared.cut.subscribe();
     let opened = Opened { shared, number };
+    let Ok(stream) = upgraded.await else { return };
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
+    let (sink, mut stream) = socket.split();
+    let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
     let cut = Arc::new(Notify::new());
-    let life = async {
-        let Ok(stream) = upgraded.await else { return };
-        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
-        let (sink, stream) = socket.split();
-        let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
-        // Its end ends the writer and the channels, and with the last half of the socket the TCP connection.
-        let mut tasks = JoinSet::new();
-        tasks.spawn(write(sink, outgoing));
-        let connection = Connection { opened: &opened, cut: cut.clone(), out, tasks, channels: HashMap::new() };
-        connection.read(stream).await;
-    };
+    let mut connection = Connection { opened, cut: cut.clone(), out, tasks: JoinSet::new(), channels: HashMap::new() };
+    connection.tasks.spawn(write(sink, outgoing));
     tokio::select! {
-        () = life => {}
+        () = connection.read(&mut stream) => {}
         () = cut.notified() => {}
         _ = cut_all.changed() => {}
     }
+    // What is open is given up before the client can see the end.
+    connection.tasks.shutdown().await;
 }
 
 /// Writes what there is in one go.
@@ -156,18 +153,19 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receive
     }
 }
 
-struct Connection<'a> {
-    opened: &'a Opened,
+struct Connection {
+    opened: Opened,
     cut: Arc<Notify>,
     out: mpsc::Sender<Message>,
+    /// The writer and the channels.
     tasks: JoinSet<()>,
     /// Inboxes of the channels, by topic.
     channels: HashMap<String, mpsc::UnboundedSender<ClientMessage>>,
 }
 
-impl Connection<'_> {
+impl Connection {
     /// Gives each message to its channel, until the client closes, breaks the protocol or falls silent.
-    async fn read(mut self, mut stream: SplitStream<Socket>) {
+    async fn read(&mut self, stream: &mut SplitStream<Socket>) {
         while let Ok(Some(Ok(message))) = tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
             match message {
                 Message::Text(text) => match ClientMessage::parse(&text) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::DataclipReply;
@@ -219,7 +220,7 @@ impl Store {
 /// A step's output. Its id goes even when its body stays with the worker.
 struct Output<'a> {
     id: Option<&'a str>,
-    text: Box<serde_json::value::RawValue>,
+    text: Box<RawValue>,
 }
 
 impl<'a> Output<'a> {
@@ -236,8 +237,8 @@ impl<'a> Output<'a> {
             Some(object @ Value::Object(_)) => object.to_string(),
             Some(_) => return Err(Rejection::field("output_dataclip", "must be a JSON object")),
         };
-        let text = serde_json::value::RawValue::from_string(text)
-            .map_err(|_| Rejection::field("output_dataclip", "must be a JSON object"))?;
+        let text =
+            RawValue::from_string(text).map_err(|_| Rejection::field("output_dataclip", "must be a JSON object"))?;
         Ok(Self { id, text })
     }
 }
@@ -248,7 +249,7 @@ fn fetched_id(payload: &Value) -> Result<&str, Rejection> {
 }
 
 fn not_found(message: &str) -> Rejection {
-    Rejection::NotFound(json!({ "errors": { "id": [message] } }))
+    Rejection::Blameless(json!({ "errors": { "id": [message] } }))
 }
 
 fn refuse_unclaimed(state: RunState, to: &str) -> Result<(), Rejection> {

@@ -4,13 +4,15 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::record::RunState;
+
 /// Why a message was not accepted.
 #[derive(Debug, PartialEq)]
 pub(super) enum Rejection {
     /// Refused with this response: the worker's fault.
     Refused(Value),
-    /// What was asked for does not exist: the plan's fault, or that of who queued it.
-    NotFound(Value),
+    /// Refused with this response, and no fault of the worker's.
+    Blameless(Value),
     /// Nothing in Lightning handles such a message: the channel's process crashes.
     Crash(String),
 }
@@ -88,7 +90,7 @@ impl<'a> Fields<'a> {
         let Some(reason) = self.text("reason")?.filter(|reason| !reason.is_empty()) else {
             return Err(Rejection::field(reported_as, "can't be blank"));
         };
-        if super::record::RunState::from_reason(reason).is_none() {
+        if RunState::from_reason(reason).is_none() {
             return Err(Rejection::field(reported_as, "is invalid"));
         }
         let exit = Exit { reason, error_type: self.text("error_type")?, error_message: self.text("error_message")? };

@@ -12,6 +12,7 @@ mod frame;
 mod hooks;
 mod http;
 mod plan;
+mod queue;
 mod record;
 mod store;
 mod token;
@@ -199,19 +200,19 @@ impl MockLightning {
     }
 
     /// Queues a run, without waking workers, and gives its id. Takes what `POST /run` takes.
-    pub fn queue_run(&self, plan: &Value) -> Result<String, InvalidPlan> {
+    pub fn queue_run(&self, plan: Value) -> Result<String, InvalidPlan> {
         let submission = Submission::parse(&plan.to_string(), self.shared.strict_ids)?;
         self.shared.store().queue(submission)
     }
 
     /// Sets a dataclip.
-    pub fn add_dataclip(&self, id: &str, body: &Value) {
-        self.shared.store().dataclips.insert(id.to_owned(), raw(body));
+    pub fn add_dataclip(&self, id: &str, body: Value) {
+        self.shared.store().dataclips.insert(id.to_owned(), raw(&body));
     }
 
     /// Sets a credential.
-    pub fn add_credential(&self, id: &str, body: &Value) {
-        self.shared.store().credentials.insert(id.to_owned(), raw(body));
+    pub fn add_credential(&self, id: &str, body: Value) {
+        self.shared.store().credentials.insert(id.to_owned(), raw(&body));
     }
 
     /// Body of a dataclip, also of one that a step made.
