@@ -5,3 +5,12 @@
 
 pub mod compile;
 pub mod engine;
+pub mod errors;
+pub mod limits;
+pub mod log;
+pub mod outcome;
+pub mod plan;
+pub mod report;
+pub mod state;
+pub mod walk;
+pub mod workflow;
