@@ -6,11 +6,14 @@
 pub mod compile;
 pub mod engine;
 pub mod errors;
+pub mod guard;
+pub mod host;
 pub mod limits;
 pub mod log;
 pub mod outcome;
 pub mod plan;
 pub mod report;
 pub mod state;
+pub mod sys;
 pub mod walk;
 pub mod workflow;

@@ -247,7 +247,11 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         };
         match ended {
             Err(lost) => JobOutcome::stopped(errors::lost_exit(&lost)),
-            Ok(JobEnd::Threw(thrown)) => self.judge(thrown, job, visit.place, &cleaned(&initial, removed)).await,
+            Ok(JobEnd::Threw(mut thrown)) => {
+                let now = thrown.state.take().and_then(|state| Json::parse(state).ok()).filter(Json::is_object);
+                let state = now.unwrap_or_else(|| cleaned(&initial, removed));
+                self.judge(thrown, job, visit.place, &state).await
+            }
             Ok(JobEnd::Returned(JobResult { state, webhook_response })) => {
                 match state.as_ref().and_then(|state| limits::state_exit(state.len(), self.options)) {
                     Some(exit) => JobOutcome::stopped(exit),
@@ -257,8 +261,8 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         }
     }
 
-    /// What becomes of a step whose code threw, having started with `initial`.
-    async fn judge(&mut self, thrown: Thrown, job: &Job, place: usize, initial: &Json) -> JobOutcome {
+    /// What becomes of a step whose code threw and left `state`.
+    async fn judge(&mut self, thrown: Thrown, job: &Job, place: usize, state: &Json) -> JobOutcome {
         let step = &self.workflow.plan.nodes[place].step;
         let source = step.expression.as_deref().unwrap_or_default();
         let failure =
@@ -270,10 +274,10 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         if failure.is_survivable() {
             let line = format!("The error is in state.errors.{}", step.id);
             self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
-            let state = state::with_error(initial, &step.id, &failure.to_raw());
+            let state = state::with_error(state, &step.id, &failure.to_raw());
             JobOutcome::Result { exit, state: Some(state), webhook_response: None }
         } else {
-            let output = if failure.has_state() { initial.clone() } else { Json::empty_object() };
+            let output = if failure.has_state() { state.clone() } else { Json::empty_object() };
             JobOutcome::Dead { step: exit, run: failure.run_exit(), output }
         }
     }
@@ -362,7 +366,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         taken.map_err(|not_taken| engine_error(&not_taken.to_string()))
     }
 
-    async fn log_end(&self, label: &str, exit: &Exit, took: Duration) {
+    async fn log_end(&mut self, label: &str, exit: &Exit, took: Duration) {
         let took = duration(took);
         let (level, line) = match exit.reason {
             ExitReason::Success => (LogLevel::Success, format!("{label} succeeded after {took}")),
@@ -372,7 +376,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         self.reporter.log(LogSource::Runtime, level, &line).await;
     }
 
-    async fn log_closed(&self, from: &str, way: &Way) {
+    async fn log_closed(&mut self, from: &str, way: &Way) {
         let to = &self.workflow.plan.nodes[way.target].step.id;
         let line = format!("The edge {from}->{to} is not taken");
         self.reporter.log(LogSource::Runtime, LogLevel::Debug, &line).await;

@@ -110,6 +110,9 @@ pub struct Thrown {
     pub operation: Option<usize>,
     /// The stack, for the log.
     pub stack: Option<String>,
+    /// The state that the job started with as JSON text, as it is now, since operations may change it in place. As in
+    /// [`JobResult`] less the keys that are taken out.
+    pub state: Option<String>,
 }
 
 /// Where something that was thrown comes from.
