@@ -253,3 +253,6 @@ async fn deliver(link: &Link<HostSide>, mut reports: mpsc::Receiver<Report>, ove
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

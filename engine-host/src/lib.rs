@@ -15,5 +15,7 @@ pub mod plan;
 pub mod report;
 pub mod state;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 pub mod workflow;

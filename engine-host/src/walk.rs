@@ -443,3 +443,6 @@ fn duration(took: Duration) -> String {
         _ => format!("{:.1} s", took.as_secs_f64()),
     }
 }
+
+#[cfg(test)]
+mod tests;
