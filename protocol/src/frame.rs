@@ -46,7 +46,7 @@ pub enum FrameError {
     },
     /// A payload is not one message of the kind that this direction has.
     #[error("a frame that does not hold a message: {0}")]
-    Undecodable(Arc<rmp_serde::decode::Error>),
+    Undecodable(#[source] Arc<rmp_serde::decode::Error>),
 }
 
 /// Why a message was not put into a frame. The link goes on.
@@ -62,7 +62,7 @@ pub enum EncodeError {
     },
     /// MessagePack has no form for it.
     #[error("a message that cannot be encoded: {0}")]
-    Unencodable(Arc<rmp_serde::encode::Error>),
+    Unencodable(#[source] Arc<rmp_serde::encode::Error>),
 }
 
 /// Cuts a stream of bytes into frames, however the bytes come.
@@ -190,4 +190,212 @@ pub fn decode<T: DeserializeOwned>(payload: &Bytes) -> Result<T, FrameError> {
         }
     };
     json::sharing(payload, read).map_err(|error| FrameError::Undecodable(Arc::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::{HostReply, HostRequest, WorkerNotice, WorkerReply, WorkerRequest};
+
+    const LIMIT: usize = 300_000;
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
+    }
+
+    fn take_all(decoder: &mut FrameDecoder, frames: &mut Vec<Bytes>) -> Result<(), FrameError> {
+        while let Some(frame) = decoder.next_frame()? {
+            frames.push(frame);
+        }
+        Ok(())
+    }
+
+    /// Gives `stream` to a decoder in pieces of these lengths, over and over, as the link does if `read` is set.
+    fn in_pieces(stream: &[u8], lengths: &[usize], read: bool) -> (Vec<Bytes>, Result<(), FrameError>) {
+        let mut decoder = FrameDecoder::new(LIMIT);
+        let mut frames = Vec::new();
+        let mut rest = stream;
+        for length in lengths.iter().cycle() {
+            let (piece, behind) = rest.split_at((*length).min(rest.len()));
+            let mut piece = piece;
+            while !piece.is_empty() {
+                if read {
+                    let room = decoder.room();
+                    let fits = piece.len().min(room.capacity() - room.len());
+                    assert!(fits > 0);
+                    room.extend_from_slice(&piece[..fits]);
+                    piece = &piece[fits..];
+                } else {
+                    decoder.push(piece);
+                    piece = &[];
+                }
+                if let Err(fault) = take_all(&mut decoder, &mut frames) {
+                    return (frames, Err(fault));
+                }
+            }
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        (frames, decoder.finish())
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_stream_gives_the_same_frames(
+            sizes in vec(prop_oneof![8 => 1..200_usize, 1 => 60_000..LIMIT], 0..12),
+            lengths in vec(prop_oneof![4 => 1..20_usize, 4 => 20..5000_usize, 1 => 5000..400_000_usize], 1..8),
+            read: bool,
+        ) {
+            let payloads: Vec<Vec<u8>> =
+                sizes.iter().enumerate().map(|(number, size)| vec![number as u8; *size]).collect();
+            let stream = payloads.iter().flat_map(|payload| frame(payload)).collect::<Vec<_>>();
+            let (frames, end) = in_pieces(&stream, &lengths, read);
+            prop_assert_eq!(frames, payloads);
+            prop_assert!(end.is_ok());
+        }
+
+        #[test]
+        fn a_stream_cut_anywhere_gives_the_whole_frames_and_is_truncated(
+            sizes in vec(1..50_usize, 1..6),
+            cut: prop::sample::Index,
+        ) {
+            let stream = sizes.iter().flat_map(|size| frame(&vec![7; *size])).collect::<Vec<_>>();
+            let cut = cut.index(stream.len());
+            let ends = sizes.iter().scan(0, |end, size| { *end += HEADER + size; Some(*end) }).collect::<Vec<_>>();
+            let (frames, end) = in_pieces(&stream[..cut], &[3], true);
+            prop_assert_eq!(frames.len(), ends.iter().filter(|end| **end <= cut).count());
+            let between = cut == 0 || ends.contains(&cut);
+            let truncated = matches!(end, Err(FrameError::Truncated { .. }));
+            prop_assert_eq!((end.is_ok(), truncated), (between, !between));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_split_alike(stream in vec(prop_oneof![2 => Just(0), 1 => any::<u8>()], 0..400)) {
+            let (frames, end) = in_pieces(&stream, &[stream.len().max(1)], false);
+            let (again, end_again) = in_pieces(&stream, &[1], true);
+            prop_assert_eq!(frames, again);
+            prop_assert_eq!(end.map_err(|fault| fault.to_string()), end_again.map_err(|fault| fault.to_string()));
+        }
+
+        #[test]
+        fn arbitrary_payloads_never_panic(payload in vec(any::<u8>(), 1..300)) {
+            decode_as_all(payload);
+        }
+
+        #[test]
+        fn spoilt_messages_never_panic(at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
+            let message = HostRequest::Run(Box::new(crate::run::RunSpec {
+                run_id: "r".into(),
+                steps: Vec::new(),
+                start: Some("a".into()),
+                input: crate::Json::empty_object(),
+                globals: None,
+                configuration: None,
+                options: crate::run::RunOptions::default(),
+            }));
+            let mut payload = encode(&message, LIMIT).unwrap().slice(HEADER..).to_vec();
+            let length = payload.len();
+            payload[at.index(length)] = with;
+            decode_as_all(payload.clone());
+            payload.truncate(cut.index(length));
+            decode_as_all(payload);
+        }
+    }
+
+    fn decode_as_all(payload: Vec<u8>) {
+        let payload = Bytes::from(payload);
+        let _ = decode::<HostRequest>(&payload);
+        let _ = decode::<HostReply>(&payload);
+        let _ = decode::<WorkerRequest>(&payload);
+        let _ = decode::<WorkerReply>(&payload);
+        let _ = decode::<WorkerNotice>(&payload);
+    }
+
+    #[test]
+    fn each_fault_is_told_and_stays() {
+        let cases: [(&str, &[u8], &str); 4] = [
+            ("zero", &[0, 0, 0, 0], "ZeroLength"),
+            ("one too long", &[0, 4, 0x93, 0xe1], "Oversize { length: 300001, limit: 300000 }"),
+            ("after a good frame", &[0, 0, 0, 1, 9, 0, 0, 0, 0], "ZeroLength"),
+            ("longest", &[0xff; 4], "Oversize { length: 4294967295, limit: 300000 }"),
+        ];
+        for (name, bytes, expected) in cases {
+            let mut decoder = FrameDecoder::new(LIMIT);
+            decoder.push(bytes);
+            let first = take_all(&mut decoder, &mut Vec::new()).unwrap_err();
+            assert_eq!(format!("{first:?}"), expected, "{name}");
+            decoder.push(&frame(b"good"));
+            for later in [decoder.next_frame().map(|_| ()), decoder.finish()] {
+                assert_eq!(format!("{:?}", later.unwrap_err()), expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_within_a_frame_is_told_with_what_is_missing() {
+        let cases: [(&[u8], Option<usize>); 5] = [
+            (&[], None),
+            (&[0, 0, 0], Some(1)),
+            (&[0, 0, 0, 8], Some(8)),
+            (&[0, 0, 0, 8, 1, 2, 3], Some(5)),
+            (&[0, 0, 0, 1, 1], None),
+        ];
+        for (bytes, expected) in cases {
+            let (_, end) = in_pieces(bytes, &[2], true);
+            let missing = end.err().map(|fault| match fault {
+                FrameError::Truncated { missing } => missing,
+                other => panic!("{other}"),
+            });
+            assert_eq!(missing, expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_alone_reserves_nothing() {
+        let mut decoder = FrameDecoder::new(DEFAULT_MAX_FRAME);
+        decoder.push(&(DEFAULT_MAX_FRAME as u32).to_be_bytes());
+        assert!(decoder.next_frame().unwrap().is_none());
+        assert!(decoder.room().capacity() <= 2 * READ);
+        decoder.push(&vec![0; 10 * READ]);
+        assert!(decoder.room().capacity() <= 32 * READ);
+    }
+
+    #[test]
+    fn a_long_frame_leaves_no_large_buffer_behind() {
+        let (long, short) = (frame(&vec![1; LIMIT]), frame(&[2; 10]));
+        let mut decoder = FrameDecoder::new(LIMIT);
+        decoder.push(&[&long[..], &short[..]].concat());
+        assert_eq!(decoder.next_frame().unwrap().unwrap().len(), LIMIT);
+        assert_eq!(decoder.next_frame().unwrap().unwrap().len(), 10);
+        assert!(decoder.room().capacity() <= 2 * READ);
+    }
+
+    #[test]
+    fn a_payload_is_one_message_and_nothing_more() {
+        let good = encode(&7_u64, LIMIT).unwrap().slice(HEADER..);
+        assert_eq!(decode::<u64>(&good).unwrap(), 7);
+        // The last ones look as if the end was reached within what is too much.
+        for behind in [&[7][..], &[0xc0], &[0x91], &[0xcc]] {
+            let error = decode::<u64>(&Bytes::from([&good[..], behind].concat())).unwrap_err();
+            assert!(matches!(error, FrameError::Undecodable(_)) && error.to_string().contains("after the message"));
+        }
+        let deep = Bytes::from([vec![0x91; 10_000], vec![7]].concat());
+        assert!(matches!(decode::<serde_json::Value>(&deep), Err(FrameError::Undecodable(_))));
+        // An announced length reserves nothing either.
+        let huge = Bytes::from_static(b"\xdd\xff\xff\xff\xff");
+        assert!(matches!(decode::<Vec<u64>>(&huge), Err(FrameError::Undecodable(_))));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_not_encoded() {
+        let text = "x".repeat(100);
+        assert_eq!(encode(&text, 102).unwrap().len(), HEADER + 102);
+        let error = encode(&text, 101).unwrap_err();
+        assert!(matches!(error, EncodeError::Oversize { length: 102, limit: 101 }), "{error}");
+    }
 }

@@ -88,7 +88,7 @@ pub enum HandshakeError {
     },
     /// The worker does not take the host.
     #[error("the worker does not take the host: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The other side did not answer in time.
     #[error("no handshake within {0:?}")]
     Timeout(Duration),
@@ -208,5 +208,139 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<Bytes, Handsha
             decoder.finish()?;
             return Err(HandshakeError::Closed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn hello(token: &LinkToken) -> Hello {
+        Hello { protocol: PROTOCOL_VERSION, version: "1.2.3".into(), token: token.clone(), pid: 42 }
+    }
+
+    fn welcome() -> Welcome {
+        Welcome { host_id: "h1".into() }
+    }
+
+    /// A map as another version may send it, in a frame.
+    fn foreign(entries: &[(&str, serde_json::Value)]) -> Bytes {
+        let map: serde_json::Map<_, _> = entries.iter().map(|(key, value)| ((*key).into(), value.clone())).collect();
+        frame::encode_named(&map, MAX_FRAME).unwrap()
+    }
+
+    async fn meet(
+        hello: &Hello,
+        expected: &LinkToken,
+    ) -> (Result<Welcome, HandshakeError>, Result<Hello, HandshakeError>) {
+        let (mut host, mut worker) = duplex(1024);
+        let judge = |hello: &Hello| match hello.token == *expected {
+            true => Ok(welcome()),
+            false => Err(Refusal::new(RefusalCode::BadToken, "This token is not known.")),
+        };
+        tokio::join!(introduce(&mut host, hello, DEADLINE), greet(&mut worker, DEADLINE, judge))
+    }
+
+    #[tokio::test]
+    async fn the_right_token_is_welcome_and_another_is_not() {
+        let token = LinkToken::generate().unwrap();
+        let (host, worker) = meet(&hello(&token), &token).await;
+        assert_eq!((host.unwrap(), worker.unwrap()), (welcome(), hello(&token)));
+
+        let (host, worker) = meet(&hello(&LinkToken::generate().unwrap()), &token).await;
+        for side in [host.map(|_| ()), worker.map(|_| ())] {
+            let error = side.unwrap_err();
+            assert!(
+                matches!(&error, HandshakeError::Refused(refusal) if refusal.code == RefusalCode::BadToken),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn other_versions_are_named_on_both_sides() {
+        let token = LinkToken::new("t");
+        let newer = Hello { protocol: PROTOCOL_VERSION + 1, ..hello(&token) };
+        let (host, worker) = meet(&newer, &token).await;
+        let expected = format!(
+            "worker and host do not fit together: the worker speaks version {PROTOCOL_VERSION} of the link's protocol \
+             and the host version {}; install both from the same release",
+            newer.protocol
+        );
+        assert_eq!(host.unwrap_err().to_string(), expected);
+        assert_eq!(worker.unwrap_err().to_string(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_hello_of_which_only_the_version_is_known_is_answered() {
+        let (mut host, mut worker) = duplex(1024);
+        host.write_all(&foreign(&[("news", serde_json::json!([{"a": 1}])), ("protocol", 7.into())])).await.unwrap();
+        let greeted = greet(&mut worker, DEADLINE, |_| panic!("there is nothing to judge")).await;
+        assert!(matches!(greeted, Err(HandshakeError::VersionMismatch { host: 7, worker: PROTOCOL_VERSION })));
+        let answer: Answer = frame::decode(&receive(&mut host).await.unwrap()).unwrap();
+        assert_eq!(answer.protocol, PROTOCOL_VERSION);
+        assert!(answer.welcome.is_none() && answer.refusal.unwrap().message.contains("the host version 7"));
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_are_ignored() {
+        let (mut host, mut worker) = duplex(1024);
+        let answer = foreign(&[
+            ("protocol", PROTOCOL_VERSION.into()),
+            ("welcome", serde_json::json!({"host_id": "h1", "more": {}})),
+            ("other", "x".into()),
+        ]);
+        worker.write_all(&answer).await.unwrap();
+        assert_eq!(introduce(&mut host, &hello(&LinkToken::new("t")), DEADLINE).await.unwrap(), welcome());
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_the_handshake_is_taken() {
+        let (mut host, mut worker) = duplex(1024);
+        let mut sent =
+            foreign(&[("protocol", PROTOCOL_VERSION.into()), ("welcome", serde_json::json!({"host_id": "h1"}))])
+                .to_vec();
+        sent.extend(b"first frames of the link");
+        worker.write_all(&sent).await.unwrap();
+        introduce(&mut host, &hello(&LinkToken::new("t")), DEADLINE).await.unwrap();
+        drop(worker);
+        let mut rest = Vec::new();
+        host.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"first frames of the link");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_handshake_is_told() {
+        async fn greeted(mut worker: DuplexStream) -> String {
+            greet(&mut worker, DEADLINE, |_| Ok(welcome())).await.unwrap_err().to_string()
+        }
+        let cases: [(&[u8], &str); 5] = [
+            (b"", "the other side closed the stream instead of a handshake"),
+            (b"GET / HTTP/1.1\r\n", "no handshake: a frame of 1195725856 bytes, where at most 65536 are allowed"),
+            (&[0, 0, 0, 5, 1], "no handshake: the stream ended within a frame, at least 4 bytes before its end"),
+            (&[0, 0, 0, 0], "no handshake: a frame of length zero"),
+            (&[0, 0, 0, 1, 0x80], "no handshake: a frame that does not hold a message: missing field `protocol`"),
+        ];
+        for (bytes, expected) in cases {
+            let (mut host, worker) = duplex(1024);
+            host.write_all(bytes).await.unwrap();
+            drop(host);
+            let error = greeted(worker).await;
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let (_silent, worker) = duplex(1024);
+        assert_eq!(greeted(worker).await, "no handshake within 30s");
+    }
+
+    #[test]
+    fn tokens_are_unlike_each_other_and_never_shown() {
+        let (one, two) = (LinkToken::generate().unwrap(), LinkToken::generate().unwrap());
+        assert_eq!(one.expose().len(), 64);
+        assert!(one != two && one == one.clone() && LinkToken::new("") != one);
+        assert!(!format!("{:?}", hello(&one)).contains(one.expose()));
     }
 }

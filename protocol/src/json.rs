@@ -195,4 +195,30 @@ mod tests {
         let secret = Json::parse("{\"password\": \"hunter2\"}").unwrap();
         assert_eq!(format!("{secret:?}"), "Json(23 bytes)");
     }
+
+    #[test]
+    fn long_texts_share_the_payload_that_they_come_in() {
+        let texts: Vec<Json> =
+            [SHARED_FROM + 2, 10].map(|length| Json::parse(format!("\"{}\"", "x".repeat(length))).unwrap()).into();
+        let payload = Bytes::from(rmp_serde::to_vec(&texts).unwrap());
+        let decode = || rmp_serde::from_slice::<Vec<Json>>(&payload).unwrap();
+        let is_shared = |json: &Json| payload.as_ptr_range().contains(&json.as_str().as_ptr());
+
+        let decoded = sharing(&payload, decode);
+        assert_eq!(decoded, texts);
+        assert_eq!(decoded.iter().map(is_shared).collect::<Vec<_>>(), [true, false]);
+        // Neither another payload's texts nor those decoded later are taken for its own.
+        assert!(!sharing(&Bytes::from_static(b"other"), decode).iter().any(is_shared));
+        assert!(!decode().iter().any(is_shared));
+    }
+
+    #[test]
+    fn what_arrives_must_be_bytes_that_are_json() {
+        let good = rmp_serde::to_vec(&Json::null()).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Json>(&good).unwrap(), Json::null());
+        let no_json = rmp_serde::to_vec(serde_json::from_str::<serde_json::Value>("[1]").as_ref().unwrap()).unwrap();
+        for bad in [&b"\xc4\x01{"[..], &no_json, b"\xa4null"] {
+            assert!(rmp_serde::from_slice::<Json>(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -120,13 +120,14 @@ fn make(path: &Path) -> io::Result<Option<File>> {
         created => created?,
     }
     let Some(lock) = vanished_is_none(open_own(path))? else { return Ok(None) };
-    if !try_lock(&lock)? {
-        return Ok(None);
-    }
-    let (locked, Some(found)) = (lock.metadata()?, vanished_is_none(fs::symlink_metadata(path))?) else {
-        return Ok(None);
-    };
-    Ok((locked.ino() == found.ino() && locked.dev() == found.dev()).then_some(lock))
+    Ok((try_lock(&lock)? && holds(&lock, path)?).then_some(lock))
+}
+
+/// Whether the directory that was opened is still the one at `path`.
+fn holds(directory: &File, path: &Path) -> io::Result<bool> {
+    let Some(found) = vanished_is_none(fs::symlink_metadata(path))? else { return Ok(false) };
+    let opened = directory.metadata()?;
+    Ok((opened.dev(), opened.ino()) == (found.dev(), found.ino()))
 }
 
 fn vanished_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -178,4 +179,119 @@ fn is_ours(name: &OsStr) -> bool {
 
 fn this_user() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn root() -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("dir").tempdir().unwrap()
+    }
+
+    fn left_in(root: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_is_private_unique_and_removed_at_the_end() {
+        let root = root();
+        let one = RuntimeDir::create(Some(root.path())).unwrap();
+        let two = RuntimeDir::create(Some(root.path())).unwrap();
+        assert_ne!(one.path(), two.path());
+        for directory in [&one, &two] {
+            let metadata = fs::symlink_metadata(directory.path()).unwrap();
+            assert!(metadata.is_dir());
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o700);
+            assert_eq!(Path::new(directory.address()).parent(), Some(directory.path()));
+        }
+        fs::write(one.path().join("file"), "").unwrap();
+        drop((one, two));
+        assert!(left_in(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_dead_workers_left_is_swept_and_nothing_else() {
+        let root = root();
+        let living = RuntimeDir::create(Some(root.path())).unwrap();
+        // As its worker has died, nothing holds the lock, though a process may have its number: here it is ours.
+        let dead = root.path().join(format!("{PREFIX}{}-00000000", std::process::id()));
+        fs::create_dir(&dead).unwrap();
+        drop(UnixListener::bind(dead.join(SOCKET)).unwrap());
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("precious"), "").unwrap();
+        let link = root.path().join(format!("{PREFIX}link"));
+        symlink(elsewhere.path(), &link).unwrap();
+        fs::write(root.path().join(format!("{PREFIX}file")), "").unwrap();
+        fs::create_dir(root.path().join("other")).unwrap();
+
+        let new = RuntimeDir::create(Some(root.path())).unwrap();
+        assert!(!dead.exists());
+        assert!(living.path().is_dir() && new.path().is_dir());
+        assert!(elsewhere.path().join("precious").exists() && link.is_symlink());
+        drop((living, new));
+        assert_eq!(left_in(root.path()), [&format!("{PREFIX}file"), &format!("{PREFIX}link"), "other"]);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let root = root();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let planted = root.path().join("planted");
+        symlink(elsewhere.path(), &planted).unwrap();
+        assert!(make(&planted).unwrap().is_none());
+        assert!(open_own(&planted).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_was_swept_before_it_was_locked_is_given_up() {
+        let root = root();
+        let path = root.path().join("swept");
+        let lock = make(&path).unwrap().unwrap();
+        assert!(!try_lock(&open_own(&path).unwrap()).unwrap(), "it is locked");
+        assert!(holds(&lock, &path).unwrap());
+        fs::remove_dir(&path).unwrap();
+        assert!(!holds(&lock, &path).unwrap());
+        fs::create_dir(&path).unwrap();
+        assert!(!holds(&lock, &path).unwrap(), "this is another one");
+    }
+
+    #[test]
+    fn unfit_places_are_refused_with_the_reason() {
+        let root = root();
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let long = root.path().join("x".repeat(90));
+        fs::create_dir(&long).unwrap();
+        let cases = [
+            (open.clone(), "other users may rename what is in it"),
+            (file, "it is not a directory"),
+            (root.path().join("missing"), "it does not exist"),
+            (long, "and at most 95 are possible; choose a shorter directory"),
+        ];
+        for (place, reason) in cases {
+            let error = RuntimeDir::create(Some(&place)).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(place.to_str().unwrap()), "{error}");
+        }
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        RuntimeDir::create(Some(&open)).unwrap();
+    }
+
+    #[test]
+    fn the_address_may_be_as_long_as_the_limit() {
+        let longest = "d".repeat(LONGEST - SOCKET.len() - 2);
+        let directory = Path::new("/").join(&longest);
+        assert_eq!(address_in(&directory).unwrap().len(), LONGEST);
+        let error = address_in(&Path::new("/").join(longest + "d")).unwrap_err();
+        assert!(error.to_string().contains("has 96 bytes"), "{error}");
+    }
 }

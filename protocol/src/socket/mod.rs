@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use interprocess::local_socket::tokio::prelude::*;
 use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOptions, Name};
-use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::dir::RuntimeDir;
@@ -95,7 +94,7 @@ impl Listener {
     /// Listens in `directory`, which must stay for as long as hosts are to find the socket.
     pub fn bind(directory: &RuntimeDir) -> Result<Self, SocketError> {
         let address = directory.address().to_owned();
-        let listen = || ListenerOptions::new().name(name(&address)?).mode(0o600).create_tokio();
+        let listen = || ListenerOptions::new().name(name(&address)?).create_tokio();
         match listen() {
             Ok(listener) => Ok(Self { listener, address }),
             Err(source) => Err(SocketError::Listen { address, source }),
@@ -129,13 +128,15 @@ pub async fn connect(address: &str) -> Result<Stream, SocketError> {
         let peer_pid = stream.peer_creds()?.pid().and_then(|pid| pid.try_into().ok());
         Ok(Stream { stream, peer_pid })
     };
-    connect().await.map_err(|source: io::Error| {
-        let address = address.to_owned();
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => SocketError::Forbidden { address, source },
-            _ => SocketError::Connect { address, source },
-        }
-    })
+    connect().await.map_err(|source| no_connection(address, source))
+}
+
+fn no_connection(address: &str, source: io::Error) -> SocketError {
+    let address = address.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => SocketError::Forbidden { address, source },
+        _ => SocketError::Connect { address, source },
+    }
 }
 
 fn name(address: &str) -> io::Result<Name<'_>> {
@@ -186,5 +187,64 @@ impl AsyncWrite for Stream {
         // `interprocess` does nothing for a shutdown, and the other side would go on waiting.
         let LocalStream::UdSocket(socket) = &mut self.get_mut().stream;
         Pin::new(socket.inner_mut()).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn host_and_worker_meet_in_a_private_place() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = RuntimeDir::create(Some(root.path())).unwrap();
+        let listener = Listener::bind(&directory).unwrap();
+        assert!(Path::new(listener.address()).starts_with(directory.path()));
+
+        let (worker, host) = tokio::join!(listener.accept(), connect(listener.address()));
+        let (mut worker, mut host) = (worker.unwrap(), host.unwrap());
+        assert_eq!(worker.peer_pid(), Some(std::process::id()));
+        assert_eq!(host.peer_pid(), Some(std::process::id()));
+
+        host.write_all(b"hello").await.unwrap();
+        host.shutdown().await.unwrap();
+        let mut heard = String::new();
+        worker.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hello");
+        // Only the host's direction was shut down.
+        worker.write_all(b"bye").await.unwrap();
+        drop(worker);
+        host.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hellobye");
+
+        drop(listener);
+        assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "the socket is still there");
+    }
+
+    #[tokio::test]
+    async fn other_users_are_turned_away() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = RuntimeDir::create(Some(root.path())).unwrap();
+        let listener = Listener::bind(&directory).unwrap();
+        let (accepted, _host) = tokio::join!(listener.listener.accept(), connect(listener.address()));
+        let user = rustix::process::geteuid().as_raw();
+        let reason = Stream::judge(accepted.unwrap(), user + 1).unwrap_err();
+        assert_eq!(reason, format!("it is from user {user}, and only user {} may connect", user + 1));
+    }
+
+    #[tokio::test]
+    async fn a_missing_listener_and_a_missing_permission_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let address = root.path().join("nobody");
+        let error = connect(address.to_str().unwrap()).await.unwrap_err();
+        assert!(matches!(error, SocketError::Connect { .. }), "{error}");
+        for errno in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
+            let error = no_connection("/a", errno.into());
+            assert!(matches!(error, SocketError::Forbidden { .. }), "{error}");
+        }
     }
 }
