@@ -3,7 +3,6 @@
 //! The actor here owns the engine that is ready and the means to end the run that is not over. It never waits for
 //! either of them, so that a host always answers.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,32 +23,18 @@ use crate::{limits, sys, walk};
 
 /// Starts engines of one kind.
 pub trait EngineStarter: Send + 'static {
-    /// The kind.
+    /// The kind. Dropping one stops what it does, whatever that is, without waiting for it.
     type Engine: Engine + 'static;
 
     /// Starts an engine that may use `memory_bytes`, and whose lines go to `log`.
-    fn start(&self, memory_bytes: u64, log: Arc<dyn LogSink>) -> Result<Started<Self::Engine>, EngineLost>;
-}
-
-/// A fresh engine.
-pub struct Started<E> {
-    /// It.
-    pub engine: E,
-    /// Stops what it does, from any thread, without waiting.
-    pub interrupt: Box<dyn Fn() + Send + Sync>,
-}
-
-impl<E> fmt::Debug for Started<E> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Started").finish_non_exhaustive()
-    }
+    fn start(&self, memory_bytes: u64, log: Arc<dyn LogSink>) -> Result<Self::Engine, EngineLost>;
 }
 
 /// An engine that waits for a run.
 struct Ready<E> {
     memory_bytes: u64,
     log: Arc<EngineLog>,
-    started: Started<E>,
+    engine: E,
 }
 
 /// What the host does.
@@ -113,7 +98,7 @@ impl<S: EngineStarter> Host<S> {
                 Err(refusal) => responder.refuse(refusal),
             },
             HostRequest::Run(spec) => match self.take_engine(&spec) {
-                Ok(engine) => self.run(*spec, engine, responder),
+                Ok(ready) => self.run(*spec, ready, responder),
                 Err(refusal) => responder.refuse(refusal),
             },
             HostRequest::Cancel(cancel) => {
@@ -132,10 +117,10 @@ impl<S: EngineStarter> Host<S> {
     fn prepare(&mut self, memory_bytes: u64) -> Result<(String, String), Refusal> {
         self.check_free()?;
         match &self.state {
-            State::Ready(ready) if ready.memory_bytes == memory_bytes => Ok(ready.started.engine.version()),
+            State::Ready(ready) if ready.memory_bytes == memory_bytes => Ok(ready.engine.version()),
             _ => {
                 let ready = self.start_engine(memory_bytes)?;
-                let version = ready.started.engine.version();
+                let version = ready.engine.version();
                 self.state = State::Ready(ready);
                 Ok(version)
             }
@@ -154,9 +139,9 @@ impl<S: EngineStarter> Host<S> {
 
     fn start_engine(&self, memory_bytes: u64) -> Result<Ready<S::Engine>, Refusal> {
         let log = Arc::new(EngineLog::default());
-        let started = self.starter.start(memory_bytes, Arc::clone(&log) as Arc<dyn LogSink>);
-        let started = started.map_err(|lost| Refusal::failed(&lost))?;
-        Ok(Ready { memory_bytes, log, started })
+        let engine = self.starter.start(memory_bytes, Arc::clone(&log) as Arc<dyn LogSink>);
+        let engine = engine.map_err(|lost| Refusal::failed(&lost))?;
+        Ok(Ready { memory_bytes, log, engine })
     }
 
     fn check_free(&self) -> Result<(), Refusal> {
@@ -168,13 +153,13 @@ impl<S: EngineStarter> Host<S> {
         Err(Refusal::new(RefusalCode::WrongState, why))
     }
 
-    fn run(&mut self, spec: RunSpec, engine: Ready<S::Engine>, responder: Responder<HostSide>) {
+    fn run(&mut self, spec: RunSpec, ready: Ready<S::Engine>, responder: Responder<HostSide>) {
         let run_id = spec.run_id.clone();
         sys::name_process(&format!("run {run_id}"));
         let (cancel, cancelled) = oneshot::channel();
         let link = self.link.clone();
         let run = tokio::spawn(async move {
-            let outcome = execute(spec, engine, cancelled, link).await;
+            let outcome = execute(spec, ready, cancelled, link).await;
             responder.reply(HostReply::Ran(outcome));
         });
         self.state = State::Running { run_id, cancel: Some(cancel), run };
@@ -190,11 +175,11 @@ impl<S: EngineStarter> Host<S> {
 /// Executes a run and delivers its reports, all of them before the outcome is known.
 async fn execute<E: Engine>(
     spec: RunSpec,
-    engine: Ready<E>,
+    ready: Ready<E>,
     cancelled: oneshot::Receiver<Exit>,
     link: Link<HostSide>,
 ) -> RunOutcome {
-    let Ready { log, started: Started { mut engine, interrupt }, .. } = engine;
+    let Ready { log, mut engine, .. } = ready;
     let (reporter, reports) = report::stream(&spec.options);
     log.open(reporter.clone());
     let stop = stop_signal(spec.options.timeout_ms, cancelled);
@@ -203,7 +188,7 @@ async fn execute<E: Engine>(
         let outcome = walk::walk(spec, &mut engine, &reporter, stop).await;
         // An engine is used up by its run, whether or not it has noticed that it is over.
         reporter.mute_engine();
-        interrupt();
+        drop(engine);
         over.notify_one();
         outcome
     };

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod engine;
+pub mod engines;
 pub mod errors;
 pub mod guard;
 pub mod host;

@@ -179,6 +179,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         let began = Instant::now();
         let mut ended = self.run_job(job, &visit).await;
         let took = began.elapsed();
+        let peak_heap_bytes = self.engine.peak_heap_bytes().unwrap_or(0);
 
         let mut next = Vec::new();
         if let JobOutcome::Result { exit, state, .. } = &ended {
@@ -196,7 +197,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             output,
             webhook_response,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            memory: StepMemory::default(),
+            memory: StepMemory { job: peak_heap_bytes, system: 0 },
         };
         match ended {
             JobOutcome::Dead { step: exit, run, output } => {
@@ -275,7 +276,10 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             let line = format!("The error is in state.errors.{}", step.id);
             self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
             let state = state::with_error(state, &step.id, &failure.to_raw());
-            JobOutcome::Result { exit, state: Some(state), webhook_response: None }
+            match limits::state_exit(state.len(), self.options) {
+                Some(exit) => JobOutcome::stopped(exit),
+                None => JobOutcome::Result { exit, state: Some(state), webhook_response: None },
+            }
         } else {
             let output = if failure.has_state() { state.clone() } else { Json::empty_object() };
             JobOutcome::Dead { step: exit, run: failure.run_exit(), output }

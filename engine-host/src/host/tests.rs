@@ -15,7 +15,6 @@ const SOON: Duration = Duration::from_secs(10);
 struct FakeStarter {
     engine: FakeEngine,
     started: Arc<AtomicUsize>,
-    interrupted: Arc<AtomicUsize>,
 }
 
 impl FakeStarter {
@@ -27,14 +26,12 @@ impl FakeStarter {
 impl EngineStarter for FakeStarter {
     type Engine = FakeEngine;
 
-    fn start(&self, memory_bytes: u64, _log: Arc<dyn LogSink>) -> Result<Started<FakeEngine>, EngineLost> {
+    fn start(&self, memory_bytes: u64, _log: Arc<dyn LogSink>) -> Result<FakeEngine, EngineLost> {
         if memory_bytes == 0 {
             return Err(EngineLost::OutOfMemory);
         }
         self.started.fetch_add(1, Ordering::Relaxed);
-        let interrupted = Arc::clone(&self.interrupted);
-        let interrupt = Box::new(move || drop(interrupted.fetch_add(1, Ordering::Relaxed)));
-        Ok(Started { engine: self.engine.clone(), interrupt })
+        Ok(self.engine.clone())
     }
 }
 
@@ -145,7 +142,6 @@ async fn an_engine_is_prepared_once_and_used_once() {
         pair.take_step().await;
         run.await.unwrap().unwrap();
         assert_eq!(starter.started.load(Ordering::Relaxed), engines);
-        assert_eq!(starter.interrupted.load(Ordering::Relaxed), engines);
     }
 }
 

@@ -1,6 +1,6 @@
 // Runs the operations of a job, one after the other, and keeps how the job ended until the engine asks.
 
-/** How it ended: a record of `state` and `webhookResponse` (JSON text or undefined), or of `thrown`. */
+/** How it ended: a record of `state` and `webhookResponse` (JSON text or undefined), or of `thrown` and `state`. */
 let ending;
 /** Index of the operation under way. */
 let current;
@@ -68,8 +68,8 @@ function returned(state, remove) {
   return record({ state: toJson(without(without(state, remove), ['webhookResponse'])), webhookResponse });
 }
 
-const fail = (error) => {
-  ending ??= record({ thrown: describe(error, current) });
+const fail = (error, state) => {
+  ending ??= record({ thrown: describe(error, current), state });
 };
 
 /** Follows a job's module from its evaluation to the result of its last operation. */
@@ -79,7 +79,8 @@ async function begin(evaluation, exports, initial, remove) {
     const state = await execute(exports, initial);
     ending ??= returned(state, remove);
   } catch (error) {
-    fail(error);
+    // Operations may have changed the state that they began with, and whoever handles the error is to see it.
+    fail(error, attempt(() => returned(initial, remove).state));
   }
 }
 

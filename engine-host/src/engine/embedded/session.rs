@@ -104,10 +104,12 @@ impl<'js> Session<'_, 'js> {
             }
             if let Some(ending) = self.call::<_, Option<Object>>("outcome", ())? {
                 let thrown: Option<String> = ending.get("thrown").map_err(|error| self.halt(error))?;
-                return match thrown {
-                    Some(description) => Err(self.threw(&description)),
-                    None => Ok(ending),
-                };
+                let Some(description) = thrown else { return Ok(ending) };
+                let state = ending.get("state").map_err(|error| self.halt(error))?;
+                return Err(match self.threw(&description) {
+                    Halt::Threw(thrown) => Halt::Threw(Thrown { state, ..thrown }),
+                    lost => lost,
+                });
             }
             match self.call::<_, Option<f64>>("wait", ())? {
                 Some(millis) if millis <= 0.0 => self.call::<_, ()>("fire", ())?,
