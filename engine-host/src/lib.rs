@@ -5,3 +5,18 @@
 
 pub mod compile;
 pub mod engine;
+pub mod engines;
+pub mod errors;
+pub mod guard;
+pub mod host;
+pub mod limits;
+pub mod log;
+pub mod outcome;
+pub mod plan;
+pub mod report;
+pub mod state;
+pub mod sys;
+#[cfg(test)]
+mod testing;
+pub mod walk;
+pub mod workflow;

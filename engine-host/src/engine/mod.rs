@@ -4,6 +4,8 @@
 //! means, and what is sent, is decided outside of it, once for all engines. All engines run the same prelude, the
 //! script in `prelude/` that chains operations and describes what was thrown.
 
+pub mod embedded;
+
 use std::future::Future;
 
 use protocol::Json;
@@ -17,6 +19,11 @@ pub trait Engine: Send {
 
     /// Names that `adaptor` (as a step names it, with or without a version) exports, when it can be used here.
     fn exports(&self, adaptor: &str) -> Exports;
+
+    /// The most memory that the values of the last job took, in bytes, where the engine can tell.
+    fn peak_heap_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Evaluates a job's module with fresh globals and runs its operations. Log lines go to the sink that the engine
     /// was made with, in order, before this returns.
@@ -110,6 +117,9 @@ pub struct Thrown {
     pub operation: Option<usize>,
     /// The stack, for the log.
     pub stack: Option<String>,
+    /// The state that the job started with as JSON text, as it is now, since operations may change it in place. As in
+    /// [`JobResult`] less the keys that are taken out.
+    pub state: Option<String>,
 }
 
 /// Where something that was thrown comes from.

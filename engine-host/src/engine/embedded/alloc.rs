@@ -1,0 +1,123 @@
+//! The memory of a JavaScript engine, counted.
+//!
+//! QuickJS reports a failed allocation as an exception, which a job may catch, and which may be gone by the time
+//! anyone looks. So the allocator itself keeps the evidence that a run went over its limit.
+
+// The engine's allocator is an unsafe trait, and there is no other place where a refused allocation can be seen.
+#![allow(unsafe_code)]
+
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rquickjs::allocator::{Allocator, RustAllocator};
+
+/// What is allocated above the limit before allocations fail: room for the engine to notice, at its next look at the
+/// [`Meter`], and to stop the job in an orderly way.
+const GRACE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Counts an engine's memory, in bytes.
+#[derive(Debug)]
+pub(super) struct Meter {
+    limit: usize,
+    used: AtomicUsize,
+    peak: AtomicUsize,
+    exceeded: AtomicBool,
+}
+
+impl Meter {
+    /// A meter that shows when more than `limit` bytes are in use.
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        let (used, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { limit, used, peak, exceeded: AtomicBool::new(false) })
+    }
+
+    /// Whether the limit was ever exceeded.
+    pub(super) fn exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    /// The most that was ever in use.
+    pub(super) fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Whether `bytes` more may be allocated.
+    fn admits(&self, bytes: usize) -> bool {
+        let wanted = self.used.load(Ordering::Relaxed).saturating_add(bytes);
+        if wanted > self.limit {
+            self.exceeded.store(true, Ordering::Relaxed);
+        }
+        wanted <= self.limit.saturating_add(GRACE_BYTES)
+    }
+
+    fn add(&self, bytes: usize) {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(used, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Rust's allocator, metered.
+pub(super) struct MeteredAllocator(pub(super) Arc<Meter>);
+
+impl MeteredAllocator {
+    fn counted(&self, allocated: *mut u8) -> *mut u8 {
+        if !allocated.is_null() {
+            // SAFETY: `RustAllocator` made the allocation just now.
+            self.0.add(unsafe { RustAllocator::usable_size(allocated) });
+        }
+        allocated
+    }
+}
+
+// SAFETY: All memory comes from `RustAllocator`, which keeps the trait's promises. Null means that nothing was
+// allocated, or that what was to be reallocated is untouched.
+unsafe impl Allocator for MeteredAllocator {
+    fn alloc(&mut self, size: usize) -> *mut u8 {
+        if !self.0.admits(size) {
+            return ptr::null_mut();
+        }
+        self.counted(RustAllocator.alloc(size))
+    }
+
+    fn calloc(&mut self, count: usize, size: usize) -> *mut u8 {
+        if !self.0.admits(count.saturating_mul(size)) {
+            return ptr::null_mut();
+        }
+        self.counted(RustAllocator.calloc(count, size))
+    }
+
+    unsafe fn dealloc(&mut self, allocated: *mut u8) {
+        // SAFETY: The caller promises that `allocated` came from this allocator, so from `RustAllocator`.
+        unsafe {
+            self.0.subtract(RustAllocator::usable_size(allocated));
+            RustAllocator.dealloc(allocated);
+        }
+    }
+
+    unsafe fn realloc(&mut self, allocated: *mut u8, size: usize) -> *mut u8 {
+        if allocated.is_null() {
+            return self.alloc(size);
+        }
+        // SAFETY: The caller promises that `allocated` came from this allocator, so from `RustAllocator`.
+        let before = unsafe { RustAllocator::usable_size(allocated) };
+        if size > before && !self.0.admits(size - before) {
+            return ptr::null_mut();
+        }
+        // SAFETY: As above.
+        let moved = unsafe { RustAllocator.realloc(allocated, size) };
+        if !moved.is_null() {
+            self.0.subtract(before);
+        }
+        self.counted(moved)
+    }
+
+    unsafe fn usable_size(allocated: *mut u8) -> usize {
+        // SAFETY: The caller promises that `allocated` came from this allocator, so from `RustAllocator`.
+        unsafe { RustAllocator::usable_size(allocated) }
+    }
+}

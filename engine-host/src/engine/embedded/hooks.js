@@ -1,0 +1,33 @@
+// What the engine calls, and the globals of a job.
+
+function globals(state) {
+  const all = { console: makeConsole('JOB'), Buffer, state, ...timerGlobals };
+  const names = keys(all);
+  for (let i = 0; i < names.length; i += 1) {
+    const global = record({ value: all[names[i]], writable: true, enumerable: false, configurable: true });
+    defineProperty(globalThis, names[i], global);
+  }
+}
+
+/** The error of an import that is refused. */
+const refused = (message) => raised('import', 'ImportError', message);
+
+/** Describes what linking the job's module threw: names that a module does not export are import errors. */
+function linkError(error) {
+  const missing = matches(/^Could not find export '(.*)' in module '(.*)'$/s, attempt(() => text(error.message)) ?? '');
+  return describe(missing === null || !endsWith(missing[2], host.token) ? error : refused(host.lacking(missing[1])));
+}
+
+return {
+  adaptorConsole: makeConsole('ADA'),
+  adopt,
+  begin,
+  describe: (error) => describe(error),
+  fire,
+  globals,
+  linkError,
+  outcome,
+  refused,
+  rejected,
+  wait,
+};

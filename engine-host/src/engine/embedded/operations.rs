@@ -1,0 +1,48 @@
+//! The core operations: what `@openfn/language-common` is in this engine.
+
+/// The names that the core operations have. One test compares them with the module.
+pub(super) const PROVIDED: &[&str] = &[
+    "alterState",
+    "arrayToString",
+    "as",
+    "asData",
+    "assert",
+    "beta",
+    "chunk",
+    "combine",
+    "composeNextState",
+    "dataPath",
+    "dataValue",
+    "debug",
+    "each",
+    "execute",
+    "field",
+    "fields",
+    "fn",
+    "fnIf",
+    "group",
+    "humanProper",
+    "index",
+    "join",
+    "jsonValue",
+    "lastReferenceValue",
+    "log",
+    "map",
+    "merge",
+    "referencePath",
+    "source",
+    "sourceValue",
+    "splitKeys",
+    "toArray",
+];
+
+/// The names that the published adaptor has and the core operations lack.
+pub(super) const LACKING: &[&str] = &["_", "cursor", "dateFns", "http", "parseCsv", "scrubEmojis", "util", "validate"];
+
+/// The module's source.
+pub(super) const SOURCE: &str = concat!(
+    include_str!("operations/json_path.js"),
+    include_str!("operations/filter.js"),
+    include_str!("operations/references.js"),
+    include_str!("operations/operations.js"),
+);

@@ -1,0 +1,228 @@
+//! One QuickJS runtime with one context, for one job or one condition.
+
+use std::cell::RefCell;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use protocol::run::{LogLevel, LogSource};
+use rquickjs::context::intrinsic;
+use rquickjs::{Context, Ctx, Function, Module, Object, Persistent, Runtime, Value};
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as WordError, StrDeserializer};
+
+use super::alloc::{Meter, MeteredAllocator};
+use super::imports::{Imports, NoFiles};
+use super::modules;
+use super::session::Session;
+use super::{Surroundings, operations};
+use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd};
+
+/// Stack that JavaScript may use.
+pub(super) const STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the thread's stack needs on top: the frames of this crate, and native functions that look at the limit late.
+pub(super) const STACK_RESERVE_BYTES: usize = 4 * 1024 * 1024;
+
+const PRELUDE: &str = concat!(
+    "(function (host) {\n'use strict';\n",
+    include_str!("../../prelude/intrinsics.js"),
+    include_str!("../../prelude/json.js"),
+    include_str!("../../prelude/errors.js"),
+    include_str!("../../prelude/console.js"),
+    include_str!("../../prelude/operations.js"),
+    include_str!("lockdown.js"),
+    include_str!("timers.js"),
+    include_str!("buffer.js"),
+    include_str!("hooks.js"),
+    "})"
+);
+
+const RUNTIME_MODULE: &str = include_str!("../../prelude/runtime.js");
+
+/// The language, without what QuickJS adds to it.
+type Language = (
+    intrinsic::Date,
+    intrinsic::Eval,
+    intrinsic::RegExpCompiler,
+    intrinsic::RegExp,
+    intrinsic::Json,
+    intrinsic::Proxy,
+    intrinsic::MapSet,
+    intrinsic::TypedArrays,
+    intrinsic::Promise,
+    intrinsic::WeakRef,
+);
+
+/// The prelude's functions for the engine, where the callbacks of QuickJS find them.
+pub(super) type SharedHooks = Rc<RefCell<Option<Persistent<Object<'static>>>>>;
+
+/// A place to run one job or one condition in.
+pub(super) struct Sandbox {
+    context: Context,
+    hooks: SharedHooks,
+    evidence: Evidence,
+}
+
+/// Why the engine cannot go on, whatever the exceptions say.
+#[derive(Clone)]
+pub(super) struct Evidence {
+    meter: Arc<Meter>,
+    surroundings: Surroundings,
+}
+
+impl Evidence {
+    fn new(surroundings: &Surroundings) -> Self {
+        Self { meter: Meter::new(surroundings.memory_bytes), surroundings: surroundings.clone() }
+    }
+
+    /// Fails when the engine was stopped or used too much memory.
+    pub(super) fn check(&self) -> Result<(), EngineLost> {
+        if self.meter.exceeded() {
+            Err(EngineLost::OutOfMemory)
+        } else if self.surroundings.interrupt.is_stopped() {
+            Err(EngineLost::Failed("it was stopped".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What stops the engine from outside.
+    pub(super) fn interrupt(&self) -> &super::Interrupt {
+        &self.surroundings.interrupt
+    }
+}
+
+impl Sandbox {
+    /// A place for a job.
+    pub(super) fn new(surroundings: &Surroundings) -> Result<Self, EngineLost> {
+        let sandbox = Self::bare(surroundings)?;
+        sandbox.evidence.check()?;
+        Ok(sandbox)
+    }
+
+    /// A place for a condition: nothing but the language, and nothing to import.
+    pub(super) fn bare(surroundings: &Surroundings) -> Result<Self, EngineLost> {
+        let evidence = Evidence::new(surroundings);
+        let hooks = SharedHooks::default();
+        let failed = |error: rquickjs::Error| EngineLost::Failed(format!("cannot make a context: {error}"));
+        let runtime = Runtime::new_with_alloc(MeteredAllocator(evidence.meter.clone())).map_err(failed)?;
+        runtime.set_max_stack_size(STACK_BYTES);
+        let watched = evidence.clone();
+        runtime.set_interrupt_handler(Some(Box::new(move || watched.check().is_err())));
+        runtime.set_host_promise_rejection_tracker(Some(rejection_tracker(hooks.clone())));
+        let token = token();
+        runtime.set_loader(Imports { token: token.clone(), hooks: hooks.clone() }, NoFiles);
+        let context = Context::custom::<Language>(&runtime).map_err(failed)?;
+        let sandbox = Self { context, hooks, evidence };
+        sandbox.context.with(|ctx| sandbox.load(&ctx, &token).map_err(|error| broken(&ctx, &error)))?;
+        Ok(sandbox)
+    }
+
+    /// Runs a job. The sandbox cannot be used again.
+    pub(super) fn run_job(&self, job: &JobCall) -> Result<JobEnd, EngineLost> {
+        let end = self.with_session(|session| session.run_job(job));
+        let Evidence { meter, surroundings } = &self.evidence;
+        surroundings.peak_heap_bytes.store(meter.peak() as u64, Ordering::Relaxed);
+        end
+    }
+
+    /// Evaluates a condition. The sandbox cannot be used again.
+    pub(super) fn test(&self, condition: &ConditionCall) -> Result<ConditionEnd, EngineLost> {
+        self.with_session(|session| session.test(condition))
+    }
+
+    fn with_session<T>(&self, work: impl FnOnce(&Session<'_, '_>) -> Result<T, EngineLost>) -> Result<T, EngineLost> {
+        self.context.with(|ctx| {
+            let hooks = restored(&ctx, &self.hooks).map_err(|error| broken(&ctx, &error))?;
+            work(&Session { ctx, hooks, evidence: &self.evidence })
+        })
+    }
+
+    fn load(&self, ctx: &Ctx<'_>, token: &str) -> rquickjs::Result<()> {
+        let mut options = rquickjs::context::EvalOptions::default();
+        options.filename = Some(format!("prelude{token}"));
+        let prelude: Function = ctx.eval_with_options(PRELUDE, options)?;
+        let hooks: Object = prelude.call((self.host(ctx, token)?,))?;
+        let console: Value = hooks.get("adaptorConsole")?;
+        self.hooks.replace(Some(Persistent::save(ctx, hooks)));
+        for (module, source) in
+            [(modules::Module::Runtime, RUNTIME_MODULE), (modules::Module::Common, operations::SOURCE)]
+        {
+            let declared = Module::declare(ctx.clone(), format!("{}{token}", module.package()), source)?;
+            declared.meta()?.set("console", console.clone())?;
+        }
+        Ok(())
+    }
+
+    /// What the prelude gets from the engine.
+    fn host<'js>(&self, ctx: &Ctx<'js>, token: &str) -> rquickjs::Result<Object<'js>> {
+        let host = Object::new(ctx.clone())?;
+        host.set("token", token)?;
+        let start = Instant::now();
+        host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
+        host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;
+        let sink = self.evidence.surroundings.sink.clone();
+        let wants = move |source: String, level: String| match line_kind(&source, &level) {
+            Some((source, level)) => sink.wants(source, level),
+            None => false,
+        };
+        host.set("wants", Function::new(ctx.clone(), wants)?)?;
+        let sink = self.evidence.surroundings.sink.clone();
+        let log = move |source: String, level: String, message: String| {
+            if let Some((source, level)) = line_kind(&source, &level) {
+                sink.write(source, level, message);
+            }
+        };
+        host.set("log", Function::new(ctx.clone(), log)?)?;
+        Ok(host)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // The runtime holds the callbacks that hold this, and must not be freed before it.
+        self.hooks.take();
+    }
+}
+
+/// The hooks as values of the context.
+pub(super) fn restored<'js>(ctx: &Ctx<'js>, hooks: &SharedHooks) -> rquickjs::Result<Object<'js>> {
+    let saved = hooks.borrow().clone().ok_or(rquickjs::Error::Unknown)?;
+    saved.restore(ctx)
+}
+
+fn rejection_tracker(hooks: SharedHooks) -> rquickjs::runtime::RejectionTracker {
+    Box::new(move |ctx, promise, reason, handled| {
+        let track = restored(&ctx, &hooks).and_then(|hooks| hooks.get::<_, Function>("rejected"));
+        let tracked = track.and_then(|track| track.call::<_, ()>((promise, reason, handled)));
+        if tracked.is_err() {
+            // Only a lack of memory or an interrupt gets here, and those leave their own evidence.
+            ctx.catch();
+        }
+    })
+}
+
+/// What tells the engine's own modules from what a job may call its functions.
+fn token() -> String {
+    format!("#{:016x}", RandomState::new().hash_one(()))
+}
+
+fn line_kind(source: &str, level: &str) -> Option<(LogSource, LogLevel)> {
+    fn word<'de, T: Deserialize<'de>>(word: &'de str) -> Option<T> {
+        let word: StrDeserializer<'de, WordError> = word.into_deserializer();
+        T::deserialize(word).ok()
+    }
+    Some((word(source)?, word(level)?))
+}
+
+/// The engine's own code failed.
+fn broken(ctx: &Ctx<'_>, error: &rquickjs::Error) -> EngineLost {
+    let thrown = ctx.catch();
+    let exception = thrown.as_exception().map(|exception| format!("{exception:?}"));
+    EngineLost::Failed(format!("its prelude is broken: {}", exception.unwrap_or_else(|| error.to_string())))
+}

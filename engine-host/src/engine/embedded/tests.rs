@@ -1,0 +1,117 @@
+//! The engine, driven as the walk drives it.
+
+mod console;
+mod errors;
+mod results;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocol::Json;
+use protocol::run::{LogLevel, LogSource};
+
+use super::{EmbeddedEngine, EmbeddedOptions, Interrupt};
+use crate::engine::{
+    ConditionCall, ConditionEnd, Engine as _, EngineLost, JobCall, JobEnd, JobResult, LogSink, Thrown,
+};
+
+/// Keeps the lines it gets, as `SOURCE level text`.
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl LogSink for Lines {
+    fn wants(&self, _source: LogSource, _level: LogLevel) -> bool {
+        true
+    }
+
+    fn write(&self, source: LogSource, level: LogLevel, message: String) {
+        self.0.lock().unwrap().push(format!("{} {} {message}", source.as_str(), level.as_str()));
+    }
+}
+
+/// An engine for tests.
+struct Bench {
+    engine: EmbeddedEngine,
+    interrupt: Interrupt,
+    lines: Arc<Lines>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with_memory(64 * 1024 * 1024)
+    }
+
+    fn with_memory(memory_bytes: u64) -> Self {
+        let lines = Arc::new(Lines::default());
+        let (engine, interrupt) = EmbeddedEngine::start(EmbeddedOptions { memory_bytes }, lines.clone()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        Self { engine, interrupt, lines, runtime }
+    }
+
+    /// Runs a compiled job; more than a minute is a failure.
+    fn run(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
+        let limit = Duration::from_secs(60);
+        let Self { engine, runtime, .. } = self;
+        runtime.block_on(async { tokio::time::timeout(limit, engine.run_job(job)).await }).expect("it ends in time")
+    }
+
+    fn test(&mut self, expression: &str, state: &str) -> Result<ConditionEnd, EngineLost> {
+        let condition = ConditionCall {
+            expression: expression.to_owned(),
+            state: Json::parse(state.to_owned()).unwrap(),
+            upstream_step_id: "up".to_owned(),
+        };
+        let Self { engine, runtime, .. } = self;
+        runtime.block_on(engine.test(condition))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lines.0.lock().unwrap())
+    }
+}
+
+/// A job whose default export is `[operations]`, with all the core operations that these use.
+fn job(operations: &str, state: &str) -> JobCall {
+    module(&format!("{IMPORTS}export default [\n{operations}\n];"), state)
+}
+
+/// The lines of a job's module before its operations.
+const HEAD_LINES: u32 = 3;
+
+const IMPORTS: &str =
+    "import { fn, each, combine, assert, log, sourceValue, dataValue } from '@openfn/language-common@3.3.4';
+export * from '@openfn/language-common@3.3.4';
+";
+
+/// A job of this module.
+fn module(code: &str, state: &str) -> JobCall {
+    JobCall {
+        step_id: "a".to_owned(),
+        code: code.to_owned(),
+        adaptors: vec!["@openfn/language-common@3.3.4".to_owned()],
+        globals: None,
+        state: Json::parse(state.to_owned()).unwrap(),
+        state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
+    }
+}
+
+/// The state that operations make of `state`.
+fn result(operations: &str, state: &str) -> JobResult {
+    match Bench::new().run(job(operations, state)) {
+        Ok(JobEnd::Returned(result)) => result,
+        other => panic!("{operations}: {other:?}"),
+    }
+}
+
+/// What a module throws.
+fn thrown(code: &str) -> Thrown {
+    match Bench::new().run(module(code, "{}")) {
+        Ok(JobEnd::Threw(thrown)) => thrown,
+        other => panic!("{code}: {other:?}"),
+    }
+}
+
+fn text(json: Option<Json>) -> String {
+    json.map_or_else(|| "undefined".to_owned(), |json| json.as_str().to_owned())
+}

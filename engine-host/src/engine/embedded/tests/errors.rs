@@ -1,0 +1,174 @@
+//! What is told of errors.
+
+use super::*;
+use crate::engine::Origin;
+
+/// Origin, name and message of what a module throws.
+fn told(code: &str) -> (Origin, String, String) {
+    let thrown = thrown(code);
+    (thrown.origin, thrown.name, thrown.message)
+}
+
+#[test]
+fn origin_name_and_message() {
+    use Origin::*;
+    let cases = [
+        ("export default [s => s.nope.deep]", Job, "TypeError", "Cannot read properties of undefined (reading 'deep')"),
+        (
+            "export default [s => { s.nope.x = 1 }]",
+            Job,
+            "TypeError",
+            "Cannot set properties of undefined (setting 'x')",
+        ),
+        ("export default [() => { throw new Error('oh no') }]", Job, "Error", "oh no"),
+        ("export default [() => Promise.reject(new Error('rejected'))]", Job, "Error", "rejected"),
+        ("export default [async () => { await 1; throw new RangeError('late') }]", Job, "RangeError", "late"),
+        ("export default [() => { throw 'just text' }]", Job, "", "just text"),
+        ("export default [() => { throw { message: 'in an object' } }]", Job, "", "in an object"),
+        ("export default [() => { throw { code: 5 } }]", Job, "", r#"{"code":5}"#),
+        ("export default [() => { throw undefined }]", Job, "", "undefined"),
+        ("export default [() => { throw null }]", Job, "", "null"),
+        ("export default [() => { throw Symbol('s') }]", Job, "", "Symbol(s)"),
+        ("export default [() => { throw 5n }]", Job, "", "5"),
+        ("export default [() => nowhere]", Job, "ReferenceError", "nowhere is not defined"),
+        ("export default [() => { x; let x; }]", Job, "ReferenceError", "Cannot access 'x' before initialization"),
+        ("export default [() => new Array(-1)]", Job, "RangeError", "Invalid array length"),
+        (
+            "export default [() => { const f = () => f(); return f(); }]",
+            Job,
+            "RangeError",
+            "Maximum call stack size exceeded",
+        ),
+        ("throw new TypeError('at load'); export default []", Job, "TypeError", "at load"),
+        ("await Promise.reject(new Error('top')); export default []", Job, "Error", "top"),
+        ("export default [() => JSON.parse('{')]", Job, "SyntaxError", "Expected property name or '}'"),
+        ("export default [() => { class E extends Error { name = 'Mine' } throw new E('m') }]", Job, "Mine", "m"),
+        (
+            "export default 5",
+            Exports,
+            "InvalidExportsError",
+            "Invalid exports in job expression: exports must be an array",
+        ),
+        (
+            "export const a = 1",
+            Exports,
+            "InvalidExportsError",
+            "Invalid exports in job expression: exports must be an array",
+        ),
+        ("export default [s => s, 5]", Operation, "InvalidOperationError", "Invalid operation at statement 1"),
+        ("import fs from 'fs'; export default []", Import, "ImportError", "module blacklisted: fs"),
+        ("export default [() => import('node:fs')]", Import, "ImportError", "module blacklisted: node:fs"),
+        (
+            "setTimeout(() => { throw new Error('in a timer') }); export default [() => new Promise(() => {})]",
+            Uncaught,
+            "Error",
+            "in a timer",
+        ),
+        (
+            "export default [() => { Promise.reject(new Error('floating')); return new Promise(() => {}) }]",
+            Uncaught,
+            "Error",
+            "floating",
+        ),
+        ("export default [s => { Promise.reject('at the end'); return s }]", Uncaught, "", "at the end"),
+    ];
+    for (code, origin, name, message) in cases {
+        let (told_origin, told_name, told_message) = told(code);
+        assert_eq!((told_origin, told_name.as_str()), (origin, name), "{code}: {told_message}");
+        assert!(told_message.starts_with(message), "{code}: {told_message}");
+    }
+}
+
+#[test]
+fn imports_that_the_engine_cannot_serve_point_to_node() {
+    for code in [
+        "import { parseCsv } from '@openfn/language-common'; export default []",
+        "import { get } from '@openfn/language-http@7.2.10'; export default []",
+    ] {
+        let thrown = thrown(code);
+        assert_eq!(thrown.origin, Origin::Import, "{code}");
+        assert!(thrown.message.contains("--engine node"), "{}", thrown.message);
+        assert!(thrown.message.contains("parseCsv") || thrown.message.contains("@openfn/language-http@7.2.10"));
+        assert!(!thrown.message.contains('#'), "{}", thrown.message);
+    }
+}
+
+#[test]
+fn code_from_strings_is_refused_in_all_its_forms() {
+    for code in [
+        "new Function('return 1')",
+        "Function('return 1')",
+        "eval('1')",
+        "(0, eval)('1')",
+        "globalThis.eval('1')",
+        "(() => {}).constructor('return 1')",
+        "(async () => {}).constructor('return 1')",
+        "(function* () {}).constructor('return 1')",
+        "(async function* () {}).constructor('return 1')",
+        "Reflect.construct(Function, ['return 1'])",
+        "Reflect.construct(Object.getPrototypeOf(async () => {}).constructor, ['return 1'])",
+        "new (class extends Function {})('return 1')",
+        "Reflect.apply((() => {}).constructor, null, ['return 1'])",
+        "[].map.constructor('return 1')",
+        "console.log.constructor('return 1')",
+        "Object.getPrototypeOf((async () => {}).constructor)('return 1')",
+        "setTimeout('1')",
+        "setInterval('1', 5)",
+    ] {
+        let thrown = thrown(&format!("export default [() => {{ {code} }}]"));
+        assert_eq!(
+            (thrown.origin, thrown.name.as_str()),
+            (Origin::Evaluation, "EvalError"),
+            "{code}: {}",
+            thrown.message
+        );
+    }
+}
+
+#[test]
+fn the_first_frame_that_is_a_jobs_or_an_adaptors_decides() {
+    let state = r#"{"data":[1]}"#;
+    let cases = [
+        ("assert(false, 'must hold')", Origin::Adaptor),
+        ("each(5, s => s)", Origin::Adaptor),
+        ("each('$.data[*]', 5)", Origin::Adaptor),
+        ("each('$.data[*]', fn(() => { throw new Error('mine') }))", Origin::Job),
+        ("fn(() => [1].forEach(() => { throw new Error('mine') }))", Origin::Job),
+        ("fn(s => dataValue(5)(s))", Origin::Adaptor),
+    ];
+    for (operations, origin) in cases {
+        let Ok(JobEnd::Threw(thrown)) = Bench::new().run(job(operations, state)) else { panic!("{operations}") };
+        assert_eq!(thrown.origin, origin, "{operations}: {thrown:?}");
+        assert_eq!(thrown.details.is_some(), origin == Origin::Adaptor);
+    }
+}
+
+#[test]
+fn position_operation_and_stack() {
+    let code = "fn(s => s),\nfn(s => {\n  return s.nope.deep;\n})";
+    let Ok(JobEnd::Threw(thrown)) = Bench::new().run(job(code, "{}")) else { panic!("it throws") };
+    let (line, column) = thrown.position.unwrap();
+    assert_eq!((line, thrown.operation), (HEAD_LINES + 3, Some(1)));
+    assert!(column > 1);
+    let stack = thrown.stack.unwrap();
+    assert!(stack.starts_with("TypeError: Cannot read"), "{stack}");
+    assert!(stack.contains(&format!("job:{line}:{column}")) && !stack.contains("prelude"), "{stack}");
+    assert!(stack.contains("@openfn/language-common:") && !stack.contains('#'), "{stack}");
+}
+
+#[test]
+fn an_adaptors_error_has_details() {
+    let operations = "assert(true), assert(() => { throw Object.assign(new Error('no'), { code: 7 }) })";
+    let Ok(JobEnd::Threw(mine)) = Bench::new().run(job(operations, "{}")) else { panic!("it throws") };
+    assert_eq!((mine.origin, mine.details), (Origin::Job, None));
+    let Ok(JobEnd::Threw(its)) = Bench::new().run(job("assert(false, 'must hold')", "{}")) else { panic!("it throws") };
+    assert_eq!(its.details.as_deref(), Some(r#"{"message":"must hold"}"#));
+    assert_eq!((its.operation, its.message.as_str()), (Some(0), "must hold"));
+}
+
+#[test]
+fn syntax_errors_that_only_this_engine_sees_have_a_position() {
+    let thrown = thrown("export default [];\nlet a = 1; let a = 2;");
+    assert_eq!((thrown.origin, thrown.name.as_str()), (Origin::Job, "SyntaxError"));
+    assert_eq!(thrown.position.map(|(line, _)| line), Some(2));
+}

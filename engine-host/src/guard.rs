@@ -1,0 +1,123 @@
+//! Brings the host to its worker, and sees to it that it does not outlive it.
+//!
+//! All of it runs on the main thread, which user code never gets. The host's exit codes are here.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use protocol::handshake::{self, HandshakeError, LinkToken};
+use protocol::link::{HostSide, Inbox, Link, LinkEnd, LinkOptions};
+use protocol::message::{Hello, PROTOCOL_VERSION};
+use protocol::socket::{self, SocketError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long a host tries to reach its worker.
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a worker may take to answer the handshake.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Codes that a host exits with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    /// It was stopped, or its worker is gone.
+    Normal = 0,
+    /// It could not reach its worker, or the worker did not take it.
+    Failure = 1,
+    /// It was started by hand.
+    ByHand = 2,
+    /// The operating system or a sandbox does not let it connect.
+    SocketRefused = 78,
+}
+
+/// What the worker told its host in the environment.
+#[derive(Debug)]
+pub struct Launch {
+    /// The worker's socket.
+    pub address: String,
+    /// What the host proves itself with.
+    pub token: LinkToken,
+    /// The worker's process id.
+    pub parent: u32,
+}
+
+/// Why a host has no worker to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The worker's socket cannot be reached.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Nobody answered.
+    #[error("no connection to the worker within {CONNECT_WITHIN:?}")]
+    ConnectTimeout,
+    /// The worker did not take the host.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+}
+
+impl StartError {
+    /// What the host exits with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Socket(SocketError::Forbidden { .. }) => ExitCode::SocketRefused,
+            _ => ExitCode::Failure,
+        }
+    }
+}
+
+/// Connects to the worker and introduces the host.
+pub async fn join(launch: Launch) -> Result<(Link<HostSide>, Inbox<HostSide>), StartError> {
+    let connecting = tokio::time::timeout(CONNECT_WITHIN, socket::connect(&launch.address));
+    let mut stream = connecting.await.map_err(|_| StartError::ConnectTimeout)??;
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        token: launch.token,
+        pid: std::process::id(),
+    };
+    handshake::introduce(&mut stream, &hello, HANDSHAKE_WITHIN).await?;
+    Ok(Link::start(stream, LinkOptions::default()))
+}
+
+/// The signals that ask a host to stop.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on the signals do not end the process by themselves.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs `serving` for as long as the link lives. A link that ended on the worker's side is a worker that is gone.
+pub async fn until_link_ends(link: &Link<HostSide>, serving: impl Future<Output = ()>) -> ExitCode {
+    tokio::select! {
+        biased;
+        end = link.ended() => match end {
+            LinkEnd::PeerClosed | LinkEnd::ClosedHere => ExitCode::Normal,
+            broken => {
+                say(&broken.to_string());
+                ExitCode::Failure
+            }
+        },
+        () = serving => ExitCode::Normal,
+    }
+}
+
+/// Writes a line to stderr, which the worker reads. It may be gone: that is no error here.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,50 @@
+// The console of a job or an adaptor. An engine adds `host.wants(source, level)` and `host.log(source, level, text)`.
+
+/** What the log shows of an object: an error's name and message, and no credentials. */
+function shownInLog(value, holder, key) {
+  const original = attempt(() => holder[key]);
+  const error = isError(value) ? value : isError(original) ? original : undefined;
+  if (error !== undefined) {
+    return record({ name: attempt(() => text(error.name)), message: attempt(() => text(error.message)) });
+  }
+  if (isArray(value) || !hasOwn(value, 'configuration')) return value;
+  return { ...value, configuration: masked(value.configuration) };
+}
+
+function masked(configuration) {
+  if (configuration === null || configuration === undefined) return configuration;
+  if (typeof configuration !== 'object') return '****';
+  const names = keys(configuration);
+  const hidden = record({});
+  for (let i = 0; i < names.length; i += 1) hidden[names[i]] = '****';
+  return hidden;
+}
+
+function logText(value) {
+  if (isText(value)) return stringify(value);
+  try {
+    return (isObject(value) || typeof value === 'bigint' ? carefully(value, shownInLog) : stringify(value)) ?? 'null';
+  } catch (error) {
+    return stringify(`[cannot be shown: ${attempt(() => thrownText(error)) ?? 'it throws'}]`);
+  }
+}
+
+function makeConsole(source) {
+  const at = (level) => (...values) => {
+    if (values.length === 0 || (values.length === 1 && values[0] === null)) return;
+    if (!host.wants(source, level)) return;
+    let line = '';
+    for (let i = 0; i < values.length; i += 1) line += (i === 0 ? '[' : ',') + logText(values[i]);
+    host.log(source, level, `${line}]`);
+  };
+  const info = at('info');
+  return {
+    debug: at('debug'),
+    log: info,
+    info,
+    success: at('success'),
+    always: at('always'),
+    warn: at('warn'),
+    error: at('error'),
+  };
+}

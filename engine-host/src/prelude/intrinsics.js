@@ -1,0 +1,53 @@
+// The prelude is one function body, made of the files of this folder and those that an engine adds. It runs before any
+// code of the user's, keeps what it needs of the language's own objects, and never asks a prototype for a method
+// afterwards: no iteration, no spreading of arrays, no destructuring of them, because user code may have changed all of that.
+
+const { apply, deleteProperty } = Reflect;
+const { create, defineProperty, getPrototypeOf, hasOwn, keys, setPrototypeOf } = Object;
+const { isArray } = Array;
+const { stringify } = JSON;
+const BaseError = Error;
+const text = String;
+
+/** Turns a method into a function that takes the receiver first. */
+const unbound = (method) => (self, ...args) => apply(method, self, args);
+
+const mapDelete = unbound(Map.prototype.delete);
+const mapGet = unbound(Map.prototype.get);
+const mapSet = unbound(Map.prototype.set);
+const mapValues = unbound(Map.prototype.values);
+const nextValue = unbound(getPrototypeOf(new Map().values()).next);
+const weakGet = unbound(WeakMap.prototype.get);
+const weakSet = unbound(WeakMap.prototype.set);
+const matches = unbound(RegExp.prototype.exec);
+const indexOf = unbound(String.prototype.indexOf);
+const slice = unbound(String.prototype.slice);
+const endsWith = unbound(String.prototype.endsWith);
+const startsWith = unbound(String.prototype.startsWith);
+const wellFormed = unbound(String.prototype.toWellFormed);
+
+const isObject = (value) => (typeof value === 'object' && value !== null) || typeof value === 'function';
+
+/** An array without a prototype, which nobody can listen to. */
+const list = () => setPrototypeOf([], null);
+
+/** An object without a prototype. */
+const record = (fields) => setPrototypeOf(fields, null);
+
+const push = (items, item) => {
+  items[items.length] = item;
+};
+
+/** What `read` returns, or undefined when it throws. */
+const attempt = (read) => {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+};
+
+const isError = (value) => {
+  if (typeof value !== 'object' || value === null) return false;
+  return attempt(() => BaseError.isError?.(value) || value instanceof BaseError) === true;
+};

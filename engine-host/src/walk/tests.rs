@@ -1,0 +1,347 @@
+use std::future::pending;
+
+use super::*;
+use crate::engine::{EngineLost, Origin};
+use crate::report::{self, Report};
+use crate::testing::{Act, FakeEngine, error, thrown, workflow};
+
+/// Everything that a walk reports, a line each, the outcome last.
+struct Walked {
+    all: Vec<String>,
+    calls: Vec<String>,
+}
+
+impl Walked {
+    /// The steps' events and the outcome.
+    fn events(&self) -> String {
+        let events = self.all.iter().filter(|line| !line.starts_with("log"));
+        events.map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    fn logs(&self, text: &str) -> bool {
+        self.all.iter().any(|line| line.starts_with("log") && line.contains(text))
+    }
+}
+
+async fn walked_until(spec: RunSpec, mut engine: FakeEngine, stop: impl Future<Output = Exit>) -> Walked {
+    let (reporter, mut reports) = report::stream(&spec.options);
+    let calls = engine.calls.clone();
+    let walking = async {
+        let outcome = walk(spec, &mut engine, &reporter, stop).await;
+        drop(reporter);
+        outcome
+    };
+    let reading = async {
+        let mut all = Vec::new();
+        while let Some(report) = reports.recv().await {
+            all.push(describe_report(report));
+        }
+        all
+    };
+    let (outcome, mut all) = tokio::join!(walking, reading);
+    let state = outcome.final_state.as_ref().map_or("no state", Json::as_str);
+    all.push(format!("end {} {state} {:?}", show(&outcome.exit), outcome.final_step));
+    Walked { all, calls: calls.lock().unwrap().clone() }
+}
+
+async fn walked(spec: RunSpec, engine: FakeEngine) -> Walked {
+    walked_until(spec, engine, pending()).await
+}
+
+fn describe_report(report: Report) -> String {
+    match report {
+        Report::Event(RunEvent::Started(versions)) => format!("run {:?}", versions.adaptors),
+        Report::Event(RunEvent::StepStarted(step)) => format!("start {} {} {:?}", step.index, step.step_id, step.input),
+        Report::Event(RunEvent::Log(line)) => {
+            format!("log {} {} {}", line.source.as_str(), line.level.as_str(), line.message.as_str())
+        }
+        Report::Completed(step, taken) => {
+            let output = match &step.output {
+                StepOutput::State(state) => state.as_str().to_owned(),
+                other => format!("{other:?}"),
+            };
+            let response = step.webhook_response.as_ref().map(|json| format!(" + {}", json.as_str()));
+            let _ = taken.send(());
+            format!("done {} {} {output}{}", step.index, show(&step.exit), response.unwrap_or_default())
+        }
+    }
+}
+
+fn show(exit: &Exit) -> String {
+    match &exit.error {
+        None => exit.reason.as_str().into(),
+        Some(error) => format!("{} {}: {}", exit.reason.as_str(), error.kind, error.message),
+    }
+}
+
+/// Walks a workflow and compares its events, without the run's start.
+async fn check(text: &str, script: impl IntoIterator<Item = (&'static str, Act)>, expected: &str) {
+    let walked = walked(workflow(text), FakeEngine::new(script)).await;
+    let events = walked.events();
+    let expected: Vec<_> = expected.lines().map(str::trim).collect();
+    assert_eq!(events.lines().skip(1).collect::<Vec<_>>(), expected, "{text}");
+}
+
+#[tokio::test]
+async fn states_go_from_step_to_step() {
+    check(
+        "a -> b\nb",
+        [("a", Act::Return(r#"{"data":{"n":1},"x":2}"#))],
+        "start 0 a Run
+         done 0 success {\"data\":{\"n\":1},\"x\":2}
+         start 1 b Step(0)
+         done 1 success {\"data\":{}}
+         end success {\"data\":{}} Some(1)",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_gets_its_state_assembled() {
+    let mut spec = workflow("a -> b\nb");
+    spec.input = Json::parse(r#"{"data":{"n":1}}"#).unwrap();
+    spec.configuration = Some(Json::parse(r#"{"shared":1}"#).unwrap());
+    spec.steps[1].configuration = Some(Json::parse(r#"{"own":1}"#).unwrap());
+    let walked = walked(spec, FakeEngine::new([("a", Act::Return("42"))])).await;
+    assert_eq!(
+        walked.calls,
+        [r#"a {"data":{"n":1},"configuration":{"shared":1}}"#, r#"b {"configuration":{"shared":1,"own":1},"data":{}}"#]
+    );
+    assert!(walked.logs("no object"));
+}
+
+#[tokio::test]
+async fn the_order_is_breadth_first_and_steps_may_run_twice() {
+    check(
+        "a -> b, c\nb -> d\nc -> d\nd",
+        [("d", Act::Return(r#"{"n":1}"#))],
+        "start 0 a Run
+         done 0 success {\"data\":{}}
+         start 1 b Step(0)
+         done 1 success {\"data\":{}}
+         start 2 c Step(0)
+         done 2 success {\"data\":{}}
+         start 3 d Step(1)
+         done 3 success {\"n\":1}
+         start 4 d Step(2)
+         done 4 success {\"n\":1}
+         end success {\"d\":{\"n\":1},\"d-1\":{\"n\":1}} None",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn failures_follow_their_edges() {
+    check(
+        "a -> success b, failure c, never d\nb\nc\nd",
+        [("a", error("boom")), ("c", Act::Return(r#"{"ok":1}"#))],
+        r#"start 0 a Run
+         done 0 fail JobError: boom {"data":{},"errors":{"a":{"source":"runtime","name":"JobError","severity":"fail","message":"boom"}}}
+         start 1 c Step(0)
+         done 1 success {"ok":1}
+         end success {"ok":1} Some(1)"#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_leaf_fails_the_run() {
+    let failed =
+        r#"{"data":{},"errors":{"a":{"source":"runtime","name":"JobError","severity":"fail","message":"boom"}}}"#;
+    let expected =
+        format!("start 0 a Run\ndone 0 fail JobError: boom {failed}\nend fail JobError: boom {failed} Some(0)");
+    check("a -> success b\nb", [("a", error("boom"))], &expected).await;
+}
+
+#[tokio::test]
+async fn a_failure_keeps_what_the_job_did_to_its_state() {
+    let act = Act::Throw(Thrown { state: Some(r#"{"data":{"seen":1}}"#.into()), ..thrown(Origin::Job, "Error", "x") });
+    let walked = walked(workflow("a"), FakeEngine::new([("a", act)])).await;
+    assert!(walked.events().contains(r#"{"data":{"seen":1},"errors":{"a":"#), "{}", walked.events());
+}
+
+#[tokio::test]
+async fn errors_that_cannot_be_survived_end_the_run() {
+    use ExitReason::{Crash, Kill};
+    let exit = |kind: &str, message: &str, reason| show(&Exit::error(reason, kind, message));
+    for (act, step, run, output) in [
+        (
+            Act::Throw(thrown(Origin::Job, "ReferenceError", "x")),
+            exit("ReferenceError", "ReferenceError: x", Crash),
+            exit("RuntimeCrash", "ReferenceError: x", Crash),
+            r#"{"data":{}}"#,
+        ),
+        (
+            Act::Throw(thrown(Origin::Uncaught, "Error", "late")),
+            exit("ExecutionError", "late", Crash),
+            exit("ExecutionError", "late", Crash),
+            "{}",
+        ),
+        (
+            Act::Lose(EngineLost::OutOfMemory),
+            exit("OOMError", "Run exceeded maximum memory usage", Kill),
+            exit("OOMError", "Run exceeded maximum memory usage", Kill),
+            "{}",
+        ),
+    ] {
+        let expected = format!("start 0 a Run\ndone 0 {step} {output}\nend {run} no state None");
+        check("a -> b\nb", [("a", act)], &expected).await;
+    }
+}
+
+#[tokio::test]
+async fn an_adaptor_for_another_engine_is_an_import_that_fails() {
+    let mut spec = workflow("a -> b\nb");
+    spec.steps[1].adaptors = vec!["refused-http".into()];
+    let walked = walked(spec, FakeEngine::default()).await;
+    let events = walked.events();
+    assert!(events.ends_with(
+        "start 1 b Step(0)\ndone 1 crash ImportError: http needs another engine {\"data\":{}}\n\
+         end crash ImportError: http needs another engine no state None"
+    ));
+}
+
+#[tokio::test]
+async fn conditions_are_asked_of_the_engine() {
+    let mut spec = workflow("[t] -> (true) a\na -> (true) b, (false) c\nb\nc");
+    spec.input = Json::parse(r#"{"n":1}"#).unwrap();
+    let walked = walked(spec, FakeEngine::default()).await;
+    assert_eq!(
+        walked.calls,
+        [
+            r#"t? true {"n":1}"#,
+            r#"a {"n":1,"configuration":{},"data":{}}"#,
+            r#"a? true {"data":{}}"#,
+            r#"a? false {"data":{}}"#,
+            r#"b {"data":{},"configuration":{}}"#
+        ]
+    );
+    assert!(walked.logs("a->c is not taken"));
+}
+
+#[tokio::test]
+async fn a_condition_that_throws_ends_the_run() {
+    let exit = "crash EdgeConditionError: no is not defined";
+    check("a -> (no.x) b\nb", [], &format!("start 0 a Run\ndone 0 {exit} {{}}\nend {exit} no state None")).await;
+    check("[t] -> (no.x) b\nb", [], &format!("end {exit} no state None")).await;
+}
+
+#[tokio::test]
+async fn steps_without_code_pass_their_input_on() {
+    check("[t]", [], "end success {} None").await;
+    check(
+        "a -> b\n[b] -> c\nc",
+        [("a", Act::Return(r#"{"n":1}"#)), ("c", Act::ReturnNothing)],
+        r#"start 0 a Run
+         done 0 success {"n":1}
+         start 1 c Step(0)
+         done 1 success {}
+         end success no state Some(1)"#,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn odd_results_are_never_lost() {
+    check(
+        "a",
+        [("a", Act::Return("42"))],
+        "start 0 a Run\ndone 0 success {\"data\":42}\nend success {\"data\":42} Some(0)",
+    )
+    .await;
+    check(
+        "a -> b\nb",
+        [("a", Act::ReturnNothing), ("b", Act::Return("{}"))],
+        "start 0 a Run\ndone 0 success {}\nstart 1 b Step(0)\ndone 1 success {}\nend success {} Some(1)",
+    )
+    .await;
+    check(
+        "a",
+        [("a", Act::ReturnWithResponse("{}", r#"{"status":201}"#))],
+        "start 0 a Run\ndone 0 success {} + {\"status\":201}\nend success {} Some(0)",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn large_dataclips_are_withheld_and_the_next_step_has_them_in_full() {
+    let long = r#"{"data":{"text":"more than the payload limit"}}"#;
+    let mut spec = workflow("a -> b\nb");
+    spec.options.payload_bytes = 20;
+    let script = [("a", Act::ReturnWithResponse(long, long)), ("b", Act::Return(long))];
+    let walked = walked(spec, FakeEngine::new(script)).await;
+    assert_eq!(
+        walked.events().lines().skip(1).collect::<Vec<_>>(),
+        [
+            "start 0 a Run",
+            "done 0 success TooLarge(47)",
+            "start 1 b Step(0)",
+            "done 1 success TooLarge(47)",
+            r#"end success {"data":"[REDACTED]"} None"#
+        ]
+    );
+    assert!(walked.calls[1].contains("more than the payload limit"));
+    assert!(walked.logs("dataclip is withheld") && walked.logs("webhookResponse is withheld"));
+}
+
+#[tokio::test]
+async fn a_state_over_its_limit_ends_the_run() {
+    let mut spec = workflow("a -> b\nb");
+    spec.options.state_bytes = 10;
+    let walked = walked(spec, FakeEngine::new([("a", Act::Return(r#"{"data":"12345"}"#))])).await;
+    let exit = "kill StateTooLargeError: State exceeds the limit of 0mb";
+    assert!(walked.events().ends_with(&format!("done 0 {exit} {{}}\nend {exit} no state None")));
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_run_whatever_the_engine_does() {
+    let exit = Exit::error(ExitReason::Cancel, "Cancelled", "by hand");
+    for (text, script, expected) in [
+        ("a -> b\nb", Some(("a", Act::Hang)), "start 0 a Run\ndone 0 {} {}\nend {} no state None"),
+        ("a -> (hang) b\nb", None, "start 0 a Run\ndone 0 {} {}\nend {} no state None"),
+        ("[t] -> (hang) b\nb", None, "end {} no state None"),
+    ] {
+        let walked = walked_until(workflow(text), FakeEngine::new(script), async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            exit.clone()
+        })
+        .await;
+        let expected = expected.replacen("{} {}", "cancel Cancelled: by hand @", 1);
+        let expected = expected.replace("{}", "cancel Cancelled: by hand").replace('@', "{}");
+        assert_eq!(walked.events().lines().skip(1).collect::<Vec<_>>().join("\n"), expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_runs_of_a_workflow_with_a_mistake() {
+    for (text, code, expected) in [
+        ("a -> b\nb", "fn(s => {\n  const a = ;\n})", "crash CompileError: b: Unexpected token (2:12)"),
+        ("a -> nope\nb", "fn(s => s)", "crash ValidationError: Cannot find job: nope"),
+        (
+            "a -> (state.data >) b\nb",
+            "fn(s => s)",
+            "crash Error: Failed to compile edge condition a->b (Unexpected end of input)",
+        ),
+    ] {
+        let mut spec = workflow(text);
+        spec.steps[1].expression = Some(code.into());
+        let walked = walked(spec, FakeEngine::default()).await;
+        assert_eq!(walked.events().lines().skip(1).collect::<Vec<_>>(), [format!("end {expected} no state None")]);
+        assert_eq!(walked.logs("Error occurred during compilation"), expected.contains("CompileError"));
+        assert!(walked.calls.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn versions_are_told_by_adaptor() {
+    let mut spec = workflow("a\nb\nc");
+    spec.steps[1].adaptors = vec!["common@2".into(), "http".into()];
+    let walked = walked(spec, FakeEngine::default()).await;
+    assert_eq!(walked.all[0], r#"run [("common", ["1", "2"]), ("http", ["latest"])]"#);
+}
+
+#[tokio::test]
+async fn an_error_is_logged_with_its_type() {
+    let walked = walked(workflow("a"), FakeEngine::new([("a", error("boom"))])).await;
+    assert!(walked.logs(r#"R/T error ["JobError: boom"]"#) && walked.logs("state.errors.a"));
+}
