@@ -1,9 +1,10 @@
 //! JSON text that is carried, not taken apart.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Error as _, IgnoredAny};
+use serde::de::{Error as _, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One complete JSON value as UTF-8 text.
@@ -105,9 +106,59 @@ impl Serialize for Json {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?.into_vec();
-        Self::parse(bytes).map_err(D::Error::custom)
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Bytes;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("JSON as bytes")
+            }
+
+            fn visit_bytes<E>(self, text: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes::copy_from_slice(text))
+            }
+
+            fn visit_borrowed_bytes<E>(self, text: &'de [u8]) -> Result<Bytes, E> {
+                Ok(shared(text).unwrap_or_else(|| Bytes::copy_from_slice(text)))
+            }
+        }
+
+        Self::parse(deserializer.deserialize_bytes(Text)?).map_err(D::Error::custom)
     }
+}
+
+thread_local! {
+    /// What [`sharing`] was called with.
+    static PAYLOAD: RefCell<Option<Bytes>> = const { RefCell::new(None) };
+}
+
+/// A shorter text is copied, so that it does not keep a whole payload in memory.
+const SHARED_FROM: usize = 64 * 1024;
+
+/// Runs `decode`, in which long texts that are borrowed from `payload` share its bytes instead of being copied.
+///
+/// Serde hands out slices and has no place for the buffer that they come from, hence the detour.
+pub(crate) fn sharing<T>(payload: &Bytes, decode: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Bytes>);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PAYLOAD.set(self.0.take());
+        }
+    }
+
+    let _restore = Restore(PAYLOAD.replace(Some(payload.clone())));
+    decode()
+}
+
+fn shared(text: &[u8]) -> Option<Bytes> {
+    PAYLOAD.with_borrow(|payload| {
+        let payload = payload.as_ref().filter(|_| text.len() >= SHARED_FROM)?;
+        let within = payload.as_ptr_range();
+        let of_payload = within.contains(&text.as_ptr()) && text.as_ptr_range().end <= within.end;
+        of_payload.then(|| payload.slice_ref(text))
+    })
 }
 
 #[cfg(test)]
@@ -143,5 +194,31 @@ mod tests {
     fn never_shows_its_text() {
         let secret = Json::parse("{\"password\": \"hunter2\"}").unwrap();
         assert_eq!(format!("{secret:?}"), "Json(23 bytes)");
+    }
+
+    #[test]
+    fn long_texts_share_the_payload_that_they_come_in() {
+        let texts: Vec<Json> =
+            [SHARED_FROM + 2, 10].map(|length| Json::parse(format!("\"{}\"", "x".repeat(length))).unwrap()).into();
+        let payload = Bytes::from(rmp_serde::to_vec(&texts).unwrap());
+        let decode = || rmp_serde::from_slice::<Vec<Json>>(&payload).unwrap();
+        let is_shared = |json: &Json| payload.as_ptr_range().contains(&json.as_str().as_ptr());
+
+        let decoded = sharing(&payload, decode);
+        assert_eq!(decoded, texts);
+        assert_eq!(decoded.iter().map(is_shared).collect::<Vec<_>>(), [true, false]);
+        // Neither another payload's texts nor those decoded later are taken for its own.
+        assert!(!sharing(&Bytes::from_static(b"other"), decode).iter().any(is_shared));
+        assert!(!decode().iter().any(is_shared));
+    }
+
+    #[test]
+    fn what_arrives_must_be_bytes_that_are_json() {
+        let good = rmp_serde::to_vec(&Json::null()).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Json>(&good).unwrap(), Json::null());
+        let no_json = rmp_serde::to_vec(serde_json::from_str::<serde_json::Value>("[1]").as_ref().unwrap()).unwrap();
+        for bad in [&b"\xc4\x01{"[..], &no_json, b"\xa4null"] {
+            assert!(rmp_serde::from_slice::<Json>(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -3,8 +3,12 @@
 //! Owns the messages, their framing, deadlines and the local socket. Knows nothing of Lightning, OADA, Node or
 //! processes.
 
+pub mod frame;
+pub mod handshake;
 mod json;
+pub mod link;
 pub mod message;
 pub mod run;
+pub mod socket;
 
 pub use json::{InvalidJson, Json};

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::handshake::LinkToken;
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
 
 /// Version of everything in this module and in [`crate::run`]. Worker and host must have the same.
@@ -70,23 +71,16 @@ pub enum WorkerNotice {
 pub enum HostNotice {}
 
 /// Introduction of a host.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] that the host was built with.
     pub protocol: u32,
     /// Version of the host program.
     pub version: String,
     /// The one-time token from the host's environment.
-    pub token: String,
+    pub token: LinkToken,
     /// The host's process id.
     pub pid: u32,
-}
-
-impl std::fmt::Debug for Hello {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { protocol, version, token: _, pid } = self;
-        write!(out, "Hello {{ protocol: {protocol}, version: {version:?}, pid: {pid} }}")
-    }
 }
 
 /// The worker takes the host.
@@ -157,6 +151,19 @@ pub struct Refusal {
     pub message: String,
     /// What caused it, outermost first.
     pub causes: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal without causes of its own.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), causes: Vec::new() }
+    }
+
+    /// What was asked was tried, and failed with `error`.
+    pub fn failed(error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        Self { code: RefusalCode::Failed, message: error.to_string(), causes }
+    }
 }
 
 /// Why a request was refused.

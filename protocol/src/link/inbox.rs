@@ -1,0 +1,105 @@
+//! Where what the other side asks and tells is received.
+
+use std::fmt;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::tasks::RequestId;
+use super::{Link, Side, WeakLink};
+use crate::message::{Refusal, RefusalCode};
+
+/// Something that came, and the room that it takes until somebody receives it.
+pub(super) struct Arrival<S: Side> {
+    pub(super) content: Content<S>,
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+pub(super) enum Content<S: Side> {
+    Request(RequestId, <S::Peer as Side>::Request),
+    Notice(<S::Peer as Side>::Notice),
+}
+
+/// The receiving end of a link. When it is gone, requests are refused and notices dropped.
+pub struct Inbox<S: Side> {
+    link: WeakLink<S>,
+    arrivals: mpsc::UnboundedReceiver<Arrival<S>>,
+}
+
+impl<S: Side> Inbox<S> {
+    pub(super) fn new(link: WeakLink<S>, arrivals: mpsc::UnboundedReceiver<Arrival<S>>) -> Self {
+        Self { link, arrivals }
+    }
+
+    /// What came next, in the order in which it was sent. None at the end of the link, after all that came before it.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Incoming<S>> {
+        Some(match self.arrivals.recv().await?.content {
+            Content::Request(id, request) => Incoming::Request(request, Responder { id, link: self.link.upgrade() }),
+            Content::Notice(notice) => Incoming::Notice(notice),
+        })
+    }
+}
+
+impl<S: Side> fmt::Debug for Inbox<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Inbox").field("waiting", &self.arrivals.len()).finish_non_exhaustive()
+    }
+}
+
+/// Something that the other side sent.
+pub enum Incoming<S: Side> {
+    /// A request, and what answers it.
+    Request(<S::Peer as Side>::Request, Responder<S>),
+    /// A notice.
+    Notice(<S::Peer as Side>::Notice),
+}
+
+impl<S: Side> fmt::Debug for Incoming<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(request, responder) => out.debug_tuple("Request").field(request).field(responder).finish(),
+            Self::Notice(notice) => out.debug_tuple("Notice").field(notice).finish(),
+        }
+    }
+}
+
+/// The duty to answer one request. Dropping it refuses the request with [`RefusalCode::Failed`].
+///
+/// An answer on a link that has ended is lost: who needs to know watches [`Link::ended`].
+#[must_use = "dropping it refuses the request"]
+pub struct Responder<S: Side> {
+    id: RequestId,
+    /// None when it is answered, or when the link was closing already.
+    link: Option<Link<S>>,
+}
+
+impl<S: Side> Responder<S> {
+    /// Answers.
+    pub fn reply(mut self, reply: S::Reply) {
+        self.respond(Ok(reply));
+    }
+
+    /// Says why not.
+    pub fn refuse(mut self, refusal: Refusal) {
+        self.respond(Err(refusal));
+    }
+
+    fn respond(&mut self, answer: Result<S::Reply, Refusal>) {
+        if let Some(link) = self.link.take() {
+            link.respond(self.id, answer);
+        }
+    }
+}
+
+impl<S: Side> Drop for Responder<S> {
+    fn drop(&mut self) {
+        self.respond(Err(Refusal::new(RefusalCode::Failed, "The request was given up without an answer.")));
+    }
+}
+
+impl<S: Side> fmt::Debug for Responder<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Responder({})", self.id)
+    }
+}

@@ -1,0 +1,91 @@
+//! Who may send what, and which answer belongs to which request.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::{
+    Cancel, Cancelled, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, Stop, Stopping, Taken,
+    WorkerNotice, WorkerReply, WorkerRequest,
+};
+use crate::run::{RunOutcome, RunSpec, StepCompleted};
+
+/// One end of a link: what is sent from there.
+pub trait Side: Send + Sync + Sized + 'static {
+    /// What it asks.
+    type Request: Message;
+    /// What it answers.
+    type Reply: Message;
+    /// What it tells.
+    type Notice: Message;
+    /// The other end.
+    type Peer: Side<Peer = Self>;
+}
+
+/// What can be sent.
+pub trait Message: Serialize + DeserializeOwned + fmt::Debug + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + fmt::Debug + Send + 'static> Message for T {}
+
+/// The host's end.
+#[derive(Debug)]
+pub struct HostSide;
+
+impl Side for HostSide {
+    type Request = WorkerRequest;
+    type Reply = HostReply;
+    type Notice = WorkerNotice;
+    type Peer = WorkerSide;
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct WorkerSide;
+
+impl Side for WorkerSide {
+    type Request = HostRequest;
+    type Reply = WorkerReply;
+    type Notice = HostNotice;
+    type Peer = HostSide;
+}
+
+/// A request that `S` may make.
+pub trait Call<S: Side>: Into<S::Request> + Send {
+    /// What it is called in errors.
+    const NAME: &'static str;
+    /// What is sent back.
+    type Answer: Send;
+    /// Takes the answer out of a reply; none if the reply is to another kind of request.
+    fn answer(reply: <S::Peer as Side>::Reply) -> Option<Self::Answer>;
+}
+
+macro_rules! call {
+    ($side:ty: $call:ty as $name:literal => $request:path, $reply:path => $answer:ty) => {
+        impl From<$call> for <$side as Side>::Request {
+            fn from(call: $call) -> Self {
+                $request(call.into())
+            }
+        }
+
+        impl Call<$side> for $call {
+            const NAME: &'static str = $name;
+            type Answer = $answer;
+
+            fn answer(reply: <<$side as Side>::Peer as Side>::Reply) -> Option<$answer> {
+                // Where there is one kind of reply this cannot fail.
+                #[allow(irrefutable_let_patterns)]
+                if let $reply(answer) = reply { Some(answer) } else { None }
+            }
+        }
+    };
+}
+
+call!(WorkerSide: Prepare as "prepare" => HostRequest::Prepare, HostReply::Prepared => Prepared);
+call!(WorkerSide: RunSpec as "run" => HostRequest::Run, HostReply::Ran => RunOutcome);
+call!(WorkerSide: Box<RunSpec> as "run" => HostRequest::Run, HostReply::Ran => RunOutcome);
+call!(WorkerSide: Cancel as "cancel" => HostRequest::Cancel, HostReply::Cancelled => Cancelled);
+call!(WorkerSide: Ping as "ping" => HostRequest::Ping, HostReply::Pong => Pong);
+call!(WorkerSide: Stop as "stop" => HostRequest::Stop, HostReply::Stopping => Stopping);
+call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
+call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);

@@ -1,0 +1,297 @@
+//! The private directory that the worker's socket lies in.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::SocketError;
+
+/// What the names of all such directories begin with.
+const PREFIX: &str = "openfn-worker-";
+
+/// Name of the socket in it.
+const SOCKET: &str = "link";
+
+/// Longest path of a socket, in bytes. Some operating systems take 103, and they cut what is longer.
+const LONGEST: usize = 95;
+
+/// A directory of this worker alone, mode 0700, removed with all that is in it when this is dropped.
+///
+/// It stays locked for as long as the worker lives, by the operating system, so that a directory without a lock is
+/// known to be a dead worker's whatever process has its number by now. Those are removed when a new one is created.
+#[derive(Debug)]
+pub struct RuntimeDir {
+    path: PathBuf,
+    address: String,
+    _lock: File,
+}
+
+impl RuntimeDir {
+    /// Creates one below `root`; if that is not given, below `$XDG_RUNTIME_DIR`, or below the directory for temporary
+    /// files where the variable is not set to a directory.
+    pub fn create(root: Option<&Path>) -> Result<Self, SocketError> {
+        let root = root.map_or_else(default_root, Path::to_path_buf);
+        let root = std::path::absolute(&root).map_err(|source| SocketError::Directory { path: root, source })?;
+        check_root(&root)?;
+        loop {
+            let path = root.join(unique_name().map_err(|source| at(&root, source))?);
+            let address = address_in(&path)?;
+            if let Some(lock) = make(&path).map_err(|source| at(&path, source))? {
+                let directory = Self { path, address, _lock: lock };
+                sweep(&root);
+                return Ok(directory);
+            }
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of the socket in it.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> SocketError {
+    SocketError::Directory { path: path.to_owned(), source }
+}
+
+fn default_root() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|root| root.is_absolute() && root.is_dir())
+        .unwrap_or_else(std::env::temp_dir)
+}
+
+/// Whether nobody but this user and root can move or replace what is made in `root`.
+fn check_root(root: &Path) -> Result<(), SocketError> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let unfit = |reason| Err(SocketError::UnfitRoot { path: root.to_owned(), reason });
+    let metadata = match fs::metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return unfit("it does not exist"),
+        metadata => metadata.map_err(|source| at(root, source))?,
+    };
+    match metadata.mode() {
+        _ if !metadata.is_dir() => unfit("it is not a directory"),
+        _ if ![0, this_user()].contains(&metadata.uid()) => unfit("it belongs to another user"),
+        mode if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 => {
+            unfit("other users may rename what is in it (its mode has no sticky bit)")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unique_name() -> io::Result<String> {
+    let mut random = [0; 4];
+    getrandom::fill(&mut random)?;
+    Ok(format!("{PREFIX}{}-{:08x}", std::process::id(), u32::from_ne_bytes(random)))
+}
+
+fn address_in(directory: &Path) -> Result<String, SocketError> {
+    let path = directory.join(SOCKET);
+    match path.to_str() {
+        _ if path.as_os_str().len() > LONGEST => Err(SocketError::PathTooLong { path, limit: LONGEST }),
+        Some(address) => Ok(address.to_owned()),
+        None => Err(SocketError::PathNotUnicode { path }),
+    }
+}
+
+/// Makes the directory and locks it. None if the name is taken, or another worker took it for a dead one's before it
+/// was locked.
+fn make(path: &Path) -> io::Result<Option<File>> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        created => created?,
+    }
+    let Some(lock) = vanished_is_none(open_own(path))? else { return Ok(None) };
+    Ok((try_lock(&lock)? && holds(&lock, path)?).then_some(lock))
+}
+
+/// Whether the directory that was opened is still the one at `path`.
+fn holds(directory: &File, path: &Path) -> io::Result<bool> {
+    let Some(found) = vanished_is_none(fs::symlink_metadata(path))? else { return Ok(false) };
+    let opened = directory.metadata()?;
+    Ok((opened.dev(), opened.ino()) == (found.dev(), found.ino()))
+}
+
+fn vanished_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Opens a directory that is really one (no symbolic link) and belongs to this user.
+fn open_own(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if directory.metadata()?.uid() != this_user() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
+    Ok(directory)
+}
+
+/// Takes the lock that a living worker holds; false if one does. It is given back when the file is closed.
+fn try_lock(directory: &File) -> io::Result<bool> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what dead workers of this user left in `root`. What cannot be removed stays, which harms nobody.
+fn sweep(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten().filter(|entry| is_ours(&entry.file_name())) {
+        let path = entry.path();
+        let removed = open_own(&path).and_then(|directory| match try_lock(&directory)? {
+            true => fs::remove_dir_all(&path).map(|()| true),
+            false => Ok(false),
+        });
+        match removed {
+            Ok(true) => tracing::info!("removed {}, which a worker that died had left", path.display()),
+            Ok(false) => {}
+            Err(error) => tracing::debug!("left {} where it is: {error}", path.display()),
+        }
+    }
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(PREFIX))
+}
+
+fn this_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn root() -> tempfile::TempDir {
+        tempfile::Builder::new().prefix("dir").tempdir().unwrap()
+    }
+
+    fn left_in(root: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_is_private_unique_and_removed_at_the_end() {
+        let root = root();
+        let one = RuntimeDir::create(Some(root.path())).unwrap();
+        let two = RuntimeDir::create(Some(root.path())).unwrap();
+        assert_ne!(one.path(), two.path());
+        for directory in [&one, &two] {
+            let metadata = fs::symlink_metadata(directory.path()).unwrap();
+            assert!(metadata.is_dir());
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o700);
+            assert_eq!(Path::new(directory.address()).parent(), Some(directory.path()));
+        }
+        fs::write(one.path().join("file"), "").unwrap();
+        drop((one, two));
+        assert!(left_in(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_dead_workers_left_is_swept_and_nothing_else() {
+        let root = root();
+        let living = RuntimeDir::create(Some(root.path())).unwrap();
+        // As its worker has died, nothing holds the lock, though a process may have its number: here it is ours.
+        let dead = root.path().join(format!("{PREFIX}{}-00000000", std::process::id()));
+        fs::create_dir(&dead).unwrap();
+        drop(UnixListener::bind(dead.join(SOCKET)).unwrap());
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("precious"), "").unwrap();
+        let link = root.path().join(format!("{PREFIX}link"));
+        symlink(elsewhere.path(), &link).unwrap();
+        fs::write(root.path().join(format!("{PREFIX}file")), "").unwrap();
+        fs::create_dir(root.path().join("other")).unwrap();
+
+        let new = RuntimeDir::create(Some(root.path())).unwrap();
+        assert!(!dead.exists());
+        assert!(living.path().is_dir() && new.path().is_dir());
+        assert!(elsewhere.path().join("precious").exists() && link.is_symlink());
+        drop((living, new));
+        assert_eq!(left_in(root.path()), [&format!("{PREFIX}file"), &format!("{PREFIX}link"), "other"]);
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let root = root();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let planted = root.path().join("planted");
+        symlink(elsewhere.path(), &planted).unwrap();
+        assert!(make(&planted).unwrap().is_none());
+        assert!(open_own(&planted).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_was_swept_before_it_was_locked_is_given_up() {
+        let root = root();
+        let path = root.path().join("swept");
+        let lock = make(&path).unwrap().unwrap();
+        assert!(!try_lock(&open_own(&path).unwrap()).unwrap(), "it is locked");
+        assert!(holds(&lock, &path).unwrap());
+        fs::remove_dir(&path).unwrap();
+        assert!(!holds(&lock, &path).unwrap());
+        fs::create_dir(&path).unwrap();
+        assert!(!holds(&lock, &path).unwrap(), "this is another one");
+    }
+
+    #[test]
+    fn unfit_places_are_refused_with_the_reason() {
+        let root = root();
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        let long = root.path().join("x".repeat(90));
+        fs::create_dir(&long).unwrap();
+        let cases = [
+            (open.clone(), "other users may rename what is in it"),
+            (file, "it is not a directory"),
+            (root.path().join("missing"), "it does not exist"),
+            (long, "and at most 95 are possible; choose a shorter directory"),
+        ];
+        for (place, reason) in cases {
+            let error = RuntimeDir::create(Some(&place)).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(place.to_str().unwrap()), "{error}");
+        }
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        RuntimeDir::create(Some(&open)).unwrap();
+    }
+
+    #[test]
+    fn the_address_may_be_as_long_as_the_limit() {
+        let longest = "d".repeat(LONGEST - SOCKET.len() - 2);
+        let directory = Path::new("/").join(&longest);
+        assert_eq!(address_in(&directory).unwrap().len(), LONGEST);
+        let error = address_in(&Path::new("/").join(longest + "d")).unwrap_err();
+        assert!(error.to_string().contains("has 96 bytes"), "{error}");
+    }
+}

@@ -1,0 +1,254 @@
+//! The local socket: the worker listens, its hosts connect.
+//!
+//! Owns the private directory that the socket lies in and the check of who connects. Never listens where another user
+//! could connect, and never takes a path that the operating system would cut.
+
+mod dir;
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use interprocess::local_socket::tokio::prelude::*;
+use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
+use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOptions, Name};
+use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub use self::dir::RuntimeDir;
+
+/// Why there is no socket, or no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The directory that is to hold ours is missing, is none, or could be tampered with by other users.
+    #[error("cannot put the worker's socket below {}: {reason}; choose another directory", path.display())]
+    UnfitRoot {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A path is longer than every operating system takes.
+    #[error(
+        "the socket's path {} has {} bytes, and at most {limit} are possible; \
+         choose a shorter directory for it, for example with XDG_RUNTIME_DIR",
+        path.display(), path.as_os_str().len()
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Greatest length, in bytes.
+        limit: usize,
+    },
+    /// A path is not UTF-8, which the environment of a host may not carry.
+    #[error("the socket's path {} is not UTF-8; choose another directory for it", path.display())]
+    PathNotUnicode {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory could not be made, checked or locked.
+    #[error("cannot make the directory {} for the worker's socket: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket could not be made.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The socket.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener failed. If open files ran out, it may work again later.
+    #[error("cannot take a connection: {0}")]
+    Accept(#[source] io::Error),
+    /// The operating system or a sandbox does not let this process connect.
+    #[error("not allowed to connect to {address}: {source}")]
+    Forbidden {
+        /// The socket.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// There is no connection for another reason, for example because nobody listens.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// The socket.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The worker's socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    listener: LocalListener,
+    address: String,
+}
+
+impl Listener {
+    /// Listens in `directory`, which must stay for as long as hosts are to find the socket.
+    pub fn bind(directory: &RuntimeDir) -> Result<Self, SocketError> {
+        let address = directory.address().to_owned();
+        let listen = || ListenerOptions::new().name(name(&address)?).mode(0o600).create_tokio();
+        match listen() {
+            Ok(listener) => Ok(Self { listener, address }),
+            Err(source) => Err(SocketError::Listen { address, source }),
+        }
+    }
+
+    /// What hosts connect to.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The next connection from a process of this user. Others are turned away, with a warning in the log.
+    ///
+    /// Dropping the future loses no connection.
+    pub async fn accept(&self) -> Result<Stream, SocketError> {
+        loop {
+            let stream = self.listener.accept().await.map_err(SocketError::Accept)?;
+            match Stream::judge(stream, rustix::process::geteuid().as_raw()) {
+                Ok(stream) => return Ok(stream),
+                Err(reason) => tracing::warn!("turned a connection to the host link away: {reason}"),
+            }
+        }
+    }
+}
+
+/// Connects a host to its worker.
+pub async fn connect(address: &str) -> Result<Stream, SocketError> {
+    let connect = async || {
+        let stream = ConnectOptions::new().name(name(address)?).connect_tokio().await?;
+        // Fails where the connection was not really made.
+        let peer_pid = stream.peer_creds()?.pid().and_then(|pid| pid.try_into().ok());
+        Ok(Stream { stream, peer_pid })
+    };
+    connect().await.map_err(|source| no_connection(address, source))
+}
+
+fn no_connection(address: &str, source: io::Error) -> SocketError {
+    let address = address.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => SocketError::Forbidden { address, source },
+        _ => SocketError::Connect { address, source },
+    }
+}
+
+fn name(address: &str) -> io::Result<Name<'_>> {
+    address.to_fs_name::<GenericFilePath>()
+}
+
+/// A connection between worker and host.
+#[derive(Debug)]
+pub struct Stream {
+    stream: LocalStream,
+    peer_pid: Option<u32>,
+}
+
+impl Stream {
+    /// Process id of the other side when it connected or listened, where the operating system tells.
+    pub fn peer_pid(&self) -> Option<u32> {
+        self.peer_pid
+    }
+
+    fn judge(stream: LocalStream, user: u32) -> Result<Self, String> {
+        let peer = stream.peer_creds().map_err(|error| format!("its user is unknown: {error}"))?;
+        match peer.euid() {
+            Some(peer_user) if peer_user == user => {
+                Ok(Self { stream, peer_pid: peer.pid().and_then(|pid| pid.try_into().ok()) })
+            }
+            Some(peer_user) => Err(format!("it is from user {peer_user}, and only user {user} may connect")),
+            None => Err("its user is unknown".into()),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // `interprocess` does nothing for a shutdown, and the other side would go on waiting.
+        let LocalStream::UdSocket(socket) = &mut self.get_mut().stream;
+        Pin::new(socket.inner_mut()).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn host_and_worker_meet_in_a_private_place() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = RuntimeDir::create(Some(root.path())).unwrap();
+        let listener = Listener::bind(&directory).unwrap();
+        let socket = Path::new(listener.address());
+        assert!(socket.starts_with(directory.path()));
+        assert_eq!(socket.metadata().unwrap().mode() & 0o777, 0o600);
+
+        let (worker, host) = tokio::join!(listener.accept(), connect(listener.address()));
+        let (mut worker, mut host) = (worker.unwrap(), host.unwrap());
+        assert_eq!(worker.peer_pid(), Some(std::process::id()));
+        assert_eq!(host.peer_pid(), Some(std::process::id()));
+
+        host.write_all(b"hello").await.unwrap();
+        host.shutdown().await.unwrap();
+        let mut heard = String::new();
+        worker.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hello");
+        // Only the host's direction was shut down.
+        worker.write_all(b"bye").await.unwrap();
+        drop(worker);
+        host.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "hellobye");
+
+        drop(listener);
+        assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "the socket is still there");
+    }
+
+    #[tokio::test]
+    async fn other_users_are_turned_away() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = RuntimeDir::create(Some(root.path())).unwrap();
+        let listener = Listener::bind(&directory).unwrap();
+        let (accepted, _host) = tokio::join!(listener.listener.accept(), connect(listener.address()));
+        let user = rustix::process::geteuid().as_raw();
+        let reason = Stream::judge(accepted.unwrap(), user + 1).unwrap_err();
+        assert_eq!(reason, format!("it is from user {user}, and only user {} may connect", user + 1));
+    }
+
+    #[tokio::test]
+    async fn a_missing_listener_and_a_missing_permission_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let address = root.path().join("nobody");
+        let error = connect(address.to_str().unwrap()).await.unwrap_err();
+        assert!(matches!(error, SocketError::Connect { .. }), "{error}");
+        for errno in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
+            let error = no_connection("/a", errno.into());
+            assert!(matches!(error, SocketError::Forbidden { .. }), "{error}");
+        }
+    }
+}
