@@ -116,6 +116,8 @@ pub enum Status {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// The operating system did not tell.
+    Unknown,
 }
 
 impl Status {
@@ -134,7 +136,7 @@ impl From<ExitStatus> for Status {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(code),
             (None, Some(signal)) => Self::Signal(signal),
-            (None, None) => Self::Code(status.into_raw()),
+            (None, None) => Self::Unknown,
         }
     }
 }
@@ -147,6 +149,7 @@ impl fmt::Display for Status {
                 Some(name) => write!(out, "Process killed by signal {name}"),
                 None => write!(out, "Process killed by signal {signal}"),
             },
+            Self::Unknown => out.write_str("Process ended in an unknown way"),
         }
     }
 }

@@ -124,10 +124,6 @@ impl Host {
         matches!(self.state, State::Ready)
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        matches!(self.state, State::Dead)
-    }
-
     /// Takes in what happened, and says what to do about it, in order.
     pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let state = std::mem::replace(&mut self.state, State::Dead);

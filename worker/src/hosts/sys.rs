@@ -1,9 +1,20 @@
-//! The one system call that has no safe form.
+//! The two system calls that have no safe form.
 
-#![expect(unsafe_code, reason = "advice on a memory range takes a raw pointer")]
+#![expect(unsafe_code, reason = "advice on a memory range takes a raw pointer, and tokio cannot check descriptors")]
+
+use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::mm::{Advice, madvise};
 use rustix::param::page_size;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Watches a descriptor for being readable.
+pub(super) fn watch_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and always the same descriptor.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
 
 /// Takes the pages of `bytes` out of this process's resident memory again. They come back from the program's file
 /// when they are read.

@@ -1,0 +1,14 @@
+//! The pool of engine hosts over real processes. The host is a stand-in: this very program, see [`fake`].
+
+mod cancel;
+mod death_in_run;
+mod death_of_idle_host;
+mod fake;
+mod harness;
+mod link_faults;
+mod output;
+mod reserve;
+mod run;
+mod shutdown;
+mod start_up;
+mod stop;
