@@ -18,8 +18,8 @@ const STOP: Duration = Duration::from_secs(2);
 /// How long a host may take to exit when sent SIGTERM.
 const TERMINATE: Duration = Duration::from_secs(2);
 /// A dying process closes its link a little before its exit can be seen: how long that is waited for before the end
-/// of the link counts as the cause.
-const LAST_BREATH: Duration = Duration::from_millis(50);
+/// of the link counts as the cause. A dump of its memory may come in between.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 /// How long a run's end waits for the death of its killed host. A process that the kernel holds dies later.
 const KILL: Duration = Duration::from_secs(1);
 
@@ -73,8 +73,10 @@ pub(super) enum Action {
     Kill,
     /// Set the deadline anew, or to none.
     SetDeadline(Option<Duration>),
-    /// The run is lost: tell whoever waits for it that it ended like this, after all that the host still said of it.
+    /// Tell whoever waits for the run that it ended like this, after all that the host still said of it.
     EndRun(Exit),
+    /// The same for a host that died by itself: if it had said nothing of the run, another host may execute it.
+    LoseRun(Exit),
     /// Tell the pool that it is dead.
     AnnounceDeath(Death),
 }
@@ -246,20 +248,21 @@ fn dying(phase: Phase, reason: Reason, end: Option<Exit>, event: Event) -> Step 
 }
 
 fn exited(state: State, status: Status) -> Step {
+    let lost = || Some(Action::LoseRun(status.run_exit()));
     let (phase, reason, end) = match state {
         State::Dead => return stay(State::Dead),
         State::Starting => (Phase::Starting, status.unasked_reason(), None),
         State::Ready => (Phase::Ready, status.unasked_reason(), None),
-        State::Running(Run { cancelled: Some(exit), .. }) => (Phase::Running, status.unasked_reason(), Some(exit)),
-        State::Running(_) => (Phase::Running, status.unasked_reason(), Some(status.run_exit())),
-        State::Severed { phase, .. } => {
-            let end = (phase == Phase::Running).then(|| status.run_exit());
-            (phase, status.unasked_reason(), end)
+        State::Running(Run { cancelled: Some(exit), .. }) => {
+            (Phase::Running, status.unasked_reason(), Some(Action::EndRun(exit)))
         }
+        State::Running(_) | State::Severed { phase: Phase::Running, .. } => {
+            (Phase::Running, status.unasked_reason(), lost())
+        }
+        State::Severed { phase, .. } => (phase, status.unasked_reason(), None),
         State::Stopping { .. } => (Phase::Stopping, Reason::Retired, None),
-        State::Dying { phase, reason, end } => (phase, reason, end),
+        State::Dying { phase, reason, end } => (phase, reason, end.map(Action::EndRun)),
     };
-    let end = end.map(Action::EndRun);
     let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
     (State::Dead, [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect())
 }

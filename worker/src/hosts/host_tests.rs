@@ -38,9 +38,9 @@ fn killed() -> Vec<Action> {
     vec![Action::Kill, within(KILL)]
 }
 
-fn dead(phase: Phase, reason: Reason, status: Status, end: Option<Exit>) -> Vec<Action> {
+fn dead(phase: Phase, reason: Reason, status: Status, end: Option<Action>) -> Vec<Action> {
     let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
-    [Action::SetDeadline(None)].into_iter().chain(end.map(Action::EndRun)).chain([death]).collect()
+    [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect()
 }
 
 #[test]
@@ -86,15 +86,15 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
 #[test]
 fn a_lost_run_gets_one_end_and_the_right_one() {
     use Event::{Abandoned, Cancel, Deadline, Declined, Exited, Shutdown, Stop};
-    let fault = |what: &str| platform_fault(what.to_owned());
-    let crash = |status: Status| status.run_exit();
+    let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
+    let crash = |status: Status| Action::LoseRun(status.run_exit());
     let segv = Status::Signal(11);
-    let cases: [(&[Event], Status, Reason, Option<Exit>); 13] = [
+    let cases: [(&[Event], Status, Reason, Option<Action>); 13] = [
         (&[], Status::Code(3), Reason::Crashed, Some(crash(Status::Code(3)))),
         (&[], Status::Code(0), Reason::SelfExit, Some(crash(Status::Code(0)))),
         (&[link_ended()], segv, Reason::Crashed, Some(crash(segv))),
         (&[Stop], segv, Reason::Crashed, Some(crash(segv))),
-        (&[Deadline], SIGKILL, Reason::Overdue, Some(overdue(TIMEOUT_MS))),
+        (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
         (
             &[Declined("busy".into())],
@@ -102,12 +102,12 @@ fn a_lost_run_gets_one_end_and_the_right_one() {
             Reason::NotStarted("busy".into()),
             Some(fault("the engine host did not execute the run: busy")),
         ),
-        (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(cancel())),
-        (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(cancel())),
-        (&[Cancel(cancel())], segv, Reason::Crashed, Some(cancel())),
-        (&[link_ended(), Cancel(cancel())], segv, Reason::Cancelled, Some(cancel())),
+        (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[Cancel(cancel())], segv, Reason::Crashed, Some(Action::EndRun(cancel()))),
+        (&[link_ended(), Cancel(cancel())], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Abandoned], SIGKILL, Reason::Abandoned, None),
-        (&[Shutdown], SIGKILL, Reason::Shutdown, Some(shutdown())),
+        (&[Shutdown], SIGKILL, Reason::Shutdown, Some(Action::EndRun(shutdown()))),
     ];
     for (events, status, reason, end) in cases {
         let all = [events, &[Exited(status)]].concat();

@@ -14,7 +14,7 @@ use super::death::{Death, Reason};
 use super::host::platform_fault;
 use super::lease::Lease;
 use super::pool::{HostNumber, Pool};
-use super::run::Job;
+use super::run::{GONE, Job};
 use super::status::{HostEvent, HostState, HostStatus, PoolStatus};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use crate::execution::{Reservation, ReserveError};
@@ -161,12 +161,25 @@ impl Keeper {
                 break;
             }
         }
-        let Self { closing, hosts, setup, _directory, .. } = self;
+        let Self { closing, hosts, setup, mut messages, mut reports, _directory, .. } = self;
         for host in hosts.values() {
             error!(host = host.id, pid = host.pid, "engine host does not die");
         }
         // The socket goes before its folder, and both before anybody hears that they are gone.
         drop((setup, _directory));
+        messages.close();
+        reports.close();
+        let returned = std::iter::from_fn(|| messages.try_recv().ok()).filter_map(|message| match message {
+            Message::Return(job) => Some(job),
+            _ => None,
+        });
+        let unheard = std::iter::from_fn(|| reports.try_recv().ok()).filter_map(|(_, report)| match report {
+            Report::Returned(job) => Some(job),
+            _ => None,
+        });
+        for job in returned.chain(unheard) {
+            job.give_up(platform_fault(GONE.to_owned()));
+        }
         for done in closing.into_iter().flat_map(|closing| closing.done) {
             // Fails when nobody waits.
             let _ = done.send(());
@@ -196,6 +209,10 @@ impl Keeper {
 
     /// Takes in what a host reports.
     fn hear(&mut self, host: HostNumber, report: Report) {
+        if let Report::Returned(job) = report {
+            self.waiting.push_front(Waiter::Run(job));
+            return;
+        }
         let Some(member) = self.hosts.get_mut(&host) else { return };
         match report {
             Report::Started(pid) => {
@@ -225,7 +242,7 @@ impl Keeper {
                 }
                 member.state = HostState::Stopping;
             }
-            Report::Returned(job) => self.waiting.push_front(Waiter::Run(job)),
+            Report::Returned(_) => {}
             Report::Died(death) => self.bury(host, death),
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use super::host::platform_fault;
 use super::keeper::Message;
 use super::pool::HostNumber;
-use super::run::Job;
+use super::run::{GONE, Job};
 use super::supervisor::Command;
 use crate::execution::ActiveRun;
 
@@ -40,7 +40,7 @@ impl Lease {
         if let Err(mpsc::error::SendError(Command::Run(job))) = self.commands.send(Command::Run(job))
             && let Err(mpsc::error::SendError(Message::Return(job))) = self.pool.send(Message::Return(job))
         {
-            job.give_up(platform_fault("the engine hosts were shut down".to_owned()));
+            job.give_up(platform_fault(GONE.to_owned()));
         }
     }
 }

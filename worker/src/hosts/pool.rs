@@ -15,7 +15,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// How long a host has to have been ready for its death to be a matter of its own.
 const STABLE: Duration = Duration::from_secs(10);
 /// This many failures in a row open the circuit.
-const CIRCUIT_LIMIT: u32 = 10;
+const CIRCUIT_LIMIT: u32 = 8;
 
 /// Number of a host, in the order of starts.
 pub(super) type HostNumber = u64;

@@ -12,26 +12,34 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::host::{Event, platform_fault};
+use super::supervisor::{Identity, Report};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 
 /// How many signals may wait for being taken before the host is made to wait.
 const SIGNALS: usize = 64;
 /// How long a dead host's link may be silent before nothing more is expected of it.
 const SILENCE: Duration = Duration::from_millis(50);
+/// How many hosts may die of a run before anything is heard of it.
+const MOST_DEATHS: u32 = 3;
+
+/// Why a run ends for which there is no pool any more.
+pub(super) const GONE: &str = "the engine hosts were shut down";
 
 /// A run that is to be executed.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: Box<RunSpec>,
-    pub(super) cancel: mpsc::Receiver<Exit>,
-    pub(super) signals: mpsc::Sender<RunSignal>,
+    cancel: mpsc::Receiver<Exit>,
+    signals: mpsc::Sender<RunSignal>,
+    /// Hosts that died before anything was heard of it.
+    deaths: u32,
 }
 
 impl Job {
     pub(super) fn new(spec: RunSpec) -> (Self, ActiveRun) {
         let (signals, signals_out) = mpsc::channel(SIGNALS);
         let (cancel_in, cancel) = mpsc::channel(1);
-        let job = Self { spec: Box::new(spec), cancel, signals };
+        let job = Self { spec: Box::new(spec), cancel, signals, deaths: 0 };
         (job, ActiveRun { signals: signals_out, cancel: cancel_in })
     }
 
@@ -40,65 +48,75 @@ impl Job {
         self.signals.is_closed()
     }
 
-    /// Ends the run without a host.
+    /// Ends a run of which nothing was heard.
     pub(super) fn give_up(self, exit: Exit) {
-        // Fails when nobody waits, or waits with so many signals that there must have been a host.
+        // Fails when nobody waits: there is room for the first signal.
         let _ = self.signals.try_send(RunSignal::Ended(RunEnd::Lost(exit)));
     }
 }
 
-/// Follows the run to its end, and tells the host's supervisor what it has to know.
-///
-/// `verdict` is how the run ends if the host has not reported an outcome until it comes.
+/// How a run ends that its host has not reported.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) exit: Exit,
+    /// Whether another host may execute it if nothing was heard of it.
+    pub(super) may_move: bool,
+}
+
+/// Follows the run to its end, and tells the host's supervisor what it has to know by `events`.
 pub(super) async fn execute(
     link: Link<WorkerSide>,
     inbox: Inbox<WorkerSide>,
-    spec: Box<RunSpec>,
-    signals: mpsc::Sender<RunSignal>,
-    verdict: oneshot::Receiver<Exit>,
+    job: Job,
+    verdict: oneshot::Receiver<Verdict>,
     events: mpsc::UnboundedSender<Event>,
+    host: Identity,
 ) {
-    // Fails when the supervisor is gone, who then has killed the host.
-    let tell = |event| drop(events.send(event));
-    let mut relay = Relay { inbox, signals, is_over: false };
     // The supervisor knows the deadline.
-    let mut call = pin!(link.call_within(spec, Duration::MAX).fuse());
+    let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
+    let mut relay = Relay { inbox, job, events, was_heard: false, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
-            _ = relay.signals.closed() => Err(Abandoned),
+            Some(exit) = relay.job.cancel.recv() => {
+                relay.tell(Event::Cancel(exit));
+                Ok(())
+            }
+            () = relay.job.signals.closed() => Err(Abandoned),
             answer = &mut call => match answer {
                 Ok(outcome) => {
-                    tell(Event::Finished);
-                    let rest = relay.forward_what_is_there().await;
-                    if rest.is_ok() {
-                        break RunEnd::Finished(outcome);
+                    relay.tell(Event::Finished);
+                    match relay.forward_what_is_there().await {
+                        Ok(()) => break RunEnd::Finished(outcome),
+                        abandoned => abandoned,
                     }
-                    rest
                 }
                 // The supervisor sees that by itself, and finds out why.
                 Err(CallError::Ended(_)) => Ok(()),
                 Err(error) => {
-                    tell(Event::Declined(error.to_string()));
+                    relay.tell(Event::Declined(error.to_string()));
                     Ok(())
                 }
             },
-            exit = &mut verdict => match relay.forward_the_rest().await {
-                Ok(()) => break match (&mut call).now_or_never() {
-                    Some(Ok(outcome)) => RunEnd::Finished(outcome),
-                    _ => RunEnd::Lost(exit.unwrap_or_else(|_| platform_fault("the engine host was given up".into()))),
+            verdict = &mut verdict => match relay.forward_the_rest().await {
+                Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
+                    (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
+                    (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
+                        return host.report(Report::Returned(relay.job));
+                    }
+                    (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
+                    (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),
                 },
                 abandoned => abandoned,
             },
         };
         if goes_on.is_err() {
-            return tell(Event::Abandoned);
+            return relay.tell(Event::Abandoned);
         }
     };
-    if relay.signals.send(RunSignal::Ended(end)).await.is_err() {
-        tell(Event::Abandoned);
-    }
+    // Fails when nobody waits any more, which does not matter now.
+    let _ = relay.send(RunSignal::Ended(end)).await;
 }
 
 /// Nobody waits for the run any more.
@@ -107,11 +125,24 @@ struct Abandoned;
 
 struct Relay {
     inbox: Inbox<WorkerSide>,
-    signals: mpsc::Sender<RunSignal>,
+    job: Job,
+    events: mpsc::UnboundedSender<Event>,
+    was_heard: bool,
     is_over: bool,
 }
 
 impl Relay {
+    fn tell(&self, event: Event) {
+        // Fails when the host is dead.
+        let _ = self.events.send(event);
+    }
+
+    /// Counts the death of a host; whether the run may go to another one.
+    fn may_move(&mut self) -> bool {
+        self.job.deaths += 1;
+        !self.was_heard && self.job.deaths < MOST_DEATHS
+    }
+
     async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
         let signal = match incoming {
             Some(Incoming::Notice(WorkerNotice::Event(event))) => RunSignal::Event(event),
@@ -130,7 +161,22 @@ impl Relay {
                 return Ok(());
             }
         };
-        self.signals.send(signal).await.map_err(|_| Abandoned)
+        self.was_heard = true;
+        self.send(signal).await
+    }
+
+    /// Waits for room, and goes on hearing that the run is to be cancelled.
+    async fn send(&mut self, signal: RunSignal) -> Result<(), Abandoned> {
+        let mut sending = pin!(self.job.signals.send(signal));
+        loop {
+            tokio::select! {
+                sent = &mut sending => return sent.map_err(|_| Abandoned),
+                Some(exit) = self.job.cancel.recv() => {
+                    // Fails when the host is dead.
+                    let _ = self.events.send(Event::Cancel(exit));
+                }
+            }
+        }
     }
 
     /// Forwards what has arrived.

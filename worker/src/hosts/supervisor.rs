@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use protocol::link::{CallError, Inbox, Link, WorkerSide};
 use protocol::message::{Cancel, Prepare, Stop};
-use protocol::run::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,12 +17,12 @@ use tracing::{debug, warn};
 
 use super::arrivals::{Arrival, Arrivals, Ticket};
 use super::death::Death;
-use super::host::{Action, Event, Host};
+use super::host::{Action, Event, Host, platform_fault};
 use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{Job, execute};
+use super::run::{GONE, Job, Verdict, execute};
 use super::spawn::{Invitation, Spawner};
 
 /// How long a dead host's output is still read for: something that it started may hold the pipes open.
@@ -56,7 +55,7 @@ pub(super) enum Report {
     Running,
     /// It was asked to stop, after a run or because it is not needed.
     Stopping,
-    /// It cannot execute this any more, and nothing of it was sent.
+    /// It died before anything of this was heard.
     Returned(Job),
     /// The last one.
     Died(Death),
@@ -71,9 +70,10 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    fn report(&self, report: Report) {
-        // Fails when the pool is gone, which then does not need to know.
-        let _ = self.reports.send((self.number, report));
+    pub(super) fn report(&self, report: Report) {
+        if let Err(mpsc::error::SendError((_, Report::Returned(job)))) = self.reports.send((self.number, report)) {
+            job.give_up(platform_fault(GONE.to_owned()));
+        }
     }
 }
 
@@ -142,7 +142,7 @@ struct Supervisor<'a> {
     /// A run that was taken and not started yet.
     job: Option<Job>,
     /// Where the end of a lost run goes.
-    verdict: Option<oneshot::Sender<Exit>>,
+    verdict: Option<oneshot::Sender<Verdict>>,
     /// The run's id, for the output.
     run: watch::Sender<Option<String>>,
     deadline: Option<Instant>,
@@ -256,12 +256,8 @@ impl<'a> Supervisor<'a> {
             Action::Terminate => self.process.terminate(),
             Action::Kill => self.process.kill(),
             Action::SetDeadline(limit) => self.deadline = limit.map(after),
-            Action::EndRun(exit) => {
-                if let Some(verdict) = self.verdict.take() {
-                    // Fails when the run has been reported.
-                    let _ = verdict.send(exit);
-                }
-            }
+            Action::EndRun(exit) => self.judge(Verdict { exit, may_move: false }),
+            Action::LoseRun(exit) => self.judge(Verdict { exit, may_move: true }),
             Action::AnnounceDeath(death) => self.death = Some(death),
         }
     }
@@ -289,16 +285,15 @@ impl<'a> Supervisor<'a> {
         self.run.send_replace(Some(job.spec.run_id.clone()));
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
-        let events = self.event_sender.clone();
-        let Job { spec, mut cancel, signals } = job;
         // Not among the tasks that end with this one: it has the last word on the run.
-        tokio::spawn(execute(link, inbox, spec, signals, lost, events.clone()));
-        self.tasks.spawn(async move {
-            if let Some(exit) = cancel.recv().await {
-                // Fails when the host is dead.
-                let _ = events.send(Event::Cancel(exit));
-            }
-        });
+        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.clone()));
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        if let Some(judge) = self.verdict.take() {
+            // Fails when the run has been reported.
+            let _ = judge.send(verdict);
+        }
     }
 
     /// Asks something of the host without waiting for the answer. What fails shows by itself: the host's state has a

@@ -1,10 +1,11 @@
 //! A host that dies while it waits is replaced before a run is given to it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use worker::execution::Executor;
-use worker::hosts::HostEvent;
+use worker::hosts::{HostEvent, Hosts, Phase, Status};
 
 use crate::fake::{Act, Habit};
 use crate::harness::*;
@@ -37,22 +38,56 @@ async fn a_run_whose_reserved_host_dies_moves_to_another() {
 }
 
 #[tokio::test]
-async fn hosts_that_keep_dying_open_the_circuit_and_nobody_waits_for_ever() {
+async fn a_run_of_which_nothing_was_heard_moves_to_another_twice_at_most() {
+    let hosts = start(&[]).await;
+    for most in 0..=2 {
+        let folder = tempfile::tempdir().unwrap();
+        execute(&hosts, Act::ExitSilently(folder.path().to_str().unwrap().into(), most)).await.succeeded();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let exit = execute(&hosts, Act::ExitSilently(folder.path().to_str().unwrap().into(), 3)).await.lost();
+    assert_eq!(exit.error.unwrap().message, "Process exited with code: 5");
+    hosts.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_gone_opens_the_circuit_and_its_return_closes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine-host");
+    let away = folder.path().join("away");
+    let own = std::env::current_exe().unwrap();
+    std::fs::write(&path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own.display())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let hosts = soon(Hosts::start(options_for(&path, &[]))).await.unwrap();
+    until_ready(&hosts, 2).await;
+
+    std::fs::rename(&path, &away).unwrap();
+    let mut held = Vec::new();
+    let error = loop {
+        match soon(hosts.reserve()).await {
+            Ok(reservation) => held.push(reservation),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains(path.to_str().unwrap()), "{error}");
+    assert!(status(&hosts).await.is_circuit_open);
+
+    let mut events = hosts.events();
+    std::fs::rename(&away, &path).unwrap();
+    event(&mut events, |event| matches!(event, HostEvent::CircuitClosed).then_some(())).await;
+    execute(&hosts, Act::Finish).await.succeeded();
+    hosts.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn hosts_that_keep_dying_open_the_circuit() {
     let hosts = start(&[Habit::DiesWhenReady]).await;
     let mut events = hosts.events();
-    let mut deaths = 0;
-    loop {
-        match soon(events.recv()).await.unwrap() {
-            HostEvent::Died { .. } => deaths += 1,
-            HostEvent::CircuitOpened { death } => {
-                println!("the circuit opened after {deaths} deaths: {death}");
-                break;
-            }
-            _ => {}
-        }
-    }
-    let error = soon(hosts.reserve()).await.unwrap_err().to_string();
-    assert!(error.contains("Process exited with code: 4"), "{error}");
-    assert!(status(&hosts).await.is_circuit_open);
+    let death = event(&mut events, |event| match event {
+        HostEvent::CircuitOpened { death } => Some(death.clone()),
+        _ => None,
+    });
+    let death = death.await;
+    assert_eq!((death.phase, death.status), (Phase::Ready, Some(Status::Code(4))));
     hosts.shutdown(Duration::ZERO).await;
 }

@@ -20,10 +20,14 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// Options for two warm hosts with these habits.
 pub(crate) fn options(habits: &[Habit]) -> HostsOptions {
+    options_for(&std::env::current_exe().unwrap(), habits)
+}
+
+/// As [`options`], for a program that starts this one.
+pub(crate) fn options_for(program: &Path, habits: &[Habit]) -> HostsOptions {
     let arguments = [HOST.to_owned(), "--exact".into(), "--nocapture".into()];
     let habits = habits.iter().map(|habit| format!("{habit:?}"));
-    let program = HostProgram::at(&std::env::current_exe().unwrap()).unwrap();
-    let program = program.with_arguments(arguments.into_iter().chain(habits));
+    let program = HostProgram::at(program).unwrap().with_arguments(arguments.into_iter().chain(habits));
     HostsOptions { validation_retries: 0, validation_timeout: PATIENCE, ..HostsOptions::new(program) }
 }
 
@@ -32,7 +36,7 @@ pub(crate) async fn start(habits: &[Habit]) -> Hosts {
 }
 
 pub(crate) async fn fail_to_start(options: HostsOptions) -> StartError {
-    soon(Hosts::start(options)).await.err().expect("no host can get ready")
+    soon(Hosts::start(options)).await.expect_err("no host can get ready")
 }
 
 pub(crate) async fn reserve(hosts: &Hosts) -> Reservation {
@@ -113,7 +117,10 @@ pub(crate) async fn status(hosts: &Hosts) -> PoolStatus {
 }
 
 /// Waits for an event that `matches`.
-pub(crate) async fn event<T>(events: &mut broadcast::Receiver<HostEvent>, matches: impl Fn(&HostEvent) -> Option<T>) -> T {
+pub(crate) async fn event<T>(
+    events: &mut broadcast::Receiver<HostEvent>,
+    matches: impl Fn(&HostEvent) -> Option<T>,
+) -> T {
     soon(async {
         loop {
             if let Some(found) = matches(&events.recv().await.unwrap()) {
