@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod demo;
 pub mod execution;
+pub mod hosts;
 pub mod http;
 pub mod logging;
 pub mod mock_lightning;

@@ -1,0 +1,137 @@
+//! The worker's end of the host links: one socket, on which each host that was started is expected with its token.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use protocol::handshake::{HandshakeError, LinkToken, greet};
+use protocol::link::{Inbox, Link, LinkOptions, WorkerSide};
+use protocol::message::{Hello, Refusal, RefusalCode, Welcome};
+use protocol::socket::{Listener, Stream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::{debug, error, warn};
+
+/// How long a connection may take to prove itself.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause after a failure to take connections, which a lack of file descriptors makes last.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A host's link, or why there will be none.
+pub(super) type Arrival = Result<(Link<WorkerSide>, Inbox<WorkerSide>), HandshakeError>;
+
+/// The socket, and those that are expected there. The socket closes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Arrivals {
+    address: String,
+    expected: Arc<Expected>,
+    accepting: JoinHandle<()>,
+}
+
+/// What a host is expected by.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) token: LinkToken,
+    pub(super) arrival: oneshot::Receiver<Arrival>,
+    pid: Arc<OnceLock<u32>>,
+}
+
+impl Ticket {
+    /// Says which process got the token, so that it can be told apart when it fails to show it.
+    pub(super) fn is_held_by(&self, pid: u32) {
+        self.pid.get_or_init(|| pid);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Expected(Mutex<Vec<Guest>>);
+
+#[derive(Debug)]
+struct Guest {
+    host_id: String,
+    token: LinkToken,
+    pid: Arc<OnceLock<u32>>,
+    arrival: oneshot::Sender<Arrival>,
+}
+
+impl Arrivals {
+    pub(super) fn at(listener: Listener) -> Self {
+        let address = listener.address().to_owned();
+        let expected = Arc::new(Expected::default());
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&expected)));
+        Self { address, expected, accepting }
+    }
+
+    /// What hosts connect to.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Expects a host until its ticket is dropped.
+    pub(super) fn expect(&self, host_id: &str) -> io::Result<Ticket> {
+        let token = LinkToken::generate()?;
+        let pid = Arc::default();
+        let (sender, arrival) = oneshot::channel();
+        let guest = Guest { host_id: host_id.to_owned(), token: token.clone(), pid: Arc::clone(&pid), arrival: sender };
+        self.expected.add(guest);
+        Ok(Ticket { token, arrival, pid })
+    }
+}
+
+impl Drop for Arrivals {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Expected {
+    fn add(&self, guest: Guest) {
+        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guests.retain(|guest| !guest.arrival.is_closed());
+        guests.push(guest);
+    }
+
+    /// The guest that `matches`, who is from then on expected no more.
+    fn remove(&self, matches: impl Fn(&Guest) -> bool) -> Option<Guest> {
+        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = guests.iter().position(|guest| !guest.arrival.is_closed() && matches(guest))?;
+        Some(guests.swap_remove(position))
+    }
+}
+
+async fn accept(listener: Listener, expected: Arc<Expected>) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => drop(tokio::spawn(receive(stream, Arc::clone(&expected)))),
+            Err(failure) => {
+                error!("failed to take a connection from an engine host: {failure}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn receive(mut stream: Stream, expected: Arc<Expected>) {
+    let mut guest = None;
+    let greeted = greet(&mut stream, HANDSHAKE, |hello: &Hello| {
+        let known = expected
+            .remove(|guest| guest.token == hello.token)
+            .ok_or_else(|| Refusal::new(RefusalCode::BadToken, "the link token is wrong, or was used before"))?;
+        let welcome = Welcome { host_id: known.host_id.clone() };
+        guest = Some(known);
+        Ok(welcome)
+    })
+    .await;
+    let pid = stream.peer_pid();
+    // Who fails before the token is looked at is known by its process.
+    let guest = guest.or_else(|| expected.remove(|guest| pid.is_some() && guest.pid.get().copied() == pid));
+    let host = guest.as_ref().map(|guest| guest.host_id.as_str());
+    match &greeted {
+        Ok(hello) => debug!(host, pid = hello.pid, version = hello.version, "engine host connected"),
+        Err(failure) => warn!(host, pid, "turned away a connection to the host link: {failure}"),
+    }
+    if let Some(guest) = guest {
+        // Fails when the host is not wanted any more; its link closes then.
+        let _ = guest.arrival.send(greeted.map(|_| Link::start(stream, LinkOptions::default())));
+    }
+}

@@ -1,0 +1,220 @@
+//! Why a host died, and what that means for the run that it had.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use protocol::run::{Exit, ExitReason};
+
+/// The end of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// What the host was doing.
+    pub phase: Phase,
+    /// Why it ended.
+    pub reason: Reason,
+    /// What the kernel said; none when there was no process.
+    pub status: Option<Status>,
+}
+
+impl Death {
+    /// The end of a host that never became a process.
+    pub(super) fn unborn(why: String) -> Self {
+        Self { phase: Phase::Starting, reason: Reason::NotStarted(why), status: None }
+    }
+
+    /// Whether it tells against hosts in general: not when the pool wanted it, nor when a run may have caused it.
+    pub fn is_failure(&self) -> bool {
+        let before_a_run = matches!(self.phase, Phase::Starting | Phase::Ready);
+        before_a_run && !matches!(self.reason, Reason::Retired | Reason::Shutdown)
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} while {}", self.reason, self.phase)?;
+        match self.status {
+            Some(status) => write!(out, " ({status})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a host is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It has been started and is not ready yet.
+    Starting,
+    /// It waits for a run.
+    Ready,
+    /// It executes a run.
+    Running,
+    /// It was asked to stop, or is being killed after its run.
+    Stopping,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+        })
+    }
+}
+
+/// Why a host ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// It was asked to stop, and did.
+    Retired,
+    /// It exited with code 0, unasked.
+    SelfExit,
+    /// It exited with another code, or a signal of others killed it.
+    Crashed,
+    /// It could not be started, or refused to get ready: why.
+    NotStarted(String),
+    /// Killed: it was not ready in time.
+    StartTimeout,
+    /// Killed: it did not report the end of a run in time.
+    Overdue,
+    /// Killed: it did not end a cancelled run in time.
+    Cancelled,
+    /// Killed: nobody waits for its run any more.
+    Abandoned,
+    /// Killed: it did not stop when asked.
+    Hung,
+    /// Killed: its link to the worker is of no use any more, because of this.
+    LinkLost(String),
+    /// Killed: the worker shuts down.
+    Shutdown,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retired => out.write_str("stopped as asked"),
+            Self::SelfExit => out.write_str("exited by itself"),
+            Self::Crashed => out.write_str("crashed"),
+            Self::NotStarted(why) => write!(out, "failed to start: {why}"),
+            Self::StartTimeout => out.write_str("was not ready in time and was killed"),
+            Self::Overdue => out.write_str("did not end its run in time and was killed"),
+            Self::Cancelled => out.write_str("did not end its cancelled run in time and was killed"),
+            Self::Abandoned => out.write_str("was killed because nobody waits for its run"),
+            Self::Hung => out.write_str("did not stop when asked and was killed"),
+            Self::LinkLost(why) => write!(out, "lost its link and was killed: {why}"),
+            Self::Shutdown => out.write_str("was killed because the worker shuts down"),
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+    /// The operating system did not tell.
+    Unknown,
+}
+
+impl Status {
+    pub(super) fn unasked_reason(self) -> Reason {
+        if self == Self::Code(0) { Reason::SelfExit } else { Reason::Crashed }
+    }
+
+    /// What a run reports whose host ended like this, all by itself.
+    pub(super) fn run_exit(self) -> Exit {
+        Exit::error(ExitReason::Crash, "ExitError", self.to_string())
+    }
+}
+
+impl From<ExitStatus> for Status {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(out, "Process exited with code: {code}"),
+            Self::Signal(signal) => match signal_name(signal) {
+                Some(name) => write!(out, "Process killed by signal {name}"),
+                None => write!(out, "Process killed by signal {signal}"),
+            },
+            Self::Unknown => out.write_str("Process ended in an unknown way"),
+        }
+    }
+}
+
+/// Name of a signal that ends processes.
+fn signal_name(number: i32) -> Option<&'static str> {
+    use rustix::process::Signal;
+    const NAMES: &[(Signal, &str)] = &[
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    NAMES.iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_status_becomes_the_words_that_lightning_shows() {
+        let cases = [
+            (0x0000, "Process exited with code: 0", Reason::SelfExit),
+            (0x0300, "Process exited with code: 3", Reason::Crashed),
+            (0x0009, "Process killed by signal SIGKILL", Reason::Crashed),
+            (0x008b, "Process killed by signal SIGSEGV", Reason::Crashed),
+            (0x0022, "Process killed by signal 34", Reason::Crashed),
+        ];
+        for (raw, words, reason) in cases {
+            let status = Status::from(ExitStatus::from_raw(raw));
+            assert_eq!(status.to_string(), words);
+            assert_eq!(status.unasked_reason(), reason);
+            assert_eq!(status.run_exit(), Exit::error(ExitReason::Crash, "ExitError", words));
+        }
+    }
+
+    #[test]
+    fn only_deaths_before_a_run_that_nobody_wanted_are_failures() {
+        let cases = [
+            (Phase::Starting, Reason::StartTimeout, true),
+            (Phase::Starting, Reason::NotStarted("no memory".into()), true),
+            (Phase::Starting, Reason::Retired, false),
+            (Phase::Ready, Reason::SelfExit, true),
+            (Phase::Ready, Reason::Shutdown, false),
+            (Phase::Running, Reason::Crashed, false),
+            (Phase::Stopping, Reason::Hung, false),
+        ];
+        for (phase, reason, failure) in cases {
+            let death = Death { phase, reason, status: None };
+            assert_eq!(death.is_failure(), failure, "{death}");
+        }
+    }
+}

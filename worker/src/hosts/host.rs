@@ -1,0 +1,299 @@
+//! One host's life: a state machine without I/O.
+//!
+//! What happens to a host goes in as [`Event`]s, what is to be done about it comes out as [`Action`]s. A host has one
+//! deadline at a time, which each state sets anew.
+
+use std::time::Duration;
+
+use protocol::run::{Exit, ExitReason};
+
+use super::death::{Death, Phase, Reason, Status};
+
+/// How much longer than its own limit a run may take to be reported.
+const OVERRUN: Duration = Duration::from_secs(5);
+/// How long a host may take to report a cancelled run.
+const CANCEL: Duration = Duration::from_millis(100);
+/// How long a host may take to exit when asked.
+const STOP: Duration = Duration::from_secs(2);
+/// How long a host may take to exit when sent SIGTERM.
+const TERMINATE: Duration = Duration::from_secs(2);
+/// A dying process closes its link a little before its exit can be seen: how long that is waited for before the end
+/// of the link counts as the cause. A dump of its memory may come in between.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How long a run's end waits for the death of its killed host. A process that the kernel holds dies later.
+const KILL: Duration = Duration::from_secs(1);
+
+/// Something that happened to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It connected and was let in.
+    Connected,
+    /// Its engine is ready.
+    Prepared,
+    /// It was not let in, or could not prepare.
+    Unfit(String),
+    /// It is to execute a run that may take this long.
+    Run { timeout_ms: u64 },
+    /// It reported the end of its run.
+    Finished,
+    /// It would not execute the run.
+    Declined(String),
+    /// Its run is to end at once, like this.
+    Cancel(Exit),
+    /// Nobody waits for its run any more.
+    Abandoned,
+    /// Its link has ended: why.
+    LinkEnded(String),
+    /// It is not needed any more.
+    Stop,
+    /// It has to go now.
+    Shutdown,
+    /// The deadline that was set last has passed.
+    Deadline,
+    /// Its process has ended.
+    Exited(Status),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Have it prepare an engine, and tell it that by [`Event::Prepared`].
+    Prepare,
+    /// Tell the pool that it is ready.
+    AnnounceReady,
+    /// Send it the run.
+    Execute,
+    /// Ask it to end its run like this.
+    AskToCancel(Exit),
+    /// Ask it to exit.
+    AskToStop,
+    /// Send SIGTERM.
+    Terminate,
+    /// Send SIGKILL to its process group.
+    Kill,
+    /// Set the deadline anew, or to none.
+    SetDeadline(Option<Duration>),
+    /// Tell whoever waits for the run that it ended like this, after all that the host still said of it.
+    EndRun(Exit),
+    /// The same for a host that died by itself: if it had said nothing of the run, another host may execute it.
+    LoseRun(Exit),
+    /// Tell the pool that it is dead.
+    AnnounceDeath(Death),
+}
+
+/// The state of one host.
+#[derive(Debug)]
+pub(super) struct Host {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Starting,
+    Ready,
+    Running(Run),
+    /// The link has ended; most likely the process is about to be seen to end, too.
+    Severed {
+        phase: Phase,
+        why: String,
+    },
+    /// Asked to exit; `terminated` when SIGTERM was sent, too.
+    Stopping {
+        terminated: bool,
+    },
+    /// SIGKILL was sent. `end` is what is still to be told about its run.
+    Dying {
+        phase: Phase,
+        reason: Reason,
+        end: Option<Exit>,
+    },
+    Dead,
+}
+
+#[derive(Debug)]
+struct Run {
+    timeout_ms: u64,
+    cancelled: Option<Exit>,
+}
+
+impl Host {
+    /// A host that has just been spawned, and what to do first.
+    pub(super) fn spawned(start_timeout: Duration) -> (Self, Action) {
+        (Self { state: State::Starting }, Action::SetDeadline(Some(start_timeout)))
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    /// Takes in what happened, and says what to do about it, in order.
+    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
+        let state = std::mem::replace(&mut self.state, State::Dead);
+        let (state, actions) = match event {
+            Event::Exited(status) => exited(state, status),
+            Event::Shutdown => shut_down(state),
+            event => match state {
+                State::Starting => starting(event),
+                State::Ready => ready(event),
+                State::Running(run) => running(run, event),
+                State::Severed { phase, why } => severed(phase, why, event),
+                State::Stopping { terminated } => stopping(terminated, event),
+                State::Dying { phase, reason, end } => dying(phase, reason, end, event),
+                State::Dead => (State::Dead, Vec::new()),
+            },
+        };
+        self.state = state;
+        actions
+    }
+}
+
+type Step = (State, Vec<Action>);
+
+fn stay(state: State) -> Step {
+    (state, Vec::new())
+}
+
+fn kill(phase: Phase, reason: Reason, end: Option<Exit>) -> Step {
+    (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+}
+
+fn sever(phase: Phase, why: String) -> Step {
+    (State::Severed { phase, why }, vec![Action::SetDeadline(Some(LAST_BREATH))])
+}
+
+fn ask_to_stop() -> Step {
+    (State::Stopping { terminated: false }, vec![Action::AskToStop, Action::SetDeadline(Some(STOP))])
+}
+
+fn starting(event: Event) -> Step {
+    let phase = Phase::Starting;
+    match event {
+        Event::Connected => (State::Starting, vec![Action::Prepare]),
+        Event::Prepared => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceReady]),
+        Event::Unfit(why) => kill(phase, Reason::NotStarted(why), None),
+        Event::Deadline => kill(phase, Reason::StartTimeout, None),
+        // There is nothing that it could have to finish.
+        Event::Stop => kill(phase, Reason::Retired, None),
+        Event::LinkEnded(why) => sever(phase, why),
+        _ => stay(State::Starting),
+    }
+}
+
+fn ready(event: Event) -> Step {
+    match event {
+        Event::Run { timeout_ms } => {
+            let limit = Duration::from_millis(timeout_ms).saturating_add(OVERRUN);
+            let run = Run { timeout_ms, cancelled: None };
+            (State::Running(run), vec![Action::Execute, Action::SetDeadline(Some(limit))])
+        }
+        Event::Stop => ask_to_stop(),
+        Event::LinkEnded(why) => sever(Phase::Ready, why),
+        _ => stay(State::Ready),
+    }
+}
+
+fn running(run: Run, event: Event) -> Step {
+    let phase = Phase::Running;
+    match (event, run.cancelled) {
+        (Event::Finished, _) => ask_to_stop(),
+        (Event::Abandoned, exit) => kill(phase, Reason::Abandoned, exit),
+        (Event::Cancel(exit), None) => {
+            let actions = vec![Action::AskToCancel(exit.clone()), Action::SetDeadline(Some(CANCEL))];
+            (State::Running(Run { cancelled: Some(exit), ..run }), actions)
+        }
+        (Event::Deadline | Event::LinkEnded(_) | Event::Declined(_), Some(exit)) => {
+            kill(phase, Reason::Cancelled, Some(exit))
+        }
+        (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
+        (Event::LinkEnded(why), None) => sever(phase, why),
+        (Event::Declined(why), None) => {
+            let exit = platform_fault(format!("the engine host did not execute the run: {why}"));
+            kill(phase, Reason::NotStarted(why), Some(exit))
+        }
+        // It stops after its run in any case.
+        (_, cancelled) => stay(State::Running(Run { cancelled, ..run })),
+    }
+}
+
+fn severed(phase: Phase, why: String, event: Event) -> Step {
+    let end = |exit| (phase == Phase::Running).then_some(exit);
+    match event {
+        Event::Cancel(exit) => kill(phase, Reason::Cancelled, end(exit)),
+        Event::Deadline => {
+            let exit = platform_fault(format!("the link to the engine host was lost: {why}"));
+            kill(phase, Reason::LinkLost(why), end(exit))
+        }
+        _ => stay(State::Severed { phase, why }),
+    }
+}
+
+fn stopping(terminated: bool, event: Event) -> Step {
+    match event {
+        Event::Deadline if terminated => kill(Phase::Stopping, Reason::Hung, None),
+        Event::Deadline => {
+            (State::Stopping { terminated: true }, vec![Action::Terminate, Action::SetDeadline(Some(TERMINATE))])
+        }
+        _ => stay(State::Stopping { terminated }),
+    }
+}
+
+fn dying(phase: Phase, reason: Reason, end: Option<Exit>, event: Event) -> Step {
+    match (event, end) {
+        (Event::Deadline, Some(exit)) => {
+            let actions = vec![Action::SetDeadline(None), Action::EndRun(exit)];
+            (State::Dying { phase, reason, end: None }, actions)
+        }
+        (_, end) => stay(State::Dying { phase, reason, end }),
+    }
+}
+
+fn exited(state: State, status: Status) -> Step {
+    let lost = || Some(Action::LoseRun(status.run_exit()));
+    let (phase, reason, end) = match state {
+        State::Dead => return stay(State::Dead),
+        State::Starting => (Phase::Starting, status.unasked_reason(), None),
+        State::Ready => (Phase::Ready, status.unasked_reason(), None),
+        State::Running(Run { cancelled: Some(exit), .. }) => {
+            (Phase::Running, status.unasked_reason(), Some(Action::EndRun(exit)))
+        }
+        State::Running(_) | State::Severed { phase: Phase::Running, .. } => {
+            (Phase::Running, status.unasked_reason(), lost())
+        }
+        State::Severed { phase, .. } => (phase, status.unasked_reason(), None),
+        State::Stopping { .. } => (Phase::Stopping, Reason::Retired, None),
+        State::Dying { phase, reason, end } => (phase, reason, end.map(Action::EndRun)),
+    };
+    let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
+    (State::Dead, [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect())
+}
+
+fn shut_down(state: State) -> Step {
+    let (phase, end) = match state {
+        State::Dead => return stay(State::Dead),
+        State::Dying { .. } => return stay(state),
+        State::Starting => (Phase::Starting, None),
+        State::Ready => (Phase::Ready, None),
+        State::Running(Run { cancelled: Some(exit), .. }) => (Phase::Running, Some(exit)),
+        State::Running(_) | State::Severed { phase: Phase::Running, .. } => (Phase::Running, Some(shutdown())),
+        State::Severed { phase, .. } => (phase, None),
+        State::Stopping { .. } => (Phase::Stopping, None),
+    };
+    kill(phase, Reason::Shutdown, end)
+}
+
+fn overdue(timeout_ms: u64) -> Exit {
+    Exit::error(ExitReason::Kill, "TimeoutError", format!("Workflow failed to return within {timeout_ms}ms"))
+}
+
+fn shutdown() -> Exit {
+    Exit::error(ExitReason::Kill, "Shutdown", "The worker was shut down before the run ended")
+}
+
+/// The exit of a run that ended through a fault of ours.
+pub(super) fn platform_fault(message: String) -> Exit {
+    Exit::error(ExitReason::Exception, "EngineHostError", message)
+}
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -1,0 +1,155 @@
+use super::*;
+
+const TIMEOUT_MS: u64 = 300;
+const SIGKILL: Status = Status::Signal(9);
+
+/// Takes a new host through `events` and returns what the last one made it do.
+fn after(events: &[Event]) -> Vec<Action> {
+    let (mut host, _) = Host::spawned(Duration::from_secs(9));
+    events.iter().fold(Vec::new(), |_, event| host.on(event.clone()))
+}
+
+/// As [`after`], for a host that executes a run.
+fn in_run(events: &[Event]) -> Vec<Action> {
+    after(&[&[Event::Connected, Event::Prepared, run()], events].concat())
+}
+
+fn run() -> Event {
+    Event::Run { timeout_ms: TIMEOUT_MS }
+}
+
+fn cancel() -> Exit {
+    Exit::error(ExitReason::Cancel, "Cancelled", "by the user")
+}
+
+fn link_ended() -> Event {
+    Event::LinkEnded("bad frame".into())
+}
+
+fn lost() -> Reason {
+    Reason::LinkLost("bad frame".into())
+}
+
+fn within(limit: Duration) -> Action {
+    Action::SetDeadline(Some(limit))
+}
+
+fn killed() -> Vec<Action> {
+    vec![Action::Kill, within(KILL)]
+}
+
+fn dead(phase: Phase, reason: Reason, status: Status, end: Option<Action>) -> Vec<Action> {
+    let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
+    [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect()
+}
+
+#[test]
+fn gets_ready_executes_one_run_and_stops() {
+    use Event::{Connected, Deadline, Exited, Finished, Prepared};
+    assert_eq!(after(&[Connected]), [Action::Prepare]);
+    assert_eq!(after(&[Connected, Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
+    assert_eq!(in_run(&[]), [Action::Execute, within(Duration::from_millis(TIMEOUT_MS) + OVERRUN)]);
+    assert_eq!(in_run(&[Finished]), [Action::AskToStop, within(STOP)]);
+    assert_eq!(in_run(&[Finished, Deadline]), [Action::Terminate, within(TERMINATE)]);
+    assert_eq!(in_run(&[Finished, Deadline, Deadline]), killed());
+    let status = Status::Code(0);
+    assert_eq!(in_run(&[Finished, Exited(status)]), dead(Phase::Stopping, Reason::Retired, status, None));
+    assert_eq!(
+        in_run(&[Finished, Deadline, Deadline, Exited(SIGKILL)]),
+        dead(Phase::Stopping, Reason::Hung, SIGKILL, None)
+    );
+}
+
+#[test]
+fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
+    use Event::{Connected, Deadline, Exited, Prepared, Shutdown, Stop, Unfit};
+    let cases: [(&[Event], Status, Phase, Reason); 12] = [
+        (&[], Status::Code(3), Phase::Starting, Reason::Crashed),
+        (&[], Status::Code(0), Phase::Starting, Reason::SelfExit),
+        (&[Connected, Deadline], SIGKILL, Phase::Starting, Reason::StartTimeout),
+        (&[Unfit("old".into())], SIGKILL, Phase::Starting, Reason::NotStarted("old".into())),
+        (&[Stop], SIGKILL, Phase::Starting, Reason::Retired),
+        (&[Connected, link_ended()], Status::Code(1), Phase::Starting, Reason::Crashed),
+        (&[Connected, Prepared], SIGKILL, Phase::Ready, Reason::Crashed),
+        (&[Connected, Prepared, link_ended()], Status::Signal(11), Phase::Ready, Reason::Crashed),
+        (&[Connected, Prepared, link_ended(), Deadline], SIGKILL, Phase::Ready, lost()),
+        (&[Connected, Prepared, Stop], Status::Code(0), Phase::Stopping, Reason::Retired),
+        (&[Connected, Prepared, Stop, link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
+        (&[Connected, Prepared, Shutdown], SIGKILL, Phase::Ready, Reason::Shutdown),
+    ];
+    for (events, status, phase, reason) in cases {
+        let all = [events, &[Exited(status)]].concat();
+        assert_eq!(after(&all), dead(phase, reason, status, None), "{events:?}");
+    }
+}
+
+#[test]
+fn a_lost_run_gets_one_end_and_the_right_one() {
+    use Event::{Abandoned, Cancel, Deadline, Declined, Exited, Shutdown, Stop};
+    let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
+    let crash = |status: Status| Action::LoseRun(status.run_exit());
+    let segv = Status::Signal(11);
+    let cases: [(&[Event], Status, Reason, Option<Action>); 13] = [
+        (&[], Status::Code(3), Reason::Crashed, Some(crash(Status::Code(3)))),
+        (&[], Status::Code(0), Reason::SelfExit, Some(crash(Status::Code(0)))),
+        (&[link_ended()], segv, Reason::Crashed, Some(crash(segv))),
+        (&[Stop], segv, Reason::Crashed, Some(crash(segv))),
+        (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
+        (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
+        (
+            &[Declined("busy".into())],
+            SIGKILL,
+            Reason::NotStarted("busy".into()),
+            Some(fault("the engine host did not execute the run: busy")),
+        ),
+        (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[Cancel(cancel())], segv, Reason::Crashed, Some(Action::EndRun(cancel()))),
+        (&[link_ended(), Cancel(cancel())], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[Abandoned], SIGKILL, Reason::Abandoned, None),
+        (&[Shutdown], SIGKILL, Reason::Shutdown, Some(Action::EndRun(shutdown()))),
+    ];
+    for (events, status, reason, end) in cases {
+        let all = [events, &[Exited(status)]].concat();
+        assert_eq!(in_run(&all), dead(Phase::Running, reason, status, end), "{events:?}");
+    }
+}
+
+#[test]
+fn cancelling_asks_first_and_counts_once() {
+    use Event::{Cancel, Deadline, Finished};
+    assert_eq!(in_run(&[Cancel(cancel())]), [Action::AskToCancel(cancel()), within(CANCEL)]);
+    assert_eq!(in_run(&[Cancel(cancel()), Cancel(overdue(1))]), []);
+    assert_eq!(in_run(&[Cancel(cancel()), Finished]), [Action::AskToStop, within(STOP)]);
+    assert_eq!(in_run(&[Cancel(cancel()), Deadline]), killed());
+}
+
+#[test]
+fn the_end_of_a_run_does_not_wait_for_a_process_that_the_kernel_holds() {
+    use Event::{Cancel, Deadline, Exited};
+    let held = [Cancel(cancel()), Deadline, Deadline];
+    assert_eq!(in_run(&held), [Action::SetDeadline(None), Action::EndRun(cancel())]);
+    let seen_at_last = [held.as_slice(), &[Exited(SIGKILL)]].concat();
+    assert_eq!(in_run(&seen_at_last), dead(Phase::Running, Reason::Cancelled, SIGKILL, None), "told once");
+}
+
+#[test]
+fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
+    let events = [
+        Event::Connected,
+        Event::Prepared,
+        Event::Unfit(String::new()),
+        run(),
+        Event::Finished,
+        Event::Declined(String::new()),
+        Event::Cancel(cancel()),
+        Event::Abandoned,
+        Event::LinkEnded(String::new()),
+        Event::Stop,
+        Event::Shutdown,
+    ];
+    for event in events {
+        assert_eq!(in_run(&[Event::Exited(SIGKILL), event.clone()]), [], "{event:?}");
+        assert_eq!(in_run(&[Event::Abandoned, event.clone()]), [], "{event:?}");
+    }
+}

@@ -1,0 +1,257 @@
+//! Finds the `engine-host` program: where the operator says, beside the worker, or inside of it.
+//!
+//! A worker that was installed alone brings its host along as bytes and unpacks them once into a private folder of
+//! the user's. What is there is compared with those bytes at every start, so that a damaged file is replaced.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
+
+use super::sys::forget_pages;
+
+const NAME: &str = "engine-host";
+
+/// The program as the build put it in; empty when it did not.
+static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/engine-host"));
+
+/// A host program that exists and may be executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostProgram {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// There is no host program.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The operator named one that cannot be used.
+    #[error("--engine-host (WORKER_ENGINE_HOST) names {path}, which cannot be executed: {why}")]
+    Named {
+        /// What was named.
+        path: PathBuf,
+        /// Why it is of no use.
+        why: io::Error,
+    },
+    /// It is in none of the usual places.
+    #[error(
+        "the {NAME} program was not found; looked at: {}. Name it by --engine-host or WORKER_ENGINE_HOST",
+        .0.join("; ")
+    )]
+    NotFound(
+        /// Each place with the reason why there is none.
+        Vec<String>,
+    ),
+}
+
+impl HostProgram {
+    /// The program at `named` if given, else the one beside this program, else the one inside of it.
+    pub fn find(named: Option<&Path>) -> Result<Self, ProgramError> {
+        if let Some(path) = named {
+            return Self::at(path).map_err(|why| ProgramError::Named { path: path.to_owned(), why });
+        }
+        let mut looked_at = Vec::new();
+        let own = std::env::current_exe();
+        if let Some(path) = own.ok().as_deref().and_then(Path::parent).map(|folder| folder.join(NAME)) {
+            match Self::at(&path) {
+                Ok(program) => return Ok(program),
+                Err(why) => looked_at.push(format!("{} ({why})", path.display())),
+            }
+        }
+        if EMBEDDED.is_empty() {
+            looked_at.push("inside of the worker (it was built without one)".to_owned());
+        } else {
+            let unpacked = unpack(EMBEDDED, &folders());
+            forget_pages(EMBEDDED);
+            match unpacked {
+                Ok(path) => return Ok(Self { path, arguments: Vec::new() }),
+                Err(failures) => looked_at.extend(failures),
+            }
+        }
+        Err(ProgramError::NotFound(looked_at))
+    }
+
+    /// The program at `path`.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        // A host has a folder of its own to work in, where a relative path would lead elsewhere.
+        let path = path.canonicalize()?;
+        check_executable(&path)?;
+        Ok(Self { path, arguments: Vec::new() })
+    }
+
+    /// The same program, started with `arguments`.
+    pub fn with_arguments(self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        Self { arguments: arguments.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Absolute path of the program's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+}
+
+fn check_executable(path: &Path) -> io::Result<()> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+    }
+    Ok(access(path, Access::EXEC_OK)?)
+}
+
+/// Folders that may take the unpacked program, best first.
+fn folders() -> Vec<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    let temporary = std::env::temp_dir().join(format!("openfn-worker-{}", geteuid().as_raw()));
+    cache.map(|cache| cache.join("openfn-worker")).into_iter().chain([temporary]).collect()
+}
+
+/// Path of a file with these bytes in the first folder where that works, or each folder with the reason why not.
+fn unpack(bytes: &[u8], folders: &[PathBuf]) -> Result<PathBuf, Vec<String>> {
+    let file = format!("{NAME}-{}-{}", env!("CARGO_PKG_VERSION"), env!("OPENFN_ENGINE_HOST_HASH"));
+    let mut failures = Vec::new();
+    for folder in folders {
+        let path = folder.join(&file);
+        match unpack_to(bytes, folder, &path) {
+            Ok(()) => return Ok(path),
+            Err(why) => failures.push(format!("{} (unpacking it there failed: {why})", path.display())),
+        }
+    }
+    Err(failures)
+}
+
+fn unpack_to(bytes: &[u8], folder: &Path, path: &Path) -> io::Result<()> {
+    ensure_private(folder)?;
+    if !is_intact(bytes, path)? {
+        let unfinished = path.with_extension(format!("{}.part", std::process::id()));
+        let written = write_program(bytes, &unfinished).and_then(|()| fs::rename(&unfinished, path));
+        if written.is_err() {
+            // Best effort: the error that led here is the one to tell.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written?;
+    }
+    check_executable(path)
+}
+
+/// Makes sure that `folder` is a real folder of ours that nobody else can write to.
+fn ensure_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let metadata = fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the folder is not one of this user's own"));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn write_program(bytes: &[u8], path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(path)?;
+    file.write_all(bytes)
+}
+
+/// Whether `path` is a file of ours with exactly these bytes.
+fn is_intact(bytes: &[u8], path: &Path) -> io::Result<bool> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let is_ours = metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o777 == 0o500;
+    if !is_ours || metadata.len() != bytes.len() as u64 {
+        return Ok(false);
+    }
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 64 * 1024];
+    for expected in bytes.chunks(buffer.len()) {
+        let found = &mut buffer[..expected.len()];
+        match file.read_exact(found) {
+            Ok(()) if found == expected => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAM: &[u8] = b"#!/bin/sh\nexit 0\n";
+
+    fn unpacked(folder: &Path) -> PathBuf {
+        unpack(PROGRAM, &[folder.to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn unpacks_into_a_private_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("a/b");
+        let path = unpacked(&folder);
+        assert_eq!(fs::read(&path).unwrap(), PROGRAM);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o500);
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing unfinished is left");
+    }
+
+    #[test]
+    fn leaves_an_intact_file_alone_and_replaces_any_other() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = unpacked(temporary.path());
+        let first = fs::metadata(&path).unwrap().ino();
+        assert_eq!(fs::metadata(unpacked(temporary.path())).unwrap().ino(), first);
+
+        let damages: [(&str, &[u8], u32); 4] = [
+            ("truncated", &PROGRAM[..5], 0o500),
+            ("changed", b"#!/bin/sh\nexit 1\n", 0o500),
+            ("longer", b"#!/bin/sh\nexit 0\n\n", 0o500),
+            ("writable", PROGRAM, 0o522),
+        ];
+        for (damage, bytes, mode) in damages {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(unpacked(temporary.path()), path);
+            assert_eq!(fs::read(&path).unwrap(), PROGRAM, "{damage}");
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o500, "{damage}");
+        }
+    }
+
+    #[test]
+    fn goes_on_to_the_next_folder_and_names_each_one_that_failed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let in_the_way = temporary.path().join("file");
+        fs::write(&in_the_way, "").unwrap();
+        let good = temporary.path().join("good");
+        assert!(unpack(PROGRAM, &[in_the_way.clone(), good.clone()]).unwrap().starts_with(&good));
+        let failures = unpack(PROGRAM, std::slice::from_ref(&in_the_way)).unwrap_err();
+        assert!(failures[0].starts_with(in_the_way.to_str().unwrap()), "{failures:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_named_together_with_the_option() {
+        let temporary = tempfile::tempdir().unwrap();
+        let plain = temporary.path().join("plain");
+        fs::write(&plain, "text").unwrap();
+        for path in [plain.as_path(), temporary.path(), Path::new("/nowhere/engine-host")] {
+            let error = HostProgram::find(Some(path)).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+            assert!(error.contains("--engine-host") && error.contains("WORKER_ENGINE_HOST"), "{error}");
+        }
+    }
+}

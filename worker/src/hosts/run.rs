@@ -1,0 +1,202 @@
+//! One run on one host: what the host sends goes to whoever waits for the run, and the end comes last, once.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
+use protocol::message::{Taken, WorkerNotice, WorkerReply, WorkerRequest};
+use protocol::run::{Exit, RunSpec};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::unconstrained;
+use tokio::time::timeout;
+
+use super::host::{Event, platform_fault};
+use super::supervisor::{Identity, Report};
+use crate::execution::{ActiveRun, RunEnd, RunSignal};
+
+/// How many signals may wait for being taken before the host is made to wait.
+const SIGNALS: usize = 64;
+/// How long a dead host's link may be silent before nothing more is expected of it.
+const SILENCE: Duration = Duration::from_millis(50);
+/// How many hosts may die of a run before anything is heard of it.
+const MOST_DEATHS: u32 = 3;
+
+/// Why a run ends for which there is no pool any more.
+pub(super) const GONE: &str = "the engine hosts were shut down";
+
+/// A run that is to be executed.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) spec: Box<RunSpec>,
+    cancel: mpsc::Receiver<Exit>,
+    signals: mpsc::Sender<RunSignal>,
+    /// Hosts that died before anything was heard of it.
+    deaths: u32,
+}
+
+impl Job {
+    pub(super) fn new(spec: RunSpec) -> (Self, ActiveRun) {
+        let (signals, signals_out) = mpsc::channel(SIGNALS);
+        let (cancel_in, cancel) = mpsc::channel(1);
+        let job = Self { spec: Box::new(spec), cancel, signals, deaths: 0 };
+        (job, ActiveRun { signals: signals_out, cancel: cancel_in })
+    }
+
+    /// Whether nobody waits for the run any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.signals.is_closed()
+    }
+
+    /// Ends a run of which nothing was heard.
+    pub(super) fn give_up(self, exit: Exit) {
+        // Fails when nobody waits: there is room for the first signal.
+        let _ = self.signals.try_send(RunSignal::Ended(RunEnd::Lost(exit)));
+    }
+}
+
+/// How a run ends that its host has not reported.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) exit: Exit,
+    /// Whether another host may execute it if nothing was heard of it.
+    pub(super) may_move: bool,
+}
+
+/// Follows the run to its end, and tells the host's supervisor what it has to know by `events`.
+pub(super) async fn execute(
+    link: Link<WorkerSide>,
+    inbox: Inbox<WorkerSide>,
+    job: Job,
+    verdict: oneshot::Receiver<Verdict>,
+    events: mpsc::UnboundedSender<Event>,
+    host: Identity,
+) {
+    // The supervisor knows the deadline.
+    let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
+    let mut verdict = pin!(verdict);
+    let mut relay = Relay { inbox, job, events, was_heard: false, is_over: false };
+    let end = loop {
+        let goes_on = tokio::select! {
+            incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
+            Some(exit) = relay.job.cancel.recv() => {
+                relay.tell(Event::Cancel(exit));
+                Ok(())
+            }
+            () = relay.job.signals.closed() => Err(Abandoned),
+            answer = &mut call => match answer {
+                Ok(outcome) => {
+                    relay.tell(Event::Finished);
+                    match relay.forward_what_is_there().await {
+                        Ok(()) => break RunEnd::Finished(outcome),
+                        abandoned => abandoned,
+                    }
+                }
+                // The supervisor sees that by itself, and finds out why.
+                Err(CallError::Ended(_)) => Ok(()),
+                Err(error) => {
+                    relay.tell(Event::Declined(error.to_string()));
+                    Ok(())
+                }
+            },
+            verdict = &mut verdict => match relay.forward_the_rest().await {
+                Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
+                    (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
+                    (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
+                        return host.report(Report::Returned(relay.job));
+                    }
+                    (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
+                    (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),
+                },
+                abandoned => abandoned,
+            },
+        };
+        if goes_on.is_err() {
+            return relay.tell(Event::Abandoned);
+        }
+    };
+    // Fails when nobody waits any more, which does not matter now.
+    let _ = relay.send(RunSignal::Ended(end)).await;
+}
+
+/// Nobody waits for the run any more.
+#[derive(Debug)]
+struct Abandoned;
+
+struct Relay {
+    inbox: Inbox<WorkerSide>,
+    job: Job,
+    events: mpsc::UnboundedSender<Event>,
+    was_heard: bool,
+    is_over: bool,
+}
+
+impl Relay {
+    fn tell(&self, event: Event) {
+        // Fails when the host is dead.
+        let _ = self.events.send(event);
+    }
+
+    /// Counts the death of a host; whether the run may go to another one.
+    fn may_move(&mut self) -> bool {
+        self.job.deaths += 1;
+        !self.was_heard && self.job.deaths < MOST_DEATHS
+    }
+
+    async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
+        let signal = match incoming {
+            Some(Incoming::Notice(WorkerNotice::Event(event))) => RunSignal::Event(event),
+            Some(Incoming::Request(WorkerRequest::StepCompleted(step), responder)) => {
+                let (acknowledge, acknowledged) = oneshot::channel();
+                tokio::spawn(async move {
+                    // Without an acknowledgement the request is refused as the responder is dropped.
+                    if acknowledged.await.is_ok() {
+                        responder.reply(WorkerReply::Taken(Taken {}));
+                    }
+                });
+                RunSignal::StepCompleted(step, acknowledge)
+            }
+            None => {
+                self.is_over = true;
+                return Ok(());
+            }
+        };
+        self.was_heard = true;
+        self.send(signal).await
+    }
+
+    /// Waits for room, and goes on hearing that the run is to be cancelled.
+    async fn send(&mut self, signal: RunSignal) -> Result<(), Abandoned> {
+        let mut sending = pin!(self.job.signals.send(signal));
+        loop {
+            tokio::select! {
+                sent = &mut sending => return sent.map_err(|_| Abandoned),
+                Some(exit) = self.job.cancel.recv() => {
+                    // Fails when the host is dead.
+                    let _ = self.events.send(Event::Cancel(exit));
+                }
+            }
+        }
+    }
+
+    /// Forwards what has arrived.
+    async fn forward_what_is_there(&mut self) -> Result<(), Abandoned> {
+        // Unconstrained, because a task that has used up its turn is told that nothing is there.
+        while !self.is_over
+            && let Some(incoming) = unconstrained(self.inbox.next()).now_or_never()
+        {
+            self.forward(incoming).await?;
+        }
+        Ok(())
+    }
+
+    /// Forwards all that a dead host has sent.
+    async fn forward_the_rest(&mut self) -> Result<(), Abandoned> {
+        while !self.is_over
+            && let Ok(incoming) = timeout(SILENCE, self.inbox.next()).await
+        {
+            self.forward(incoming).await?;
+        }
+        Ok(())
+    }
+}

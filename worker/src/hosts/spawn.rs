@@ -1,0 +1,95 @@
+//! Starts host processes.
+//!
+//! All of them are started from one thread that lives as long as hosts are wanted, because the signal by which a host
+//! learns of its parent's death belongs to the thread that started it. Nothing here may make the standard library
+//! fork: a plain spawn costs the same however much memory the worker has.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+
+use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::program::HostProgram;
+
+/// What hosts get of the worker's environment. Nothing in it may be a secret: users' code can read it.
+const ENVIRONMENT: &[&str] = &[
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "NODE_EXTRA_CA_CERTS",
+    "PATH",
+    "RUST_BACKTRACE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+];
+
+/// The thread that starts processes. It ends when this and its clones are gone.
+#[derive(Debug, Clone)]
+pub(super) struct Spawner {
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    command: Command,
+    directory: PathBuf,
+    answer: oneshot::Sender<io::Result<Child>>,
+}
+
+/// How a host finds the worker, and proves itself.
+#[derive(Debug)]
+pub(super) struct Invitation<'a> {
+    pub(super) address: &'a str,
+    pub(super) token: &'a LinkToken,
+}
+
+impl Spawner {
+    /// Starts the thread. Must be called within a tokio runtime, which then watches the processes.
+    pub(super) fn start() -> io::Result<Self> {
+        let (requests, incoming) = mpsc::channel::<Request>();
+        let runtime = Handle::current();
+        thread::Builder::new().name("host-spawner".into()).spawn(move || {
+            let _entered = runtime.enter();
+            for Request { mut command, directory, answer } in incoming {
+                let child = std::fs::create_dir(&directory).and_then(|()| command.spawn());
+                // If nobody waits any more, the process is killed as it is dropped.
+                let _ = answer.send(child);
+            }
+        })?;
+        Ok(Self { requests })
+    }
+
+    /// Starts a process that works in `directory`, which is created.
+    pub(super) async fn spawn(
+        &self,
+        program: &HostProgram,
+        directory: &Path,
+        invitation: Invitation<'_>,
+    ) -> io::Result<Child> {
+        let mut command = Command::new(program.path());
+        command
+            .args(program.arguments())
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env(ADDRESS_VARIABLE, invitation.address)
+            .env(TOKEN_VARIABLE, invitation.token.expose())
+            .env(PARENT_VARIABLE, std::process::id().to_string())
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let (answer, child) = oneshot::channel();
+        let gone = || io::Error::other("the thread that starts hosts is gone");
+        self.requests.send(Request { command, directory: directory.to_owned(), answer }).map_err(|_| gone())?;
+        child.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,90 @@
+//! What the pool tells of itself.
+
+use std::time::Duration;
+
+use super::death::Death;
+
+/// Something that happened in the pool, for whoever subscribed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostEvent {
+    /// A host's process was started.
+    Started {
+        /// The host's id.
+        host: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// A host is ready for a run.
+    Ready {
+        /// The host's id.
+        host: String,
+        /// How long it took, from the decision to start it.
+        after: Duration,
+    },
+    /// A host ended as the worker wanted.
+    Ended {
+        /// The host's id.
+        host: String,
+        /// How it ended.
+        death: Death,
+    },
+    /// A host ended, and nobody had asked it to.
+    Died {
+        /// The host's id.
+        host: String,
+        /// How it ended.
+        death: Death,
+    },
+    /// Hosts fail one after the other: runs do not wait for them any more.
+    CircuitOpened {
+        /// The last failure.
+        death: Death,
+    },
+    /// A host got ready again.
+    CircuitClosed,
+}
+
+/// A look at the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// The hosts that live, oldest first.
+    pub hosts: Vec<HostStatus>,
+    /// Runs that wait for a host.
+    pub waiting: usize,
+    /// Hosts that were started so far.
+    pub started: u64,
+    /// The host that ended last, and how.
+    pub last_death: Option<(String, Death)>,
+    /// Whether hosts fail one after the other, so that no run can be executed for now.
+    pub is_circuit_open: bool,
+}
+
+/// A look at one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostStatus {
+    /// Its id.
+    pub id: String,
+    /// Its process, once there is one.
+    pub pid: Option<u32>,
+    /// What it does.
+    pub state: HostState,
+    /// Time since it was started.
+    pub age: Duration,
+    /// Runs that it was given.
+    pub runs: u32,
+}
+
+/// What a host does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    /// It gets ready.
+    Starting,
+    /// It waits for a run.
+    Ready,
+    /// It is held for a run that has not started yet.
+    Reserved,
+    /// It executes a run.
+    Running,
+    /// It was asked to exit.
+    Stopping,
+}

@@ -1,0 +1,16 @@
+//! The pool of engine hosts over real processes. The host is a stand-in: this very program, see [`fake`].
+
+#![allow(clippy::unwrap_used, reason = "what is unexpected in a test is to fail it")]
+
+mod cancel;
+mod death_in_run;
+mod death_of_idle_host;
+mod fake;
+mod harness;
+mod link_faults;
+mod output;
+mod reserve;
+mod run;
+mod shutdown;
+mod start_up;
+mod stop;
