@@ -43,7 +43,7 @@ async fn each_runs_in_a_process_of_its_own() {
             one_job("fn(s => { const end = Date.now() + 400; while (Date.now() < end); return s; })"),
         );
         let host = worker.busy_host().await;
-        assert_eq!(host.name, "engine-host");
+        assert!(host.name.starts_with("run "), "{host:?}");
         assert!(pids.insert(host.pid), "host {} ran twice", host.pid);
         end(&lightning, &worker, &id).await;
         assert_eq!(tests::processes::gone(&[host.pid], Duration::from_secs(5)).await, [], "the host outlived its run");

@@ -10,13 +10,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::cli::StartOptions;
-use crate::hosts::{Hosts, HostsOptions, HostProgram};
+use crate::cli::{MOCK_ENDPOINT, StartOptions};
+use crate::hosts::{self, HostProgram, Hosts, HostsOptions};
 use crate::http::{self, Claims};
 use crate::lightning::{self, BatchOptions, Lightning, LightningOptions, Workloop};
 
-/// What `-l mock` stands for.
-const MOCK_ENDPOINT: &str = "ws://localhost:8888/worker";
+/// Runs at once where nothing is said.
+const DEFAULT_CAPACITY: usize = 5;
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
 
@@ -29,9 +29,12 @@ pub enum StartError {
     /// The HTTP port cannot be had.
     #[error(transparent)]
     Http(#[from] http::ListenError),
+    /// There is no host program.
+    #[error(transparent)]
+    Program(#[from] hosts::ProgramError),
     /// No host answered.
     #[error(transparent)]
-    Hosts(#[from] crate::hosts::HostsError),
+    Hosts(#[from] hosts::StartError),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -74,7 +77,8 @@ impl Worker {
 /// Runs the worker until it is asked to stop and has finished.
 pub async fn run(options: StartOptions) -> Result<(), StartError> {
     let lightning_options = lightning_options(&options)?;
-    let hosts_options = hosts_options(&options, lightning_options.capacity())?;
+    let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
+    let hosts_options = hosts_options(&options, capacity)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.host, options.port).await?;
     let port = listener.local_addr().map_or(options.port, |address| address.port());
@@ -128,29 +132,10 @@ impl Claims for Lightning {
 }
 
 fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartError> {
-    let secret = match &options.secret {
-        Some(secret) => secret.clone(),
-        None if options.lightning == MOCK_ENDPOINT => SecretString::default(),
-        None => {
-            let message = "the worker's secret is missing: set --secret, WORKER_SECRET or WORKER_SECRET_FILE to the \
-                           secret that Lightning was started with";
-            return Err(StartError::Options(message.into()));
-        }
-    };
-    let workloops = match &options.workloops {
-        Some(text) => Workloop::parse_all(text)
-            .map_err(|error| StartError::Options(format!("--workloops (WORKER_WORKLOOPS): {error}")))?,
-        None => vec![Workloop::manual(options.capacity.unwrap_or(5))],
-    };
-    let public_key = options.lightning_public_key.as_deref().map(lightning::RunTokenKey::from_base64_pem).transpose();
-    let public_key = public_key.map_err(|error| {
-        StartError::Options(format!("--lightning-public-key (WORKER_LIGHTNING_PUBLIC_KEY): {error}"))
-    })?;
+    let batches = BatchOptions { interval: options.batch_interval, limit: options.batch_limit };
     Ok(LightningOptions {
-        endpoint: options.lightning.clone(),
-        secret,
-        public_key,
-        workloops,
+        public_key: options.lightning_public_key.clone(),
+        workloops: workloops(options),
         backoff: (options.backoff.min, options.backoff.max),
         claim_by_itself: !options.no_loop,
         message_timeout: options.message_timeout,
@@ -158,13 +143,33 @@ fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartEr
         getter_retries: options.timeout_retry_count,
         getter_retry_delay: options.timeout_retry_delay,
         run_defaults: run_defaults(options),
-        batch_logs: options
-            .batch_logs
-            .then_some(BatchOptions { interval: options.batch_interval, limit: options.batch_limit }),
+        batch_logs: options.batch_logs.then_some(batches),
         stringify_state: !options.no_stringify_state,
         worker_name: options.name.clone(),
-        collections: None,
+        ..LightningOptions::new(options.lightning.clone(), secret(options)?)
     })
+}
+
+fn secret(options: &StartOptions) -> Result<SecretString, StartError> {
+    match &options.secret {
+        Some(secret) => Ok(secret.clone()),
+        None if options.lightning.to_string() == MOCK_ENDPOINT => Ok(SecretString::default()),
+        None => {
+            let message = "the worker's secret is missing: set --secret, WORKER_SECRET or WORKER_SECRET_FILE to the \
+                           secret that Lightning was started with";
+            Err(StartError::Options(message.into()))
+        }
+    }
+}
+
+fn workloops(options: &StartOptions) -> Vec<Workloop> {
+    let Some(workloops) = &options.workloops else {
+        return vec![Workloop::standard(options.capacity.unwrap_or(DEFAULT_CAPACITY))];
+    };
+    for warning in &workloops.warnings {
+        warn!("--workloops: {warning}");
+    }
+    workloops.list.clone()
 }
 
 fn run_defaults(options: &StartOptions) -> RunOptions {
@@ -181,12 +186,13 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
 }
 
 fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions, StartError> {
+    let program = HostProgram::find(options.engine_host.as_deref())?;
     Ok(HostsOptions {
-        program: HostProgram::find(options.engine_host.as_deref())?,
         warm: options.warm_hosts.unwrap_or(capacity),
         memory_bytes: options.run_memory.bytes(),
-        start_timeout: options.engine_validation_timeout_ms,
-        start_retries: options.engine_validation_retries,
+        validation_timeout: options.engine_validation_timeout_ms,
+        validation_retries: options.engine_validation_retries,
+        ..HostsOptions::new(program)
     })
 }
 

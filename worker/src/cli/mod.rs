@@ -8,16 +8,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{ArgAction, BoolishValueParser, NonEmptyStringValueParser, Styles, styling::AnsiColor};
+use clap::builder::{ArgAction, BoolishValueParser, Styles, styling::AnsiColor};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 
+use crate::lightning::{Endpoint, RunTokenKey, Workloops, parse_workloops};
 use environment::{layered, name_variable, worker_name};
 use values::{at_least_one, backoff, endpoint, megabytes, milliseconds, seconds, secret};
 
-pub use values::{Backoff, Megabytes};
+pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
 mod environment;
 mod values;
@@ -67,7 +68,7 @@ pub struct StartOptions {
         value_parser = endpoint,
         help_heading = "Lightning"
     )]
-    pub lightning: String,
+    pub lightning: Endpoint,
 
     /// The secret that Lightning knows workers by. Required unless `-l mock`.
     #[arg(
@@ -86,18 +87,18 @@ pub struct StartOptions {
         env = "WORKER_LIGHTNING_PUBLIC_KEY",
         hide_env_values = true,
         value_name = "BASE64",
-        value_parser = NonEmptyStringValueParser::new(),
+        value_parser = RunTokenKey::from_base64_pem,
         help_heading = "Lightning"
     )]
-    pub lightning_public_key: Option<String>,
+    pub lightning_public_key: Option<RunTokenKey>,
 
     /// How many runs to execute at once. The same as `--workloops "manual>*:N"`.
     #[arg(long, env = "WORKER_CAPACITY", value_name = "N", value_parser = at_least_one, help_heading = "Claiming")]
     pub capacity: Option<usize>,
 
     /// Queues to claim from, in order of preference, with how many runs at once: `fast_lane:1 manual>*:4`.
-    #[arg(long, env = "WORKER_WORKLOOPS", value_name = "LOOPS", help_heading = "Claiming")]
-    pub workloops: Option<String>,
+    #[arg(long, env = "WORKER_WORKLOOPS", value_name = "LOOPS", value_parser = parse_workloops, help_heading = "Claiming")]
+    pub workloops: Option<Workloops>,
 
     /// Shortest and longest pause between claims that bring nothing, in seconds.
     #[arg(

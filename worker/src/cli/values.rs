@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::lightning::{Endpoint, InvalidEndpoint};
+
+/// What `-l mock` stands for: the small Lightning that comes with the worker, where it listens by default.
+pub const MOCK_ENDPOINT: &str = "ws://localhost:8888/worker";
+
 /// Shortest and longest pause between claims that bring nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
@@ -24,13 +29,8 @@ impl Megabytes {
     }
 }
 
-pub(super) fn endpoint(text: &str) -> Result<String, String> {
-    let url = if text == "mock" { "ws://localhost:8888/worker" } else { text.trim_end_matches('/') };
-    if url.starts_with("ws://") || url.starts_with("wss://") {
-        Ok(url.to_owned())
-    } else {
-        Err("expected a URL that starts with ws:// or wss://, or the word mock".to_owned())
-    }
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, InvalidEndpoint> {
+    if text == "mock" { MOCK_ENDPOINT } else { text }.parse()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn values_are_checked() {
-        assert_eq!(endpoint("mock").unwrap(), "ws://localhost:8888/worker");
-        assert_eq!(endpoint("wss://app.example.org/worker/").unwrap(), "wss://app.example.org/worker");
+        assert_eq!(endpoint("mock").unwrap().to_string(), MOCK_ENDPOINT);
+        assert_eq!(endpoint("wss://app.example.org/worker/").unwrap().to_string(), "wss://app.example.org/worker");
         assert!(endpoint("http://x").is_err());
         assert_eq!(backoff("0.5/2").unwrap().min, Duration::from_millis(500));
         for bad in ["", "1", "2/1", "1/x", "-1/1", "0/1", "1/inf"] {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::cli::{DemoOptions, EngineKind};
 use crate::hosts::{HostProgram, HostsOptions};
 use crate::lightning::{LightningOptions, Workloop};
-use crate::mock_lightning::{self, InvalidPlan, MockError, MockOptions, RecordedEvent, RunState};
+use crate::mock_lightning::{self, InvalidPlan, MockError, MockLightning, MockOptions, RecordedEvent, RunState};
 use crate::start::{StartError, Worker};
 
 pub use printer::Printer;
@@ -77,7 +77,7 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
 
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
-    let worker = Worker::start(lightning_options(mock.url(), secret), hosts_options(options)?).await?;
+    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?).await?;
     let followed = screen.follow(&id, events).await;
     worker.finish(STOP).await;
     let record = mock.run(&id);
@@ -99,8 +99,9 @@ fn load(file: Option<&Path>) -> Result<Value, DemoError> {
     serde_json::from_str(&text).map_err(|source| DemoError::NotJson { path: path.to_owned(), source })
 }
 
-fn lightning_options(endpoint: String, secret: SecretString) -> LightningOptions {
-    LightningOptions { workloops: vec![Workloop::manual(1)], ..LightningOptions::new(endpoint, secret) }
+fn lightning_options(mock: &MockLightning, secret: SecretString) -> LightningOptions {
+    let endpoint = mock.url().parse().expect("the double knows its own address");
+    LightningOptions { workloops: vec![Workloop::standard(1)], ..LightningOptions::new(endpoint, secret) }
 }
 
 fn hosts_options(options: &DemoOptions) -> Result<HostsOptions, StartError> {
