@@ -50,19 +50,15 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     let compiling = tokio::task::spawn_blocking(move || Workflow::prepare(steps, start.as_deref(), &exports));
     let prepared = stop.or(compiling).await?;
     let prepared = prepared.map_err(|panic| engine_error(&format!("the compiler failed: {panic}")))?;
-    if let Err(Unready::Compile(_)) = &prepared {
-        reporter.log(LogSource::Engine, LogLevel::Info, "Error occurred during compilation").await;
-    }
     let workflow = match prepared {
         Ok(workflow) => workflow,
-        Err(unready) => {
-            let exit = unready.exit();
-            reporter.log(LogSource::Runtime, LogLevel::Error, &describe(&exit)).await;
-            return Err(exit);
-        }
+        Err(unready) => return Err(report_unready(unready, reporter).await),
     };
-    let count = workflow.jobs.iter().flatten().count();
-    let line = format!("Compiled {count} jobs in {}", duration(workflow.compile_time));
+    let compiled = match workflow.jobs.iter().flatten().count() {
+        1 => "Compiled 1 job".to_owned(),
+        count => format!("Compiled {count} jobs"),
+    };
+    let line = format!("{compiled} in {}", duration(workflow.compile_time));
     reporter.log(LogSource::Compiler, LogLevel::Info, &line).await;
 
     let mut walk = Walk {
@@ -80,6 +76,21 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     let input = if input.is_null() { Json::empty_object() } else { input };
     walk.walk_from(workflow.plan.start, input).await?;
     Ok(walk.ends.outcome(&workflow.plan, &options))
+}
+
+/// Writes why a workflow cannot be walked into the run's log. Returns how the run ends.
+async fn report_unready(unready: Unready, reporter: &Reporter) -> Exit {
+    let exit = unready.exit();
+    if let Unready::Compile(..) = &unready {
+        reporter.log(LogSource::Engine, LogLevel::Info, "Error occurred during compilation").await;
+    }
+    reporter.log(LogSource::Runtime, LogLevel::Error, &describe(&exit)).await;
+    if let Unready::Compile(_, lines) = unready {
+        for line in lines {
+            reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
+        }
+    }
+    exit
 }
 
 /// A walk under way.
@@ -122,13 +133,6 @@ enum JobOutcome {
     Result { exit: Exit, state: Option<Json>, webhook_response: Option<Json> },
     /// The run ends with it.
     Dead { step: Exit, run: Exit, output: Json },
-}
-
-impl JobOutcome {
-    /// Ended from outside the job's code.
-    fn stopped(exit: Exit) -> Self {
-        Self::Dead { step: exit.clone(), run: exit, output: Json::empty_object() }
-    }
 }
 
 impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
@@ -187,7 +191,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             let state = state.clone().unwrap_or_else(Json::empty_object);
             match self.open_ways(visit.place, &state).await {
                 Ok(places) => next = places,
-                Err(exit) => ended = JobOutcome::stopped(exit),
+                Err(exit) => ended = self.stopped(exit).await,
             }
         }
         let completed = |exit, output, webhook_response| StepCompleted {
@@ -229,6 +233,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         let removed = &self.options.state_props_to_remove;
         if let Some(why) = &job.refused {
             let exit = Exit::error(ExitReason::Crash, "ImportError", why);
+            self.log_exit(&exit).await;
             return JobOutcome::Dead { step: exit.clone(), run: exit, output: cleaned(&initial, removed) };
         }
         let call = JobCall {
@@ -243,11 +248,11 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             Ok(ended) => ended,
             Err(exit) => {
                 self.reporter.mute_engine();
-                return JobOutcome::stopped(exit);
+                return self.stopped(exit).await;
             }
         };
         match ended {
-            Err(lost) => JobOutcome::stopped(errors::lost_exit(&lost)),
+            Err(lost) => self.stopped(errors::lost_exit(&lost)).await,
             Ok(JobEnd::Threw(mut thrown)) => {
                 let now = thrown.state.take().and_then(|state| Json::parse(state).ok()).filter(Json::is_object);
                 let state = now.unwrap_or_else(|| cleaned(&initial, removed));
@@ -255,11 +260,17 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             }
             Ok(JobEnd::Returned(JobResult { state, webhook_response })) => {
                 match state.as_ref().and_then(|state| limits::state_exit(state.len(), self.options)) {
-                    Some(exit) => JobOutcome::stopped(exit),
+                    Some(exit) => self.stopped(exit).await,
                     None => JobOutcome::Result { exit: Exit::success(), state, webhook_response },
                 }
             }
         }
+    }
+
+    /// What becomes of a step that was ended from outside of its code.
+    async fn stopped(&mut self, exit: Exit) -> JobOutcome {
+        self.log_exit(&exit).await;
+        JobOutcome::Dead { step: exit.clone(), run: exit, output: Json::empty_object() }
     }
 
     /// What becomes of a step whose code threw and left `state`.
@@ -277,7 +288,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
             let state = state::with_error(state, &step.id, &failure.to_raw());
             match limits::state_exit(state.len(), self.options) {
-                Some(exit) => JobOutcome::stopped(exit),
+                Some(exit) => self.stopped(exit).await,
                 None => JobOutcome::Result { exit, state: Some(state), webhook_response: None },
             }
         } else {
@@ -320,10 +331,9 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         match ended {
             Ok(ConditionEnd::Value(value)) => Ok(value),
             Ok(ConditionEnd::Threw(thrown)) => {
-                let exit = errors::condition_exit(&thrown);
-                let line = format!("The condition \"{expression}\" cannot be evaluated: {}", thrown.message);
+                let line = format!("The condition \"{expression}\" after the step {step_id} cannot be evaluated");
                 self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
-                Err(exit)
+                Err(errors::condition_exit(&thrown))
             }
             Err(lost) => Err(errors::lost_exit(&lost)),
         }
@@ -375,9 +385,13 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         let (level, line) = match exit.reason {
             ExitReason::Success => (LogLevel::Success, format!("{label} succeeded after {took}")),
             ExitReason::Fail => (LogLevel::Error, format!("{label} failed after {took}")),
-            _ => (LogLevel::Error, format!("{label} ended the run after {took}: {}", describe(exit))),
+            _ => (LogLevel::Error, format!("{label} ended the run after {took}")),
         };
         self.reporter.log(LogSource::Runtime, level, &line).await;
+    }
+
+    async fn log_exit(&mut self, exit: &Exit) {
+        self.reporter.log(LogSource::Runtime, LogLevel::Error, &describe(exit)).await;
     }
 
     async fn log_closed(&mut self, from: &str, way: &Way) {

@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::sync::Arc;
 
 use super::*;
 use crate::engine::{EngineLost, Origin};
@@ -301,11 +302,13 @@ async fn a_stop_ends_the_run_whatever_the_engine_does() {
         ("a -> (hang) b\nb", None, "start 0 a Run\ndone 0 {} {}\nend {} no state None"),
         ("[t] -> (hang) b\nb", None, "end {} no state None"),
     ] {
-        let walked = walked_until(workflow(text), FakeEngine::new(script), async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let engine = FakeEngine::new(script);
+        let hanging = Arc::clone(&engine.hanging);
+        let stop = async {
+            hanging.notified().await;
             exit.clone()
-        })
-        .await;
+        };
+        let walked = walked_until(workflow(text), engine, stop).await;
         let expected = expected.replacen("{} {}", "cancel Cancelled: by hand @", 1);
         let expected = expected.replace("{}", "cancel Cancelled: by hand").replace('@', "{}");
         assert_eq!(walked.events().lines().skip(1).collect::<Vec<_>>().join("\n"), expected, "{text}");
