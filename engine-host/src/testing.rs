@@ -27,6 +27,8 @@ pub(crate) enum Act {
 pub(crate) struct FakeEngine {
     script: HashMap<&'static str, Act>,
     pub(crate) calls: Arc<Mutex<Vec<String>>>,
+    /// The adaptors of the jobs that were run.
+    pub(crate) adaptors: Arc<Mutex<Vec<String>>>,
     /// Told when the engine begins to hang.
     pub(crate) hanging: Arc<Notify>,
 }
@@ -61,6 +63,7 @@ impl Engine for FakeEngine {
 
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         self.note(format!("{} {}", job.step_id, job.state.as_str()));
+        self.adaptors.lock().unwrap().extend(job.adaptors);
         let json = |text: &str| Some(Json::parse(text.to_owned()).unwrap());
         let result = match self.script.get(job.step_id.as_str()) {
             None => JobResult { state: json(r#"{"data":{}}"#), webhook_response: None },
