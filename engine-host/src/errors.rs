@@ -7,7 +7,7 @@ use protocol::run::{Exit, ExitReason};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::compile::{CompileError, Compiled};
+use crate::compile::{CompileError, Compiled, Position};
 use crate::engine::{EngineLost, Origin, Thrown};
 
 /// The job in which something was thrown.
@@ -170,14 +170,7 @@ impl JobFailure {
         if let (Some(name), Some(line)) = (&self.operation_name, self.line) {
             lines.push(format!("Raised by the operation {name}() on line {line}"));
         }
-        if let Some(place) = self.pos.as_ref().or(self.place.as_ref()) {
-            lines.push(format!("At line {}, column {}", place.line, place.column));
-            if let Some(src) = &place.src {
-                let number = format!("{}: ", place.line);
-                lines.push(format!("{number}{src}"));
-                lines.push(format!("{}{}^", " ".repeat(number.len()), blank_until(src, place.column)));
-            }
-        }
+        lines.extend(self.pos.iter().chain(&self.place).flat_map(SourcePlace::log_lines));
         lines
     }
 
@@ -199,10 +192,26 @@ impl JobFailure {
     }
 }
 
+impl SourcePlace {
+    fn of(position: Position, source: &str) -> Self {
+        let src = source.lines().nth(position.line.saturating_sub(1) as usize).map(str::to_owned);
+        Self { line: position.line, column: position.column.saturating_add(1), src }
+    }
+
+    fn log_lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("At line {}, column {}", self.line, self.column)];
+        if let Some(src) = &self.src {
+            let number = format!("{}: ", self.line);
+            lines.push(format!("{number}{src}"));
+            lines.push(format!("{}{}^", " ".repeat(number.len()), blank_until(src, self.column)));
+        }
+        lines
+    }
+}
+
 fn find_place((line, column): (u32, u32), job: Job<'_>) -> Option<SourcePlace> {
     let position = job.compiled.source_position(line, column.saturating_sub(1))?;
-    let src = job.source.lines().nth(position.line.checked_sub(1)? as usize).map(str::to_owned);
-    Some(SourcePlace { line: position.line, column: position.column.saturating_add(1), src })
+    Some(SourcePlace::of(position, job.source))
 }
 
 /// As much blank space as `line` takes before `column`; tabs stay tabs.
@@ -221,6 +230,11 @@ fn blank_until(line: &str, column: u32) -> String {
 /// How a run ends whose job `name` does not compile.
 pub fn compile_exit(name: &str, error: &CompileError) -> Exit {
     Exit::error(ExitReason::Crash, "CompileError", format!("{name}: {error}"))
+}
+
+/// An error of the compiler for the run's log, as [`JobFailure::log_lines`].
+pub fn compile_log_lines(source: &str, error: &CompileError) -> Vec<String> {
+    SourcePlace::of(error.position, source).log_lines()
 }
 
 /// How a run ends when an edge's condition threw.
@@ -245,7 +259,6 @@ pub fn lost_exit(lost: &EngineLost) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::Position;
 
     const SOURCE: &str = "fn(s => s);\nfn(() => { throw new TypeError(\"two\") })";
 
@@ -373,6 +386,10 @@ mod tests {
         assert_eq!(
             compile_exit("A", &error),
             Exit::error(ExitReason::Crash, "CompileError", "A: Unexpected token (2:12)")
+        );
+        assert_eq!(
+            compile_log_lines("fn(s => {\n  const a = ;\n})", &error),
+            ["At line 2, column 13", "2:   const a = ;", "               ^"]
         );
         assert_eq!(
             condition_exit(&thrown(Origin::Job, "TypeError", "no x")),

@@ -121,3 +121,20 @@ pub async fn until_link_ends(link: &Link<HostSide>, serving: impl Future<Output 
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_socket_has_a_code_of_its_own() {
+        let refused = |kind: io::ErrorKind| (String::from("/run/link"), io::Error::from(kind));
+        let (address, source) = refused(io::ErrorKind::PermissionDenied);
+        let forbidden = StartError::Socket(SocketError::Forbidden { address, source });
+        assert_eq!(forbidden.exit_code(), ExitCode::SocketRefused);
+        let (address, source) = refused(io::ErrorKind::NotFound);
+        for other in [StartError::Socket(SocketError::Connect { address, source }), StartError::ConnectTimeout] {
+            assert_eq!(other.exit_code(), ExitCode::Failure);
+        }
+    }
+}

@@ -21,6 +21,9 @@ use crate::guard::say;
 use crate::report::{self, EngineLog, Report};
 use crate::{limits, sys, walk};
 
+/// What the process is called while it executes no run.
+const IDLE_NAME: &str = "engine-host";
+
 /// Starts engines of one kind.
 pub trait EngineStarter: Send + 'static {
     /// The kind. Dropping one stops what it does, whatever that is, without waiting for it.
@@ -89,6 +92,7 @@ impl<S: EngineStarter> Host<S> {
             say(&format!("the run failed: {panic}"));
         }
         self.state = State::Idle;
+        sys::name_process(IDLE_NAME);
     }
 
     fn answer(&mut self, request: HostRequest, responder: Responder<HostSide>) {

@@ -2,8 +2,10 @@
 //!
 //! Pure; [`crate::report`] does the sending. Secrets are not known here: the worker takes them out.
 
+use std::time::Duration;
+
 use protocol::Json;
-use protocol::run::{JobLogLevel, LogLevel, LogSource, RunOptions, Sanitize};
+use protocol::run::{Exit, JobLogLevel, LogLevel, LogSource, RunOptions, Sanitize};
 use serde_json::value::RawValue;
 
 use crate::state::Object;
@@ -84,6 +86,22 @@ impl LogPolicy {
 /// A message of one text.
 pub fn text(line: &str) -> Json {
     Json::encode(&[line]).expect("a string is JSON")
+}
+
+/// An exit as a line.
+pub fn describe(exit: &Exit) -> String {
+    match &exit.error {
+        Some(error) => format!("{}: {}", error.kind, error.message),
+        None => exit.reason.as_str().to_owned(),
+    }
+}
+
+/// A time span as a line tells it.
+pub fn duration(took: Duration) -> String {
+    match took.as_millis() {
+        short @ 0..10_000 => format!("{short} ms"),
+        _ => format!("{:.1} s", took.as_secs_f64()),
+    }
 }
 
 fn summary_of_object(value: &RawValue) -> String {

@@ -41,7 +41,6 @@ fn launch() -> Option<Launch> {
 }
 
 fn run(launch: Launch) -> anyhow::Result<ExitCode> {
-    sys::name_process("engine-host");
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("failed to start the runtime")?;
     let code = runtime.block_on(work(launch));
@@ -52,7 +51,11 @@ fn run(launch: Launch) -> anyhow::Result<ExitCode> {
 
 async fn work(launch: Launch) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen().context("failed to listen for signals")?;
-    let (link, inbox) = match guard::join(launch).await {
+    let joined = tokio::select! {
+        joined = guard::join(launch) => joined,
+        () = signals.next() => return Ok(ExitCode::Normal),
+    };
+    let (link, inbox) = match joined {
         Ok(joined) => joined,
         Err(error) => {
             say(&error.to_string());

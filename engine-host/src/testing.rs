@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use protocol::Json;
 use protocol::run::{Condition, Edge, RunOptions, RunSpec, Step};
+use tokio::sync::Notify;
 
 use crate::engine::{
     ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, JobResult, Origin, Thrown,
@@ -26,12 +27,21 @@ pub(crate) enum Act {
 pub(crate) struct FakeEngine {
     script: HashMap<&'static str, Act>,
     pub(crate) calls: Arc<Mutex<Vec<String>>>,
+    /// The adaptors of the jobs that were run.
+    pub(crate) adaptors: Arc<Mutex<Vec<String>>>,
+    /// Told when the engine begins to hang.
+    pub(crate) hanging: Arc<Notify>,
 }
 
 impl FakeEngine {
     /// An engine whose jobs act by step id; those without an act return their state.
     pub(crate) fn new(script: impl IntoIterator<Item = (&'static str, Act)>) -> Self {
-        Self { script: script.into_iter().collect(), calls: Arc::default() }
+        Self { script: script.into_iter().collect(), ..Self::default() }
+    }
+
+    async fn hang<T>(&self) -> T {
+        self.hanging.notify_one();
+        std::future::pending().await
     }
 
     fn note(&self, call: String) {
@@ -53,6 +63,7 @@ impl Engine for FakeEngine {
 
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         self.note(format!("{} {}", job.step_id, job.state.as_str()));
+        self.adaptors.lock().unwrap().extend(job.adaptors);
         let json = |text: &str| Some(Json::parse(text.to_owned()).unwrap());
         let result = match self.script.get(job.step_id.as_str()) {
             None => JobResult { state: json(r#"{"data":{}}"#), webhook_response: None },
@@ -63,7 +74,7 @@ impl Engine for FakeEngine {
             Some(Act::ReturnNothing) => JobResult { state: None, webhook_response: None },
             Some(Act::Throw(thrown)) => return Ok(JobEnd::Threw(thrown.clone())),
             Some(Act::Lose(lost)) => return Err(lost.clone()),
-            Some(Act::Hang) => std::future::pending().await,
+            Some(Act::Hang) => self.hang().await,
         };
         Ok(JobEnd::Returned(result))
     }
@@ -71,7 +82,7 @@ impl Engine for FakeEngine {
     async fn test(&mut self, condition: ConditionCall) -> Result<ConditionEnd, EngineLost> {
         self.note(format!("{}? {} {}", condition.upstream_step_id, condition.expression, condition.state.as_str()));
         match condition.expression.as_str() {
-            "hang" => std::future::pending().await,
+            "hang" => self.hang().await,
             "lose" => Err(EngineLost::OutOfMemory),
             "no.x" => Ok(ConditionEnd::Threw(thrown(Origin::Job, "ReferenceError", "no is not defined"))),
             expression => Ok(ConditionEnd::Value(expression == "true")),

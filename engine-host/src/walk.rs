@@ -4,24 +4,28 @@
 //! never touches the link, the process or JavaScript. It ends when nothing is left to do, when an error ends the run,
 //! or when it is stopped, whether or not the engine notices.
 
+mod step;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::time::{Duration, Instant};
 
 use protocol::Json;
 use protocol::run::{
-    Condition, Exit, ExitReason, LogLevel, LogSource, RunEvent, RunOptions, RunOutcome, RunSpec, StepCompleted,
-    StepIndex, StepInput, StepMemory, StepOutput, StepStarted, Versions,
+    Condition, Exit, ExitReason, LogLevel, LogSource, RunEvent, RunOptions, RunOutcome, RunSpec, Step, StepIndex,
+    StepInput, Versions,
 };
 
-use crate::engine::{ConditionCall, ConditionEnd, Engine, Exports, JobCall, JobEnd, JobResult, Thrown};
+use crate::engine::{ConditionCall, ConditionEnd, Engine, Exports};
+use crate::log::{describe, duration};
 use crate::outcome::{Ends, Leaf};
 use crate::plan::Way;
 use crate::report::Reporter;
-use crate::state::{self, Ingredients};
-use crate::workflow::{self, Job, Unready, Workflow};
-use crate::{errors, limits};
+use crate::workflow::{self, Unready, Workflow};
+use crate::{errors, state};
+
+/// The adaptor of jobs that name none, where the engine has it at hand.
+const DEFAULT_ADAPTOR: &str = "@openfn/language-common";
 
 /// Executes a workflow. `stop` ends it at once, with the exit that it resolves to.
 pub async fn walk<E: Engine>(
@@ -43,26 +47,23 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     reporter: &Reporter,
     stop: &mut Stop<'_, F>,
 ) -> Result<RunOutcome, Exit> {
-    let RunSpec { run_id: _, steps, start, input, globals, configuration, options } = spec;
+    let RunSpec { run_id: _, mut steps, start, input, globals, configuration, options } = spec;
     reporter.event(RunEvent::Started(versions(engine, &steps))).await;
 
+    add_default_adaptor(engine, &mut steps);
     let exports = known_exports(engine, &steps);
     let compiling = tokio::task::spawn_blocking(move || Workflow::prepare(steps, start.as_deref(), &exports));
     let prepared = stop.or(compiling).await?;
     let prepared = prepared.map_err(|panic| engine_error(&format!("the compiler failed: {panic}")))?;
-    if let Err(Unready::Compile(_)) = &prepared {
-        reporter.log(LogSource::Engine, LogLevel::Info, "Error occurred during compilation").await;
-    }
     let workflow = match prepared {
         Ok(workflow) => workflow,
-        Err(unready) => {
-            let exit = unready.exit();
-            reporter.log(LogSource::Runtime, LogLevel::Error, &describe(&exit)).await;
-            return Err(exit);
-        }
+        Err(unready) => return Err(report_unready(unready, reporter).await),
     };
-    let count = workflow.jobs.iter().flatten().count();
-    let line = format!("Compiled {count} jobs in {}", duration(workflow.compile_time));
+    let compiled = match workflow.jobs.iter().flatten().count() {
+        1 => "Compiled 1 job".to_owned(),
+        count => format!("Compiled {count} jobs"),
+    };
+    let line = format!("{compiled} in {}", duration(workflow.compile_time));
     reporter.log(LogSource::Compiler, LogLevel::Info, &line).await;
 
     let mut walk = Walk {
@@ -74,12 +75,27 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
         reporter,
         stop,
         steps_started: 0,
-        visits: HashMap::new(),
+        visits: vec![0; workflow.plan.nodes.len()],
         ends: Ends::default(),
     };
     let input = if input.is_null() { Json::empty_object() } else { input };
     walk.walk_from(workflow.plan.start, input).await?;
     Ok(walk.ends.outcome(&workflow.plan, &options))
+}
+
+/// Writes why a workflow cannot be walked into the run's log. Returns how the run ends.
+async fn report_unready(unready: Unready, reporter: &Reporter) -> Exit {
+    let exit = unready.exit();
+    if let Unready::Compile(..) = &unready {
+        reporter.log(LogSource::Engine, LogLevel::Info, "Error occurred during compilation").await;
+    }
+    reporter.log(LogSource::Runtime, LogLevel::Error, &describe(&exit)).await;
+    if let Unready::Compile(_, lines) = unready {
+        for line in lines {
+            reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
+        }
+    }
+    exit
 }
 
 /// A walk under way.
@@ -92,8 +108,8 @@ struct Walk<'a, 's, E, F> {
     reporter: &'a Reporter,
     stop: &'a mut Stop<'s, F>,
     steps_started: StepIndex,
-    /// How often each step was visited.
-    visits: HashMap<usize, usize>,
+    /// How often each node was visited.
+    visits: Vec<usize>,
     ends: Ends,
 }
 
@@ -114,21 +130,6 @@ struct Left {
     index: Option<StepIndex>,
     /// Whether its dataclip was too large to be sent.
     withheld: bool,
-}
-
-/// How a job ended.
-enum JobOutcome {
-    /// There is a result, of a success or of a failure that the run survives.
-    Result { exit: Exit, state: Option<Json>, webhook_response: Option<Json> },
-    /// The run ends with it.
-    Dead { step: Exit, run: Exit, output: Json },
-}
-
-impl JobOutcome {
-    /// Ended from outside the job's code.
-    fn stopped(exit: Exit) -> Self {
-        Self::Dead { step: exit.clone(), run: exit, output: Json::empty_object() }
-    }
 }
 
 impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
@@ -154,7 +155,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
     /// The step's id, with a number from its second visit on.
     fn visit_name(&mut self, place: usize) -> String {
         let id = &self.workflow.plan.nodes[place].step.id;
-        let visits = self.visits.entry(place).or_default();
+        let visits = &mut self.visits[place];
         let name = if *visits == 0 { id.clone() } else { format!("{id}-{visits}") };
         *visits += 1;
         name
@@ -164,126 +165,6 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
     async fn pass_on(&mut self, visit: Visit) -> Result<Left, Exit> {
         let next = self.open_ways(visit.place, &visit.input).await?;
         Ok(Left { state: Some(visit.input), from: visit.from, next, index: None, withheld: false })
-    }
-
-    async fn run_step(&mut self, job: &Job, visit: Visit) -> Result<Left, Exit> {
-        let workflow = self.workflow;
-        let step = &workflow.plan.nodes[visit.place].step;
-        let label = workflow::label(step);
-        let index = self.steps_started;
-        self.steps_started += 1;
-        let started = StepStarted { index, step_id: step.id.clone(), input: visit.from };
-        self.reporter.event(RunEvent::StepStarted(started)).await;
-        self.reporter.log(LogSource::Runtime, LogLevel::Info, &format!("Starting step {label}")).await;
-
-        let began = Instant::now();
-        let mut ended = self.run_job(job, &visit).await;
-        let took = began.elapsed();
-        let peak_heap_bytes = self.engine.peak_heap_bytes().unwrap_or(0);
-
-        let mut next = Vec::new();
-        if let JobOutcome::Result { exit, state, .. } = &ended {
-            self.log_end(label, exit, took).await;
-            let state = state.clone().unwrap_or_else(Json::empty_object);
-            match self.open_ways(visit.place, &state).await {
-                Ok(places) => next = places,
-                Err(exit) => ended = JobOutcome::stopped(exit),
-            }
-        }
-        let completed = |exit, output, webhook_response| StepCompleted {
-            index,
-            step_id: step.id.clone(),
-            exit,
-            output,
-            webhook_response,
-            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            memory: StepMemory { job: peak_heap_bytes, system: 0 },
-        };
-        match ended {
-            JobOutcome::Dead { step: exit, run, output } => {
-                self.log_end(label, &exit, took).await;
-                let output = limits::output(output, self.options);
-                self.complete(completed(exit, output, None)).await?;
-                Err(run)
-            }
-            JobOutcome::Result { exit, state, webhook_response } => {
-                self.ends.step(visit.place, exit.clone());
-                let output = self.output(state.as_ref()).await;
-                let withheld = matches!(output, StepOutput::TooLarge(_));
-                let webhook_response = self.webhook_response(webhook_response).await;
-                self.complete(completed(exit, output, webhook_response)).await?;
-                Ok(Left { state, from: StepInput::Step(index), next, index: Some(index), withheld })
-            }
-        }
-    }
-
-    /// Runs a step's code on the state made for it.
-    async fn run_job(&mut self, job: &Job, visit: &Visit) -> JobOutcome {
-        let step = &self.workflow.plan.nodes[visit.place].step;
-        let initial = state::assemble(Ingredients {
-            input: &visit.input,
-            default: step.state.as_ref(),
-            workflow_configuration: self.configuration.as_ref(),
-            configuration: step.configuration.as_ref(),
-        });
-        let removed = &self.options.state_props_to_remove;
-        if let Some(why) = &job.refused {
-            let exit = Exit::error(ExitReason::Crash, "ImportError", why);
-            return JobOutcome::Dead { step: exit.clone(), run: exit, output: cleaned(&initial, removed) };
-        }
-        let call = JobCall {
-            step_id: step.id.clone(),
-            code: job.compiled.code.clone(),
-            adaptors: step.adaptors.clone(),
-            globals: self.globals.clone(),
-            state: initial.clone(),
-            state_props_to_remove: removed.clone(),
-        };
-        let ended = match self.stop.or(self.engine.run_job(call)).await {
-            Ok(ended) => ended,
-            Err(exit) => {
-                self.reporter.mute_engine();
-                return JobOutcome::stopped(exit);
-            }
-        };
-        match ended {
-            Err(lost) => JobOutcome::stopped(errors::lost_exit(&lost)),
-            Ok(JobEnd::Threw(mut thrown)) => {
-                let now = thrown.state.take().and_then(|state| Json::parse(state).ok()).filter(Json::is_object);
-                let state = now.unwrap_or_else(|| cleaned(&initial, removed));
-                self.judge(thrown, job, visit.place, &state).await
-            }
-            Ok(JobEnd::Returned(JobResult { state, webhook_response })) => {
-                match state.as_ref().and_then(|state| limits::state_exit(state.len(), self.options)) {
-                    Some(exit) => JobOutcome::stopped(exit),
-                    None => JobOutcome::Result { exit: Exit::success(), state, webhook_response },
-                }
-            }
-        }
-    }
-
-    /// What becomes of a step whose code threw and left `state`.
-    async fn judge(&mut self, thrown: Thrown, job: &Job, place: usize, state: &Json) -> JobOutcome {
-        let step = &self.workflow.plan.nodes[place].step;
-        let source = step.expression.as_deref().unwrap_or_default();
-        let failure =
-            errors::classify(thrown, errors::Job { name: workflow::label(step), source, compiled: &job.compiled });
-        for line in failure.log_lines() {
-            self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
-        }
-        let exit = failure.step_exit();
-        if failure.is_survivable() {
-            let line = format!("The error is in state.errors.{}", step.id);
-            self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
-            let state = state::with_error(state, &step.id, &failure.to_raw());
-            match limits::state_exit(state.len(), self.options) {
-                Some(exit) => JobOutcome::stopped(exit),
-                None => JobOutcome::Result { exit, state: Some(state), webhook_response: None },
-            }
-        } else {
-            let output = if failure.has_state() { state.clone() } else { Json::empty_object() };
-            JobOutcome::Dead { step: exit, run: failure.run_exit(), output }
-        }
     }
 
     /// Where to go from a step that left `state`.
@@ -320,64 +201,12 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         match ended {
             Ok(ConditionEnd::Value(value)) => Ok(value),
             Ok(ConditionEnd::Threw(thrown)) => {
-                let exit = errors::condition_exit(&thrown);
-                let line = format!("The condition \"{expression}\" cannot be evaluated: {}", thrown.message);
+                let line = format!("The condition \"{expression}\" after the step {step_id} cannot be evaluated");
                 self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
-                Err(exit)
+                Err(errors::condition_exit(&thrown))
             }
             Err(lost) => Err(errors::lost_exit(&lost)),
         }
-    }
-
-    /// As much of a result as is sent.
-    async fn output(&mut self, state: Option<&Json>) -> StepOutput {
-        let dataclip = match state {
-            None => Json::empty_object(),
-            Some(state) => {
-                if !state.is_object() {
-                    let line = "The step returned a value that is no object: it is kept as the data of its dataclip";
-                    self.reporter.log(LogSource::Runtime, LogLevel::Warn, line).await;
-                }
-                state::as_dataclip(state)
-            }
-        };
-        let output = limits::output(dataclip, self.options);
-        if let StepOutput::TooLarge(length) = output {
-            let line = format!(
-                "The step's dataclip is withheld: its {} MB exceed the payload limit of {} MB",
-                limits::megabytes(length),
-                limits::megabytes(self.options.payload_bytes)
-            );
-            self.reporter.log(LogSource::Runtime, LogLevel::Warn, &line).await;
-        }
-        output
-    }
-
-    async fn webhook_response(&mut self, response: Option<Json>) -> Option<Json> {
-        let response = response?;
-        if limits::is_over_payload(&response, self.options) {
-            let line = "The step's webhookResponse is withheld: it exceeds the payload limit";
-            self.reporter.log(LogSource::Runtime, LogLevel::Warn, line).await;
-            return None;
-        }
-        Some(response)
-    }
-
-    /// Reports a step's end. A worker that cannot take it for now does not keep the run from being stopped.
-    async fn complete(&mut self, step: StepCompleted) -> Result<(), Exit> {
-        let taken = self.reporter.completed(step);
-        let taken = if self.stop.fired { taken.await } else { self.stop.or(taken).await? };
-        taken.map_err(|not_taken| engine_error(&not_taken.to_string()))
-    }
-
-    async fn log_end(&mut self, label: &str, exit: &Exit, took: Duration) {
-        let took = duration(took);
-        let (level, line) = match exit.reason {
-            ExitReason::Success => (LogLevel::Success, format!("{label} succeeded after {took}")),
-            ExitReason::Fail => (LogLevel::Error, format!("{label} failed after {took}")),
-            _ => (LogLevel::Error, format!("{label} ended the run after {took}: {}", describe(exit))),
-        };
-        self.reporter.log(LogSource::Runtime, level, &line).await;
     }
 
     async fn log_closed(&mut self, from: &str, way: &Way) {
@@ -407,16 +236,20 @@ impl<F: Future<Output = Exit>> Stop<'_, F> {
     }
 }
 
-fn cleaned(initial: &Json, removed: &[String]) -> Json {
-    state::without(initial, removed)
+fn add_default_adaptor<E: Engine>(engine: &E, steps: &mut [Step]) {
+    if let Exports::Known(_) = engine.exports(DEFAULT_ADAPTOR) {
+        for step in steps.iter_mut().filter(|step| step.adaptors.is_empty()) {
+            step.adaptors.push(DEFAULT_ADAPTOR.to_owned());
+        }
+    }
 }
 
-fn known_exports<E: Engine>(engine: &E, steps: &[protocol::run::Step]) -> HashMap<String, Exports> {
+fn known_exports<E: Engine>(engine: &E, steps: &[Step]) -> HashMap<String, Exports> {
     let adaptors = steps.iter().filter(|step| workflow::code(step).is_some()).flat_map(|step| &step.adaptors);
     adaptors.map(|adaptor| (adaptor.clone(), engine.exports(adaptor))).collect()
 }
 
-fn versions<E: Engine>(engine: &E, steps: &[protocol::run::Step]) -> Versions {
+fn versions<E: Engine>(engine: &E, steps: &[Step]) -> Versions {
     let mut adaptors: Vec<(String, Vec<String>)> = Vec::new();
     for adaptor in steps.iter().flat_map(|step| &step.adaptors) {
         let (name, version) = workflow::name_and_version(adaptor);
@@ -432,20 +265,6 @@ fn versions<E: Engine>(engine: &E, steps: &[protocol::run::Step]) -> Versions {
 
 fn engine_error(message: &str) -> Exit {
     Exit::error(ExitReason::Exception, "EngineError", message)
-}
-
-fn describe(exit: &Exit) -> String {
-    match &exit.error {
-        Some(error) => format!("{}: {}", error.kind, error.message),
-        None => exit.reason.as_str().to_owned(),
-    }
-}
-
-fn duration(took: Duration) -> String {
-    match took.as_millis() {
-        short @ 0..10_000 => format!("{short} ms"),
-        _ => format!("{:.1} s", took.as_secs_f64()),
-    }
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ pub struct Job {
 /// A workflow that cannot be walked.
 #[derive(Debug)]
 pub enum Unready {
-    /// A job does not compile.
-    Compile(Exit),
+    /// A job does not compile: how the run ends, and where in the source it is.
+    Compile(Exit, Vec<String>),
     /// The plan makes no sense.
     Plan(PlanError),
 }
@@ -44,7 +44,7 @@ impl Unready {
     /// How the run ends.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Compile(exit) => exit.clone(),
+            Self::Compile(exit, _) => exit.clone(),
             Self::Plan(error) => error.exit(),
         }
     }
@@ -97,8 +97,10 @@ fn compile_step(step: &Step, exports: &HashMap<String, Exports>) -> Result<Optio
             },
         })
         .collect();
-    let compiled = compile::compile(source, &adaptors)
-        .map_err(|error| Unready::Compile(errors::compile_exit(label(step), &error)))?;
+    let compiled = compile::compile(source, &adaptors).map_err(|error| {
+        let lines = errors::compile_log_lines(source, &error);
+        Unready::Compile(errors::compile_exit(label(step), &error), lines)
+    })?;
     Ok(Some(Job { compiled, refused }))
 }
 

@@ -1,6 +1,38 @@
 //! Compiles a job, a script of operation calls, to a module.
 //!
-//! Never runs user code and has no state. Each transform is a module of its own; they run in the order of this list.
+//! Never runs user code and has no state. One parse, then each transform, a module of its own, changes the syntax tree
+//! in the order of [`transform`], and one print at the end gives the module and the map back to the user's source.
+
+use std::any::Any;
+use std::thread;
+
+use oxc::allocator::Allocator;
+use oxc::ast::ast::Program;
+use oxc::ast::builder::AstBuilder;
+use oxc::codegen::{Codegen, CodegenOptions, CommentOptions};
+use oxc::parser::{ParseOptions, Parser};
+use oxc::semantic::{Scoping, SemanticBuilder};
+use oxc::span::SourceType;
+
+mod errors;
+mod exports;
+mod imports;
+mod lazy_state;
+mod names;
+mod nesting;
+mod operations;
+mod positions;
+mod promises;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use names::Names;
+use positions::{Lines, SourceMap};
+
+/// Stack for the recursive parts, in bytes; only what is used of it takes memory. Four times what the deepest code takes
+/// that [`nesting::check`] lets pass, in a build without optimisation.
+const STACK: usize = 64 << 20;
 
 /// What an adaptor offers to the code.
 #[derive(Debug, Clone)]
@@ -18,6 +50,7 @@ pub struct Compiled {
     pub code: String,
     /// The operations, in the order of the default export.
     pub operations: Vec<Operation>,
+    map: SourceMap,
 }
 
 /// A top-level operation, for error messages.
@@ -51,17 +84,123 @@ pub struct CompileError {
 impl Compiled {
     /// The place in the user's source of a place in the compiled module (line from 1, column from 0), if it comes
     /// from there.
-    pub fn source_position(&self, _line: u32, _column: u32) -> Option<Position> {
-        None
+    pub fn source_position(&self, line: u32, column: u32) -> Option<Position> {
+        self.map.look_up(line, column)
     }
 }
 
 /// Compiles `source` for the given adaptors, in their order of preference.
-pub fn compile(_source: &str, _adaptors: &[Adaptor<'_>]) -> Result<Compiled, CompileError> {
-    Err(CompileError { message: String::new(), position: Position { line: 1, column: 0 } })
+pub fn compile(source: &str, adaptors: &[Adaptor<'_>]) -> Result<Compiled, CompileError> {
+    let lines = Lines::of(source);
+    on_own_stack(source, || compile_here(source, &lines, adaptors)).map_err(|fault| fault.into_error(&lines))
 }
 
 /// Checks the syntax of an edge's condition. The error is the message alone, as `Unexpected end of input`.
-pub fn check_condition(_expression: &str) -> Result<(), String> {
-    Ok(())
+pub fn check_condition(expression: &str) -> Result<(), String> {
+    on_own_stack(expression, || {
+        let allocator = Allocator::default();
+        let parser = Parser::new(&allocator, expression, SourceType::script()).with_options(parse_options());
+        parser.parse_expression().map(drop).map_err(|diagnostics| errors::first(expression, &diagnostics))
+    })
+    .map_err(|fault| fault.message)
+}
+
+/// What is wrong, and the byte of the source where.
+#[derive(Debug)]
+struct Fault {
+    message: String,
+    offset: usize,
+}
+
+impl Fault {
+    fn new(message: impl Into<String>, offset: u32) -> Self {
+        Self { message: message.into(), offset: offset as usize }
+    }
+
+    fn into_error(self, lines: &Lines<'_>) -> CompileError {
+        CompileError { message: self.message, position: lines.position(self.offset) }
+    }
+}
+
+/// A job between parse and print.
+struct Job<'a> {
+    program: Program<'a>,
+    /// Declarations and references as they were in the user's code.
+    scoping: Scoping,
+    names: Names,
+    /// What the code itself exports.
+    exports: Vec<String>,
+    ast: AstBuilder<'a>,
+}
+
+fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>]) -> Result<Compiled, Fault> {
+    let allocator = Allocator::default();
+    let mut job = parse(&allocator, source)?;
+    let operations = transform(&mut job, lines, adaptors)?;
+    let (code, map) = print(&job.program);
+    Ok(Compiled { code, operations, map })
+}
+
+fn parse<'a>(allocator: &'a Allocator, source: &'a str) -> Result<Job<'a>, Fault> {
+    let parsed = Parser::new(allocator, source, SourceType::mjs()).with_options(parse_options()).parse();
+    if parsed.diagnostics.has_errors() {
+        return Err(errors::first(source, &parsed.diagnostics));
+    }
+    let mut program = parsed.program;
+    program.hashbang = None;
+    let checked = SemanticBuilder::new_compiler().build(&program);
+    if checked.diagnostics.has_errors() {
+        return Err(errors::first(source, &checked.diagnostics));
+    }
+    let scoping = checked.semantic.into_scoping();
+    let names = Names::of(&scoping);
+    let exports = exports::names(&parsed.module_record);
+    Ok(Job { program, scoping, names, exports, ast: AstBuilder::new(allocator) })
+}
+
+fn parse_options() -> ParseOptions {
+    ParseOptions { preserve_parens: false, parse_regular_expression: true, ..ParseOptions::default() }
+}
+
+fn transform(job: &mut Job<'_>, lines: &Lines<'_>, adaptors: &[Adaptor<'_>]) -> Result<Vec<Operation>, Fault> {
+    lazy_state::apply(job)?;
+    let defer = promises::apply(job);
+    exports::ensure_default(job);
+    let operations = operations::gather(job, lines, defer.as_deref());
+    imports::add(job, adaptors, defer.as_deref());
+    Ok(operations)
+}
+
+fn print(program: &Program<'_>) -> (String, SourceMap) {
+    let options = CodegenOptions {
+        comments: CommentOptions::disabled(),
+        source_map_path: Some("job.js".into()),
+        // Deep code would be mostly indentation.
+        indent_width: 0,
+        ..CodegenOptions::default()
+    };
+    let printed = Codegen::new().with_options(options).build(program);
+    let map = printed.map.map(|map| {
+        SourceMap::new(
+            map.get_tokens().map(|it| [(it.get_dst_line(), it.get_dst_col()), (it.get_src_line(), it.get_src_col())]),
+        )
+    });
+    (printed.code, map.unwrap_or_default())
+}
+
+/// Runs `work` on `source` where nothing it does can overflow the caller's stack, or unwind it.
+fn on_own_stack<T: Send>(source: &str, work: impl FnOnce() -> Result<T, Fault> + Send) -> Result<T, Fault> {
+    nesting::check(source)?;
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("compile".into()).stack_size(STACK);
+        match builder.spawn_scoped(scope, work) {
+            Ok(running) => running.join().unwrap_or_else(|panic| Err(Fault::new(describe(&panic), 0))),
+            Err(error) => Err(Fault::new(format!("Cannot start a thread to compile on: {error}"), 0)),
+        }
+    })
+}
+
+fn describe(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("The compiler failed on this code: {}", text.unwrap_or("no reason given"))
 }

@@ -205,13 +205,11 @@ async fn the_next_step_waits_for_the_worker_but_a_cancellation_does_not() {
 
 #[tokio::test]
 async fn a_run_that_takes_too_long_is_killed() {
-    let mut pair = pair(FakeStarter::hanging());
-    let mut spec = workflow("a");
+    let pair = pair(FakeStarter::default());
+    let mut spec = workflow("[t] -> (hang) a\na");
     spec.options.timeout_ms = 50;
-    let run = pair.start(spec);
-    let exit = limits::timeout_exit(50);
-    assert_eq!(pair.take_step().await.exit, exit);
-    assert_eq!(run.await.unwrap().unwrap().exit, exit);
+    let outcome = pair.start(spec).await.unwrap().unwrap();
+    assert_eq!(outcome.exit, limits::timeout_exit(50));
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 use std::future::pending;
+use std::sync::Arc;
+
+use protocol::run::{ExitReason, StepOutput};
 
 use super::*;
-use crate::engine::{EngineLost, Origin};
+use crate::engine::{EngineLost, Origin, Thrown};
 use crate::report::{self, Report};
 use crate::testing::{Act, FakeEngine, error, thrown, workflow};
 
@@ -301,11 +304,13 @@ async fn a_stop_ends_the_run_whatever_the_engine_does() {
         ("a -> (hang) b\nb", None, "start 0 a Run\ndone 0 {} {}\nend {} no state None"),
         ("[t] -> (hang) b\nb", None, "end {} no state None"),
     ] {
-        let walked = walked_until(workflow(text), FakeEngine::new(script), async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let engine = FakeEngine::new(script);
+        let hanging = Arc::clone(&engine.hanging);
+        let stop = async {
+            hanging.notified().await;
             exit.clone()
-        })
-        .await;
+        };
+        let walked = walked_until(workflow(text), engine, stop).await;
         let expected = expected.replacen("{} {}", "cancel Cancelled: by hand @", 1);
         let expected = expected.replace("{}", "cancel Cancelled: by hand").replace('@', "{}");
         assert_eq!(walked.events().lines().skip(1).collect::<Vec<_>>().join("\n"), expected, "{text}");
@@ -344,4 +349,15 @@ async fn versions_are_told_by_adaptor() {
 async fn an_error_is_logged_with_its_type() {
     let walked = walked(workflow("a"), FakeEngine::new([("a", error("boom"))])).await;
     assert!(walked.logs(r#"R/T error ["JobError: boom"]"#) && walked.logs("state.errors.a"));
+}
+
+#[tokio::test]
+async fn a_job_that_names_no_adaptor_gets_the_common_one() {
+    let mut spec = workflow("a");
+    spec.steps[0].adaptors.clear();
+    let engine = FakeEngine::default();
+    let adaptors = Arc::clone(&engine.adaptors);
+    let walked = walked(spec, engine).await;
+    assert_eq!(walked.all[0], "run []");
+    assert_eq!(*adaptors.lock().unwrap(), [DEFAULT_ADAPTOR]);
 }

@@ -79,9 +79,9 @@ async fn a_job_that_takes_too_long_is_killed() {
         let worker = Worker::new();
         let (mut host, _process) = worker.start().await;
         let mut spec = workflow(&[("a", code, &[])]);
-        spec.options.timeout_ms = 200;
+        spec.options.timeout_ms = 1000;
         let ran = host.run(spec).await;
-        let exit = Exit::error(ExitReason::Kill, "TimeoutError", "Workflow failed to return within 200ms");
+        let exit = Exit::error(ExitReason::Kill, "TimeoutError", "Workflow failed to return within 1000ms");
         assert_eq!(ran.outcome().exit, exit);
         assert_eq!(ran.steps[0].exit, exit);
         assert_eq!(ran.steps[0].output, StepOutput::State(Json::empty_object()));
@@ -92,7 +92,8 @@ async fn a_job_that_takes_too_long_is_killed() {
 async fn a_job_that_takes_too_much_memory_is_killed() {
     let worker = Worker::new();
     let (mut host, _process) = worker.start().await;
-    let mut spec = workflow(&[("a", "fn(() => { const all = []; for (;;) all.push('x'.repeat(1000) + all.length); })", &[])]);
+    let mut spec =
+        workflow(&[("a", "fn(() => { const all = []; for (;;) all.push('x'.repeat(1000) + all.length); })", &[])]);
     spec.options.memory_bytes = 32 * 1024 * 1024;
     let ran = host.run(spec).await;
     let exit = Exit::error(ExitReason::Kill, "OOMError", "Run exceeded maximum memory usage");
