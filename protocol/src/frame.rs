@@ -46,7 +46,7 @@ pub enum FrameError {
     },
     /// A payload is not one message of the kind that this direction has.
     #[error("a frame that does not hold a message: {0}")]
-    Undecodable(Arc<rmp_serde::decode::Error>),
+    Undecodable(#[source] Arc<rmp_serde::decode::Error>),
 }
 
 /// Why a message was not put into a frame. The link goes on.
@@ -62,7 +62,7 @@ pub enum EncodeError {
     },
     /// MessagePack has no form for it.
     #[error("a message that cannot be encoded: {0}")]
-    Unencodable(Arc<rmp_serde::encode::Error>),
+    Unencodable(#[source] Arc<rmp_serde::encode::Error>),
 }
 
 /// Cuts a stream of bytes into frames, however the bytes come.

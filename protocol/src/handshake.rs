@@ -88,7 +88,7 @@ pub enum HandshakeError {
     },
     /// The worker does not take the host.
     #[error("the worker does not take the host: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The other side did not answer in time.
     #[error("no handshake within {0:?}")]
     Timeout(Duration),

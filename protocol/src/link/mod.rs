@@ -71,13 +71,13 @@ pub enum LinkEnd {
     ClosedHere,
     /// The other side sent what cannot be read, or died within a frame.
     #[error("the link broke: {0}")]
-    Frame(FrameError),
+    Frame(#[source] FrameError),
     /// A notice, which nobody waits for, could not be sent.
     #[error("the link was given up: {0}")]
-    Unsendable(EncodeError),
+    Unsendable(#[source] EncodeError),
     /// The operating system failed to read or write.
     #[error("the link failed: {0}")]
-    Io(Arc<io::Error>),
+    Io(#[source] Arc<io::Error>),
 }
 
 impl From<FrameError> for LinkEnd {
@@ -105,7 +105,7 @@ pub enum CallError {
     },
     /// The other side did not do it.
     #[error("refused: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The link ended before the answer came.
     #[error(transparent)]
     Ended(LinkEnd),
@@ -177,7 +177,7 @@ impl<S: Side> Link<S> {
     }
 
     /// Tells the other side something, when there is room in the queue. An error says why the link ended; a notice
-    /// that does not fit into a frame ends it too, because it would be missed by nobody.
+    /// that does not fit into a frame ends it too, because nobody else would learn that it is missing.
     pub async fn notify(&self, notice: S::Notice) -> Result<(), LinkEnd> {
         match self.encode(Envelope::Notice(notice)) {
             Ok(frame) => self.send(frame).await,

@@ -1,3 +1,7 @@
+//! What is asked, answered and told on a link, over a stream in memory.
+
+mod end;
+
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
@@ -271,42 +275,6 @@ async fn without_an_inbox_requests_are_refused_and_notices_counted() {
 }
 
 #[tokio::test]
-async fn a_call_learns_at_once_that_the_other_side_died() {
-    let ((worker, mut inbox), stream) = bare();
-    let (error, ()) = soon(async {
-        tokio::join!(worker.call_within(Ping {}, Duration::MAX), async {
-            tokio::task::yield_now().await;
-            drop(stream);
-        })
-    })
-    .await;
-    assert!(matches!(error, Err(CallError::Ended(LinkEnd::PeerClosed))), "{error:?}");
-    assert!(matches!(worker.call(Ping {}).await, Err(CallError::Ended(LinkEnd::PeerClosed))));
-    assert!(soon(inbox.next()).await.is_none());
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_ends_the_link_with_the_cause() {
-    let limit = LinkOptions::default().max_frame;
-    let cases: [(&str, Vec<u8>, String); 5] = [
-        ("zero length", vec![0; 4], "a frame of length zero".into()),
-        ("oversize", vec![0xff; 4], format!("a frame of 4294967295 bytes, where at most {limit} are allowed")),
-        ("no message", vec![0, 0, 0, 1, 0xc0], "a frame that does not hold a message".into()),
-        ("half a frame", vec![0, 0, 0, 9, 1, 2], "at least 7 bytes before its end".into()),
-        ("half a header", vec![0, 0], "at least 2 bytes before its end".into()),
-    ];
-    for (name, bytes, expected) in cases {
-        let ((worker, mut inbox), mut stream) = bare();
-        stream.write_all(&bytes).await.unwrap();
-        drop(stream);
-        let error = soon(worker.ended()).await;
-        assert!(matches!(error, LinkEnd::Frame(_)) && error.to_string().contains(&expected), "{name}: {error}");
-        assert!(soon(inbox.next()).await.is_none(), "{name}");
-        assert!(worker.call(Ping {}).await.unwrap_err().to_string().contains(&expected), "{name}");
-    }
-}
-
-#[tokio::test]
 async fn a_reply_to_no_request_is_counted() {
     let ((worker, _), mut stream) = bare();
     let reply = Envelope::<HostSide>::Reply(99, HostReply::Pong(Pong { rss_bytes: 0 }));
@@ -314,65 +282,6 @@ async fn a_reply_to_no_request_is_counted() {
     drop(stream);
     assert!(matches!(soon(worker.ended()).await, LinkEnd::PeerClosed));
     assert_eq!(worker.stats(), LinkStats { unknown_replies: 1, ..LinkStats::default() });
-}
-
-#[tokio::test]
-async fn closing_writes_what_is_queued_first() {
-    let ((worker, mut inbox), (host, _from_worker)) = pair_over(64, &LinkOptions::default());
-    for number in 0..100 {
-        host.notify(log(number)).await.unwrap();
-    }
-    let receiving = async {
-        let mut received = 0;
-        while inbox.next().await.is_some() {
-            received += 1;
-        }
-        received
-    };
-    let (received, ()) = soon(async { tokio::join!(receiving, host.close()) }).await;
-    assert_eq!(received, 100);
-    assert!(matches!(host.ended().await, LinkEnd::ClosedHere));
-    assert!(matches!(soon(worker.ended()).await, LinkEnd::PeerClosed));
-    assert!(matches!(host.notify(log(1)).await, Err(LinkEnd::ClosedHere)));
-    assert!(matches!(host.call(step(0)).await, Err(CallError::Ended(LinkEnd::ClosedHere))));
-}
-
-#[tokio::test]
-async fn the_link_closes_when_its_last_handle_is_gone() {
-    let ((worker, mut inbox), (host, from_worker)) = pair();
-    host.notify(log(1)).await.unwrap();
-    drop(host.clone());
-    assert!(matches!(soon(inbox.next()).await, Some(Incoming::Notice(_))));
-    drop(host);
-    assert!(soon(inbox.next()).await.is_none());
-    assert!(matches!(soon(worker.ended()).await, LinkEnd::PeerClosed));
-    drop(from_worker);
-}
-
-#[tokio::test]
-async fn notices_wait_for_room_and_are_let_go_at_the_end() {
-    let options = LinkOptions { outgoing_bytes: 1024, ..LinkOptions::default() };
-    let (left, right) = duplex(64);
-    let (host, _inbox) = Link::<HostSide>::start(left, options);
-    let flood = async {
-        let mut sent = 0;
-        loop {
-            if let Err(end) = host.notify(log(0)).await {
-                return (sent, end);
-            }
-            sent += 1;
-        }
-    };
-    let stop = async {
-        // Nobody reads, so the flood comes to a standstill: this is polled only when it waits.
-        while host.shared.outgoing.available() >= 256 {
-            tokio::task::yield_now().await;
-        }
-        drop(right);
-    };
-    let ((sent, end), ()) = soon(async { tokio::join!(flood, stop) }).await;
-    assert!(sent < 100, "{sent}");
-    assert!(matches!(end, LinkEnd::PeerClosed), "{end}");
 }
 
 #[tokio::test]
