@@ -20,7 +20,7 @@ pub(super) struct Session<'a, 'js> {
 /// Why a job or a condition goes no further.
 enum Halt {
     Lost(EngineLost),
-    Threw(Thrown),
+    Threw(Box<Thrown>),
 }
 
 impl From<EngineLost> for Halt {
@@ -34,7 +34,7 @@ impl<'js> Session<'_, 'js> {
     pub(super) fn run_job(&self, job: &JobCall) -> Result<JobEnd, EngineLost> {
         match self.job_result(job) {
             Ok(result) => Ok(JobEnd::Returned(result)),
-            Err(Halt::Threw(thrown)) => Ok(JobEnd::Threw(thrown)),
+            Err(Halt::Threw(thrown)) => Ok(JobEnd::Threw(*thrown)),
             Err(Halt::Lost(lost)) => Err(lost),
         }
     }
@@ -43,7 +43,7 @@ impl<'js> Session<'_, 'js> {
     pub(super) fn test(&self, condition: &ConditionCall) -> Result<ConditionEnd, EngineLost> {
         match self.truth(condition) {
             Ok(value) => Ok(ConditionEnd::Value(value)),
-            Err(Halt::Threw(thrown)) => Ok(ConditionEnd::Threw(thrown)),
+            Err(Halt::Threw(thrown)) => Ok(ConditionEnd::Threw(*thrown)),
             Err(Halt::Lost(lost)) => Err(lost),
         }
     }
@@ -146,18 +146,18 @@ impl<'js> Session<'_, 'js> {
                     }
                 }
             }
-            Error::InvalidString(_) => Halt::Threw(Thrown {
+            Error::InvalidString(_) => Halt::Threw(Box::new(Thrown {
                 name: "SyntaxError".to_owned(),
                 message: "Invalid or unexpected token: a NUL character".to_owned(),
                 ..Thrown::default()
-            }),
+            })),
             error => Halt::Lost(EngineLost::Failed(error.to_string())),
         }
     }
 
     fn threw(&self, description: &str) -> Halt {
         match serde_json::from_str(description) {
-            Ok(thrown) => Halt::Threw(thrown),
+            Ok(thrown) => Halt::Threw(Box::new(thrown)),
             Err(error) => Halt::Lost(EngineLost::Failed(format!("its prelude told an error wrongly: {error}"))),
         }
     }
