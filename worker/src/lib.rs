@@ -3,3 +3,4 @@
 //! Runs no user code.
 
 pub mod execution;
+pub mod lightning;
