@@ -4,3 +4,4 @@
 
 pub mod execution;
 pub mod lightning;
+pub mod redact;
