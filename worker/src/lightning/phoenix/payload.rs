@@ -36,6 +36,11 @@ impl Payload {
         Self { parts: vec![Part::Text(text)] }
     }
 
+    /// JSON text that is already encoded.
+    pub(in crate::lightning) fn text(text: String) -> Self {
+        Self { parts: vec![Part::Text(text)] }
+    }
+
     /// Adds a field to an object, its value as it is.
     pub(in crate::lightning) fn with_value(self, key: &str, value: Json) -> Self {
         self.with(key, Part::Value(value))
@@ -77,6 +82,14 @@ impl Payload {
                 Part::Quoted(json) => write_quoted(json.as_str(), out),
             }
         }
+    }
+
+    /// The text.
+    #[cfg(test)]
+    pub(in crate::lightning) fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out
     }
 }
 
