@@ -4,4 +4,5 @@
 
 pub mod execution;
 pub mod lightning;
+pub mod mock_lightning;
 pub mod redact;

@@ -122,11 +122,6 @@ impl ClaimLoop {
         self.stopped = true;
     }
 
-    /// Slots in use by runs.
-    pub(super) fn active(&self) -> usize {
-        self.active
-    }
-
     fn free(&self) -> usize {
         if self.linked && !self.stopped { self.capacity.saturating_sub(self.active + self.open) } else { 0 }
     }
@@ -210,7 +205,7 @@ mod tests {
         assert_eq!(it.next_claim(now), Some(1));
         it.answered(1, 1, now, 0.0);
         it.answered(1, 1, now + 600 * SECOND, 0.0);
-        assert_eq!(it.active(), 2, "the late answer is honoured");
+        assert_eq!(it.active, 2, "the late answer is honoured");
     }
 
     #[test]
@@ -232,7 +227,7 @@ mod tests {
         it.next_claim(now);
         it.stop();
         it.answered(2, 1, now, 0.0);
-        assert_eq!((it.active(), it.next_claim(now), it.wake_at()), (1, None, None));
+        assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
     }
 
     #[test]
@@ -276,7 +271,7 @@ mod tests {
                 }
                 open.extend(it.next_claim(now));
                 prop_assert!(open.iter().sum::<usize>() + active <= 5);
-                prop_assert_eq!(it.active(), active);
+                prop_assert_eq!(it.active, active);
                 let waits = it.free() == 0 || it.wake_at().is_some() || !open.is_empty();
                 prop_assert!(waits, "a free slot with a link has a claim open or a time to make one: {it:?}");
             }

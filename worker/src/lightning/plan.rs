@@ -84,11 +84,6 @@ impl Plan {
         Ok(Self { spec, dataclip_id: wire.dataclip_id, credentials, warnings })
     }
 
-    /// The run's limits and switches.
-    pub(super) fn options(&self) -> &RunOptions {
-        &self.spec.options
-    }
-
     /// Ids of the credentials to fetch, each once.
     pub(super) fn credential_ids(&self) -> Vec<String> {
         let mut seen = HashSet::new();
@@ -474,10 +469,10 @@ mod tests {
             sanitize: Sanitize::Summarize,
             ..RunOptions::default()
         };
-        assert_eq!(plan.options(), &expected);
+        assert_eq!(plan.spec.options, expected);
         assert_eq!(plan.warnings, Vec::<String>::new());
         let odd = read(json!({"options": {"run_timeout_ms": 0, "sanitize": "bleach"}}));
-        assert_eq!(odd.options(), &RunOptions::default());
+        assert_eq!(odd.spec.options, RunOptions::default());
         assert_eq!(odd.warnings.len(), 2);
     }
 

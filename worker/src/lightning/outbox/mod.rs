@@ -157,20 +157,21 @@ struct Entry {
 #[derive(Debug)]
 struct Sent {
     tag: u64,
+    at: Instant,
     size: usize,
     entries: Vec<Entry>,
 }
 
 impl Outbox {
-    /// An empty outbox whose channel is joined.
-    pub(super) fn new(options: OutboxOptions) -> Self {
+    /// An empty outbox, whose channel is joined or will be.
+    pub(super) fn new(options: OutboxOptions, joined: bool) -> Self {
         Self {
             options,
             dataclips: HashMap::new(),
             withheld: HashSet::new(),
             waiting: VecDeque::new(),
             sent: VecDeque::new(),
-            joined: true,
+            joined,
             open_step: None,
             last_sequence: 0,
             last_tag: 0,
@@ -294,7 +295,7 @@ impl Outbox {
         let size = entries.iter().map(|entry| entry.item.size()).sum();
         self.last_tag += 1;
         let push = self.push(self.last_tag, &entries);
-        self.sent.push_back(Sent { tag: self.last_tag, size, entries });
+        self.sent.push_back(Sent { tag: self.last_tag, at: now, size, entries });
         Some(push)
     }
 
@@ -330,6 +331,11 @@ impl Outbox {
     /// How many log lines were dropped.
     pub(super) fn lines_dropped(&self) -> u64 {
         self.lines_dropped.total
+    }
+
+    /// Since when the oldest push waits for its reply.
+    pub(super) fn oldest_push(&self) -> Option<Instant> {
+        self.sent.front().map(|sent| sent.at)
     }
 
     /// How many events Lightning has not confirmed.
@@ -536,6 +542,7 @@ impl Outbox {
             Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
                 step.output = Output::Withheld;
                 self.withheld.insert(step.index);
+                self.say("The step's dataclip is withheld: Lightning does not take it", super::now_us());
             }
             Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
                 (run.final_state, run.final_step) = (None, None);

@@ -20,7 +20,7 @@ fn fixture() -> Fixture {
 
 fn with_batches(batch: Option<BatchOptions>) -> Fixture {
     let options = OutboxOptions { run_id: RUN.into(), input_dataclip_id: Some(INPUT.into()), batch, stringify: true };
-    Fixture { outbox: Outbox::new(options), now: Instant::now() }
+    Fixture { outbox: Outbox::new(options, true), now: Instant::now() }
 }
 
 fn read(payload: &Payload) -> Value {

@@ -62,6 +62,16 @@ pub(in crate::lightning) enum Response {
     Binary(Bytes),
 }
 
+impl Response {
+    /// The JSON; null where there is none.
+    pub(in crate::lightning) fn into_json(self) -> Json {
+        match self {
+            Self::Json(json) => json,
+            Self::Binary(bytes) => Json::parse(bytes).unwrap_or_else(|_| Json::null()),
+        }
+    }
+}
+
 /// A frame that breaks the rules of the serializer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InvalidFrame {

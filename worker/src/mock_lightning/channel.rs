@@ -1,0 +1,287 @@
+//! One channel of one connection, what is a process in Phoenix: handles its messages one at a time, in order.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, mpsc};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::fields::Rejection;
+use super::frame::{self, ClientMessage, Response};
+use super::hooks::{Incoming, Verdict};
+use super::queue::{Claim, check_queue_join};
+use super::store::Origin;
+use super::{Dialect, Shared};
+
+const QUEUE_TOPIC: &str = "worker:queue";
+const SOCKET_TOPIC: &str = "phoenix";
+
+/// A topic of a connection, joined or not.
+pub(super) struct Channel {
+    pub(super) shared: Arc<Shared>,
+    /// Number of the connection.
+    pub(super) connection: u64,
+    pub(super) topic: String,
+    /// Frames to the client.
+    pub(super) out: mpsc::Sender<Message>,
+    /// Cuts the connection.
+    pub(super) cut: Arc<Notify>,
+    /// The `join_ref` of the join that is in force.
+    pub(super) joined: Option<Option<String>>,
+}
+
+/// What a hook leaves to do with a message.
+enum Next {
+    GoOn,
+    Refuse(Value),
+    Nothing,
+}
+
+/// What handling a message came to.
+enum Outcome {
+    Reply(Result<Response, Value>),
+    Silence,
+    Crash,
+}
+
+/// Runs handed out by a claim whose reply is not yet sent. Dropped before that, the claim is rolled back.
+struct OpenClaim {
+    shared: Arc<Shared>,
+    runs: Vec<String>,
+}
+
+impl Drop for OpenClaim {
+    fn drop(&mut self) {
+        self.shared.store().roll_back(&self.runs);
+    }
+}
+
+impl Channel {
+    /// Handles messages until the connection ends or the client leaves.
+    pub(super) async fn serve(mut self, mut inbox: mpsc::UnboundedReceiver<ClientMessage>) {
+        let mut wakeups = self.shared.wakeups.subscribe();
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(&message).await,
+                    None => return,
+                },
+                wakeup = wakeups.recv(), if self.topic == QUEUE_TOPIC => match wakeup {
+                    Ok(()) | Err(RecvError::Lagged(_)) => self.push_work_available().await,
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, message: &ClientMessage) {
+        let incoming = Incoming {
+            connection: self.connection,
+            topic: &message.topic,
+            event: &message.event,
+            payload: &message.payload,
+        };
+        let mut outcome = match self.obey(self.shared.hooks.before_message(&incoming)).await {
+            Next::GoOn => None,
+            Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
+            Next::Nothing => return,
+        };
+        let mut claim = None;
+        if outcome.is_none() {
+            self.close_earlier_join(message).await;
+            let handled = self.handle(message, &mut claim);
+            let accepted = matches!(handled, Outcome::Reply(Ok(_)) | Outcome::Silence);
+            outcome = match self.obey(self.shared.hooks.before_reply(&incoming, accepted)).await {
+                Next::GoOn => Some(handled),
+                Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
+                Next::Nothing => None,
+            };
+        }
+        match outcome {
+            Some(Outcome::Reply(reply)) => {
+                if reply.is_err() && message.event == "phx_join" {
+                    self.joined = None;
+                }
+                self.reply(message, reply.as_ref()).await;
+            }
+            Some(Outcome::Crash) => self.crash().await,
+            Some(Outcome::Silence) | None => {}
+        }
+        if let Some(mut claim) = claim {
+            claim.runs.clear();
+        }
+    }
+
+    /// Does what a hook says.
+    async fn obey(&mut self, verdict: Verdict) -> Next {
+        match verdict {
+            Verdict::GoOn => Next::GoOn,
+            Verdict::Delay(time) => {
+                tokio::time::sleep(time).await;
+                Next::GoOn
+            }
+            Verdict::Drop => Next::Nothing,
+            Verdict::Refuse(response) => Next::Refuse(response),
+            Verdict::CloseChannel => {
+                self.crash().await;
+                Next::Nothing
+            }
+            Verdict::CloseSocket => {
+                self.cut.notify_one();
+                // Ends with the connection: whatever is open now stays unfinished.
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn handle(&mut self, message: &ClientMessage, claim: &mut Option<OpenClaim>) -> Outcome {
+        let result = match message.event.as_str() {
+            "phx_join" => self.join(message),
+            "phx_leave" => self.leave(),
+            "heartbeat" if self.topic == SOCKET_TOPIC => {
+                self.shared.store().activity.heartbeats += 1;
+                match self.shared.dialect {
+                    Dialect::Lightning => Ok(Response::Json(json!({}))),
+                    Dialect::ReferenceMock => return Outcome::Silence,
+                }
+            }
+            _ if self.joined.is_none() => Err(unmatched()),
+            event => {
+                self.check_join_ref(message);
+                match self.run_id() {
+                    Some(run_id) => self.shared.store().handle_event(run_id, event, &message.payload),
+                    None if event == "claim" => self.claim(&message.payload, claim),
+                    None => Err(Rejection::Crash(format!("there is no event {event} on {}", self.topic))),
+                }
+            }
+        };
+        match result {
+            Ok(response) => Outcome::Reply(Ok(response)),
+            Err(Rejection::Blameless(response)) => Outcome::Reply(Err(response)),
+            Err(Rejection::Refused(response)) => {
+                self.violation(message, response.to_string());
+                Outcome::Reply(Err(response))
+            }
+            Err(Rejection::Crash(reason)) => {
+                self.violation(message, reason);
+                Outcome::Crash
+            }
+        }
+    }
+
+    fn run_id(&self) -> Option<&str> {
+        self.topic.strip_prefix("run:")
+    }
+
+    fn join(&mut self, message: &ClientMessage) -> Result<Response, Rejection> {
+        let unauthorized = || Rejection::Refused(json!({"reason": "unauthorized"}));
+        if self.topic == QUEUE_TOPIC {
+            check_queue_join(&message.payload)?;
+            self.shared.store().activity.queue_joins.push(Value::clone(&message.payload));
+        } else if let Some(run_id) = self.run_id() {
+            let token = message.payload.get("token").and_then(Value::as_str).ok_or_else(unauthorized)?;
+            match self.shared.store().token_opens(run_id, token) {
+                None => return Err(Rejection::Refused(json!({"reason": "not_found"}))),
+                Some(false) => return Err(unauthorized()),
+                Some(true) => {}
+            }
+        } else {
+            return Err(unmatched());
+        }
+        self.joined = Some(message.join_ref.clone());
+        Ok(Response::Json(match self.shared.dialect {
+            Dialect::Lightning => json!({}),
+            Dialect::ReferenceMock => json!("ok"),
+        }))
+    }
+
+    fn leave(&mut self) -> Result<Response, Rejection> {
+        self.joined = None;
+        match self.shared.dialect {
+            Dialect::Lightning => Ok(Response::Json(json!({}))),
+            Dialect::ReferenceMock => {
+                Err(Rejection::Blameless(json!(format!("There are no listeners on channel {}", self.topic))))
+            }
+        }
+    }
+
+    fn claim(&self, payload: &Value, open: &mut Option<OpenClaim>) -> Result<Response, Rejection> {
+        let claim = Claim::read(payload)?;
+        let claimed = self.shared.store().claim(claim.demand, claim.worker_name, &claim.queues);
+        let open = open.insert(OpenClaim {
+            shared: self.shared.clone(),
+            runs: claimed.iter().map(|run| run.id.clone()).collect(),
+        });
+        let mut runs = Vec::with_capacity(claimed.len());
+        for (run, id) in claimed.iter().zip(&open.runs) {
+            let token = self.shared.run_tokens.issue(id, run.timeout_seconds);
+            let token = token.map_err(|error| Rejection::Crash(format!("failed to sign a run token: {error}")))?;
+            runs.push(json!({"id": id, "token": token.expose_secret()}));
+            self.shared.store().keep_token(id, token);
+        }
+        Ok(Response::Json(json!({ "runs": runs })))
+    }
+
+    /// A message of an earlier join is handled, as Phoenix does, but no worker should send one.
+    fn check_join_ref(&self, message: &ClientMessage) {
+        if let Some(current) = &self.joined
+            && *current != message.join_ref
+        {
+            let reason = format!("join_ref must be {current:?}, it is {:?}", message.join_ref);
+            self.violation(message, reason);
+        }
+    }
+
+    fn violation(&self, message: &ClientMessage, reason: String) {
+        let may_hold_token = message.event == "phx_join";
+        let payload = if may_hold_token { Arc::new(Value::Null) } else { message.payload.clone() };
+        let origin = Origin { topic: &self.topic, event: &message.event, payload };
+        self.shared.store().record_violation(&origin, reason);
+    }
+
+    async fn reply(&self, message: &ClientMessage, outcome: Result<&Response, &Value>) {
+        let join_ref = self.joined.as_ref().unwrap_or(&message.join_ref).as_deref();
+        self.send(frame::reply(self.shared.dialect, join_ref, message, outcome)).await;
+        if message.event == "phx_leave" && outcome.is_ok() {
+            self.push(join_ref, "phx_close").await;
+        }
+    }
+
+    /// A second join takes the place of the first, which is closed.
+    async fn close_earlier_join(&mut self, message: &ClientMessage) {
+        if message.event == "phx_join"
+            && let Some(join_ref) = self.joined.take()
+        {
+            self.push(join_ref.as_deref(), "phx_close").await;
+        }
+    }
+
+    async fn crash(&mut self) {
+        if let Some(join_ref) = self.joined.take() {
+            self.push(join_ref.as_deref(), "phx_error").await;
+        }
+    }
+
+    /// Phoenix's own pushes carry the join's reference twice.
+    async fn push(&self, join_ref: Option<&str>, event: &str) {
+        self.send(frame::push(self.shared.dialect, join_ref, join_ref, &self.topic, event)).await;
+    }
+
+    async fn push_work_available(&self) {
+        if let Some(join_ref) = &self.joined {
+            self.send(frame::push(self.shared.dialect, join_ref.as_deref(), None, &self.topic, "work-available")).await;
+        }
+    }
+
+    async fn send(&self, frame: Message) {
+        // Fails only when the connection is ending, and this channel with it.
+        let _ = self.out.send(frame).await;
+    }
+}
+
+/// What Phoenix says of a topic that is not joined or does not exist.
+fn unmatched() -> Rejection {
+    Rejection::Refused(json!({"reason": "unmatched topic"}))
+}

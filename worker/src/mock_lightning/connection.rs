@@ -1,0 +1,216 @@
+//! The websocket: who may connect, and one connection's life with its channels.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::Shared;
+use super::channel::Channel;
+use super::frame::ClientMessage;
+use super::record::{ConnectionRecord, now};
+use super::store::Origin;
+use super::token::verify_worker_token;
+
+/// Phoenix closes a socket that sent nothing for this long.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Frames that may wait for a client that reads slowly, before its channels wait too.
+const OUTGOING_FRAMES: usize = 256;
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+#[derive(Deserialize)]
+pub(super) struct Parameters {
+    vsn: Option<String>,
+    token: Option<String>,
+    api_version: Option<String>,
+    worker_version: Option<String>,
+}
+
+/// Upgrades a worker's connection, or refuses it.
+pub(super) async fn upgrade(
+    State(shared): State<Arc<Shared>>,
+    Query(parameters): Query<Parameters>,
+    mut request: Request,
+) -> Response {
+    let Some(key) = websocket_key(request.headers()) else {
+        return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], "this is a websocket\n")
+            .into_response();
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    let worker_id = match authorize(&shared, &parameters) {
+        Ok(worker_id) => worker_id,
+        Err((status, reason)) => {
+            let origin = Origin { topic: "", event: "connect", payload: Arc::new(Value::Null) };
+            shared.store().record_violation(&origin, reason);
+            return status.into_response();
+        }
+    };
+    if !shared.is_listening() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let number = shared.store().open_connection(ConnectionRecord {
+        number: 0,
+        worker_id,
+        api_version: parameters.api_version,
+        worker_version: parameters.worker_version,
+        opened_at: now(),
+        closed_at: None,
+    });
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(serve(shared, number, upgraded));
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+}
+
+fn websocket_key(headers: &HeaderMap) -> Option<String> {
+    let is = |name, expected: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(expected))
+    };
+    let upgrade = is(header::CONNECTION, "upgrade") && is(header::UPGRADE, "websocket");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?.to_str().ok()?;
+    (upgrade && is(header::SEC_WEBSOCKET_VERSION, "13")).then(|| key.to_owned())
+}
+
+/// The worker's id, if its token is checked.
+fn authorize(shared: &Shared, parameters: &Parameters) -> Result<Option<String>, (StatusCode, String)> {
+    if parameters.vsn.as_deref() != Some("2.0.0") {
+        return Err((StatusCode::FORBIDDEN, format!("vsn must be 2.0.0, it is {:?}", parameters.vsn)));
+    }
+    let Some(token) = &parameters.token else {
+        return Err((StatusCode::UNAUTHORIZED, "there is no worker token".to_owned()));
+    };
+    let Some(secret) = &shared.secret else { return Ok(None) };
+    verify_worker_token(token, secret).map(Some).map_err(|reason| (StatusCode::FORBIDDEN, reason))
+}
+
+/// Marks the connection closed in whatever way it ends.
+struct Opened {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.shared.store().close_connection(self.number);
+    }
+}
+
+async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
+    let mut cut_all = shared.cut.subscribe();
+    let opened = Opened { shared, number };
+    let Ok(stream) = upgraded.await else { return };
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
+    let (sink, mut stream) = socket.split();
+    let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
+    let cut = Arc::new(Notify::new());
+    let mut connection = Connection { opened, cut: cut.clone(), out, tasks: JoinSet::new(), channels: HashMap::new() };
+    connection.tasks.spawn(write(sink, outgoing));
+    tokio::select! {
+        () = connection.read(&mut stream) => {}
+        () = cut.notified() => {}
+        _ = cut_all.changed() => {}
+    }
+    // What is open is given up before the client can see the end.
+    connection.tasks.shutdown().await;
+}
+
+/// Writes what there is in one go.
+async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
+    while let Some(frame) = outgoing.recv().await {
+        let mut written = sink.feed(frame).await;
+        while written.is_ok()
+            && let Ok(frame) = outgoing.try_recv()
+        {
+            written = sink.feed(frame).await;
+        }
+        if written.is_err() || sink.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct Connection {
+    opened: Opened,
+    cut: Arc<Notify>,
+    out: mpsc::Sender<Message>,
+    /// The writer and the channels.
+    tasks: JoinSet<()>,
+    /// Inboxes of the channels, by topic.
+    channels: HashMap<String, mpsc::UnboundedSender<ClientMessage>>,
+}
+
+impl Connection {
+    /// Gives each message to its channel, until the client closes, breaks the protocol or falls silent.
+    async fn read(&mut self, stream: &mut SplitStream<Socket>) {
+        while let Ok(Some(Ok(message))) = tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
+            match message {
+                Message::Text(text) => match ClientMessage::parse(&text) {
+                    Ok(message) => self.deliver(message),
+                    Err(error) => {
+                        return self.violation(format!("no frame of the V2 serializer: {error}"));
+                    }
+                },
+                Message::Binary(_) => return self.violation("no event takes a binary payload".to_owned()),
+                Message::Ping(_) => self.opened.shared.store().activity.pings += 1,
+                Message::Close(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, message: ClientMessage) {
+        // Channels that the client left are finished; their results are of no interest.
+        while self.tasks.try_join_next().is_some() {}
+        let leaving = message.event == "phx_leave";
+        let topic = message.topic.clone();
+        let inbox = match self.channels.entry(topic.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let (inbox, messages) = mpsc::unbounded_channel();
+                let channel = Channel {
+                    shared: self.opened.shared.clone(),
+                    connection: self.opened.number,
+                    topic: topic.clone(),
+                    out: self.out.clone(),
+                    cut: self.cut.clone(),
+                    joined: None,
+                };
+                self.tasks.spawn(channel.serve(messages));
+                entry.insert(inbox)
+            }
+        };
+        // A channel takes messages for as long as its inbox is here.
+        let _ = inbox.send(message);
+        if leaving {
+            self.channels.remove(&topic);
+        }
+    }
+
+    fn violation(&self, reason: String) {
+        let origin = Origin { topic: "", event: "", payload: Arc::new(Value::Null) };
+        self.opened.shared.store().record_violation(&origin, reason);
+    }
+}

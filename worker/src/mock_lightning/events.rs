@@ -1,0 +1,290 @@
+//! What each event of a run channel does, and what Lightning validates before.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::DataclipReply;
+use super::fields::{Exit, Fields, Rejection, is_object_text};
+use super::frame::Response;
+use super::record::{RunState, StepRecord, now};
+use super::store::{Run, Store};
+
+const LOG_LEVELS: [&str; 6] = ["debug", "info", "success", "always", "warn", "error"];
+
+impl Store {
+    /// Handles an event of a run: validates it, takes it over, records it.
+    pub(super) fn handle_event(
+        &mut self,
+        run_id: &str,
+        event: &str,
+        payload: &Arc<Value>,
+    ) -> Result<Response, Rejection> {
+        let Some(run) = self.runs.get(run_id) else {
+            return Err(Rejection::Crash(format!("there is no run {run_id}")));
+        };
+        if run.record.state.is_final() {
+            return Err(Rejection::field("state", "already in completed state"));
+        }
+        let response = match event {
+            "fetch:plan" => self.fetch_plan(run_id, payload),
+            "fetch:credential" => self.fetch_credential(payload),
+            "fetch:dataclip" => self.fetch_dataclip(payload),
+            "run:start" => self.run_start(run_id, payload),
+            "step:start" => self.step_start(run_id, payload),
+            "step:complete" => self.step_complete(run_id, payload),
+            "run:log" => self.run_log(run_id, payload),
+            "run:batch_logs" => self.run_batch_logs(run_id, payload),
+            "run:complete" => self.run_complete(run_id, payload),
+            _ => return Err(Rejection::Crash(format!("there is no event {event} on a run's channel"))),
+        }?;
+        self.record_event(run_id, event, payload);
+        if event == "run:complete" {
+            self.end_run(run_id);
+        }
+        Ok(response)
+    }
+
+    fn run_mut(&mut self, run_id: &str) -> Result<&mut Run, Rejection> {
+        self.runs.get_mut(run_id).ok_or_else(|| Rejection::Crash(format!("there is no run {run_id}")))
+    }
+
+    fn fetch_plan(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        if !payload.is_null() {
+            Fields::of(payload, &[])?;
+        }
+        Ok(Response::Text(self.run_mut(run_id)?.plan.clone()))
+    }
+
+    fn fetch_credential(&self, payload: &Value) -> Result<Response, Rejection> {
+        let credential = self.credentials.get(fetched_id(payload)?);
+        credential.map(|body| Response::Text(body.clone())).ok_or_else(|| not_found("Credential not found!"))
+    }
+
+    fn fetch_dataclip(&self, payload: &Value) -> Result<Response, Rejection> {
+        let text = self.dataclips.get(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?.clone();
+        Ok(match self.dataclip_reply {
+            DataclipReply::Binary => Response::Binary(text),
+            DataclipReply::ByteArray => Response::ByteArray(text),
+        })
+    }
+
+    fn run_start(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        let fields = Fields::of(payload, &["timestamp", "versions"])?;
+        fields.check_timestamp()?;
+        let versions = fields.get("versions").filter(|versions| versions.is_object());
+        let versions = versions.ok_or_else(|| Rejection::field("versions", "is invalid"))?;
+        let record = &mut self.run_mut(run_id)?.record;
+        refuse_unclaimed(record.state, "started")?;
+        record.state = RunState::Started;
+        record.started_at.get_or_insert_with(now);
+        record.versions = Some(versions.clone());
+        Ok(Response::nothing())
+    }
+
+    fn step_start(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        match payload.get("job_id") {
+            None => return Err(Rejection::errors("job_id", "This field can't be blank.")),
+            Some(Value::Null) => return Err(Rejection::errors("job_id", "Job not found!")),
+            Some(_) => {}
+        }
+        let strict = self.strict_ids;
+        let fields = Fields::of(payload, &["step_id", "job_id", "input_dataclip_id", "timestamp"])?;
+        let step_id = fields.required_uuid("step_id")?;
+        let job_id = fields.id("job_id", strict)?.unwrap_or_default();
+        let input_dataclip_id = fields.id("input_dataclip_id", strict)?;
+        fields.check_timestamp()?;
+        if input_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
+            return Err(Rejection::field("input_dataclip_id", "does not exist"));
+        }
+        let run = self.run_mut(run_id)?;
+        if !run.jobs.contain(job_id) {
+            return Err(Rejection::field("job_id", "does not exist"));
+        }
+        if step(run, step_id).is_some() {
+            return Err(Rejection::field("id", "has already been taken"));
+        }
+        run.record.steps.push(StepRecord {
+            step_id: step_id.to_owned(),
+            job_id: job_id.to_owned(),
+            input_dataclip_id: input_dataclip_id.map(str::to_owned),
+            started_at: now(),
+            ..StepRecord::default()
+        });
+        Ok(Response::Json(json!({ "step_id": step_id })))
+    }
+
+    fn step_complete(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        const ALLOWED: [&str; 13] = [
+            "step_id",
+            "job_id",
+            "output_dataclip_id",
+            "output_dataclip",
+            "output_dataclip_error",
+            "reason",
+            "error_type",
+            "error_message",
+            "mem",
+            "duration",
+            "thread_id",
+            "timestamp",
+            "webhook_response",
+        ];
+        let fields = Fields::of(payload, &ALLOWED)?;
+        let step_id = fields.required_uuid("step_id")?;
+        let job_id = fields.required_text("job_id")?;
+        let exit = fields.exit("reason")?;
+        fields.check_timestamp()?;
+        let withheld = fields.text("output_dataclip_error")?;
+        let run = self.runs.get(run_id).ok_or_else(|| Rejection::Crash(format!("there is no run {run_id}")))?;
+        let output = Output::of(fields, run.output_dataclips)?;
+        let started = step(run, step_id).ok_or_else(|| Rejection::field("step_id", "not found"))?;
+        if run.record.steps[started].job_id != job_id {
+            return Err(Rejection::field("job_id", "is not the started step's"));
+        }
+        if output.id.is_some_and(|id| self.dataclips.contains_key(id)) {
+            return Err(Rejection::field("id", "has already been taken"));
+        }
+        if run.record.steps[started].finished_at.is_some() {
+            return Err(Rejection::field("step_id", "already completed"));
+        }
+        if let Some(id) = output.id {
+            self.dataclips.insert(id.to_owned(), output.text);
+        }
+        let step = &mut self.run_mut(run_id)?.record.steps[started];
+        step.finished_at = Some(now());
+        (step.reason, step.error_type, step.error_message) = owned(exit);
+        step.output_dataclip_id = output.id.map(str::to_owned);
+        step.output_dataclip_error = withheld.map(str::to_owned);
+        Ok(Response::Json(json!({ "step_id": step_id })))
+    }
+
+    fn run_log(&mut self, run_id: &str, payload: &Arc<Value>) -> Result<Response, Rejection> {
+        let run = self.run_mut(run_id)?;
+        if payload.get("run_id").and_then(Value::as_str) != Some(run_id) {
+            return Err(Rejection::field("run_id", "is invalid"));
+        }
+        let id = check_line(run, payload, true)?;
+        let log_line_id = Self::record_log(run, id, payload.clone());
+        Ok(Response::Json(json!({ "log_line_id": log_line_id })))
+    }
+
+    fn run_batch_logs(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        let fields = Fields::of(payload, &["run_id", "logs"])?;
+        if fields.text("run_id")?.is_some_and(|id| id != run_id) {
+            return Err(Rejection::field("run_id", "is invalid"));
+        }
+        let Some(lines) = fields.get("logs").and_then(Value::as_array) else {
+            return Err(Rejection::Crash("run:batch_logs without a list of logs".to_owned()));
+        };
+        let run = self.run_mut(run_id)?;
+        let ids = lines.iter().map(|line| check_line(run, line, false)).collect::<Result<Vec<_>, _>>()?;
+        for (line, id) in lines.iter().zip(ids) {
+            Self::record_log(run, id, Arc::new(line.clone()));
+        }
+        Ok(Response::Json(json!({})))
+    }
+
+    fn run_complete(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        const ALLOWED: [&str; 6] =
+            ["reason", "error_type", "error_message", "final_dataclip_id", "final_state", "timestamp"];
+        let fields = Fields::of(payload, &ALLOWED)?;
+        let exit = fields.exit("state")?;
+        fields.check_timestamp()?;
+        let final_dataclip_id = fields.id("final_dataclip_id", true)?;
+        if final_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
+            return Err(Rejection::field("final_dataclip_id", "does not exist"));
+        }
+        let final_state = fields.get("final_state");
+        if final_state.is_some_and(|state| !state.is_object()) {
+            return Err(Rejection::field("final_state", "is invalid"));
+        }
+        let record = &mut self.run_mut(run_id)?.record;
+        refuse_unclaimed(record.state, exit.reason)?;
+        (record.reason, record.error_type, record.error_message) = owned(exit);
+        record.final_dataclip_id = final_dataclip_id.map(str::to_owned);
+        record.final_state = final_state.cloned();
+        Ok(Response::nothing())
+    }
+
+    fn end_run(&mut self, run_id: &str) {
+        if let Some(run) = self.runs.get_mut(run_id)
+            && let Some(state) = run.record.reason.as_deref().and_then(RunState::from_reason)
+        {
+            run.end(state);
+        }
+    }
+}
+
+/// A step's output. Its id goes even when its body stays with the worker.
+struct Output<'a> {
+    id: Option<&'a str>,
+    text: Box<RawValue>,
+}
+
+impl<'a> Output<'a> {
+    fn of(fields: Fields<'a>, wanted: bool) -> Result<Self, Rejection> {
+        let id = fields.id("output_dataclip_id", true)?;
+        let text = match fields.get("output_dataclip") {
+            Some(_) if !wanted => {
+                return Err(Rejection::field("output_dataclip", "must be left out, as the run's options say"));
+            }
+            None if wanted && id.is_some() => return Err(Rejection::field("output_dataclip", "can't be blank")),
+            None => "null".to_owned(),
+            Some(_) if id.is_none() => return Err(Rejection::field("output_dataclip_id", "can't be blank")),
+            Some(Value::String(text)) if is_object_text(text) => text.clone(),
+            Some(object @ Value::Object(_)) => object.to_string(),
+            Some(_) => return Err(Rejection::field("output_dataclip", "must be a JSON object")),
+        };
+        let text =
+            RawValue::from_string(text).map_err(|_| Rejection::field("output_dataclip", "must be a JSON object"))?;
+        Ok(Self { id, text })
+    }
+}
+
+fn fetched_id(payload: &Value) -> Result<&str, Rejection> {
+    let id = Fields::of(payload, &["id"])?.text("id")?;
+    id.ok_or_else(|| Rejection::errors("id", "This field can't be blank."))
+}
+
+fn not_found(message: &str) -> Rejection {
+    Rejection::Blameless(json!({ "errors": { "id": [message] } }))
+}
+
+fn refuse_unclaimed(state: RunState, to: &str) -> Result<(), Rejection> {
+    if state == RunState::Available {
+        let message = format!("cannot mark run {to} that has not been claimed by a worker");
+        return Err(Rejection::field("state", &message));
+    }
+    Ok(())
+}
+
+/// Place of a started step.
+fn step(run: &Run, step_id: &str) -> Option<usize> {
+    run.record.steps.iter().position(|step| step.step_id == step_id)
+}
+
+/// Checks a log line and gives its id, if it has one.
+fn check_line<'a>(run: &Run, line: &'a Value, alone: bool) -> Result<Option<&'a str>, Rejection> {
+    const ALLOWED: [&str; 7] = ["message", "source", "level", "timestamp", "step_id", "id", "run_id"];
+    let fields = Fields::of(line, if alone { &ALLOWED } else { &ALLOWED[..6] })?;
+    match fields.get("message") {
+        None => return Err(Rejection::field("message", "can't be blank")),
+        Some(message) if !message.is_array() => return Err(Rejection::field("message", "is invalid")),
+        Some(_) => {}
+    }
+    fields.required_text("source")?;
+    if !LOG_LEVELS.contains(&fields.required_text("level")?) {
+        return Err(Rejection::field("level", "is invalid"));
+    }
+    fields.check_timestamp()?;
+    if fields.id("step_id", true)?.is_some_and(|id| step(run, id).is_none()) {
+        return Err(Rejection::field("step_id", "must be associated with the run"));
+    }
+    fields.id("id", true)
+}
+
+fn owned(exit: Exit<'_>) -> (Option<String>, Option<String>, Option<String>) {
+    (Some(exit.reason.to_owned()), exit.error_type.map(str::to_owned), exit.error_message.map(str::to_owned))
+}

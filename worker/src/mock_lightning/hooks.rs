@@ -1,0 +1,54 @@
+//! The seam through which tests make the double misbehave.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A message on a channel, as hooks see it. Joins, leaves and heartbeats are messages too.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// Number of the connection that it came over, counted from 1.
+    pub connection: u64,
+    /// Topic, such as `run:<id>`.
+    pub topic: &'a str,
+    /// Event, such as `run:complete`.
+    pub event: &'a str,
+    /// Payload.
+    pub payload: &'a Value,
+}
+
+/// What happens next to a message or to its reply. Later messages of the same channel wait for it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// As if there were no hook.
+    GoOn,
+    /// After this time, as if there were no hook.
+    Delay(Duration),
+    /// The message is never handled, or its reply never sent.
+    Drop,
+    /// The message is refused with this response: without being handled, or although it was.
+    Refuse(Value),
+    /// The channel crashes (`phx_error`), as a Phoenix process does.
+    CloseChannel,
+    /// The socket is cut, without a close frame.
+    CloseSocket,
+}
+
+/// Decides about each message. The default does nothing.
+pub trait Hooks: Send + Sync + 'static {
+    /// Called before a message is handled.
+    fn before_message(&self, _message: &Incoming<'_>) -> Verdict {
+        Verdict::GoOn
+    }
+
+    /// Called after a message was handled and before its reply is sent; `accepted` tells which kind of reply.
+    fn before_reply(&self, _message: &Incoming<'_>, _accepted: bool) -> Verdict {
+        Verdict::GoOn
+    }
+}
+
+/// Hooks that leave everything as it is.
+#[derive(Debug)]
+pub struct NoHooks;
+
+impl Hooks for NoHooks {}

@@ -1,0 +1,319 @@
+//! A double of OpenFn Lightning: what workers talk to in tests, in `demo`, and while workflows are developed.
+//!
+//! One port serves the websocket for workers and a small HTTP API for people. The double behaves as Lightning does,
+//! refuses what Lightning refuses, and records everything. It judges the worker, so it shares no code with the part of
+//! the worker that speaks to Lightning, and nothing of the real path may use it. It persists nothing.
+
+mod channel;
+mod connection;
+mod events;
+mod fields;
+mod frame;
+mod hooks;
+mod http;
+mod plan;
+mod queue;
+mod record;
+mod store;
+mod token;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use secrecy::SecretString;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use hooks::{Hooks, Incoming, NoHooks, Verdict};
+pub use plan::InvalidPlan;
+pub use record::{
+    Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, StepRecord, Violation,
+};
+
+use plan::Submission;
+use store::Store;
+use token::RunTokens;
+
+/// Pushes of `work-available` that a slow queue channel may be behind before the oldest are forgotten.
+const WAKEUPS: usize = 1024;
+
+/// How `fetch:dataclip` is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DataclipReply {
+    /// In a binary frame, as Lightning does.
+    #[default]
+    Binary,
+    /// As a JSON array of byte values, as the reference worker's mock does.
+    ByteArray,
+}
+
+/// Whose habits replies have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// Lightning's: `phx_reply`.
+    #[default]
+    Lightning,
+    /// The reference worker's mock's: `chan_reply_<ref>`, pushes with an empty ref and their payload as a JSON string,
+    /// heartbeats never answered, `phx_leave` refused.
+    ReferenceMock,
+}
+
+/// How the double behaves.
+pub struct MockOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Secret that worker tokens must be signed with; without one any token will do.
+    pub secret: Option<SecretString>,
+    /// RSA key, in PEM, that run tokens are signed with; without one they are opaque.
+    pub private_key: Option<SecretString>,
+    /// How `fetch:dataclip` is answered.
+    pub dataclip_reply: DataclipReply,
+    /// Whose habits replies have.
+    pub dialect: Dialect,
+    /// Whether ids in plans must be UUIDs, as in Lightning. Ids that the worker makes always must.
+    pub strict_ids: bool,
+    /// Faults.
+    pub hooks: Arc<dyn Hooks>,
+}
+
+impl Default for MockOptions {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            secret: None,
+            private_key: None,
+            dataclip_reply: DataclipReply::default(),
+            dialect: Dialect::default(),
+            strict_ids: false,
+            hooks: Arc::new(NoHooks),
+        }
+    }
+}
+
+/// The double does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum MockError {
+    /// The address cannot be listened on.
+    #[error("failed to listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The private key is no RSA key in PEM.
+    #[error("failed to read the private key for run tokens, which must be an RSA key in PEM")]
+    PrivateKey(#[source] jsonwebtoken::errors::Error),
+}
+
+/// A run did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// No such run was queued.
+    #[error("there is no run {0}")]
+    Unknown(String),
+    /// It was still under way at the deadline.
+    #[error("run {id} did not end within {deadline:?}; its state is {state:?}")]
+    Deadline {
+        /// The run.
+        id: String,
+        /// The time that it was given.
+        deadline: Duration,
+        /// Its state at the deadline.
+        state: RunState,
+    },
+}
+
+/// What the listener, its connections and the handle share.
+struct Shared {
+    store: Mutex<Store>,
+    secret: Option<SecretString>,
+    run_tokens: RunTokens,
+    dialect: Dialect,
+    strict_ids: bool,
+    hooks: Arc<dyn Hooks>,
+    listening: AtomicBool,
+    wakeups: broadcast::Sender<()>,
+    /// A change cuts every socket that was open before it.
+    cut: watch::Sender<()>,
+}
+
+impl Shared {
+    /// A panic elsewhere must not take the records away from the test that looks for its cause.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // Fails only while there is no channel to wake.
+        let _ = self.wakeups.send(());
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+}
+
+/// A running double. Dropping it ends it.
+pub struct MockLightning {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for MockLightning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "MockLightning({})", self.address)
+    }
+}
+
+/// Starts a double.
+pub async fn start(options: MockOptions) -> Result<MockLightning, MockError> {
+    let MockOptions { address, secret, private_key, dataclip_reply, dialect, strict_ids, hooks } = options;
+    let shared = Arc::new(Shared {
+        store: Mutex::new(Store::new(strict_ids, dataclip_reply)),
+        secret,
+        run_tokens: RunTokens::new(private_key.as_ref()).map_err(MockError::PrivateKey)?,
+        dialect,
+        strict_ids,
+        hooks,
+        listening: AtomicBool::new(false),
+        wakeups: broadcast::Sender::new(WAKEUPS),
+        cut: watch::Sender::new(()),
+    });
+    let mut mock = MockLightning { shared, address, listener: Mutex::new(None) };
+    mock.address = mock.listen().await?;
+    Ok(mock)
+}
+
+impl MockLightning {
+    /// The endpoint for a worker's `--lightning`.
+    pub fn url(&self) -> String {
+        format!("ws://{}/worker", self.address)
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Queues a run, without waking workers, and gives its id. Takes what `POST /run` takes.
+    pub fn queue_run(&self, plan: Value) -> Result<String, InvalidPlan> {
+        let submission = Submission::parse(&plan.to_string(), self.shared.strict_ids)?;
+        self.shared.store().queue(submission)
+    }
+
+    /// Sets a dataclip.
+    pub fn add_dataclip(&self, id: &str, body: Value) {
+        self.shared.store().dataclips.insert(id.to_owned(), raw(&body));
+    }
+
+    /// Sets a credential.
+    pub fn add_credential(&self, id: &str, body: Value) {
+        self.shared.store().credentials.insert(id.to_owned(), raw(&body));
+    }
+
+    /// Body of a dataclip, also of one that a step made.
+    pub fn dataclip(&self, id: &str) -> Option<Value> {
+        let text = self.shared.store().dataclips.get(id)?.clone();
+        serde_json::from_str(text.get()).ok()
+    }
+
+    /// Pushes `work-available` to every joined queue channel.
+    pub fn wake(&self) {
+        self.shared.wake();
+    }
+
+    /// All that is known of a run.
+    pub fn run(&self, id: &str) -> Option<RunRecord> {
+        self.shared.store().runs.get(id).map(|run| run.record.clone())
+    }
+
+    /// Waits until the run is in a final state.
+    pub async fn wait_for_end(&self, id: &str, deadline: Duration) -> Result<RunRecord, WaitError> {
+        let unknown = || WaitError::Unknown(id.to_owned());
+        let end = self.shared.store().end_of(id).ok_or_else(unknown)?;
+        let ended = tokio::time::timeout(deadline, end).await.is_ok();
+        let record = self.run(id).ok_or_else(unknown)?;
+        if ended { Ok(record) } else { Err(WaitError::Deadline { id: id.to_owned(), deadline, state: record.state }) }
+    }
+
+    /// Every accepted event of every run from now on, in order.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<RecordedEvent> {
+        self.shared.store().subscribe()
+    }
+
+    /// Every message that was refused. What a plan wrongly names (an unknown dataclip or credential) is none.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.shared.store().violations.clone()
+    }
+
+    /// What workers did apart from runs.
+    pub fn activity(&self) -> Activity {
+        self.shared.store().activity.clone()
+    }
+
+    /// Cuts every websocket, without a close frame.
+    pub fn cut_sockets(&self) {
+        self.shared.cut.send_replace(());
+    }
+
+    /// Refuses new connections from now on. Open ones stay.
+    pub async fn stop_listening(&self) {
+        self.shared.listening.store(false, Ordering::Relaxed);
+        if let Some(listener) = self.take_listener() {
+            listener.abort();
+            // The port is free once the task is gone; that it was cancelled is what was asked for.
+            let _ = listener.await;
+        }
+    }
+
+    /// Takes connections again, on the same port, with all that was recorded.
+    pub async fn listen_again(&self) -> Result<(), MockError> {
+        self.stop_listening().await;
+        self.listen().await.map(|_| ())
+    }
+
+    /// Stops listening and cuts every websocket.
+    pub async fn stop(self) {
+        self.stop_listening().await;
+    }
+
+    async fn listen(&self) -> Result<SocketAddr, MockError> {
+        let failed = |error| MockError::Listen(self.address, error);
+        let listener = TcpListener::bind(self.address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let listener = listener.tap_io(|stream| {
+            // Without it replies only wait longer.
+            let _ = stream.set_nodelay(true);
+        });
+        let serve = axum::serve(listener, http::router(self.shared.clone()));
+        let task = tokio::spawn(async move {
+            // Accepting never ends by itself.
+            let _ = serve.await;
+        });
+        self.shared.listening.store(true, Ordering::Relaxed);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Ok(address)
+    }
+
+    fn take_listener(&self) -> Option<JoinHandle<()>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for MockLightning {
+    fn drop(&mut self) {
+        self.shared.listening.store(false, Ordering::Relaxed);
+        if let Some(listener) = self.take_listener() {
+            listener.abort();
+        }
+        self.cut_sockets();
+    }
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("a JSON value always encodes as JSON")
+}
