@@ -105,7 +105,7 @@ async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration>
     for _ in 0..count {
         // An idle worker has its hosts back by then.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let id = lightning.queue_run(&trivial()).expect("the plan is valid");
+        let id = lightning.queue_run(trivial()).expect("the plan is valid");
         lightning.wake();
         times.push(claim_to_complete(&end(lightning, &id).await));
     }
@@ -113,7 +113,7 @@ async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration>
 }
 
 async fn at_once(lightning: &MockLightning, count: usize) -> Vec<RunRecord> {
-    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(&trivial()).expect("the plan is valid")).collect();
+    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(trivial()).expect("the plan is valid")).collect();
     lightning.wake();
     let mut records = Vec::new();
     for id in ids {

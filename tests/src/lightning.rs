@@ -50,7 +50,7 @@ pub fn chain(jobs: &[(&str, &str)]) -> Value {
 
 /// Queues a run and wakes the workers.
 pub fn queue(lightning: &MockLightning, plan: Value) -> String {
-    let id = lightning.queue_run(&plan).expect("the plan is valid");
+    let id = lightning.queue_run(plan).expect("the plan is valid");
     lightning.wake();
     id
 }

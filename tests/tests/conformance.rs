@@ -62,7 +62,7 @@ async fn every_workflow_ends_as_on_the_reference() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let mut runs = Vec::new();
     for (name, case) in &cases {
-        let id = lightning.queue_run(&submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let id = lightning.queue_run(submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
         runs.push((name, case, id));
     }
     let worker = Worker::start(&lightning, &["--capacity", "4"]).await;

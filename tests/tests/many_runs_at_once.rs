@@ -16,7 +16,7 @@ async fn each_gets_its_own_result() {
         )
     };
     let ids: Vec<String> =
-        (0..40).map(|n| lightning.queue_run(&one_job(&body(n))).expect("the plan is valid")).collect();
+        (0..40).map(|n| lightning.queue_run(one_job(&body(n))).expect("the plan is valid")).collect();
     let worker = Worker::start(&lightning, &["--capacity", "4"]).await;
     let mut spans = Vec::new();
     for (n, id) in ids.iter().enumerate() {

@@ -7,5 +7,8 @@ pub mod demo;
 pub mod execution;
 pub mod hosts;
 pub mod http;
+pub mod lightning;
 pub mod logging;
 pub mod mock_lightning;
+pub mod redact;
+pub mod start;

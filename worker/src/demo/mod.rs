@@ -73,7 +73,7 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let mock = mock_lightning::start(mock).await?;
     let events = mock.subscribe();
     let what = options.file.as_deref().map_or_else(|| "the sample".to_owned(), |path| path.display().to_string());
-    let id = mock.queue_run(&plan).map_err(|source| DemoError::NotAPlan { what, source })?;
+    let id = mock.queue_run(plan.clone()).map_err(|source| DemoError::NotAPlan { what, source })?;
 
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);

@@ -1,0 +1,280 @@
+//! When a workloop claims, and how much.
+//!
+//! Pure. A claim takes its slots before it is pushed and keeps them until it is answered or its link dies, so no more
+//! runs can arrive than there are slots, however late an answer comes.
+
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+
+/// The claims of one workloop.
+#[derive(Debug)]
+pub(super) struct ClaimLoop {
+    capacity: usize,
+    /// Slots taken by runs.
+    active: usize,
+    /// Slots taken by claims that are not answered yet.
+    open: usize,
+    backoff: Backoff,
+    due: Due,
+    /// Work was announced while claims were open, which may have missed it.
+    announced: bool,
+    linked: bool,
+    stopped: bool,
+}
+
+/// When the next claim is made, if there is a slot for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Now,
+    At(Instant),
+    /// When a claim is answered, a run ends or work is announced.
+    OnEvent,
+}
+
+impl ClaimLoop {
+    /// A loop without a link. `backoff` paces the claims that bring nothing.
+    pub(super) fn new(capacity: usize, backoff: Backoff) -> Self {
+        let due = Due::OnEvent;
+        Self { capacity, active: 0, open: 0, backoff, due, announced: false, linked: false, stopped: false }
+    }
+
+    /// The claim to push now, as its number of slots, which are taken.
+    pub(super) fn next_claim(&mut self, now: Instant) -> Option<usize> {
+        let due = match self.due {
+            Due::Now => true,
+            Due::At(at) => at <= now,
+            Due::OnEvent => false,
+        };
+        let demand = if due { self.free() } else { 0 };
+        if demand == 0 {
+            return None;
+        }
+        self.due = Due::OnEvent;
+        self.open += demand;
+        Some(demand)
+    }
+
+    /// A claim of one slot outside the loop's own pace; none if there is no free slot or no link.
+    pub(super) fn claim_one(&mut self) -> Option<usize> {
+        (self.free() > 0).then(|| {
+            self.open += 1;
+            1
+        })
+    }
+
+    /// When [`Self::next_claim`] should be asked next, if nothing else happens.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        match self.due {
+            Due::At(at) if self.free() > 0 => Some(at),
+            _ => None,
+        }
+    }
+
+    /// A claim of `demand` slots was answered with so many runs.
+    pub(super) fn answered(&mut self, demand: usize, runs: usize, now: Instant, jitter: f64) {
+        self.open = self.open.saturating_sub(demand);
+        self.active += runs;
+        if runs > 0 {
+            self.backoff.reset();
+            self.due = Due::Now;
+        } else if std::mem::take(&mut self.announced) {
+            self.due = Due::Now;
+        } else {
+            let at = now + self.backoff.next(jitter);
+            self.due = match self.due {
+                Due::Now => Due::Now,
+                Due::At(earlier) if earlier < at && earlier > now => Due::At(earlier),
+                Due::At(_) | Due::OnEvent => Due::At(at),
+            };
+        }
+    }
+
+    /// The server says that there is work.
+    pub(super) fn work_available(&mut self) {
+        self.announced |= self.open > 0;
+        self.due = if self.free() > 0 { Due::Now } else { self.due };
+    }
+
+    /// One of its runs ended.
+    pub(super) fn run_ended(&mut self) {
+        self.active = self.active.saturating_sub(1);
+        self.backoff.reset();
+        self.due = Due::Now;
+    }
+
+    /// The queue's channel is joined.
+    pub(super) fn joined(&mut self) {
+        self.linked = true;
+        self.due = Due::Now;
+    }
+
+    /// The queue's channel is gone. The server takes the runs of open claims back.
+    pub(super) fn lost(&mut self) {
+        self.linked = false;
+        self.open = 0;
+        self.announced = false;
+        self.backoff.reset();
+    }
+
+    /// No more claims.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn free(&self) -> usize {
+        if self.linked && !self.stopped { self.capacity.saturating_sub(self.active + self.open) } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn joined(capacity: usize) -> ClaimLoop {
+        let mut it = ClaimLoop::new(capacity, Backoff::new((SECOND, 10 * SECOND), 1.15));
+        it.joined();
+        it
+    }
+
+    #[test]
+    fn claims_all_its_slots_once() {
+        let now = Instant::now();
+        let mut it = joined(5);
+        assert_eq!(it.next_claim(now), Some(5));
+        assert_eq!(it.next_claim(now + 100 * SECOND), None, "the claim is open, however long");
+        it.answered(5, 2, now, 0.0);
+        assert_eq!(it.next_claim(now), Some(3), "it brought work, so there may be more");
+        it.answered(3, 3, now, 0.0);
+        assert_eq!(it.next_claim(now), None, "full");
+        it.run_ended();
+        assert_eq!(it.next_claim(now), Some(1), "at once");
+    }
+
+    #[test]
+    fn backs_off_while_there_is_nothing() {
+        let now = Instant::now();
+        let mut it = joined(1);
+        let mut at = now;
+        let mut pauses = Vec::new();
+        for _ in 0..30 {
+            assert_eq!(it.next_claim(at), Some(1));
+            it.answered(1, 0, at, 0.0);
+            let wake = it.wake_at().unwrap();
+            assert_eq!(it.next_claim(wake - SECOND / 100), None);
+            pauses.push(wake - at);
+            at = wake;
+        }
+        assert_eq!(pauses[0], SECOND);
+        assert_eq!(pauses[1], SECOND.mul_f64(1.15));
+        assert_eq!(pauses[29], 10 * SECOND);
+    }
+
+    #[test]
+    fn announced_work_is_claimed_at_once() {
+        let now = Instant::now();
+        let mut it = joined(2);
+        it.next_claim(now);
+        it.answered(2, 0, now, 0.0);
+        it.work_available();
+        assert_eq!(it.next_claim(now), Some(2));
+        for _ in 0..100 {
+            it.work_available();
+            assert_eq!(it.next_claim(now), None, "a storm finds no free slot");
+        }
+        it.answered(2, 0, now, 0.0);
+        assert_eq!(it.next_claim(now), Some(2), "the open claim may have missed the announced work");
+        it.answered(2, 0, now, 0.0);
+        assert_eq!(it.next_claim(now), None, "but once only");
+    }
+
+    #[test]
+    fn a_slot_that_gets_free_is_claimed_beside_an_open_claim() {
+        let now = Instant::now();
+        let mut it = joined(2);
+        it.next_claim(now);
+        it.answered(2, 1, now, 0.0);
+        assert_eq!(it.next_claim(now), Some(1));
+        it.run_ended();
+        assert_eq!(it.next_claim(now), Some(1));
+        it.answered(1, 1, now, 0.0);
+        it.answered(1, 1, now + 600 * SECOND, 0.0);
+        assert_eq!(it.active, 2, "the late answer is honoured");
+    }
+
+    #[test]
+    fn a_lost_link_frees_open_claims_and_a_new_one_claims_at_once() {
+        let now = Instant::now();
+        let mut it = joined(3);
+        it.next_claim(now);
+        it.lost();
+        assert_eq!(it.next_claim(now), None);
+        assert_eq!(it.claim_one(), None);
+        it.joined();
+        assert_eq!(it.next_claim(now), Some(3));
+    }
+
+    #[test]
+    fn a_stopped_loop_takes_what_open_claims_bring() {
+        let now = Instant::now();
+        let mut it = joined(2);
+        it.next_claim(now);
+        it.stop();
+        it.answered(2, 1, now, 0.0);
+        assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
+    }
+
+    #[test]
+    fn claims_by_hand_take_one_slot() {
+        let mut it = ClaimLoop::new(2, Backoff::new((SECOND, SECOND), 1.15));
+        assert_eq!(it.claim_one(), None, "no link");
+        it.joined();
+        assert_eq!([it.claim_one(), it.claim_one(), it.claim_one()], [Some(1), Some(1), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_over_claims_and_never_gets_stuck(script in proptest::collection::vec((0u8..7, 0usize..6), 1..200)) {
+            let mut now = Instant::now();
+            let mut it = joined(5);
+            let (mut open, mut active) = (Vec::new(), 0);
+            for (event, number) in script {
+                match event {
+                    0 if !open.is_empty() => {
+                        let demand = open.swap_remove(number % open.len());
+                        let runs = number.min(demand);
+                        it.answered(demand, runs, now, 0.5);
+                        active += runs;
+                    }
+                    1 if active > 0 => {
+                        it.run_ended();
+                        active -= 1;
+                    }
+                    2 => it.work_available(),
+                    3 => {
+                        it.lost();
+                        open.clear();
+                    }
+                    4 => {
+                        it.lost();
+                        open.clear();
+                        it.joined();
+                    }
+                    5 => now += SECOND,
+                    _ => open.extend(it.claim_one()),
+                }
+                open.extend(it.next_claim(now));
+                prop_assert!(open.iter().sum::<usize>() + active <= 5);
+                prop_assert_eq!(it.active, active);
+                let waits = it.free() == 0 || it.wake_at().is_some() || !open.is_empty();
+                prop_assert!(waits, "a free slot with a link has a claim open or a time to make one: {it:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a run needs before it can start: its plan, its input and its credentials.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use protocol::Json;
+use protocol::run::{Exit, ExitReason};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::phoenix::{Payload, Requester, Response, Status};
+
+/// How getters are repeated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// How long an answer may take before it counts as late.
+    pub(super) timeout: Duration,
+    /// How often a late one is asked for again.
+    pub(super) retries: u32,
+    /// How long to wait before that.
+    pub(super) delay: Duration,
+}
+
+/// Asks a run's channel for what the run needs.
+pub(super) struct Fetcher {
+    pub(super) run_id: String,
+    pub(super) requester: Requester,
+    pub(super) patience: Patience,
+}
+
+/// Why something was not had.
+#[derive(Debug)]
+enum FetchError {
+    /// The server said no.
+    Refused(Json),
+    /// No answer came.
+    Timeout,
+}
+
+impl Fetcher {
+    /// The plan's JSON.
+    pub(super) async fn plan(&self) -> Result<Json, Exit> {
+        let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}"));
+        match self.get("fetch:plan", Payload::empty()).await {
+            Ok(Response::Json(plan)) => Ok(plan),
+            Ok(Response::Binary(bytes)) => Json::parse(bytes).map_err(|error| failed(&error.to_string())),
+            Err(error) => Err(failed(&error.text("fetch:plan"))),
+        }
+    }
+
+    /// The dataclip `id`, which may be nothing.
+    pub(super) async fn dataclip(&self, id: Option<&str>) -> Result<Option<Json>, Exit> {
+        let Some(id) = id else { return Ok(None) };
+        let failed = |why: String| exception("DataClipError", format!("Failed to load dataclip {id}: {why}"));
+        match self.get("fetch:dataclip", Payload::object(&json!({ "id": id }))).await {
+            Ok(response) => read_dataclip(response).map_err(failed),
+            Err(FetchError::Refused(json)) => Err(failed(json.decode().unwrap_or_else(|_| json.as_str().to_owned()))),
+            Err(FetchError::Timeout) => Err(failed("timeout".into())),
+        }
+    }
+
+    /// The bodies of the credentials, fetched at the same time.
+    pub(super) async fn credentials(&self, ids: Vec<String>) -> Result<HashMap<String, Json>, Exit> {
+        let bodies = join_all(ids.iter().map(|id| self.credential(id))).await;
+        let mut credentials = HashMap::new();
+        let mut failures = Vec::new();
+        for (id, body) in ids.into_iter().zip(bodies) {
+            match body {
+                Ok(body) => drop(credentials.insert(id, body)),
+                Err(why) => failures.push(format!("Failed to load credential {id}: {why}")),
+            }
+        }
+        if failures.is_empty() { Ok(credentials) } else { Err(exception("CredentialLoadError", failures.join("\n"))) }
+    }
+
+    async fn credential(&self, id: &str) -> Result<Json, String> {
+        const EVENT: &str = "fetch:credential";
+        match self.get(EVENT, Payload::object(&json!({ "id": id }))).await {
+            Ok(Response::Json(body)) if body.is_object() => Ok(body),
+            Ok(_) => Err(format!("[{EVENT}] the answer is not a JSON object")),
+            Err(error) => Err(error.text(EVENT)),
+        }
+    }
+
+    /// Asks, and asks again while no answer comes. A late answer to an earlier question is taken, too.
+    async fn get(&self, event: &'static str, payload: Payload) -> Result<Response, FetchError> {
+        let Patience { timeout: patience, retries, delay } = self.patience;
+        let mut asked = FuturesUnordered::new();
+        for attempt in 0..=retries {
+            asked.push(self.requester.request(event, payload.clone()));
+            for wait in [patience, delay] {
+                match timeout(wait, asked.next()).await {
+                    Ok(Some(Some(reply))) if reply.status == Status::Ok => return Ok(reply.response),
+                    Ok(Some(Some(reply))) => return Err(FetchError::Refused(reply.response.into_json())),
+                    Ok(_) => return Err(FetchError::Timeout),
+                    Err(_) if attempt == retries => return Err(FetchError::Timeout),
+                    Err(_) => {}
+                }
+            }
+            tracing::warn!(run = %self.run_id, "no answer to {event} for {}s; asking again", (patience + delay).as_secs());
+        }
+        Err(FetchError::Timeout)
+    }
+}
+
+impl FetchError {
+    fn text(&self, event: &str) -> String {
+        match self {
+            Self::Refused(json) => format!("[{event}] {}", json.as_str()),
+            Self::Timeout => format!("[{event}] timeout"),
+        }
+    }
+}
+
+fn exception(kind: &str, message: String) -> Exit {
+    Exit::error(ExitReason::Exception, kind, message)
+}
+
+/// Lightning sends a dataclip's text in a binary frame, the development mock as an array of byte values.
+fn read_dataclip(response: Response) -> Result<Option<Json>, String> {
+    let bytes = match response {
+        Response::Binary(bytes) => bytes,
+        Response::Json(json) => match json.decode::<Vec<u8>>() {
+            Ok(bytes) => bytes.into(),
+            Err(_) => return Ok(Some(json).filter(|json| !json.is_null())),
+        },
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let json = Json::parse(bytes).map_err(|error| error.to_string())?;
+    Ok(Some(json).filter(|json| !json.is_null()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dataclips_in_every_form() {
+        let json = |text: &str| Response::Json(Json::parse(text.to_owned()).unwrap());
+        let binary = |text: &'static str| Response::Binary(text.into());
+        let cases = [
+            (binary("{\"a\":1}"), Ok(Some("{\"a\":1}"))),
+            (json("[123,125]"), Ok(Some("{}"))),
+            (json("{\"a\":1}"), Ok(Some("{\"a\":1}"))),
+            (binary("null"), Ok(None)),
+            (json("[110,117,108,108]"), Ok(None)),
+            (json("null"), Ok(None)),
+            (binary(""), Ok(None)),
+            (binary("{"), Err(())),
+            (json("[123]"), Err(())),
+        ];
+        for (response, expected) in cases {
+            let read = read_dataclip(response.clone());
+            let read = read.as_ref().map(|json| json.as_ref().map(Json::as_str)).map_err(|_| ());
+            assert_eq!(read, expected, "{response:?}");
+        }
+    }
+}

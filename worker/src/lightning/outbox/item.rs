@@ -1,0 +1,276 @@
+//! The events of a run, and the payloads that they become.
+
+use protocol::Json;
+use protocol::run::{Exit, ExitReason, LogLevel, LogSource, StepIndex, StepInput, StepMemory};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::lightning::phoenix::Payload;
+
+/// What an entry beside its message costs, about.
+const OVERHEAD: usize = 160;
+
+/// Something to tell Lightning.
+#[derive(Debug)]
+pub(super) enum Item {
+    RunStart(Payload),
+    Log(Line),
+    StepStart(StepStart),
+    StepComplete(Box<StepComplete>),
+    RunComplete(Box<RunComplete>),
+}
+
+/// A line of the run's log.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// By which a server knows a line that comes again.
+    pub(super) id: Uuid,
+    pub(super) source: LogSource,
+    pub(super) level: LogLevel,
+    pub(super) message: Json,
+    pub(super) timestamp_us: u64,
+    pub(super) step: Option<Uuid>,
+}
+
+#[derive(Debug)]
+pub(super) struct StepStart {
+    pub(super) step: Uuid,
+    pub(super) job_id: String,
+    pub(super) input: StepInput,
+    pub(super) timestamp_us: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct StepComplete {
+    pub(super) step: Uuid,
+    pub(super) job_id: String,
+    pub(super) index: StepIndex,
+    pub(super) output: Output,
+    pub(super) exit: Exit,
+    pub(super) memory: StepMemory,
+    pub(super) duration_ms: u64,
+    pub(super) thread_id: String,
+    pub(super) webhook_response: Option<Json>,
+    pub(super) timestamp_us: u64,
+}
+
+/// The dataclip that a step leaves.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// With its text.
+    Sent(Uuid, Json),
+    /// Its id alone, because the run's options say so.
+    Unwanted(Uuid),
+    /// Too large: no dataclip.
+    Withheld,
+}
+
+#[derive(Debug)]
+pub(super) struct RunComplete {
+    pub(super) exit: Exit,
+    pub(super) final_state: Option<Json>,
+    pub(super) final_step: Option<StepIndex>,
+    pub(super) timestamp_us: u64,
+}
+
+impl Item {
+    /// Lightning's name of the event.
+    pub(super) fn event(&self) -> &'static str {
+        match self {
+            Self::RunStart(_) => "run:start",
+            Self::Log(_) => "run:log",
+            Self::StepStart(_) => "step:start",
+            Self::StepComplete(_) => "step:complete",
+            Self::RunComplete(_) => "run:complete",
+        }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn size(&self) -> usize {
+        let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len);
+        OVERHEAD
+            + match self {
+                Self::RunStart(payload) => payload.len(),
+                Self::Log(line) => line.message.len(),
+                Self::StepStart(_) => 0,
+                Self::StepComplete(step) => json(&step.webhook_response) + step.output.size(),
+                Self::RunComplete(run) => json(&run.final_state),
+            }
+    }
+}
+
+impl Output {
+    /// The dataclip's id, once the server has it.
+    pub(super) fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::Sent(id, _) | Self::Unwanted(id) => Some(*id),
+            Self::Withheld => None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Sent(_, json) => json.len(),
+            Self::Unwanted(_) | Self::Withheld => 0,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ExitFields<'a> {
+    reason: &'static str,
+    error_type: Option<&'a str>,
+    error_message: Option<&'a str>,
+}
+
+impl<'a> ExitFields<'a> {
+    fn of(exit: &'a Exit) -> Self {
+        // A success with an error would be refused.
+        let error = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success);
+        Self {
+            reason: exit.reason.as_str(),
+            error_type: error.map(|error| error.kind.as_str()),
+            error_message: error.map(|error| error.message.as_str()),
+        }
+    }
+}
+
+impl Line {
+    /// Appends the line as an object, with the run's id unless it goes into a batch.
+    fn write(&self, run_id: Option<&str>, out: &mut String) {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            run_id: Option<&'a str>,
+            id: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            step_id: Option<String>,
+            source: &'static str,
+            level: &'static str,
+            timestamp: String,
+        }
+        let fields = Fields {
+            run_id,
+            id: self.id.to_string(),
+            step_id: self.step.map(|id| id.to_string()),
+            source: self.source.as_str(),
+            level: self.level.as_str(),
+            timestamp: self.timestamp_us.to_string(),
+        };
+        out.push_str(&serde_json::to_string(&fields).expect("a plain struct is always JSON"));
+        out.pop();
+        out.push_str(",\"message\":");
+        out.push_str(self.message.as_str());
+        out.push('}');
+    }
+
+    /// The payload of `run:log`.
+    pub(super) fn payload(&self, run_id: &str) -> Payload {
+        let mut text = String::with_capacity(self.message.len() + 256);
+        self.write(Some(run_id), &mut text);
+        Payload::text(text)
+    }
+}
+
+/// The payload of `run:batch_logs`.
+pub(super) fn batch_payload<'a>(run_id: &str, lines: impl Iterator<Item = &'a Line>) -> Payload {
+    let mut text = format!("{{\"run_id\":\"{run_id}\",\"logs\":[");
+    for (at, line) in lines.enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        line.write(None, &mut text);
+    }
+    text.push_str("]}");
+    Payload::text(text)
+}
+
+impl StepStart {
+    /// The payload of `step:start`.
+    pub(super) fn payload(&self, input_dataclip_id: Option<String>) -> Payload {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            step_id: String,
+            job_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            input_dataclip_id: Option<String>,
+            timestamp: String,
+        }
+        Payload::object(&Fields {
+            step_id: self.step.to_string(),
+            job_id: &self.job_id,
+            input_dataclip_id,
+            timestamp: self.timestamp_us.to_string(),
+        })
+    }
+}
+
+impl StepComplete {
+    /// The payload of `step:complete`; `stringify` makes the dataclip a string that holds its JSON.
+    pub(super) fn payload(&self, stringify: bool) -> Payload {
+        #[derive(Serialize)]
+        struct Memory {
+            job: u64,
+            system: u64,
+        }
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            step_id: String,
+            job_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            output_dataclip_id: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            output_dataclip_error: Option<&'static str>,
+            #[serde(flatten)]
+            exit: ExitFields<'a>,
+            mem: Memory,
+            duration: u64,
+            thread_id: &'a str,
+            timestamp: String,
+        }
+        let mut payload = Payload::object(&Fields {
+            step_id: self.step.to_string(),
+            job_id: &self.job_id,
+            output_dataclip_id: self.output.id().map(|id| id.to_string()),
+            output_dataclip_error: matches!(self.output, Output::Withheld).then_some("DATACLIP_TOO_LARGE"),
+            exit: ExitFields::of(&self.exit),
+            mem: Memory { job: self.memory.job, system: self.memory.system },
+            duration: self.duration_ms,
+            thread_id: &self.thread_id,
+            timestamp: self.timestamp_us.to_string(),
+        });
+        if let Output::Sent(_, json) = &self.output {
+            payload = match stringify {
+                true => payload.with_quoted("output_dataclip", json.clone()),
+                false => payload.with_value("output_dataclip", json.clone()),
+            };
+        }
+        match &self.webhook_response {
+            Some(json) => payload.with_value("webhook_response", json.clone()),
+            None => payload,
+        }
+    }
+}
+
+impl RunComplete {
+    /// The payload of `run:complete`.
+    pub(super) fn payload(&self, final_state: Option<&Json>, final_dataclip_id: Option<String>) -> Payload {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            #[serde(flatten)]
+            exit: ExitFields<'a>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            final_dataclip_id: Option<String>,
+            timestamp: String,
+        }
+        let payload = Payload::object(&Fields {
+            exit: ExitFields::of(&self.exit),
+            final_dataclip_id,
+            timestamp: self.timestamp_us.to_string(),
+        });
+        match final_state {
+            Some(json) => payload.with_value("final_state", json.clone()),
+            None => payload,
+        }
+    }
+}

@@ -1,0 +1,571 @@
+//! The ordered outbox of one run: every event leaves it on a definitive reply, in the order in which it happened.
+//!
+//! Pure: events and replies go in, pushes and progress come out. It never drops a state event; log lines it drops only
+//! past [`MAX_LOG_BYTES`], counted and told.
+
+mod item;
+mod verdict;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use protocol::Json;
+use protocol::run::{Exit, ExitReason, LogLevel, LogSource, RunOutcome, StepIndex, StepInput, StepMemory, StepOutput};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::backoff::Backoff;
+use super::phoenix::{Payload, Reply};
+use item::{Item, Line, Output, RunComplete, StepComplete, StepStart, batch_payload};
+pub(super) use verdict::describe;
+use verdict::{Verdict, judge};
+
+/// Pushes in flight. The server handles a run's events one at a time, so more would only wait there.
+const WINDOW: usize = 64;
+
+/// Bytes in flight beyond which nothing further is pushed.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// Memory that unsent log lines may take. What comes beyond is dropped and counted.
+pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
+
+/// States that wait for delivery beyond this stop the host until they are taken.
+const MAX_STATE_BYTES: usize = 1024 * 1024;
+
+/// A large event that was being sent each time the link was lost is taken to be the cause.
+const MAX_LOSSES: u32 = 3;
+
+/// What counts as large there.
+const LARGE: usize = 1024 * 1024;
+
+/// Pauses while the server says that it is busy.
+const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How log lines are gathered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// How long lines may gather while a batch is in flight.
+    pub interval: Duration,
+    /// How many lines go at once.
+    pub limit: usize,
+}
+
+/// What does not change during a run.
+#[derive(Debug, Clone)]
+pub(super) struct OutboxOptions {
+    pub(super) run_id: String,
+    /// The dataclip that first steps get.
+    pub(super) input_dataclip_id: Option<String>,
+    pub(super) batch: Option<BatchOptions>,
+    /// Whether dataclips go as strings that hold JSON.
+    pub(super) stringify: bool,
+}
+
+/// A step that Lightning is told of and that has not ended. Without one there is no `step:complete`.
+#[derive(Debug)]
+pub(super) struct OpenStep {
+    index: StepIndex,
+    job_id: String,
+    id: Uuid,
+}
+
+impl OpenStep {
+    /// Its place in the order of execution.
+    pub(super) fn index(&self) -> StepIndex {
+        self.index
+    }
+}
+
+/// How a step ended, as far as it is told.
+#[derive(Debug)]
+pub(super) struct StepEnd {
+    pub(super) exit: Exit,
+    pub(super) output: StepOutput,
+    pub(super) webhook_response: Option<Json>,
+    pub(super) duration_ms: u64,
+    pub(super) memory: StepMemory,
+    pub(super) thread_id: String,
+}
+
+/// An event to push.
+#[derive(Debug)]
+pub(super) struct Push {
+    pub(super) tag: u64,
+    pub(super) event: &'static str,
+    pub(super) payload: Payload,
+}
+
+/// What a reply led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Go on.
+    Going,
+    /// Lightning refuses what the rest of the run builds on: stop the engine. The outbox has completed the run.
+    StopEngine(String),
+    /// Lightning has everything, `run:complete` included.
+    Done,
+    /// The run is over for Lightning: nothing more can be told.
+    Gone(String),
+}
+
+/// The outbox.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    options: OutboxOptions,
+    /// Dataclips that Lightning has, by the step that made them.
+    dataclips: HashMap<StepIndex, Uuid>,
+    /// Steps whose dataclip Lightning refused.
+    withheld: HashSet<StepIndex>,
+    waiting: VecDeque<Entry>,
+    sent: VecDeque<Sent>,
+    joined: bool,
+    open_step: Option<Uuid>,
+    last_sequence: u64,
+    last_tag: u64,
+    busy: Backoff,
+    /// The server is busy until then.
+    hold_until: Option<Instant>,
+    /// Lines gather until then.
+    gather_until: Option<Instant>,
+    log_bytes: usize,
+    state_bytes: usize,
+    lines_dropped: Dropped,
+    /// `run:complete` is in the outbox or beyond; nothing may follow it.
+    completed: bool,
+    /// Replies to steps no longer matter.
+    abandoned: bool,
+}
+
+#[derive(Debug, Default)]
+struct Dropped {
+    untold: u64,
+    total: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Its place in the order of events.
+    sequence: u64,
+    item: Item,
+    /// It was sent before on a link that died: the server may have it.
+    resent: bool,
+    losses: u32,
+    /// A batch with it was refused.
+    alone: bool,
+}
+
+#[derive(Debug)]
+struct Sent {
+    tag: u64,
+    at: Instant,
+    size: usize,
+    entries: Vec<Entry>,
+}
+
+impl Outbox {
+    /// An empty outbox, whose channel is joined or will be.
+    pub(super) fn new(options: OutboxOptions, joined: bool) -> Self {
+        Self {
+            options,
+            dataclips: HashMap::new(),
+            withheld: HashSet::new(),
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+            joined,
+            open_step: None,
+            last_sequence: 0,
+            last_tag: 0,
+            busy: Backoff::new(BUSY, 2.0),
+            hold_until: None,
+            gather_until: None,
+            log_bytes: 0,
+            state_bytes: 0,
+            lines_dropped: Dropped::default(),
+            completed: false,
+            abandoned: false,
+        }
+    }
+
+    /// The run starts, with the versions that `payload` tells.
+    pub(super) fn run_started(&mut self, payload: Payload) {
+        self.put(Item::RunStart(payload));
+    }
+
+    /// A step starts. Log lines belong to it until it ends.
+    pub(super) fn step_started(
+        &mut self,
+        index: StepIndex,
+        job_id: &str,
+        input: StepInput,
+        timestamp_us: u64,
+    ) -> OpenStep {
+        let id = Uuid::new_v4();
+        self.open_step = Some(id);
+        self.put(Item::StepStart(StepStart { step: id, job_id: job_id.into(), input, timestamp_us }));
+        OpenStep { index, job_id: job_id.into(), id }
+    }
+
+    /// A step ends.
+    pub(super) fn step_completed(&mut self, step: OpenStep, end: StepEnd, timestamp_us: u64) {
+        let output = match end.output {
+            StepOutput::State(json) => Output::Sent(Uuid::new_v4(), as_object(json)),
+            StepOutput::Unwanted => Output::Unwanted(Uuid::new_v4()),
+            StepOutput::TooLarge(_) => Output::Withheld,
+        };
+        self.open_step = None;
+        self.put(Item::StepComplete(Box::new(StepComplete {
+            step: step.id,
+            job_id: step.job_id,
+            index: step.index,
+            output,
+            exit: end.exit,
+            memory: end.memory,
+            duration_ms: end.duration_ms,
+            thread_id: end.thread_id,
+            webhook_response: end.webhook_response,
+            timestamp_us,
+        })));
+    }
+
+    /// A line for the log; false if it was dropped.
+    pub(super) fn log(&mut self, source: LogSource, level: LogLevel, message: Json, timestamp_us: u64) -> bool {
+        if self.log_bytes > MAX_LOG_BYTES {
+            self.lines_dropped.untold += 1;
+            self.lines_dropped.total += 1;
+            return false;
+        }
+        if self.log_bytes <= MAX_LOG_BYTES / 2 {
+            self.tell_dropped(timestamp_us);
+        }
+        self.put_line(source, level, message, timestamp_us);
+        true
+    }
+
+    /// A line of the runtime.
+    pub(super) fn say(&mut self, text: &str, timestamp_us: u64) {
+        let message = Json::encode(&[text]).unwrap_or_else(|_| Json::null());
+        self.put_line(LogSource::Runtime, LogLevel::Info, message, timestamp_us);
+    }
+
+    /// The run is over: its closing lines and `run:complete`, after which nothing is taken any more.
+    pub(super) fn complete(&mut self, outcome: RunOutcome, timestamp_us: u64) {
+        self.open_step = None;
+        self.tell_dropped(timestamp_us);
+        let RunOutcome { exit, final_state, final_step } = outcome;
+        self.say(&format!("Run complete with status: {}", exit.reason.as_str()), timestamp_us);
+        if let Some(error) = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success) {
+            self.say(&format!("{}: {}", error.kind, error.message), timestamp_us);
+        }
+        let final_state = final_state.map(as_object);
+        self.put(Item::RunComplete(Box::new(RunComplete { exit, final_state, final_step, timestamp_us })));
+        self.completed = true;
+    }
+
+    /// The channel is joined again.
+    pub(super) fn joined(&mut self) {
+        self.joined = true;
+    }
+
+    /// The channel is down: what has no reply will be sent again, in order.
+    pub(super) fn down(&mut self) {
+        self.joined = false;
+        let mut suspect = true;
+        while let Some(sent) = self.sent.pop_front() {
+            for mut entry in sent.entries {
+                entry.resent = true;
+                // The server handles events in order, so what killed the channel is the first without a reply.
+                entry.losses += u32::from(std::mem::take(&mut suspect));
+                if entry.losses >= MAX_LOSSES && entry.item.size() > LARGE && self.degrade(&mut entry.item) {
+                    tracing::warn!(run = %self.options.run_id, "{} is taken to be too large", entry.item.event());
+                }
+                self.requeue(entry);
+            }
+        }
+    }
+
+    /// The next event to push, if one may go now.
+    pub(super) fn next_push(&mut self, now: Instant) -> Option<Push> {
+        self.hold_until = self.hold_until.filter(|&until| until > now);
+        if !self.joined || self.hold_until.is_some() || self.sent.len() >= WINDOW || !self.may_go() {
+            self.gather_until = None;
+            return None;
+        }
+        let count = self.gathered(now)?;
+        let entries: Vec<_> = self.waiting.drain(..count).collect();
+        let size = entries.iter().map(|entry| entry.item.size()).sum();
+        self.last_tag += 1;
+        let push = self.push(self.last_tag, &entries);
+        self.sent.push_back(Sent { tag: self.last_tag, at: now, size, entries });
+        Some(push)
+    }
+
+    /// When [`Self::next_push`] should be asked next, if nothing else happens.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.joined { self.hold_until.into_iter().chain(self.gather_until).min() } else { None }
+    }
+
+    /// Takes the reply to a push.
+    pub(super) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
+        let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
+        let Some(sent) = self.sent.remove(at) else { return Progress::Going };
+        match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
+            Verdict::Accepted => {
+                self.busy.reset();
+                sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry))
+            }
+            Verdict::Busy => {
+                self.hold_until = Some(now + self.busy.next(jitter));
+                sent.entries.into_iter().for_each(|entry| self.requeue(entry));
+                Progress::Going
+            }
+            Verdict::Gone(reason) => Progress::Gone(reason),
+            Verdict::Rejected(reason) => self.rejected(sent.entries, &reason),
+        }
+    }
+
+    /// Whether states wait for delivery, so that the host must wait with the next step.
+    pub(super) fn is_congested(&self) -> bool {
+        self.state_bytes > MAX_STATE_BYTES
+    }
+
+    /// How many log lines were dropped.
+    pub(super) fn lines_dropped(&self) -> u64 {
+        self.lines_dropped.total
+    }
+
+    /// Since when the oldest push waits for its reply.
+    pub(super) fn oldest_push(&self) -> Option<Instant> {
+        self.sent.front().map(|sent| sent.at)
+    }
+
+    /// How many events Lightning has not confirmed.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.waiting.len() + self.sent.iter().map(|sent| sent.entries.len()).sum::<usize>()
+    }
+
+    /// Whether `run:complete` was sent, so that the server may have it although its reply never came.
+    pub(super) fn may_be_complete(&self) -> bool {
+        let sent = self.sent.iter().flat_map(|sent| &sent.entries);
+        let resent = self.waiting.iter().filter(|entry| entry.resent);
+        sent.chain(resent).any(|entry| matches!(entry.item, Item::RunComplete(_)))
+    }
+
+    fn put_line(&mut self, source: LogSource, level: LogLevel, message: Json, timestamp_us: u64) {
+        let step = self.open_step;
+        self.put(Item::Log(Line { id: Uuid::new_v4(), source, level, message, timestamp_us, step }));
+    }
+
+    fn tell_dropped(&mut self, timestamp_us: u64) {
+        let lines = std::mem::take(&mut self.lines_dropped.untold);
+        if lines > 0 {
+            let text = format!("{lines} log lines were dropped here: they came faster than Lightning took them");
+            let message = Json::encode(&[text]).unwrap_or_else(|_| Json::null());
+            self.put_line(LogSource::Runtime, LogLevel::Warn, message, timestamp_us);
+        }
+    }
+
+    fn put(&mut self, item: Item) {
+        if self.completed {
+            return;
+        }
+        *self.bytes_of(&item) += item.size();
+        self.last_sequence += 1;
+        let sequence = self.last_sequence;
+        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, alone: false });
+    }
+
+    /// The counter that the item's size is in.
+    fn bytes_of(&mut self, item: &Item) -> &mut usize {
+        if matches!(item, Item::Log(_)) { &mut self.log_bytes } else { &mut self.state_bytes }
+    }
+
+    fn forget(&mut self, item: &Item) {
+        let bytes = self.bytes_of(item);
+        *bytes = bytes.saturating_sub(item.size());
+    }
+
+    /// Puts an entry back to its place.
+    fn requeue(&mut self, entry: Entry) {
+        let at = self.waiting.iter().position(|other| other.sequence > entry.sequence);
+        self.waiting.insert(at.unwrap_or(self.waiting.len()), entry);
+    }
+
+    /// Whether nothing in flight stands against sending the first that waits.
+    fn may_go(&self) -> bool {
+        let Some(first) = self.waiting.front() else { return false };
+        let size: usize = self.sent.iter().map(|sent| sent.size).sum();
+        let fits = self.sent.is_empty() || size + first.item.size() <= WINDOW_BYTES;
+        let in_flight = || self.sent.iter().flat_map(|sent| &sent.entries).map(|entry| &entry.item);
+        fits && match first.item {
+            Item::Log(_) | Item::RunStart(_) => true,
+            // They may name a dataclip that is still in flight, and a `step:complete` that is refused goes again.
+            Item::StepStart(_) | Item::StepComplete(_) => !in_flight().any(|it| matches!(it, Item::StepComplete(_))),
+            // Nothing can be mended after it.
+            Item::RunComplete(_) => in_flight().all(|it| matches!(it, Item::Log(_))),
+        }
+    }
+
+    /// How many entries go with the next push; none while lines gather.
+    fn gathered(&mut self, now: Instant) -> Option<usize> {
+        let is_line = |entry: &&Entry| matches!(entry.item, Item::Log(_)) && !entry.alone;
+        let Some(batch) = self.options.batch.filter(|_| self.waiting.front().as_ref().is_some_and(is_line)) else {
+            return Some(1);
+        };
+        let limit = batch.limit.max(1);
+        let mut size = 0;
+        let fits = |entry: &&Entry| {
+            size += entry.item.size();
+            size <= WINDOW_BYTES
+        };
+        let count = self.waiting.iter().take(limit).take_while(is_line).take_while(fits).count().max(1);
+        let in_flight = self.sent.iter().any(|sent| matches!(sent.entries[0].item, Item::Log(_)));
+        let until = *self.gather_until.get_or_insert(now + batch.interval);
+        if in_flight && count < limit && count == self.waiting.len() && until > now {
+            return None;
+        }
+        self.gather_until = None;
+        Some(count)
+    }
+
+    fn push(&self, tag: u64, entries: &[Entry]) -> Push {
+        let run_id = &self.options.run_id;
+        let first = &entries[0].item;
+        let id_of = |index: StepIndex| self.dataclips.get(&index).map(Uuid::to_string);
+        let payload = match first {
+            Item::RunStart(payload) => payload.clone(),
+            Item::Log(line) if self.options.batch.is_none() || entries[0].alone => line.payload(run_id),
+            Item::Log(_) => {
+                let lines = entries.iter().filter_map(|entry| match &entry.item {
+                    Item::Log(line) => Some(line),
+                    _ => None,
+                });
+                return Push { tag, event: "run:batch_logs", payload: batch_payload(run_id, lines) };
+            }
+            Item::StepStart(step) => step.payload(match step.input {
+                StepInput::Run => self.options.input_dataclip_id.clone(),
+                StepInput::Step(index) => id_of(index),
+            }),
+            Item::StepComplete(step) => step.payload(self.options.stringify),
+            Item::RunComplete(run) => {
+                let redacted = run.final_step.filter(|index| self.withheld.contains(index)).map(|_| redacted_state());
+                run.payload(redacted.as_ref().or(run.final_state.as_ref()), run.final_step.and_then(id_of))
+            }
+        };
+        Push { tag, event: first.event(), payload }
+    }
+
+    fn accepted(&mut self, entry: Entry) -> Progress {
+        self.forget(&entry.item);
+        match entry.item {
+            Item::RunComplete(_) => return Progress::Done,
+            Item::StepComplete(step) => {
+                if let Some(id) = step.output.id() {
+                    self.dataclips.insert(step.index, id);
+                }
+            }
+            Item::RunStart(_) | Item::Log(_) | Item::StepStart(_) => {}
+        }
+        Progress::Going
+    }
+
+    /// Degrades what was refused, or gives it up.
+    fn rejected(&mut self, entries: Vec<Entry>, reason: &str) -> Progress {
+        let batched = entries.len() > 1;
+        let mut progress = Progress::Going;
+        for mut entry in entries {
+            let event = entry.item.event();
+            tracing::warn!(run = %self.options.run_id, "Lightning refused {event}: {reason}");
+            if batched {
+                entry.alone = true;
+                self.requeue(entry);
+            } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
+                entry.resent = false;
+                self.requeue(entry);
+            } else {
+                self.forget(&entry.item);
+                progress = self.give_up(entry, reason);
+            }
+        }
+        progress
+    }
+
+    /// Once the run is given up, only its end counts.
+    fn is_worth_more(&self, item: &Item) -> bool {
+        !self.abandoned || matches!(item, Item::RunComplete(_))
+    }
+
+    /// What can be done when even the least form of an event was refused.
+    fn give_up(&mut self, mut entry: Entry, reason: &str) -> Progress {
+        let message = format!("Lightning refused {}: {reason}", entry.item.event());
+        match &mut entry.item {
+            Item::Log(_) => {
+                self.lines_dropped.total += 1;
+                Progress::Going
+            }
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
+                if self.abandoned {
+                    return Progress::Going;
+                }
+                self.abandon(&message);
+                Progress::StopEngine(message)
+            }
+            Item::RunComplete(run) if run.exit.reason != ExitReason::Exception => {
+                run.exit = Exit::error(ExitReason::Exception, "LightningError", message);
+                entry.resent = false;
+                self.requeue(entry);
+                Progress::Going
+            }
+            Item::RunComplete(_) => Progress::Gone(message),
+        }
+    }
+
+    /// Completes the run as an exception, in place of whatever else was to be told of its steps.
+    fn abandon(&mut self, message: &str) {
+        self.abandoned = true;
+        self.completed = false;
+        let waiting = std::mem::take(&mut self.waiting);
+        for entry in waiting {
+            match entry.item {
+                Item::Log(Line { step: None, .. }) => self.waiting.push_back(entry),
+                item => self.forget(&item),
+            }
+        }
+        let exit = Exit::error(ExitReason::Exception, "LightningError", message);
+        let timestamp_us = super::now_us();
+        self.complete(RunOutcome { exit, final_state: None, final_step: None }, timestamp_us);
+    }
+
+    /// Takes away what the server may refuse an event for; false if there is nothing to take.
+    fn degrade(&mut self, item: &mut Item) -> bool {
+        let size = item.size();
+        match item {
+            Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
+                step.output = Output::Withheld;
+                self.withheld.insert(step.index);
+                self.say("The step's dataclip is withheld: Lightning does not take it", super::now_us());
+            }
+            Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
+                (run.final_state, run.final_step) = (None, None);
+            }
+            _ => return false,
+        }
+        self.state_bytes = self.state_bytes.saturating_sub(size - item.size());
+        true
+    }
+}
+
+/// What stands for a state that is too large to be sent.
+fn redacted_state() -> Json {
+    Json::parse("{\"data\":\"[REDACTED]\"}").unwrap_or_else(|_| Json::empty_object())
+}
+
+/// Lightning takes only objects for dataclips.
+fn as_object(json: Json) -> Json {
+    if json.is_object() {
+        return json;
+    }
+    Json::parse(format!("{{\"data\":{}}}", json.as_str())).unwrap_or_else(|_| Json::empty_object())
+}
+
+#[cfg(test)]
+mod tests;

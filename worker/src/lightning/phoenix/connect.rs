@@ -1,0 +1,206 @@
+//! Opens a websocket: resolves the host, tries each address, speaks TLS where the endpoint wants it.
+
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+
+/// A websocket to Lightning.
+pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// How long one address may take to accept, and then the handshake.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest message taken. A dataclip of 100 MB as an array of byte values, as the development mock sends it, fits.
+const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
+
+/// Where Lightning's worker socket is, such as `wss://app.openfn.org/worker`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    text: String,
+    tls: bool,
+    host: String,
+    port: u16,
+}
+
+/// An endpoint that cannot be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an endpoint of Lightning: {why}; it looks like wss://app.openfn.org/worker")]
+pub struct InvalidEndpoint {
+    text: String,
+    why: String,
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        let invalid = |why: String| InvalidEndpoint { text: text.into(), why };
+        let uri: Uri = text.parse().map_err(|error| invalid(format!("{error}")))?;
+        let tls = match uri.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            _ => return Err(invalid("it must start with ws:// or wss://".into())),
+        };
+        if uri.query().is_some() {
+            return Err(invalid("it must not have a query".into()));
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("it names no host".into()))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { text: text.trim_end_matches('/').into(), tls, host, port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text)
+    }
+}
+
+/// Why there is no websocket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The host's name has no address.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve { host: String, source: io::Error },
+    /// No address accepted.
+    #[error("cannot connect: {0}")]
+    Addresses(String),
+    /// The server answered the upgrade with an HTTP error that speaks of credentials.
+    #[error("the server refused the worker's token (HTTP {0}): the worker secret is not the one that it knows")]
+    Unauthorized(u16),
+    /// The handshake failed.
+    #[error("the websocket handshake failed: {0}")]
+    Handshake(#[from] Box<WsError>),
+    /// The handshake took too long.
+    #[error("the server did not answer the websocket handshake within {}s", ADDRESS_TIMEOUT.as_secs())]
+    Silent,
+    /// TLS cannot be spoken.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// Opens a websocket to `endpoint` with this query, which holds the worker's token.
+pub(super) async fn connect(endpoint: &Endpoint, query: &SecretString) -> Result<WebSocket, ConnectError> {
+    let stream = connect_tcp(endpoint).await?;
+    // Messages are small and each is waited for.
+    stream.set_nodelay(true).map_err(|error| ConnectError::Addresses(error.to_string()))?;
+    let connector = if endpoint.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(64 * 1024)
+        .write_buffer_size(64 * 1024)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+    let url = format!("{endpoint}/websocket?{}", query.expose_secret());
+    let handshake = client_async_tls_with_config(url, stream, Some(config), Some(connector));
+    match timeout(ADDRESS_TIMEOUT, handshake).await.map_err(|_| ConnectError::Silent)? {
+        Ok((socket, _)) => Ok(socket),
+        Err(WsError::Http(answer)) if matches!(answer.status().as_u16(), 401 | 403) => {
+            Err(ConnectError::Unauthorized(answer.status().as_u16()))
+        }
+        Err(error) => Err(Box::new(error).into()),
+    }
+}
+
+async fn connect_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+    let mut failures = String::new();
+    for address in resolve(endpoint).await? {
+        let error = match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {}s", ADDRESS_TIMEOUT.as_secs()),
+        };
+        let separator = if failures.is_empty() { "" } else { "; " };
+        let _ = write!(failures, "{separator}{address}: {error}");
+    }
+    Err(ConnectError::Addresses(failures))
+}
+
+/// The endpoint's addresses, each once. `localhost` has both loopback addresses, whatever the resolver says.
+async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+    if endpoint.host == "localhost" {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        return Ok(loopback.map(|ip| SocketAddr::new(ip, endpoint.port)).into());
+    }
+    let resolve = |source| ConnectError::Resolve { host: endpoint.host.clone(), source };
+    let mut addresses = Vec::new();
+    for address in lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(resolve)? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    match addresses.is_empty() {
+        true => Err(resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
+        false => Ok(addresses),
+    }
+}
+
+/// The TLS settings with the system's trust roots, which are read once.
+fn tls_config() -> Result<Arc<rustls::ClientConfig>, ConnectError> {
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(config.clone());
+    }
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = rustls::RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(ConnectError::Tls(format!("the system has no trusted root certificates {}", causes.join("; "))));
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConnectError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        let cases = [
+            ("ws://localhost:4000/worker", Some((false, "localhost", 4000))),
+            ("wss://app.openfn.org/worker/", Some((true, "app.openfn.org", 443))),
+            ("ws://[::1]/worker", Some((false, "::1", 80))),
+            ("https://app.openfn.org/worker", None),
+            ("localhost:4000", None),
+            ("ws://x/worker?token=1", None),
+            ("", None),
+            ("ws://", None),
+        ];
+        for (text, expected) in cases {
+            let read = text.parse::<Endpoint>();
+            let read = read.as_ref().map(|it| (it.tls, it.host.as_str(), it.port));
+            assert_eq!(read.ok(), expected, "{text}");
+        }
+        let error = "https://x/worker".parse::<Endpoint>().unwrap_err().to_string();
+        assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn localhost_is_tried_on_both_families_and_each_failure_is_told() {
+        // A port that nobody listens on: bound and released.
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let endpoint: Endpoint = format!("ws://localhost:{port}/worker").parse().unwrap();
+        let error = connect(&endpoint, &"token=x".into()).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("127.0.0.1:{port}: ")), "{error}");
+        assert!(error.contains(&format!("[::1]:{port}: ")), "{error}");
+    }
+}

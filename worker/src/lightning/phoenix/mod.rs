@@ -1,0 +1,16 @@
+//! A client for Phoenix channels: frames, one socket that lives for ever, and the channels on it.
+//!
+//! Owns the websocket, refs, joins and rejoins. Knows nothing of runs, claims or Lightning's events.
+
+mod channel;
+mod connect;
+mod frame;
+mod hub;
+mod payload;
+mod socket;
+
+pub(super) use channel::{Channel, ChannelEvent, Requester};
+pub use connect::{Endpoint, InvalidEndpoint};
+pub(super) use frame::{Reply, Response, Status};
+pub(super) use payload::Payload;
+pub(super) use socket::{Socket, SocketOptions};

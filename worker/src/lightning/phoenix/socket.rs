@@ -1,0 +1,289 @@
+//! The actor that owns the websocket: connects, keeps it alive, notices when it is dead, and connects again for ever.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt, StreamExt};
+use secrecy::SecretString;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_tungstenite::tungstenite::error::Error as WsError;
+use tokio_tungstenite::tungstenite::protocol::Message as WsMessage;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::channel::Channel;
+use super::connect::{ConnectError, Endpoint, WebSocket, connect};
+use super::frame::{decode_binary, decode_text};
+use super::hub::{Command, Hub, Rejoin};
+use super::payload::Payload;
+use crate::lightning::backoff::{Backoff, jitter};
+
+/// Text beyond this is sent in fragments, between which pings pass: a link that is busy is not taken for dead.
+const FRAGMENT_BYTES: usize = 1024 * 1024;
+
+/// How long the closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a socket is kept.
+pub(in crate::lightning) struct SocketOptions {
+    /// Where to.
+    pub(in crate::lightning) endpoint: Endpoint,
+    /// Makes the query of the URL, with a fresh token, for each connect.
+    pub(in crate::lightning) query: Box<dyn Fn() -> SecretString + Send + Sync>,
+    /// Time between heartbeats. Nothing received from one to the next means that the link is dead.
+    pub(in crate::lightning) heartbeat: Duration,
+    /// Shortest and longest pause between attempts to connect.
+    pub(in crate::lightning) reconnect: (Duration, Duration),
+}
+
+/// A socket that lives until this handle and all its channels are dropped.
+pub(in crate::lightning) struct Socket {
+    commands: UnboundedSender<Command>,
+    connected: watch::Receiver<bool>,
+    next_channel: AtomicU64,
+    task: JoinHandle<()>,
+}
+
+impl Socket {
+    /// Starts connecting.
+    pub(in crate::lightning) fn spawn(options: SocketOptions) -> Self {
+        let (commands, received) = unbounded_channel();
+        let (link, connected) = watch::channel(false);
+        let weak = commands.downgrade();
+        let actor = Actor { options, commands: received, weak, link, hub: Hub::default() };
+        let task = tokio::spawn(actor.run());
+        Self { commands, connected, next_channel: AtomicU64::new(1), task }
+    }
+
+    /// Joins `topic`, now and after each reconnect.
+    pub(in crate::lightning) fn open(&self, topic: String, join: Payload) -> Channel {
+        let id = self.next_channel.fetch_add(1, Ordering::Relaxed);
+        let (sender, events) = unbounded_channel();
+        let _ = self.commands.send(Command::Open { channel: id, topic, join, events: sender });
+        Channel { id, commands: self.commands.clone(), events, epoch: 0 }
+    }
+
+    /// Follows whether there is a link.
+    pub(in crate::lightning) fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Closes the websocket when what was sent is out. The channels must have been dropped.
+    pub(in crate::lightning) async fn close(self) {
+        let Self { commands, task, .. } = self;
+        drop(commands);
+        if let Err(error) = task.await {
+            tracing::error!(%error, "the socket's task failed");
+        }
+    }
+}
+
+struct Actor {
+    options: SocketOptions,
+    commands: UnboundedReceiver<Command>,
+    /// For timers: the actor must not keep itself alive.
+    weak: WeakUnboundedSender<Command>,
+    link: watch::Sender<bool>,
+    hub: Hub,
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error(transparent)]
+    Socket(#[from] WsError),
+    #[error("the server closed the connection{0}")]
+    Closed(String),
+    #[error("nothing was received for {}s", .0.as_secs())]
+    Silent(Duration),
+}
+
+impl Actor {
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(self.options.reconnect, 2.0);
+        let mut pause = Duration::ZERO;
+        while let Some(socket) = self.connect(pause, &mut backoff).await {
+            self.link.send_replace(true);
+            let ended = self.serve(socket).await;
+            self.link.send_replace(false);
+            self.hub.link_down();
+            match ended {
+                Ok(()) => return,
+                Err(error) => tracing::warn!("lost the connection to Lightning: {error}"),
+            }
+            // A server that restarts must not meet all its workers at once.
+            pause = backoff.next(jitter()).mul_f64(jitter());
+        }
+    }
+
+    /// Tries until there is a websocket; none when nobody wants one any more.
+    async fn connect(&mut self, mut pause: Duration, backoff: &mut Backoff) -> Option<WebSocket> {
+        let Self { options, commands, hub, .. } = self;
+        for failures in 0.. {
+            let mut attempt = pin!(attempt(options, pause));
+            let result = loop {
+                tokio::select! {
+                    result = &mut attempt => break result,
+                    command = commands.recv() => hub.command(command?),
+                }
+            };
+            match result {
+                Ok(socket) => {
+                    backoff.reset();
+                    tracing::info!("connected to Lightning at {}{}", options.endpoint, after(failures));
+                    return Some(socket);
+                }
+                Err(error) => report_failure(&options.endpoint, failures, &error),
+            }
+            pause = backoff.next(jitter());
+        }
+        None
+    }
+
+    /// Carries messages until the link ends; `Ok` when nobody wants it any more.
+    async fn serve(&mut self, socket: WebSocket) -> Result<(), LinkError> {
+        let (sink, mut stream) = socket.split();
+        let (frames, outgoing) = unbounded_channel();
+        let (ping, pings) = unbounded_channel();
+        let mut writer = pin!(write(sink, outgoing, pings));
+        let beat = self.options.heartbeat;
+        let mut beats = interval_at(Instant::now() + beat, beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = true;
+        self.hub.link_up();
+        loop {
+            self.flush(&frames);
+            tokio::select! {
+                message = stream.next() => {
+                    heard = true;
+                    match message.transpose()? {
+                        Some(message) => self.receive(message)?,
+                        None => return Err(LinkError::Closed(String::new())),
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => self.hub.command(command),
+                    None => break,
+                },
+                _ = beats.tick() => {
+                    if !std::mem::take(&mut heard) {
+                        return Err(LinkError::Silent(beat));
+                    }
+                    self.hub.heartbeat();
+                    let _ = ping.send(());
+                }
+                ended = &mut writer => return ended.map_err(LinkError::from),
+            }
+        }
+        drop(frames);
+        if timeout(CLOSE_TIMEOUT, writer).await.is_err() {
+            tracing::debug!("the server did not take the rest in time");
+        }
+        Ok(())
+    }
+
+    /// Hands what the hub wants sent to the writer, and starts its timers.
+    fn flush(&mut self, frames: &UnboundedSender<Vec<u8>>) {
+        for frame in self.hub.outgoing.drain(..) {
+            let _ = frames.send(frame);
+        }
+        for Rejoin { channel, epoch, pause } in self.hub.rejoins.drain(..) {
+            let weak = self.weak.clone();
+            tokio::spawn(async move {
+                sleep(pause).await;
+                if let Some(commands) = weak.upgrade() {
+                    let _ = commands.send(Command::Rejoin { channel, epoch });
+                }
+            });
+        }
+    }
+
+    fn receive(&mut self, message: WsMessage) -> Result<(), LinkError> {
+        let decoded = match &message {
+            WsMessage::Text(text) => decode_text(text),
+            WsMessage::Binary(frame) => decode_binary(frame),
+            WsMessage::Close(frame) => {
+                let why = frame.as_ref().map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
+                return Err(LinkError::Closed(why.unwrap_or_default()));
+            }
+            WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(()),
+        };
+        match decoded {
+            Ok(message) => self.hub.message(message),
+            // Other channels share the link, so one bad frame does not end it.
+            Err(error) => tracing::warn!("the server sent a frame that makes no sense: {error}"),
+        }
+        Ok(())
+    }
+}
+
+async fn attempt(options: &SocketOptions, pause: Duration) -> Result<WebSocket, ConnectError> {
+    sleep(pause).await;
+    connect(&options.endpoint, &(options.query)()).await
+}
+
+fn after(failures: u32) -> String {
+    if failures == 0 { String::new() } else { format!(" after {failures} failed attempts") }
+}
+
+/// The first failure is loud and the rest are quiet.
+fn report_failure(endpoint: &Endpoint, failures: u32, error: &ConnectError) {
+    if failures == 0 {
+        tracing::error!("no connection to Lightning at {endpoint}: {error}; will keep trying");
+    } else {
+        tracing::debug!("no connection to Lightning at {endpoint}: {error}");
+    }
+}
+
+/// Writes frames in order, all that are there with one flush, until there are no more to come; then closes.
+async fn write(
+    mut sink: SplitSink<WebSocket, WsMessage>,
+    mut frames: UnboundedReceiver<Vec<u8>>,
+    mut pings: UnboundedReceiver<()>,
+) -> Result<(), WsError> {
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = pings.recv() => sink.feed(WsMessage::Ping(Bytes::new())).await?,
+            frame = frames.recv() => match frame {
+                Some(frame) => feed(&mut sink, frame, &mut pings).await?,
+                None => return sink.close().await,
+            },
+        }
+        while let Ok(frame) = frames.try_recv() {
+            feed(&mut sink, frame, &mut pings).await?;
+        }
+        sink.flush().await?;
+    }
+}
+
+/// Puts one text frame into the sink, a large one in fragments.
+async fn feed(
+    sink: &mut SplitSink<WebSocket, WsMessage>,
+    frame: Vec<u8>,
+    pings: &mut UnboundedReceiver<()>,
+) -> Result<(), WsError> {
+    let mut rest = Bytes::from(frame);
+    let mut kind = Data::Text;
+    loop {
+        let part = rest.split_to(rest.len().min(FRAGMENT_BYTES));
+        let last = rest.is_empty();
+        sink.feed(WsMessage::Frame(Frame::message(part, OpCode::Data(kind), last))).await?;
+        if last {
+            return Ok(());
+        }
+        kind = Data::Continue;
+        if pings.try_recv().is_ok() {
+            sink.feed(WsMessage::Ping(Bytes::new())).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,393 @@
+//! The actor of the queue channel: claims runs for every workloop and watches over those that are active.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use protocol::Json;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{self, JoinSet};
+use tokio::time::{Duration, Instant};
+
+use super::backoff::{Backoff, jitter};
+use super::claims::ClaimLoop;
+use super::outbox::describe;
+use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
+use super::run::{ClaimedRun, RunSettings, execute, until};
+use super::token::RunTokenKey;
+use super::workloop::Workloop;
+use super::{ClaimError, LightningStatus};
+use crate::execution::Executor;
+
+/// Pauses before a refused queue channel is joined again.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// How long runs that are killed may take to be reported.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// What the worker asks of the actor.
+pub(super) enum Command {
+    /// Claim one run in each workloop; the sender gets the number of runs that each claim brought.
+    ClaimOnce(oneshot::Sender<Result<(), ClaimError>>, mpsc::UnboundedSender<usize>),
+    /// Finish what runs and end.
+    Shutdown(Duration),
+    /// Kill what runs and end.
+    Kill,
+}
+
+/// What claims need to know.
+pub(super) struct QueueSettings {
+    pub(super) workloops: Vec<Workloop>,
+    pub(super) backoff: (Duration, Duration),
+    /// Whether claims are made without being told to.
+    pub(super) by_itself: bool,
+    /// When a claim without a reply is reported.
+    pub(super) claim_timeout: Duration,
+    pub(super) worker_name: Option<String>,
+    pub(super) public_key: Option<RunTokenKey>,
+}
+
+pub(super) struct Queue<E> {
+    settings: QueueSettings,
+    run_settings: Arc<RunSettings>,
+    executor: Arc<E>,
+    socket: Socket,
+    channel: Channel,
+    loops: Vec<ClaimLoop>,
+    claims: BTreeMap<u64, Claim>,
+    last_tag: u64,
+    runs: JoinSet<()>,
+    active: HashMap<task::Id, (String, usize)>,
+    active_ids: HashSet<String>,
+    kill: watch::Sender<bool>,
+    status: watch::Sender<LightningStatus>,
+    refusals: Backoff,
+    refused_tokens: u64,
+    runs_ended: u64,
+    joined: bool,
+    rejoin_at: Option<Instant>,
+    /// Since the worker was told to stop: when what is left is killed, and then given up.
+    kill_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    stopping: bool,
+}
+
+/// A claim without a reply.
+struct Claim {
+    workloop: usize,
+    demand: usize,
+    since: Instant,
+    reported: bool,
+    /// Somebody who waits for what it brings.
+    asked_by: Option<mpsc::UnboundedSender<usize>>,
+}
+
+#[derive(Deserialize)]
+struct ClaimReply {
+    #[serde(default)]
+    runs: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireRun {
+    id: String,
+    token: String,
+}
+
+impl<E: Executor> Queue<E> {
+    /// An actor that has asked to join.
+    pub(super) fn new(
+        settings: QueueSettings,
+        run_settings: RunSettings,
+        executor: Arc<E>,
+        socket: Socket,
+        status: watch::Sender<LightningStatus>,
+    ) -> Self {
+        let mut queues = BTreeMap::new();
+        for workloop in &settings.workloops {
+            *queues.entry(workloop.name()).or_insert(0) += workloop.capacity;
+        }
+        let capacity: usize = queues.values().sum();
+        let join = Payload::object(&json!({ "capacity": capacity, "queues": queues }));
+        let channel = socket.open("worker:queue".into(), join);
+        let pace = || Backoff::new(settings.backoff, 1.15);
+        let loops = settings.workloops.iter().map(|workloop| ClaimLoop::new(workloop.capacity, pace())).collect();
+        Self {
+            settings,
+            run_settings: Arc::new(run_settings),
+            executor,
+            socket,
+            channel,
+            loops,
+            claims: BTreeMap::new(),
+            last_tag: 0,
+            runs: JoinSet::new(),
+            active: HashMap::new(),
+            active_ids: HashSet::new(),
+            kill: watch::Sender::new(false),
+            status,
+            refusals: Backoff::new(REFUSED, 2.0),
+            refused_tokens: 0,
+            runs_ended: 0,
+            joined: false,
+            rejoin_at: None,
+            kill_at: None,
+            give_up_at: None,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is told to stop and everything has ended, or nobody holds the other end of `commands`.
+    pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut connected = self.socket.connected();
+        while !self.is_over() {
+            self.claim();
+            self.publish(*connected.borrow_and_update());
+            let timer = self.next_timer();
+            tokio::select! {
+                event = self.channel.next() => match event {
+                    Some(event) => self.channel_event(event),
+                    None => {
+                        tracing::error!("the connection's task has ended");
+                        break;
+                    }
+                },
+                Some(ended) = self.runs.join_next_with_id() => self.run_ended(ended),
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                changed = connected.changed() => if changed.is_err() { break },
+                () = until(timer) => self.timer(),
+            }
+        }
+        self.end().await;
+    }
+
+    fn is_over(&self) -> bool {
+        let given_up = self.give_up_at.is_some_and(|at| at <= Instant::now());
+        self.stopping && (given_up || (self.claims.is_empty() && self.active.is_empty()))
+    }
+
+    async fn end(mut self) {
+        for (id, _) in self.active.values() {
+            tracing::error!(run = %id, "the run's end could not be told to Lightning in time");
+        }
+        // Ends the hosts of runs that are left.
+        self.runs.shutdown().await;
+        self.status.send_modify(|status| (status.connected, status.joined, status.active_runs) = (false, false, 0));
+        drop(self.channel);
+        self.socket.close().await;
+    }
+
+    fn channel_event(&mut self, event: ChannelEvent) {
+        match event {
+            ChannelEvent::Joined => {
+                tracing::info!("joined Lightning's queue");
+                self.joined = true;
+                self.refusals.reset();
+                self.loops.iter_mut().for_each(ClaimLoop::joined);
+            }
+            ChannelEvent::Refused(reply) => self.refused(reply),
+            ChannelEvent::Down => {
+                self.joined = false;
+                self.claims.clear();
+                self.loops.iter_mut().for_each(ClaimLoop::lost);
+            }
+            ChannelEvent::Pushed(event) if event == "work-available" => {
+                self.loops.iter_mut().for_each(ClaimLoop::work_available);
+            }
+            ChannelEvent::Pushed(event) => tracing::debug!("Lightning pushed {event}, which means nothing to us"),
+            ChannelEvent::Replied(tag, reply) => self.claim_answered(tag, reply),
+        }
+    }
+
+    fn refused(&mut self, reply: Reply) {
+        let why = describe(&reply.response.into_json());
+        let pause = self.refusals.next(jitter());
+        self.rejoin_at = Some(Instant::now() + pause);
+        if why == "unauthorized" {
+            tracing::error!("Lightning refuses this worker: its secret is wrong; will ask again every now and then");
+        } else {
+            tracing::error!("Lightning does not let this worker join its queue: {why}; will ask again");
+        }
+    }
+
+    fn claim_answered(&mut self, tag: u64, reply: Reply) {
+        let Some(claim) = self.claims.remove(&tag) else { return };
+        let runs = match read_claim(reply) {
+            Ok(runs) => runs,
+            Err(why) => {
+                tracing::warn!("Lightning refused a claim: {why}");
+                Vec::new()
+            }
+        };
+        let accepted: Vec<_> = runs.into_iter().filter_map(|run| self.check(run)).collect();
+        let count = accepted.len();
+        self.loops[claim.workloop].answered(claim.demand, count, Instant::now(), jitter());
+        if count > claim.demand {
+            tracing::warn!("Lightning gave {count} runs to a claim of {}; all of them are executed", claim.demand);
+        }
+        for run in accepted {
+            self.start(run, claim.workloop);
+        }
+        if let Some(asked_by) = claim.asked_by {
+            let _ = asked_by.send(count);
+        }
+    }
+
+    /// Lets a run in unless it is active already or its token is not Lightning's.
+    fn check(&mut self, run: Value) -> Option<ClaimedRun> {
+        let WireRun { id, token } = serde_json::from_value(run)
+            .map_err(|error| tracing::error!("Lightning gave a run that cannot be read: {error}"))
+            .ok()?;
+        let token = SecretString::from(token);
+        if self.active_ids.contains(&id) {
+            tracing::warn!(run = %id, "Lightning gave a run that is already active here");
+            return None;
+        }
+        if let Some(Err(error)) = self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
+            self.refused_tokens += 1;
+            tracing::error!(run = %id, "the run is refused, as its token is not valid: {error}");
+            return None;
+        }
+        self.active_ids.insert(id.clone());
+        Some(ClaimedRun { id, token })
+    }
+
+    fn start(&mut self, run: ClaimedRun, workloop: usize) {
+        let join = Payload::object(&json!({ "token": run.token.expose_secret() }));
+        let channel = self.socket.open(format!("run:{}", run.id), join);
+        let id = run.id.clone();
+        let (executor, settings) = (self.executor.clone(), self.run_settings.clone());
+        let task = self.runs.spawn(execute(run, channel, executor, settings, self.kill.subscribe()));
+        self.active.insert(task.id(), (id, workloop));
+    }
+
+    fn run_ended(&mut self, ended: Result<(task::Id, ()), task::JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some((run, workloop)) = self.active.remove(&id) else { return };
+        if let Err(error) = ended {
+            tracing::error!(%run, "the run's task failed: {error}");
+        }
+        self.runs_ended += 1;
+        self.active_ids.remove(&run);
+        self.loops[workloop].run_ended();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::ClaimOnce(answer, asked_by) => {
+                let _ = answer.send(self.claim_by_hand(&asked_by));
+            }
+            Command::Shutdown(grace) => {
+                self.stop();
+                self.kill_at = Some(Instant::now() + grace);
+            }
+            Command::Kill => {
+                self.stop();
+                self.kill_all();
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.loops.iter_mut().for_each(ClaimLoop::stop);
+    }
+
+    fn kill_all(&mut self) {
+        self.kill_at = None;
+        self.give_up_at.get_or_insert(Instant::now() + KILL_GRACE);
+        self.kill.send_replace(true);
+    }
+
+    fn timer(&mut self) {
+        let now = Instant::now();
+        if self.rejoin_at.is_some_and(|at| at <= now) {
+            self.rejoin_at = None;
+            self.channel.rejoin();
+        }
+        if self.kill_at.is_some_and(|at| at <= now) {
+            tracing::warn!("{} runs have not ended in time and are killed", self.active.len());
+            self.kill_all();
+        }
+        let timeout = self.settings.claim_timeout;
+        for claim in self.claims.values_mut().filter(|claim| !claim.reported && claim.since + timeout <= now) {
+            claim.reported = true;
+            tracing::warn!("Lightning has not answered a claim for {}s; waiting on", timeout.as_secs());
+        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let late = self.claims.values().filter(|claim| !claim.reported);
+        let late = late.map(|claim| claim.since + self.settings.claim_timeout).min();
+        let wakes = self.loops.iter().filter(|_| self.settings.by_itself).filter_map(ClaimLoop::wake_at);
+        wakes.chain(late).chain(self.rejoin_at).chain(self.kill_at).chain(self.give_up_at).min()
+    }
+
+    /// Pushes every claim that is due.
+    fn claim(&mut self) {
+        if !self.settings.by_itself {
+            return;
+        }
+        let now = Instant::now();
+        for workloop in 0..self.loops.len() {
+            while let Some(demand) = self.loops[workloop].next_claim(now) {
+                self.push_claim(workloop, demand, None);
+            }
+        }
+    }
+
+    fn claim_by_hand(&mut self, asked_by: &mpsc::UnboundedSender<usize>) -> Result<(), ClaimError> {
+        if self.stopping {
+            return Err(ClaimError::Stopping);
+        }
+        if !self.joined {
+            return Err(ClaimError::NotJoined);
+        }
+        let mut claimed = false;
+        for workloop in 0..self.loops.len() {
+            if let Some(demand) = self.loops[workloop].claim_one() {
+                self.push_claim(workloop, demand, Some(asked_by.clone()));
+                claimed = true;
+            }
+        }
+        if claimed { Ok(()) } else { Err(ClaimError::Full) }
+    }
+
+    fn push_claim(&mut self, workloop: usize, demand: usize, asked_by: Option<mpsc::UnboundedSender<usize>>) {
+        self.last_tag += 1;
+        let queues = &self.settings.workloops[workloop].queues;
+        let payload = json!({ "demand": demand, "worker_name": self.settings.worker_name, "queues": queues });
+        self.channel.push(self.last_tag, "claim", Payload::object(&payload));
+        let claim = Claim { workloop, demand, since: Instant::now(), reported: false, asked_by };
+        self.claims.insert(self.last_tag, claim);
+    }
+
+    fn publish(&self, connected: bool) {
+        let status = LightningStatus {
+            connected,
+            joined: self.joined,
+            active_runs: self.active.len(),
+            open_claims: self.claims.len(),
+            capacity: self.settings.workloops.iter().map(|workloop| workloop.capacity).sum(),
+            runs_ended: self.runs_ended,
+            refused_tokens: self.refused_tokens,
+        };
+        self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
+    }
+}
+
+fn read_claim(reply: Reply) -> Result<Vec<Value>, String> {
+    let response: Json = reply.response.into_json();
+    match reply.status {
+        Status::Error => Err(describe(&response)),
+        Status::Ok => response.decode().map(|reply: ClaimReply| reply.runs).map_err(|error| error.to_string()),
+    }
+}

@@ -1,0 +1,441 @@
+//! The actor of one run: from the claim to the acknowledged `run:complete`.
+//!
+//! Owns the run's channel, its outbox and its place on a host. Ends in exactly one of two ways: Lightning has the
+//! outcome, or the worker's own log has it.
+
+use std::sync::Arc;
+
+use protocol::Json;
+use protocol::run::{
+    Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, RunSpec, StepCompleted, StepOutput, StepStarted,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::backoff::jitter;
+use super::fetch::{Fetcher, Patience};
+use super::opening::{opening_lines, versions_payload};
+use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
+use super::phoenix::{Channel, ChannelEvent};
+use super::plan::{Collections, Plan};
+use super::{bounded, now_us, token};
+use crate::execution::{ActiveRun, Executor, Reservation, RunEnd, RunSignal};
+use crate::redact::Redactor;
+
+/// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
+const DELIVERY_GRACE: Duration = Duration::from_secs(600);
+
+/// What all runs have in common.
+#[derive(Debug)]
+pub(super) struct RunSettings {
+    pub(super) defaults: RunOptions,
+    pub(super) collections: Option<Collections>,
+    pub(super) patience: Patience,
+    pub(super) batch: Option<BatchOptions>,
+    pub(super) stringify: bool,
+    pub(super) worker_version: String,
+}
+
+/// A run as a claim brings it.
+pub(super) struct ClaimedRun {
+    pub(super) id: String,
+    pub(super) token: SecretString,
+}
+
+/// Everything that a run starts from.
+struct Prepared {
+    spec: RunSpec,
+    input_dataclip_id: Option<String>,
+    warnings: Vec<String>,
+    reservation: Reservation,
+}
+
+/// Executes a run whose channel was just opened. `kill` ends it at once when it becomes true.
+pub(super) async fn execute<E: Executor>(
+    run: ClaimedRun,
+    mut channel: Channel,
+    executor: Arc<E>,
+    settings: Arc<RunSettings>,
+    mut kill: watch::Receiver<bool>,
+) {
+    let claimed_at = Instant::now();
+    let expires = token::time_left(&run.token).map(|left| claimed_at + bounded(left));
+    let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), patience: settings.patience };
+    let mut joined = false;
+    let prepared = {
+        let mut preparing = std::pin::pin!(prepare(&run, &fetcher, &*executor, &settings));
+        loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                event = channel.next() => match event {
+                    Some(ChannelEvent::Joined) => joined = true,
+                    Some(ChannelEvent::Down) => joined = false,
+                    Some(ChannelEvent::Refused(reply)) => {
+                        let why = describe(&reply.response.into_json());
+                        tracing::error!(run = %run.id, "Lightning does not let this run's channel be joined: {why}");
+                        return;
+                    }
+                    Some(ChannelEvent::Replied(..) | ChannelEvent::Pushed(_)) => {}
+                    None => return,
+                },
+                () = killed(&mut kill) => break Err(shutdown_exit()),
+                () = until(expires) => {
+                    tracing::error!(run = %run.id, "the run's token expired before the run could start");
+                    return;
+                }
+            }
+        }
+    };
+    let mut actor = Actor::new(run, channel, joined, expires, settings, prepared);
+    actor.run(kill, claimed_at).await;
+}
+
+async fn prepare<E: Executor>(
+    run: &ClaimedRun,
+    fetcher: &Fetcher,
+    executor: &E,
+    settings: &RunSettings,
+) -> Result<Prepared, Exit> {
+    let plan = fetcher.plan().await?;
+    let plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
+        .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
+    let reserve = async {
+        let reserved = executor.reserve().await;
+        reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()))
+    };
+    let input = fetcher.dataclip(plan.dataclip_id.as_deref());
+    let credentials = fetcher.credentials(plan.credential_ids());
+    let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
+    let (input_dataclip_id, warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
+    Ok(Prepared { spec: plan.complete(input, &credentials), input_dataclip_id, warnings, reservation })
+}
+
+/// What a run gets that is killed because the worker stops.
+fn shutdown_exit() -> Exit {
+    Exit::error(ExitReason::Kill, "Shutdown", "The worker was stopped before the run had ended")
+}
+
+struct Actor {
+    id: String,
+    settings: Arc<RunSettings>,
+    channel: Channel,
+    outbox: Outbox,
+    redactor: Redactor,
+    options: RunOptions,
+    host_id: String,
+    active: Option<ActiveRun>,
+    open_step: Option<OpenStep>,
+    /// The host waits for this while states are on their way.
+    unacknowledged: Option<oneshot::Sender<()>>,
+    /// The run's exit, once it is known.
+    exit: Option<Exit>,
+    deadline: Option<Instant>,
+    /// When a reply was last told to be late.
+    told_late: Option<Instant>,
+}
+
+/// Something to react to.
+enum Event {
+    Channel(Option<ChannelEvent>),
+    Signal(Option<RunSignal>),
+    Kill,
+    Deadline,
+    Timer,
+}
+
+impl Actor {
+    fn new(
+        run: ClaimedRun,
+        channel: Channel,
+        joined: bool,
+        expires: Option<Instant>,
+        settings: Arc<RunSettings>,
+        prepared: Result<Prepared, Exit>,
+    ) -> Self {
+        let input = prepared.as_ref().ok().and_then(|it| it.input_dataclip_id.clone());
+        let outbox = OutboxOptions {
+            run_id: run.id.clone(),
+            input_dataclip_id: input,
+            batch: settings.batch,
+            stringify: settings.stringify,
+        };
+        let mut it = Self {
+            id: run.id,
+            channel,
+            outbox: Outbox::new(outbox, joined),
+            redactor: Redactor::default(),
+            options: settings.defaults.clone(),
+            host_id: String::new(),
+            active: None,
+            open_step: None,
+            unacknowledged: None,
+            exit: None,
+            deadline: expires,
+            told_late: None,
+            settings,
+        };
+        match prepared {
+            Ok(prepared) => it.start(prepared, &run.token),
+            Err(exit) => it.complete(RunOutcome { exit, final_state: None, final_step: None }),
+        }
+        it
+    }
+
+    fn start(&mut self, prepared: Prepared, token: &SecretString) {
+        let Prepared { spec, warnings, reservation, .. } = prepared;
+        let credentials = spec.steps.iter().filter_map(|step| step.configuration.as_ref());
+        self.redactor = Redactor::new(credentials, [token.expose_secret()]);
+        self.options = spec.options.clone();
+        let limit = bounded(Duration::from_millis(self.options.timeout_ms)) + DELIVERY_GRACE;
+        self.deadline.get_or_insert(Instant::now() + limit);
+        warnings.iter().for_each(|warning| self.outbox.say(warning, now_us()));
+        self.host_id = reservation.host_id().to_owned();
+        tracing::info!(run = %self.id, host = %self.host_id, "run starts");
+        self.active = Some(reservation.start(spec));
+    }
+
+    async fn run(&mut self, mut kill: watch::Receiver<bool>, claimed_at: Instant) {
+        let mut may_be_killed = true;
+        let progress = loop {
+            self.push();
+            let event = self.next_event(&mut kill, may_be_killed).await;
+            let progress = match event {
+                Event::Channel(event) => self.channel_event(event),
+                Event::Signal(signal) => {
+                    self.signal(signal);
+                    Progress::Going
+                }
+                Event::Kill => {
+                    may_be_killed = false;
+                    self.kill();
+                    Progress::Going
+                }
+                Event::Deadline => Progress::Gone("its time is over".into()),
+                Event::Timer => {
+                    self.report_late();
+                    Progress::Going
+                }
+            };
+            match progress {
+                Progress::Going => {}
+                Progress::StopEngine(why) => {
+                    tracing::error!(run = %self.id, "the run is stopped: {why}");
+                    self.exit = Some(Exit::error(ExitReason::Exception, "LightningError", why));
+                    (self.active, self.open_step, self.unacknowledged) = (None, None, None);
+                }
+                Progress::Done | Progress::Gone(_) => break progress,
+            }
+        };
+        self.report_end(&progress, claimed_at);
+    }
+
+    async fn next_event(&mut self, kill: &mut watch::Receiver<bool>, may_be_killed: bool) -> Event {
+        let late = match self.told_late {
+            None => self.outbox.oldest_push().map(|at| at + self.settings.patience.timeout),
+            Some(_) => None,
+        };
+        let timer = self.outbox.wake_at().into_iter().chain(late).min();
+        let signal = async {
+            match &mut self.active {
+                Some(active) => active.signals.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = self.channel.next() => Event::Channel(event),
+            signal = signal => Event::Signal(signal),
+            () = killed(kill), if may_be_killed => Event::Kill,
+            () = until(self.deadline) => Event::Deadline,
+            () = until(timer) => Event::Timer,
+        }
+    }
+
+    /// Pushes what may go, and lets the host go on when its states are on their way.
+    fn push(&mut self) {
+        let now = Instant::now();
+        while let Some(push) = self.outbox.next_push(now) {
+            self.channel.push(push.tag, push.event, push.payload);
+        }
+        if !self.outbox.is_congested()
+            && let Some(taken) = self.unacknowledged.take()
+        {
+            // A host that died no longer waits.
+            let _ = taken.send(());
+        }
+    }
+
+    fn channel_event(&mut self, event: Option<ChannelEvent>) -> Progress {
+        match event {
+            Some(ChannelEvent::Replied(tag, reply)) => {
+                self.told_late = None;
+                return self.outbox.replied(tag, &reply, Instant::now(), jitter());
+            }
+            Some(ChannelEvent::Joined) => self.outbox.joined(),
+            Some(ChannelEvent::Down) => self.outbox.down(),
+            Some(ChannelEvent::Refused(reply)) => {
+                let why = describe(&reply.response.into_json());
+                return Progress::Gone(format!("Lightning does not let its channel be joined again: {why}"));
+            }
+            Some(ChannelEvent::Pushed(_)) => {}
+            None => return Progress::Gone("the worker's connection to Lightning has ended".into()),
+        }
+        Progress::Going
+    }
+
+    fn signal(&mut self, signal: Option<RunSignal>) {
+        match signal {
+            Some(RunSignal::Event(event)) => self.run_event(event),
+            Some(RunSignal::StepCompleted(step, taken)) => {
+                self.unacknowledged = Some(taken);
+                self.step_completed(*step);
+            }
+            Some(RunSignal::Ended(end)) => self.ended(end),
+            None => {
+                let message = "The engine host ended without reporting the run's outcome";
+                self.ended(RunEnd::Lost(Exit::error(ExitReason::Crash, "ExitError", message)));
+            }
+        }
+    }
+
+    fn run_event(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Started(versions) => {
+                let now = now_us();
+                let worker = &self.settings.worker_version;
+                self.outbox.run_started(versions_payload(&versions, worker, now));
+                for (source, level, message) in opening_lines(&versions, worker, &self.options) {
+                    self.outbox.log(source, level, message, now);
+                }
+            }
+            RunEvent::StepStarted(StepStarted { index, step_id, input }) => {
+                if self.open_step.is_some() {
+                    return self.violated(&format!("started step {index} while another is open"));
+                }
+                self.open_step = Some(self.outbox.step_started(index, &step_id, input, now_us()));
+            }
+            RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
+                let message = self.redactor.json(message);
+                if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
+                    tracing::warn!(run = %self.id, "log lines come faster than Lightning takes them: some are dropped");
+                }
+            }
+        }
+    }
+
+    fn step_completed(&mut self, step: StepCompleted) {
+        match self.open_step.take() {
+            Some(open) if open.index() == step.index => {
+                let end = StepEnd {
+                    exit: self.redact(step.exit),
+                    output: step.output,
+                    webhook_response: step.webhook_response,
+                    duration_ms: step.duration_ms,
+                    memory: step.memory,
+                    thread_id: self.host_id.clone(),
+                };
+                self.outbox.step_completed(open, end, now_us());
+            }
+            open => {
+                self.open_step = open;
+                self.violated(&format!("completed step {} that is not open", step.index));
+            }
+        }
+    }
+
+    /// A host that breaks the order of events cannot be believed further.
+    fn violated(&mut self, what: &str) {
+        tracing::error!(run = %self.id, host = %self.host_id, "the engine host {what}");
+        let message = format!("The engine host {what}");
+        self.ended(RunEnd::Lost(Exit::error(ExitReason::Exception, "EngineError", message)));
+    }
+
+    fn ended(&mut self, end: RunEnd) {
+        (self.active, self.unacknowledged) = (None, None);
+        self.complete(match end {
+            RunEnd::Finished(outcome) => outcome,
+            RunEnd::Lost(exit) => RunOutcome { exit, final_state: None, final_step: None },
+        });
+    }
+
+    fn complete(&mut self, outcome: RunOutcome) {
+        let outcome = RunOutcome { exit: self.redact(outcome.exit), ..outcome };
+        if let Some(open) = self.open_step.take() {
+            let end = StepEnd {
+                exit: outcome.exit.clone(),
+                output: if self.options.output_dataclips {
+                    StepOutput::State(Json::empty_object())
+                } else {
+                    StepOutput::Unwanted
+                },
+                webhook_response: None,
+                duration_ms: 0,
+                memory: Default::default(),
+                thread_id: self.host_id.clone(),
+            };
+            self.outbox.step_completed(open, end, now_us());
+        }
+        self.exit = Some(outcome.exit.clone());
+        self.outbox.complete(outcome, now_us());
+    }
+
+    fn redact(&self, mut exit: Exit) -> Exit {
+        if let Some(error) = &mut exit.error {
+            error.message = self.redactor.text(&error.message).into_owned();
+        }
+        exit
+    }
+
+    fn kill(&mut self) {
+        if let Some(active) = &self.active {
+            // Only the first one counts, and its receiver is there as long as the host is.
+            let _ = active.cancel.try_send(shutdown_exit());
+        }
+    }
+
+    fn report_late(&mut self) {
+        let patience = self.settings.patience.timeout;
+        if self.outbox.oldest_push().is_some_and(|at| at.elapsed() >= patience) {
+            self.told_late = Some(Instant::now());
+            tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
+        }
+    }
+
+    fn report_end(&self, progress: &Progress, claimed_at: Instant) {
+        let exit = self.exit.as_ref();
+        let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
+        let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!(" ({}: {})", it.kind, it.message));
+        let error = error.unwrap_or_default();
+        let lines = self.outbox.lines_dropped();
+        if lines > 0 {
+            tracing::warn!(run = %self.id, "{lines} log lines were not delivered");
+        }
+        match progress {
+            Progress::Gone(_) if self.outbox.may_be_complete() => {
+                tracing::info!(run = %self.id, "run ended: {reason}{error}; whether Lightning has its end is not known");
+            }
+            Progress::Gone(why) => {
+                let events = self.outbox.unconfirmed();
+                tracing::error!(run = %self.id, "run lost for Lightning: {why}; it ended here: {reason}{error}; {events} events are not delivered");
+            }
+            _ => {
+                let ms = claimed_at.elapsed().as_millis();
+                tracing::info!(run = %self.id, "run ended: {reason}{error} after {ms}ms");
+            }
+        }
+    }
+}
+
+/// Waits until then, or for ever.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn killed(kill: &mut watch::Receiver<bool>) {
+    if kill.wait_for(|killed| *killed).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,152 @@
+//! Claims.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Semaphore;
+use worker::lightning::{ClaimError, Workloop, parse_workloops};
+use worker::mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+
+use crate::fake::*;
+
+#[tokio::test]
+async fn announced_work_is_claimed_at_once() {
+    let it = setting(2, FakeHosts::new(|spec, host| host.trivial(spec))).await;
+    it.joined().await;
+    // The next claim of its own would come in a minute.
+    assert_eq!(it.run(&one_job()).await.state, RunState::Success);
+    it.assert_nothing_was_refused();
+}
+
+#[tokio::test]
+async fn work_is_found_without_being_announced() {
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let pace = (Duration::from_millis(10), Duration::from_millis(20));
+    let it = with_options(MockOptions::default(), hosts, |options| options.backoff = pace).await;
+    it.joined().await;
+    let id = it.mock.queue_run(one_job()).unwrap();
+    assert_eq!(it.end_of(&id).await.state, RunState::Success);
+}
+
+#[tokio::test]
+async fn never_more_runs_than_slots() {
+    let (active, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let gate = Arc::new(Semaphore::new(0));
+    let (counted, peak, held) = (active.clone(), most.clone(), gate.clone());
+    let hosts = FakeHosts::new(move |spec, host| {
+        let (active, most, gate) = (counted.clone(), peak.clone(), held.clone());
+        async move {
+            most.fetch_max(active.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            gate.acquire().await.unwrap().forget();
+            active.fetch_sub(1, Ordering::SeqCst);
+            host.trivial(spec).await;
+        }
+    });
+    let it = setting(3, hosts).await;
+    it.joined().await;
+    let ids: Vec<_> = (0..10).map(|_| it.queue(&one_job())).collect();
+    for _ in 0..50 {
+        it.mock.wake();
+    }
+    let full = async {
+        while active.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, full).await.unwrap();
+    gate.add_permits(ids.len());
+    for id in &ids {
+        it.end_of(id).await;
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn workloops_keep_to_their_queues() {
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let workloops = parse_workloops("fast_lane:1 manual>*:2").unwrap().list;
+    let it = with_options(MockOptions::default(), hosts, |options| {
+        options.workloops = workloops;
+        options.worker_name = Some("wendy".into());
+    })
+    .await;
+    let ids: Vec<_> = (0..6)
+        .map(|n| {
+            let mut plan = one_job();
+            plan["queue"] = if n % 2 == 0 { "fast_lane".into() } else { "manual".into() };
+            it.queue(&plan)
+        })
+        .collect();
+    for id in ids {
+        assert_eq!(it.end_of(&id).await.worker_name.as_deref(), Some("wendy"));
+    }
+    it.assert_nothing_was_refused();
+    let queues: std::collections::BTreeSet<_> =
+        it.mock.activity().claims.into_iter().map(|claim| claim.queues).collect();
+    assert_eq!(queues, [vec!["fast_lane".to_owned()], vec!["manual".into(), "*".into()]].into());
+}
+
+#[tokio::test]
+async fn claims_by_hand() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let hosts = FakeHosts::new(move |spec, host| {
+        let gate = held.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            host.trivial(spec).await;
+        }
+    });
+    let it = with_options(MockOptions::default(), hosts, |options| {
+        options.claim_by_itself = false;
+        options.workloops = vec![Workloop::standard(1)];
+    })
+    .await;
+    it.joined().await;
+    assert_eq!(it.lightning.claim_once().await, Ok(0));
+    let ids: Vec<_> = (0..2).map(|_| it.queue(&one_job())).collect();
+    assert_eq!(it.lightning.claim_once().await, Ok(1));
+    assert_eq!(it.lightning.claim_once().await, Err(ClaimError::Full));
+    gate.add_permits(1);
+    it.end_of(&ids[0]).await;
+    let mut status = it.lightning.watch();
+    tokio::time::timeout(DEADLINE, status.wait_for(|status| status.active_runs == 0)).await.unwrap().unwrap();
+    assert_eq!(it.mock.run(&ids[1]).unwrap().state, RunState::Available, "nothing is claimed by itself");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_refused_and_nothing_ends() {
+    let mock = MockOptions { secret: Some("right".into()), ..MockOptions::default() };
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let it = with_options(mock, hosts, |options| options.secret = "wrong".into()).await;
+    // A refused upgrade and a refused join both leave the worker outside.
+    while it.mock.violations().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!it.lightning.status().joined);
+    assert_eq!(it.lightning.claim_once().await, Err(ClaimError::NotJoined));
+}
+
+/// Answers the first claim late.
+struct LateClaim {
+    asked: AtomicUsize,
+}
+
+impl Hooks for LateClaim {
+    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+        let first = message.event == "claim" && self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+        if first { Verdict::Delay(Duration::from_millis(300)) } else { Verdict::GoOn }
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_to_a_claim_is_honoured() {
+    let mock = MockOptions { hooks: Arc::new(LateClaim { asked: AtomicUsize::new(0) }), ..MockOptions::default() };
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let it = with_options(mock, hosts, |options| options.claim_timeout = Duration::from_millis(20)).await;
+    assert_eq!(it.run(&json!({"jobs": [{"id": "a", "body": "fn(s => s)"}]})).await.state, RunState::Success);
+    let claims = it.mock.activity().claims;
+    assert_eq!(claims[0].runs.len(), 1, "the first claim brought it: {claims:?}");
+}
