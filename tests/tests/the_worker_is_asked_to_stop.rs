@@ -22,7 +22,7 @@ async fn a_run_under_way_is_finished() {
 
     assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Success);
     assert_eq!(lightning.run(&later).expect("it was queued").state, RunState::Available, "no claim after the signal");
-    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, []);
+    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, [0u32; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

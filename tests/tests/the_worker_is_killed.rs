@@ -20,7 +20,7 @@ async fn no_host_outlives_it() {
     assert!(hosts.len() >= 2, "two are running something: {hosts:?}");
     worker.signal(Signal::KILL);
     assert_eq!(worker.exit(Duration::from_secs(5)).await, None);
-    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, [], "left over after a second");
+    assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, [0u32; 0], "left over after a second");
 }
 
 #[tokio::test(flavor = "multi_thread")]

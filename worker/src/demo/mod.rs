@@ -94,8 +94,8 @@ fn load(file: Option<&Path>) -> Result<Value, DemoError> {
     let Some(path) = file else {
         return Ok(serde_json::from_str(SAMPLE).expect("the bundled workflow is JSON"));
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| DemoError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| DemoError::Unreadable { path: path.to_owned(), source })?;
     serde_json::from_str(&text).map_err(|source| DemoError::NotJson { path: path.to_owned(), source })
 }
 

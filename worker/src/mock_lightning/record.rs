@@ -70,7 +70,7 @@ pub struct RecordedEvent {
 }
 
 /// A message that was refused, with the reason.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Violation {
     /// The run whose channel it came on.
     pub run_id: Option<String>,
