@@ -62,17 +62,11 @@ impl Worker {
         processes::descendants(self.pid())
     }
 
-    /// Waits for a host that keeps a processor busy.
-    pub async fn busy_host(&self) -> Process {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let busiest = self.hosts().into_iter().max_by_key(|host| host.cpu);
-            if let Some(host) = busiest.filter(|host| host.cpu > Duration::from_millis(200)) {
-                return host;
-            }
-            assert!(Instant::now() < end, "no host is busy\n{}", self.output());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    /// The host that executes a run, which bears its name while it does.
+    pub fn host_of(&self, run_id: &str) -> Process {
+        let name = format!("run {run_id}");
+        let host = self.hosts().into_iter().find(|host| host.name.len() > 4 && name.starts_with(&host.name));
+        host.unwrap_or_else(|| panic!("no host executes {run_id}\n{}", self.output()))
     }
 
     /// Waits until it has printed this text.

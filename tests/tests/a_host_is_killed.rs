@@ -17,7 +17,7 @@ async fn its_run_crashes_and_others_go_on() {
     let victim = chain(&[("a", "fn(s => s)"), ("b", "fn(s => { console.log('busy'); for (;;); })")]);
     let victim = queue(&lightning, victim);
     until(&lightning, &worker, &victim, |record| logged(record, "busy")).await;
-    send(worker.busy_host().await.pid, Signal::KILL);
+    send(worker.host_of(&victim).pid, Signal::KILL);
 
     let record = end(&lightning, &worker, &victim).await;
     assert_eq!(record.state, RunState::Crashed);

@@ -38,12 +38,10 @@ async fn each_runs_in_a_process_of_its_own() {
     let worker = Worker::start(&lightning, &["--capacity", "2", "--warm-hosts", "1"]).await;
     let mut pids = HashSet::new();
     for _ in 0..3 {
-        let id = lightning::queue(
-            &lightning,
-            one_job("fn(s => { const end = Date.now() + 400; while (Date.now() < end); return s; })"),
-        );
-        let host = worker.busy_host().await;
-        assert!(host.name.starts_with("run "), "{host:?}");
+        let body = "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 200)); return s; })";
+        let id = lightning::queue(&lightning, one_job(body));
+        lightning::until(&lightning, &worker, &id, |record| lightning::logged(record, "here")).await;
+        let host = worker.host_of(&id);
         assert!(pids.insert(host.pid), "host {} ran twice", host.pid);
         end(&lightning, &worker, &id).await;
         assert_eq!(tests::processes::gone(&[host.pid], Duration::from_secs(5)).await, [0u32; 0], "the host outlived its run");
