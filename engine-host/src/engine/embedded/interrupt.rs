@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 /// Stops an engine, whatever its job does: it ends within milliseconds, and the engine cannot be used again.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<Shared>);
@@ -14,6 +16,7 @@ struct Shared {
     // Guards nothing but the moment between a look at `stopped` and going to sleep.
     lock: Mutex<()>,
     wake: Condvar,
+    stop: Notify,
 }
 
 impl Interrupt {
@@ -22,6 +25,15 @@ impl Interrupt {
         self.0.stopped.store(true, Ordering::Relaxed);
         let _guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.wake.notify_all();
+        self.0.stop.notify_waiters();
+    }
+
+    /// Waits until the engine has to stop.
+    pub(super) async fn stopped(&self) {
+        let stop = self.0.stop.notified();
+        if !self.is_stopped() {
+            stop.await;
+        }
     }
 
     /// Whether the engine has to stop.

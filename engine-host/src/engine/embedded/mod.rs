@@ -8,6 +8,7 @@
 //! next one starts, not even a promise that is still to be handled.
 
 mod alloc;
+mod encoding;
 mod imports;
 mod interrupt;
 mod modules;
@@ -18,6 +19,7 @@ mod session;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -27,6 +29,9 @@ use super::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, J
 
 /// Version of the crate that QuickJS comes with.
 const VERSION: &str = "0.14.0";
+
+/// How long an engine that was stopped may take to say so.
+const STOP_GRACE: Duration = Duration::from_millis(50);
 
 /// How an engine is made.
 #[derive(Debug, Clone)]
@@ -81,10 +86,19 @@ impl EmbeddedEngine {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, EngineLost>>) -> Command,
     ) -> Result<T, EngineLost> {
-        let ended = || EngineLost::Failed("it has ended".to_owned());
+        let lost = |why: &str| EngineLost::Failed(why.to_owned());
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        self.commands.send(command(reply)).map_err(|_| lost("it has ended"))?;
+        let given_up = async {
+            self.interrupt.stopped().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            answer = answer => answer.map_err(|_| lost("it has ended"))?,
+            // Some functions of QuickJS, such as `reverse`, do not look whether they are to stop. Their thread runs on,
+            // and ends with the process.
+            () = given_up => Err(lost("it was stopped, and does not answer")),
+        }
     }
 }
 

@@ -10,12 +10,13 @@ use std::time::Instant;
 
 use protocol::run::{LogLevel, LogSource};
 use rquickjs::context::intrinsic;
-use rquickjs::{Context, Ctx, Function, Module, Object, Persistent, Runtime, Value};
+use rquickjs::{Context, Ctx, Exception, Function, Module, Object, Persistent, Runtime, TypedArray, Value};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use super::alloc::{Meter, MeteredAllocator};
+use super::encoding::Encoding;
 use super::imports::{Imports, NoFiles};
 use super::modules;
 use super::session::Session;
@@ -166,6 +167,8 @@ impl Sandbox {
         let start = Instant::now();
         host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
         host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;
+        host.set("encode", Function::new(ctx.clone(), encode)?)?;
+        host.set("decode", Function::new(ctx.clone(), decode)?)?;
         let sink = self.evidence.surroundings.sink.clone();
         let wants = move |source: String, level: String| match line_kind(&source, &level) {
             Some((source, level)) => sink.wants(source, level),
@@ -210,6 +213,19 @@ fn rejection_tracker(hooks: SharedHooks) -> rquickjs::runtime::RejectionTracker 
 /// What tells the engine's own modules from what a job may call its functions.
 fn token() -> String {
     format!("#{:016x}", RandomState::new().hash_one(()))
+}
+
+fn encode<'js>(ctx: Ctx<'js>, text: String, encoding: String) -> rquickjs::Result<TypedArray<'js, u8>> {
+    // A copy, because only what QuickJS allocates counts for the memory limit.
+    TypedArray::new_copy(ctx.clone(), named_encoding(&ctx, &encoding)?.bytes(&text))
+}
+
+fn decode(ctx: Ctx<'_>, binary: String, encoding: String) -> rquickjs::Result<String> {
+    Ok(named_encoding(&ctx, &encoding)?.text(&Encoding::Latin1.bytes(&binary)))
+}
+
+fn named_encoding(ctx: &Ctx<'_>, name: &str) -> rquickjs::Result<Encoding> {
+    Encoding::named(name).ok_or_else(|| Exception::throw_type(ctx, &format!("Unknown encoding: {name}")))
 }
 
 fn line_kind(source: &str, level: &str) -> Option<(LogSource, LogLevel)> {

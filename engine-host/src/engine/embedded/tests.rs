@@ -2,6 +2,8 @@
 
 mod console;
 mod errors;
+mod isolation;
+mod limits;
 mod results;
 
 use std::sync::{Arc, Mutex};
