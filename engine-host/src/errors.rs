@@ -7,7 +7,7 @@ use protocol::run::{Exit, ExitReason};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::compile::{CompileError, Compiled, Position};
+use crate::compile::{CompileError, Compiled, Operation, Position};
 use crate::engine::{EngineLost, Origin, Thrown};
 
 /// The job in which something was thrown.
@@ -76,59 +76,39 @@ pub fn classify(thrown: Thrown, job: Job<'_>) -> JobFailure {
         place,
         has_state: true,
     };
-    match thrown.origin {
-        Origin::Import => failure.is("ImportError", ExitReason::Crash),
-        Origin::Adaptor => {
-            failure.is("AdaptorError", ExitReason::Fail);
-            failure.details = thrown.details.and_then(|details| RawValue::from_string(details).ok());
-            // With a frame of the job on the stack its place says more than the operation's.
+    match (thrown.origin, thrown.name.as_str()) {
+        (Origin::Import, _) => failure.is("ImportError", ExitReason::Crash),
+        (Origin::Adaptor, _) => {
             let operation = thrown.operation.and_then(|index| job.compiled.operations.get(index));
-            match operation {
-                Some(operation) if failure.place.is_none() => {
-                    failure.line = Some(operation.line);
-                    failure.operation_name = Some(operation.name.clone());
-                }
-                _ => failure.show_place(job),
-            }
+            failure.is_adaptors(thrown.details, operation, job);
         }
-        Origin::Evaluation => {
+        (Origin::Evaluation, _) | (Origin::Job, "EvalError") => {
             failure.is("SecurityError", ExitReason::Kill);
             failure.message = "Illegal eval statement detected".to_owned();
         }
-        Origin::Exports => failure.is_native(
-            "RuntimeCrash",
-            ExitReason::Crash,
-            "InvalidExportsError",
-            "Invalid exports in job expression: exports must be an array",
-        ),
-        Origin::Operation => {
-            let message = match thrown.operation {
-                Some(index) => format!("Invalid operation at statement {index}"),
-                None => std::mem::take(&mut failure.message),
-            };
-            failure.is_native("RuntimeCrash", ExitReason::Crash, "InvalidOperationError", &message);
+        (Origin::Exports, _) => {
+            failure.message = "Invalid exports in job expression: exports must be an array".to_owned();
+            failure.is_native("RuntimeCrash", ExitReason::Crash, "InvalidExportsError");
         }
-        Origin::Uncaught => {
+        (Origin::Operation, _) => {
+            if let Some(index) = thrown.operation {
+                failure.message = format!("Invalid operation at statement {index}");
+            }
+            failure.is_native("RuntimeCrash", ExitReason::Crash, "InvalidOperationError");
+        }
+        (Origin::Uncaught, _) => {
             failure.is("ExecutionError", ExitReason::Crash);
             failure.has_state = false;
         }
-        Origin::Job => match thrown.name.as_str() {
-            kind @ ("TypeError" | "RangeError") => {
-                let message = std::mem::take(&mut failure.message);
-                failure.is_native("RuntimeError", ExitReason::Fail, kind, &message);
-                failure.show_place(job);
-            }
-            kind @ ("ReferenceError" | "SyntaxError") => {
-                let message = std::mem::take(&mut failure.message);
-                failure.is_native("RuntimeCrash", ExitReason::Crash, kind, &message);
-                failure.show_place(job);
-            }
-            "EvalError" => {
-                failure.is("SecurityError", ExitReason::Kill);
-                failure.message = "Illegal eval statement detected".to_owned();
-            }
-            _ => {}
-        },
+        (Origin::Job, class @ ("TypeError" | "RangeError")) => {
+            failure.is_native("RuntimeError", ExitReason::Fail, class);
+            failure.show_place(job);
+        }
+        (Origin::Job, class @ ("ReferenceError" | "SyntaxError")) => {
+            failure.is_native("RuntimeCrash", ExitReason::Crash, class);
+            failure.show_place(job);
+        }
+        (Origin::Job, _) => {}
     }
     failure
 }
@@ -180,10 +160,24 @@ impl JobFailure {
     }
 
     /// An error of a class of JavaScript's or of the engine's own, which its message then names.
-    fn is_native(&mut self, name: &'static str, severity: ExitReason, class: &str, message: &str) {
+    fn is_native(&mut self, name: &'static str, severity: ExitReason, class: &str) {
         self.is(name, severity);
-        self.message = format!("{class}: {message}");
+        self.message = format!("{class}: {}", self.message);
         self.subtype = Some(class.to_owned());
+    }
+
+    /// An error of an adaptor, which `operation` called.
+    fn is_adaptors(&mut self, details: Option<String>, operation: Option<&Operation>, job: Job<'_>) {
+        self.is("AdaptorError", ExitReason::Fail);
+        self.details = details.and_then(|details| RawValue::from_string(details).ok());
+        match operation {
+            Some(operation) if self.place.is_none() => {
+                self.line = Some(operation.line);
+                self.operation_name = Some(operation.name.clone());
+            }
+            // With a frame of the job on the stack its place says more than the operation's.
+            _ => self.show_place(job),
+        }
     }
 
     fn show_place(&mut self, job: Job<'_>) {
@@ -278,7 +272,7 @@ mod tests {
     #[test]
     fn each_kind_of_error_has_its_type() {
         use ExitReason::{Crash, Fail, Kill};
-        use Origin::*;
+        use Origin::{Adaptor, Evaluation, Exports, Import, Job, Operation, Uncaught};
         for (origin, name, message, severity, step, run, expected) in [
             (Import, "Error", "module blacklisted: fs", Crash, "ImportError", "ImportError", "module blacklisted: fs"),
             (Adaptor, "TypeError", "no url", Fail, "AdaptorError", "AdaptorError", "no url"),

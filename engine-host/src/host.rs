@@ -1,7 +1,7 @@
 //! Serves the link: prepares engines, takes one run at a time, answers while it is under way.
 //!
-//! The actor here owns the engine that is ready and the means to end the run that is not over. It never waits for
-//! either of them, so that a host always answers.
+//! The actor here owns the engine that is ready and the means to end the run that is not over. It waits for neither a
+//! job nor the worker, so that a host always answers.
 
 use std::future::Future;
 use std::pin::pin;
@@ -46,8 +46,18 @@ enum State<E> {
     Idle,
     /// It has an engine ready.
     Ready(Ready<E>),
-    /// It executes a run, which `cancel` ends if it has not been cancelled before.
-    Running { run_id: String, cancel: Option<oneshot::Sender<Exit>>, run: JoinHandle<()> },
+    /// It executes a run.
+    Running(Running),
+}
+
+/// A run under way.
+struct Running {
+    run_id: String,
+    /// Ends it; none if it was cancelled before.
+    cancel: Option<oneshot::Sender<Exit>>,
+    task: JoinHandle<RunOutcome>,
+    /// Waits for the outcome.
+    responder: Responder<HostSide>,
 }
 
 /// The actor behind a link.
@@ -82,17 +92,20 @@ pub async fn serve<S: EngineStarter>(
 
 impl<S: EngineStarter> Host<S> {
     fn is_free(&self) -> bool {
-        !matches!(self.state, State::Running { .. })
+        !matches!(self.state, State::Running(_))
     }
 
-    /// Waits for the end of the run that is under way, for ever if there is none.
+    /// Waits for the end of the run that is under way and answers with its outcome. Waits for ever if there is none.
     async fn run_over(&mut self) {
-        let State::Running { run, .. } = &mut self.state else { return std::future::pending().await };
-        if let Err(panic) = run.await {
-            say(&format!("the run failed: {panic}"));
-        }
-        self.state = State::Idle;
+        let State::Running(running) = &mut self.state else { return std::future::pending().await };
+        let ended = (&mut running.task).await;
         sys::name_process(IDLE_NAME);
+        if let State::Running(Running { responder, .. }) = std::mem::replace(&mut self.state, State::Idle) {
+            match ended {
+                Ok(outcome) => responder.reply(HostReply::Ran(outcome)),
+                Err(panic) => responder.refuse(Refusal::failed(&panic)),
+            }
+        }
     }
 
     fn answer(&mut self, request: HostRequest, responder: Responder<HostSide>) {
@@ -150,7 +163,9 @@ impl<S: EngineStarter> Host<S> {
 
     fn check_free(&self) -> Result<(), Refusal> {
         let why = match &self.state {
-            State::Running { run_id, .. } => format!("this host is busy with run {run_id}; it takes one at a time"),
+            State::Running(running) => {
+                format!("this host is busy with run {}; it takes one at a time", running.run_id)
+            }
             _ if self.stopping => "this host is stopping".to_owned(),
             _ => return Ok(()),
         };
@@ -161,18 +176,14 @@ impl<S: EngineStarter> Host<S> {
         let run_id = spec.run_id.clone();
         sys::name_process(&format!("run {run_id}"));
         let (cancel, cancelled) = oneshot::channel();
-        let link = self.link.clone();
-        let run = tokio::spawn(async move {
-            let outcome = execute(spec, ready, cancelled, link).await;
-            responder.reply(HostReply::Ran(outcome));
-        });
-        self.state = State::Running { run_id, cancel: Some(cancel), run };
+        let task = tokio::spawn(execute(spec, ready, cancelled, self.link.clone()));
+        self.state = State::Running(Running { run_id, cancel: Some(cancel), task, responder });
     }
 
     /// Ends the run that is under way. Only the first cancellation counts.
     fn cancel(&mut self, exit: Exit) -> bool {
-        let State::Running { cancel, .. } = &mut self.state else { return false };
-        cancel.take().is_some_and(|cancel| cancel.send(exit).is_ok())
+        let State::Running(running) = &mut self.state else { return false };
+        running.cancel.take().is_some_and(|cancel| cancel.send(exit).is_ok())
     }
 }
 

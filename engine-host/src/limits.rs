@@ -34,7 +34,7 @@ pub fn is_over_payload(text: &Json, options: &RunOptions) -> bool {
 
 /// Stands for a state that is withheld.
 pub fn redacted() -> Json {
-    Json::encode(&serde_json::json!({ "data": "[REDACTED]" })).expect("a literal is JSON")
+    Json::parse(r#"{"data":"[REDACTED]"}"#).expect("the literal is JSON")
 }
 
 /// Bytes as megabytes, without needless digits.

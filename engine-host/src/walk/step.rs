@@ -155,7 +155,11 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
     /// As much of a result as is sent.
     async fn output(&mut self, state: Option<&Json>) -> StepOutput {
         let dataclip = match state {
-            None => Json::empty_object(),
+            None => {
+                let line = "The step returned no state: what comes after it starts with an empty one";
+                self.reporter.log(LogSource::Runtime, LogLevel::Warn, line).await;
+                Json::empty_object()
+            }
             Some(state) => {
                 if !state.is_object() {
                     let line = "The step returned a value that is no object: it is kept as the data of its dataclip";

@@ -198,8 +198,10 @@ impl Ran {
     }
 }
 
-/// A workflow of jobs, each with its id, its code and its edges.
-fn workflow(jobs: &[(&str, &str, &[(Condition, &str)])]) -> RunSpec {
+/// A job's id, its code and its edges.
+type Job<'a> = (&'a str, &'a str, &'a [(Condition, &'a str)]);
+
+fn workflow(jobs: &[Job<'_>]) -> RunSpec {
     let steps = jobs
         .iter()
         .map(|(id, code, edges)| Step {
