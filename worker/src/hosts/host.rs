@@ -218,6 +218,7 @@ fn running(run: Run, event: Event) -> Step {
 fn severed(phase: Phase, why: String, event: Event) -> Step {
     let end = |exit| (phase == Phase::Running).then_some(exit);
     match event {
+        Event::Finished => ask_to_stop(),
         Event::Cancel(exit) => kill(phase, Reason::Cancelled, end(exit)),
         Event::Deadline => {
             let exit = platform_fault(format!("the link to the engine host was lost: {why}"));

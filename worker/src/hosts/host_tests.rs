@@ -50,6 +50,7 @@ fn gets_ready_executes_one_run_and_stops() {
     assert_eq!(after(&[Connected, Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
     assert_eq!(in_run(&[]), [Action::Execute, within(Duration::from_millis(TIMEOUT_MS) + OVERRUN)]);
     assert_eq!(in_run(&[Finished]), [Action::AskToStop, within(STOP)]);
+    assert_eq!(in_run(&[link_ended(), Finished]), [Action::AskToStop, within(STOP)]);
     assert_eq!(in_run(&[Finished, Deadline]), [Action::Terminate, within(TERMINATE)]);
     assert_eq!(in_run(&[Finished, Deadline, Deadline]), killed());
     let status = Status::Code(0);

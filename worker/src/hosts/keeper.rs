@@ -201,7 +201,7 @@ impl Keeper {
     }
 
     fn take_back(&mut self, host: HostNumber) {
-        if let Some(member) = self.hosts.get_mut(&host) {
+        if let Some(member) = self.hosts.get_mut(&host).filter(|member| member.state == HostState::Reserved) {
             member.state = HostState::Ready;
             self.pool.give_back(host);
         }

@@ -3,6 +3,7 @@
 //! A host's pipes are always read, so that printing never holds a host up. What is too much is thrown away and
 //! counted: lines longer than [`LONGEST_LINE`], and lines beyond what [`Allowance`] lets pass.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -23,6 +24,15 @@ const LINE_COST: u64 = 64;
 pub(super) enum Stream {
     Stdout,
     Stderr,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        })
+    }
 }
 
 /// Whose output it is.
@@ -78,7 +88,7 @@ impl Speaker {
         let Dropped { lines, bytes } = dropped;
         let (host, run) = (self.host.as_str(), self.run.borrow());
         let run = run.as_deref();
-        warn!(target: "engine_host", host, run, "{lines} lines ({bytes} bytes) of {stream:?} were dropped: too many at once");
+        warn!(target: "engine_host", host, run, "{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) enum Act {
     CloseLink,
     /// Refuses.
     Refuse,
+    /// Prints this to its standard output and error, then reports success.
+    Print(String),
     /// Prints this many mebibytes to its standard output, then reports success.
     Flood(usize),
     /// Starts a process that outlives it, logs its id, and exits.
@@ -197,6 +199,12 @@ async fn act(link: &Link<HostSide>, spec: &RunSpec, responder: Responder<HostSid
             std::future::pending::<()>().await;
         }
         Act::Refuse => responder.refuse(Refusal::new(RefusalCode::WrongState, "not today")),
+        Act::Print(text) => {
+            std::io::stdout().write_all(text.as_bytes()).unwrap();
+            std::io::stdout().flush().unwrap();
+            std::io::stderr().write_all(text.as_bytes()).unwrap();
+            responder.reply(HostReply::Ran(success()));
+        }
         Act::Flood(mebibytes) => {
             let line = "x".repeat(127) + "\n";
             let chunk = line.repeat(8 * 1024);
@@ -204,7 +212,6 @@ async fn act(link: &Link<HostSide>, spec: &RunSpec, responder: Responder<HostSid
             for _ in 0..mebibytes {
                 stdout.write_all(chunk.as_bytes()).unwrap();
             }
-            stdout.write_all(b"\nthe end\n").unwrap();
             responder.reply(HostReply::Ran(success()));
         }
         Act::LeaveChild => {
