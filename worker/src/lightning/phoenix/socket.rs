@@ -284,3 +284,6 @@ async fn feed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
