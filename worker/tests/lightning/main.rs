@@ -1,5 +1,7 @@
 //! The worker's side of Lightning, against the double of Lightning, with hosts that are played by the tests.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod delivery;
 mod failures;
 mod fake;

@@ -168,7 +168,7 @@ async fn many_reconnects_leave_nothing_behind() {
     let server = Server::bind().await;
     let socket = server.socket(DEADLINE);
     let mut channel = socket.open("a".into(), Payload::empty());
-    for _ in 0..200 {
+    for _ in 0..50 {
         let (mut connection, _) = server.accept().await;
         answer(&mut connection, json!({})).await;
         assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
