@@ -120,6 +120,16 @@ fn demands_that_cannot_be_met_are_errors() {
 }
 
 #[test]
+fn recursion_goes_as_deep_as_in_v8() {
+    let code = "let depth = 0; const down = n => { depth += 1; return down(n + 1) + 1 };
+        export default [() => { try { down(0) } catch {} return { deep: depth > 8000, depth } }]";
+    match Bench::new().run(module(code, "{}")) {
+        Ok(JobEnd::Returned(result)) => assert!(text(result.state.clone()).contains("true"), "{}", text(result.state)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn timers_wait_and_are_dropped_with_the_job() {
     let code = "export default [async () => {
         const order = [];
