@@ -23,8 +23,8 @@ use super::session::Session;
 use super::{Surroundings, operations};
 use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd};
 
-/// Stack that JavaScript may use.
-pub(super) const STACK_BYTES: usize = 4 * 1024 * 1024;
+/// Stack that JavaScript may use: recursion gets about as deep as in V8.
+pub(super) const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the thread's stack needs on top: the frames of this crate, and native functions that look at the limit late.
 pub(super) const STACK_RESERVE_BYTES: usize = 4 * 1024 * 1024;
