@@ -6,6 +6,7 @@
  */
 function carefully(root, show) {
   // The objects between the root and the value at hand, as they are and as they are shown.
+  const ancestors = new Set();
   const originals = list();
   const holders = list();
   return stringify(root, function (key, value) {
@@ -13,10 +14,12 @@ function carefully(root, show) {
     if (typeof value !== 'object' || value === null) return value;
     while (holders.length > 0 && holders[holders.length - 1] !== this) {
       holders.length -= 1;
+      setDelete(ancestors, originals[holders.length]);
       originals.length -= 1;
     }
-    for (let i = 0; i < originals.length; i += 1) if (originals[i] === value) return '[Circular]';
+    if (setHas(ancestors, value)) return '[Circular]';
     const shown = show === undefined ? value : show(value, this, key);
+    setAdd(ancestors, value);
     push(originals, value);
     push(holders, shown);
     return shown;

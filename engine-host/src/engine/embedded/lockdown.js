@@ -1,7 +1,7 @@
 // Makes a new context the one that jobs get: no code from strings, no globals but the language's own, and stacks that
 // tell the engine, but not the job, which module a frame belongs to.
 
-const generators = [
+const functionKinds = [
   function () {},
   async function () {},
   function* () {},
@@ -13,8 +13,8 @@ function refuseCode() {
 }
 
 // The four constructors are only reachable by their global name and through `constructor`.
-for (let i = 0; i < generators.length; i += 1) {
-  const prototype = getPrototypeOf(generators[i]);
+for (let i = 0; i < functionKinds.length; i += 1) {
+  const prototype = getPrototypeOf(functionKinds[i]);
   const { name } = prototype.constructor;
   const refusing = { [name]: function () { refuseCode(); } }[name];
   defineProperty(refusing, 'length', { value: 1 });
@@ -68,7 +68,7 @@ function frame(name, file, line, column) {
 }
 
 function shownStack(error) {
-  let stack = `${attempt(() => text(error)) ?? 'Error'}`;
+  let stack = attempt(() => text(error)) ?? 'Error';
   const frames = framesOf(error);
   for (let i = 0; i < frames.length; i += 1) {
     if (frames[i].place !== 'engine') stack += `\n    at ${frames[i].shown}`;

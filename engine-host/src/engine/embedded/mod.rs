@@ -163,18 +163,19 @@ fn give<T>(
     sandbox: Result<Sandbox, EngineLost>,
     work: impl FnOnce(&Sandbox) -> Result<T, EngineLost>,
 ) -> bool {
-    let (result, sandbox) = match sandbox {
-        Ok(sandbox) => (work(&sandbox), Some(sandbox)),
+    let (answer, sandbox) = match sandbox.map(|sandbox| (work(&sandbox), sandbox)) {
+        Ok((Ok(done), sandbox)) => (Ok(done), Some(sandbox)),
+        Ok((Err(lost), sandbox)) => {
+            sandbox.abandon();
+            (Err(lost), None)
+        }
         Err(lost) => (Err(lost), None),
     };
-    let lost = result.is_err();
+    let lost = answer.is_err();
     // Nobody waits when the run was given up.
-    let _ = reply.send(result);
-    if lost {
-        // QuickJS checks, when it is freed, that nothing was left behind, and aborts the process otherwise. After it was
-        // stopped half-way, or ran out of memory, that cannot be promised; and the process ends soon anyway.
-        std::mem::forget(sandbox);
-    }
+    let _ = reply.send(answer);
+    // Comes after the answer, because to free a large heap takes a while.
+    drop(sandbox);
     lost
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use protocol::run::{LogLevel, LogSource};
-use rquickjs::context::intrinsic;
+use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::{Context, Ctx, Exception, Function, Module, Object, Persistent, Runtime, TypedArray, Value};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -23,8 +23,8 @@ use super::session::Session;
 use super::{Surroundings, operations};
 use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd};
 
-/// Stack that JavaScript may use.
-pub(super) const STACK_BYTES: usize = 4 * 1024 * 1024;
+/// Stack that JavaScript may use: recursion gets about as deep as in V8.
+pub(super) const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the thread's stack needs on top: the frames of this crate, and native functions that look at the limit late.
 pub(super) const STACK_RESERVE_BYTES: usize = 4 * 1024 * 1024;
@@ -59,6 +59,9 @@ type Language = (
     intrinsic::WeakRef,
 );
 
+/// Memory in use when cycles are collected for the first time. Most jobs end before.
+const FIRST_COLLECTION_BYTES: usize = 4 * 1024 * 1024;
+
 /// The prelude's functions for the engine, where the callbacks of QuickJS find them.
 pub(super) type SharedHooks = Rc<RefCell<Option<Persistent<Object<'static>>>>>;
 
@@ -67,6 +70,8 @@ pub(super) struct Sandbox {
     context: Context,
     hooks: SharedHooks,
     evidence: Evidence,
+    /// Ends the names of the engine's own modules, so that a job cannot make up frames of theirs.
+    token: String,
 }
 
 /// Why the engine cannot go on, whatever the exceptions say.
@@ -101,27 +106,43 @@ impl Evidence {
 impl Sandbox {
     /// A place for a job.
     pub(super) fn new(surroundings: &Surroundings) -> Result<Self, EngineLost> {
-        let sandbox = Self::bare(surroundings)?;
-        sandbox.evidence.check()?;
-        Ok(sandbox)
+        Self::bare(surroundings)?.prepared(Self::add_modules)
     }
 
     /// A place for a condition: nothing but the language, and nothing to import.
     pub(super) fn bare(surroundings: &Surroundings) -> Result<Self, EngineLost> {
         let evidence = Evidence::new(surroundings);
         let hooks = SharedHooks::default();
+        let token = token();
         let failed = |error: rquickjs::Error| EngineLost::Failed(format!("cannot make a context: {error}"));
         let runtime = Runtime::new_with_alloc(MeteredAllocator(evidence.meter.clone())).map_err(failed)?;
         runtime.set_max_stack_size(STACK_BYTES);
+        runtime.set_gc_threshold(FIRST_COLLECTION_BYTES);
         let watched = evidence.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watched.check().is_err())));
         runtime.set_host_promise_rejection_tracker(Some(rejection_tracker(hooks.clone())));
-        let token = token();
         runtime.set_loader(Imports { token: token.clone(), hooks: hooks.clone() }, NoFiles);
         let context = Context::custom::<Language>(&runtime).map_err(failed)?;
-        let sandbox = Self { context, hooks, evidence };
-        sandbox.context.with(|ctx| sandbox.load(&ctx, &token).map_err(|error| broken(&ctx, &error)))?;
-        Ok(sandbox)
+        Self { context, hooks, evidence, token }.prepared(Self::add_prelude)
+    }
+
+    /// Gives QuickJS up without freeing it. It checks, when it is freed, that nothing was left behind, and aborts the
+    /// process otherwise: after it was stopped half-way or ran out of memory that cannot be promised. The process ends
+    /// soon anyway, since its engine is lost.
+    pub(super) fn abandon(self) {
+        std::mem::forget(self);
+    }
+
+    /// The sandbox after `step`; the error is the evidence's, if it has one.
+    fn prepared(self, step: impl FnOnce(&Self, &Ctx<'_>) -> rquickjs::Result<()>) -> Result<Self, EngineLost> {
+        let done = self.context.with(|ctx| step(&self, &ctx).map_err(|error| broken(&ctx, &error)));
+        match self.evidence.check().and(done) {
+            Ok(()) => Ok(self),
+            Err(lost) => {
+                self.abandon();
+                Err(lost)
+            }
+        }
     }
 
     /// Runs a job. The sandbox cannot be used again.
@@ -144,26 +165,30 @@ impl Sandbox {
         })
     }
 
-    fn load(&self, ctx: &Ctx<'_>, token: &str) -> rquickjs::Result<()> {
-        let mut options = rquickjs::context::EvalOptions::default();
-        options.filename = Some(format!("prelude{token}"));
+    fn add_prelude(&self, ctx: &Ctx<'_>) -> rquickjs::Result<()> {
+        let mut options = EvalOptions::default();
+        options.filename = Some(format!("prelude{}", self.token));
         let prelude: Function = ctx.eval_with_options(PRELUDE, options)?;
-        let hooks: Object = prelude.call((self.host(ctx, token)?,))?;
-        let console: Value = hooks.get("adaptorConsole")?;
+        let hooks: Object = prelude.call((self.host(ctx)?,))?;
         self.hooks.replace(Some(Persistent::save(ctx, hooks)));
-        for (module, source) in
-            [(modules::Module::Runtime, RUNTIME_MODULE), (modules::Module::Common, operations::SOURCE)]
-        {
-            let declared = Module::declare(ctx.clone(), format!("{}{token}", module.package()), source)?;
-            declared.meta()?.set("console", console.clone())?;
+        Ok(())
+    }
+
+    fn add_modules(&self, ctx: &Ctx<'_>) -> rquickjs::Result<()> {
+        let sources = [(modules::Module::Runtime, RUNTIME_MODULE), (modules::Module::Common, operations::SOURCE)];
+        for (module, source) in sources {
+            let declared = Module::declare(ctx.clone(), format!("{}{}", module.package(), self.token), source)?;
+            let console: Value = restored(ctx, &self.hooks)?.get("adaptorConsole")?;
+            // Nobody but the module itself can see this.
+            declared.meta()?.set("console", console)?;
         }
         Ok(())
     }
 
     /// What the prelude gets from the engine.
-    fn host<'js>(&self, ctx: &Ctx<'js>, token: &str) -> rquickjs::Result<Object<'js>> {
+    fn host<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
         let host = Object::new(ctx.clone())?;
-        host.set("token", token)?;
+        host.set("token", self.token.as_str())?;
         let start = Instant::now();
         host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
         host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;
@@ -210,7 +235,7 @@ fn rejection_tracker(hooks: SharedHooks) -> rquickjs::runtime::RejectionTracker 
     })
 }
 
-/// What tells the engine's own modules from what a job may call its functions.
+/// A text that a job cannot guess.
 fn token() -> String {
     format!("#{:016x}", RandomState::new().hash_one(()))
 }

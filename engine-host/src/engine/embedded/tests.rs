@@ -4,6 +4,7 @@ mod console;
 mod errors;
 mod isolation;
 mod limits;
+mod operations;
 mod results;
 
 use std::sync::{Arc, Mutex};

@@ -25,10 +25,10 @@ function parsePath(path) {
   while (at < path.length) {
     const rest = path.slice(at);
     let match;
-    if (rest.startsWith('..')) {
+    if (rest.startsWith('..') || rest.startsWith('.[')) {
+      // `.[` means the same: `dataValue` makes such paths.
       steps.push({ kind: 'descend' });
-      at += rest[2] === '[' || rest.length === 2 ? 2 : 1;
-      if (rest[2] !== '[' && rest.length > 2) continue;
+      at += rest.startsWith('..[') || rest === '..' ? 2 : 1;
     } else if (rest[0] === '[') {
       const end = closing(path, at);
       steps.push(subscript(path.slice(at + 1, end).trim(), path));
@@ -47,7 +47,7 @@ function parsePath(path) {
     } else if ((match = /^\.?\*/.exec(rest))) {
       steps.push({ kind: 'all' });
       at += match[0].length;
-    } else if ((match = /^\.?([^.[\]^~]+)/.exec(rest))) {
+    } else if ((match = /^\.?([^.[\]^~]+?)(?=@\w+\(\)|[.[\]^~]|$)/.exec(rest))) {
       steps.push({ kind: 'names', names: [match[1]] });
       at += match[0].length;
     } else {
@@ -109,7 +109,8 @@ function follow(node, steps, at, emit) {
   switch (step.kind) {
     case 'names':
       for (const name of step.names) {
-        if (node.value && Object.hasOwn(Object(node.value), name)) next(child(node, name));
+        if (name === '$') next(node);
+        else if (node.value && Object.hasOwn(Object(node.value), name)) next(child(node, name));
       }
       break;
     case 'all':

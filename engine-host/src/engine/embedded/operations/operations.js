@@ -38,8 +38,8 @@ const each = (source, operation) => (state) => {
   if (source === undefined || source === null) throw new TypeError(`each cannot take its items from ${source}`);
   const items = asData(source, state);
   if (!Array.isArray(items)) throw new TypeError(`each needs an array of items, not ${kindOf(items)}`);
-  mustBeOperation(operation, 'each');
   const step = (current, item, index) => {
+    mustBeOperation(operation, 'each');
     if (current === undefined || current === null) {
       throw new TypeError(`The operation in each returned no state for item ${index - 1}`);
     }
@@ -48,7 +48,11 @@ const each = (source, operation) => (state) => {
   return items.reduce((before, item, index) => after(before, (current) => step(current, item, index)), state);
 };
 
-const beta = { each };
+/** As `each`, but `state.data` is as it was before. */
+const scopedEach = (source, operation) => (state) =>
+  after(each(source, operation)(state), (last) => ({ ...last, data: state.data }));
+
+const beta = { each: scopedEach };
 
 const kindOf = (value) => (value === null ? 'null' : isThenable(value) ? 'a promise' : typeof value);
 
@@ -113,8 +117,8 @@ function asData(data, state) {
 /** The state with new data; the old data becomes the newest reference. */
 const composeNextState = (state, response) => ({
   ...state,
+  references: [...(state.references ?? []), state.data],
   data: response,
-  references: [].concat(state.references ?? [], state.data),
 });
 
 const index = () => (state) => state.index;
@@ -124,7 +128,7 @@ const toArray = (value) => [].concat(value);
 const arrayToString = (items, separator) => items.join(separator);
 
 const humanProper = (string) =>
-  string.replace(/_/g, ' ').replace(/\w\S*/g, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
+  string.replace(/[_-]/g, ' ').replace(/\w\S*/g, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
 
 /** Two objects: the properties that are not among `names`, and those that are. */
 function splitKeys(object, names) {
@@ -145,7 +149,7 @@ const group = (objects, keyPath, callback = (state) => state) => (state) => {
   const [items, path] = resolved(state, [objects, keyPath]);
   const names = String(path).split(/[.[\]]+/).filter((name) => name !== '');
   const data = {};
-  for (const item of Array.isArray(items) ? items : []) {
+  for (const item of Object.values(items ?? [])) {
     const key = names.reduce((value, name) => value?.[name], item);
     if (key !== undefined) (data[key] ??= []).push(item);
   }
@@ -163,8 +167,8 @@ const assert = (expression, message) => (state) => {
 /** Runs an operation and keeps its data under another key. */
 const as = (key, operation) => async (state) => {
   mustBeOperation(operation, 'as');
-  const result = await operation(state);
-  return { ...result, data: state.data, [resolved(state, key)]: result.data };
+  const { data, ...others } = await operation(state);
+  return { ...state, [resolved(state, key)]: data, ...others, data: state.data };
 };
 
 const log = (...values) => (state) => {
