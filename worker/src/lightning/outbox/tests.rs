@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::pushes::{WINDOW, WINDOW_BYTES};
 use super::*;
+use crate::lightning::phoenix::Reply;
 use crate::lightning::phoenix::{Response, Status};
 
 const RUN: &str = "run";
@@ -322,7 +324,6 @@ fn a_large_state_that_kills_the_link_each_time_is_withheld() {
     let step = it.start(0, StepInput::Run);
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(LARGE));
     it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
-    assert!(it.outbox.is_congested());
     let first = it.pushes();
     it.accept(&first[..1]);
     for _ in 0..MAX_LOSSES {
@@ -332,6 +333,19 @@ fn a_large_state_that_kills_the_link_each_time_is_withheld() {
     }
     let pushes = it.pushes();
     assert_eq!(pushes[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+}
+
+#[test]
+fn states_that_wait_for_delivery_make_the_host_wait() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(MAX_STATE_BYTES));
+    it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
+    assert!(it.outbox.is_congested());
+    let tags: Vec<_> = std::iter::from_fn(|| it.outbox.next_push(it.now)).map(|push| push.tag).collect();
+    for tag in tags {
+        it.reply(tag, &ok());
+    }
     assert!(!it.outbox.is_congested());
 }
 

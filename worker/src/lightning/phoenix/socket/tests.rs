@@ -34,6 +34,7 @@ impl Server {
     async fn accept(&self) -> (Connection, String) {
         let (stream, _) = timeout(DEADLINE, self.0.accept()).await.unwrap().unwrap();
         let mut path = String::new();
+        #[expect(clippy::result_large_err, reason = "the signature is the library's")]
         let seen = |request: &Request, answer: Upgrade| -> Result<Upgrade, ErrorResponse> {
             path = request.uri().to_string();
             Ok(answer)
