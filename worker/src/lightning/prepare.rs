@@ -38,7 +38,7 @@ async fn follow(channel: &mut Channel, joined: &mut bool) -> String {
     while let Some(event) = channel.next().await {
         match event {
             ChannelEvent::Joined => *joined = true,
-            ChannelEvent::Down => *joined = false,
+            ChannelEvent::Down(_) => *joined = false,
             ChannelEvent::Refused(reply) => {
                 let why = describe(&reply.response.into_json());
                 return format!("Lightning does not let its channel be joined: {why}");

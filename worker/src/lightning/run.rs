@@ -232,7 +232,7 @@ impl Actor {
                 return self.outbox.replied(tag, &reply, Instant::now(), jitter());
             }
             Some(ChannelEvent::Joined) => self.outbox.joined(),
-            Some(ChannelEvent::Down) => self.outbox.down(),
+            Some(ChannelEvent::Down(loss)) => return self.outbox.down(loss),
             Some(ChannelEvent::Refused(reply)) => {
                 let why = describe(&reply.response.into_json());
                 return Progress::Gone(format!("Lightning does not let its channel be joined again: {why}"));

@@ -19,19 +19,13 @@ use uuid::Uuid;
 use super::backoff::Backoff;
 use super::phoenix::Payload;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
-pub(super) use verdict::describe;
+pub(super) use verdict::{describe, is_busy};
 
 /// Memory that unsent log lines may take. What comes beyond is dropped and counted.
 pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// States that wait for delivery beyond this stop the host until they are taken.
 const MAX_STATE_BYTES: usize = 32 * 1024 * 1024;
-
-/// A large event that was being sent each time the link was lost is taken to be the cause.
-const MAX_LOSSES: u32 = 3;
-
-/// What counts as large there.
-const LARGE: usize = 1024 * 1024;
 
 /// Pauses while the server says that it is busy.
 const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -144,8 +138,11 @@ struct Entry {
     item: Item,
     /// It was sent before on a link that died: the server may have it.
     resent: bool,
+    /// How often the link died while it was the first without a reply.
     losses: u32,
-    /// A batch with it was refused.
+    /// How often the channel crashed on it.
+    crashes: u32,
+    /// It goes without a batch, since one with it was refused.
     alone: bool,
 }
 
@@ -261,23 +258,6 @@ impl Outbox {
         self.joined = true;
     }
 
-    /// The channel is down: what has no reply will be sent again, in order.
-    pub(super) fn down(&mut self) {
-        self.joined = false;
-        let mut suspect = true;
-        while let Some(sent) = self.sent.pop_front() {
-            for mut entry in sent.entries {
-                entry.resent = true;
-                // The server handles events in order, so what killed the channel is the first without a reply.
-                entry.losses += u32::from(std::mem::take(&mut suspect));
-                if entry.losses >= MAX_LOSSES && entry.item.size() > LARGE && self.degrade(&mut entry.item) {
-                    tracing::warn!(run = %self.options.run_id, "{} is taken to be too large", entry.item.event());
-                }
-                self.requeue(entry);
-            }
-        }
-    }
-
     /// When [`Self::next_push`] should be asked next, if nothing else happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         if self.joined { self.hold_until.into_iter().chain(self.gather_until).min() } else { None }
@@ -331,7 +311,7 @@ impl Outbox {
         *self.bytes_of(&item) += item.size();
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, alone: false });
+        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, crashes: 0, alone: false });
     }
 
     /// The counter that the item's size is in.

@@ -7,9 +7,66 @@ use super::item::{Item, Line, Output};
 use super::verdict::{Verdict, judge};
 use super::{Entry, Outbox, Progress};
 use crate::lightning::now_us;
-use crate::lightning::phoenix::Reply;
+use crate::lightning::phoenix::{Loss, Reply};
+
+/// A large event on which the link was lost so often is taken to be the cause.
+const MAX_LOSSES: u32 = 3;
+
+/// What counts as large there.
+pub(super) const LARGE: usize = 1024 * 1024;
+
+/// An event on which the channel crashed so often is taken to be the cause.
+const MAX_CRASHES: u32 = 3;
 
 impl Outbox {
+    /// The channel is down: what has no reply will be sent again, in order.
+    pub(in crate::lightning) fn down(&mut self, loss: Loss) -> Progress {
+        self.joined = false;
+        let mut progress = Progress::Going;
+        for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
+            for mut entry in sent.entries {
+                entry.resent = true;
+                // The server handles events in order, so what killed the channel is the first without a reply.
+                match at {
+                    0 => progress = self.blamed(entry, loss),
+                    _ => self.requeue(entry),
+                }
+            }
+        }
+        progress
+    }
+
+    /// An event that may be why the link or the channel died.
+    fn blamed(&mut self, mut entry: Entry, loss: Loss) -> Progress {
+        let guilty = match loss {
+            Loss::Link => {
+                entry.losses += 1;
+                entry.losses >= MAX_LOSSES && entry.item.size() > LARGE
+            }
+            Loss::Channel => {
+                entry.crashes += 1;
+                entry.crashes >= MAX_CRASHES
+            }
+        };
+        if !guilty {
+            self.requeue(entry);
+            return Progress::Going;
+        }
+        tracing::warn!(run = %self.options.run_id, "{} seems to be more than Lightning can take", entry.item.event());
+        (entry.losses, entry.crashes) = (0, 0);
+        let in_batch = matches!(entry.item, Item::Log(_)) && self.options.batch.is_some() && !entry.alone;
+        entry.alone |= in_batch;
+        if in_batch || self.degrade(&mut entry.item) {
+            self.requeue(entry);
+            return Progress::Going;
+        }
+        match entry.item {
+            // A server that cannot bear an event twice has taken it the first time; if not, what follows is refused.
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => self.accepted(entry),
+            Item::Log(_) | Item::RunComplete(_) => self.give_up(entry, "its channel crashes each time"),
+        }
+    }
+
     /// Takes the reply to a push.
     pub(in crate::lightning) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
         let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
@@ -53,11 +110,13 @@ impl Outbox {
             if batched {
                 entry.alone = true;
                 self.requeue(entry);
+            } else if entry.resent && matches!(entry.item, Item::RunStart(_)) {
+                // Servers differ in what they say to a run that has started already.
+                progress = self.accepted(entry);
             } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
                 entry.resent = false;
                 self.requeue(entry);
             } else {
-                self.forget(&entry.item);
                 progress = self.give_up(entry, reason);
             }
         }
@@ -74,10 +133,12 @@ impl Outbox {
         let message = format!("Lightning refused {}: {reason}", entry.item.event());
         match &mut entry.item {
             Item::Log(_) => {
+                self.forget(&entry.item);
                 self.lines_dropped.total += 1;
                 Progress::Going
             }
             Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
+                self.forget(&entry.item);
                 if self.abandoned {
                     return Progress::Going;
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::channel::ChannelEvent;
+use super::channel::{ChannelEvent, Loss};
 use super::frame::{Body, Message, Reply, Response, Status, encode};
 use super::payload::Payload;
 use crate::lightning::backoff::{Backoff, jitter};
@@ -99,7 +99,7 @@ enum PendingKind {
 
 impl Entry {
     fn tell(&mut self, event: ChannelEvent) {
-        if matches!(event, ChannelEvent::Joined | ChannelEvent::Refused(_) | ChannelEvent::Down) {
+        if matches!(event, ChannelEvent::Joined | ChannelEvent::Refused(_) | ChannelEvent::Down(_)) {
             self.epoch += 1;
         }
         // An owner that no longer listens is about to leave.
@@ -124,7 +124,7 @@ impl Hub {
         self.outgoing.clear();
         for entry in self.channels.values_mut() {
             if matches!(entry.state, State::Joined(_)) {
-                entry.tell(ChannelEvent::Down);
+                entry.tell(ChannelEvent::Down(Loss::Link));
             }
             entry.state = State::Down;
         }
@@ -198,13 +198,14 @@ impl Hub {
         };
         let Some(entry) = self.channels.get_mut(&channel) else { return };
         match kind {
+            PendingKind::Join if refusal(&reply) == Some("join crashed") => self.crashed(channel),
             PendingKind::Join => {
                 let State::Joining(join_ref) = entry.state else { return };
                 let joined = reply.status == Status::Ok;
                 entry.state = if joined { State::Joined(join_ref) } else { State::Refused };
                 entry.tell(if joined { ChannelEvent::Joined } else { ChannelEvent::Refused(reply) });
             }
-            PendingKind::Push(_) | PendingKind::Request(_) if is_unjoined(&reply) => {
+            PendingKind::Push(_) | PendingKind::Request(_) if refusal(&reply) == Some("unmatched topic") => {
                 if matches!(entry.state, State::Joined(_)) {
                     self.crashed(channel);
                 }
@@ -226,7 +227,7 @@ impl Hub {
         self.pending.retain(|_, pending| pending.channel != channel);
         let Some(entry) = self.channels.get_mut(&channel) else { return };
         entry.state = State::Down;
-        entry.tell(ChannelEvent::Down);
+        entry.tell(ChannelEvent::Down(Loss::Channel));
         let pause = entry.crashes.next(jitter());
         self.rejoins.push(Rejoin { channel, epoch: entry.epoch, pause });
     }
@@ -274,14 +275,15 @@ impl Hub {
     }
 }
 
-/// Whether the server says that it knows no such channel, as after a crash that it has not told us of.
-fn is_unjoined(reply: &Reply) -> bool {
+/// The reason that Phoenix itself gives for refusing something: `unmatched topic` where it knows no such channel, as
+/// after a crash that it has not told us of, and `join crashed` where the channel could not come up.
+fn refusal(reply: &Reply) -> Option<&str> {
     #[derive(serde::Deserialize)]
-    struct Reason<'a> {
+    struct Refusal<'a> {
         reason: &'a str,
     }
-    let Response::Json(json) = &reply.response else { return false };
-    reply.status == Status::Error && json.decode::<Reason<'_>>().is_ok_and(|it| it.reason == "unmatched topic")
+    let Response::Json(json) = &reply.response else { return None };
+    if reply.status == Status::Ok { None } else { json.decode::<Refusal<'_>>().ok().map(|it| it.reason) }
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ fn a_crashed_channel_is_joined_again_after_a_pause() {
     assert_eq!(it.events().0, [], "that was an earlier join");
     it.receive(json!([join_ref, null, "t", "phx_error", {}]));
     let (events, epoch) = it.events();
-    assert_eq!(events, [ChannelEvent::Down]);
+    assert_eq!(events, [ChannelEvent::Down(Loss::Channel)]);
     let rejoin = it.hub.rejoins.pop().unwrap();
     assert_eq!((rejoin.channel, rejoin.epoch), (1, epoch));
     it.hub.command(Command::Rejoin { channel: 1, epoch });
@@ -151,7 +151,7 @@ fn an_unmatched_topic_is_a_crash_and_no_answer() {
     for (_, reference, _) in it.sent() {
         it.answer(reference, "error", json!({"reason": "unmatched topic"}));
     }
-    assert_eq!(it.events().0, [ChannelEvent::Down]);
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel)]);
     assert!(answered.try_recv().is_err());
     assert_eq!(it.hub.rejoins.len(), 1);
 }
@@ -189,4 +189,19 @@ fn server_pushes_arrive() {
     it.receive(json!(["", null, "t", "work-available", "{}"]));
     it.receive(json!([null, null, "nobody", "work-available", {}]));
     assert_eq!(it.events().0, [ChannelEvent::Pushed("work-available".into())]);
+}
+
+#[test]
+fn a_join_that_crashes_is_tried_again() {
+    let mut it = fixture();
+    let mut answered = it.request();
+    let reference = it.sent()[0].1;
+    it.answer(reference, "error", json!({"reason": "join crashed"}));
+    let (events, epoch) = it.events();
+    assert_eq!(events, [ChannelEvent::Down(Loss::Channel)]);
+    it.hub.command(Command::Rejoin { channel: 1, epoch });
+    let sent = it.sent();
+    it.answer(sent[0].1, "ok", json!({}));
+    it.answer(sent[1].1, "ok", json!(1));
+    assert!(answered.try_recv().is_ok());
 }
