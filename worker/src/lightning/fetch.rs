@@ -9,9 +9,14 @@ use futures_util::stream::FuturesUnordered;
 use protocol::Json;
 use protocol::run::{Exit, ExitReason};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::backoff::{Backoff, jitter};
+use super::outbox::is_busy;
 use super::phoenix::{Payload, Requester, Response, Status};
+
+/// Pauses while the server says that it is busy.
+const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// How getters are repeated.
 #[derive(Debug, Clone, Copy)]
@@ -85,22 +90,23 @@ impl Fetcher {
         }
     }
 
-    /// Asks, and asks again while no answer comes. A late answer to an earlier question is taken, too.
+    /// Asks, and asks again while no answer comes or the server is busy. A late answer to an earlier question is
+    /// taken, too.
     async fn get(&self, event: &'static str, payload: Payload) -> Result<Response, FetchError> {
         let Patience { timeout: patience, retries, delay } = self.patience;
         let mut asked = FuturesUnordered::new();
+        let mut busy = Backoff::new(BUSY, 2.0);
         for attempt in 0..=retries {
+            let last = attempt == retries;
             asked.push(self.requester.request(event, payload.clone()));
-            for wait in [patience, delay] {
-                match timeout(wait, asked.next()).await {
-                    Ok(Some(Some(reply))) if reply.status == Status::Ok => return Ok(reply.response),
-                    Ok(Some(Some(reply))) => return Err(FetchError::Refused(reply.response.into_json())),
-                    Ok(_) => return Err(FetchError::Timeout),
-                    Err(_) if attempt == retries => return Err(FetchError::Timeout),
-                    Err(_) => {}
-                }
+            let wait = if last { patience } else { patience + delay };
+            match timeout(wait, asked.next()).await {
+                Ok(Some(Some(reply))) if reply.status == Status::Ok => return Ok(reply.response),
+                Ok(Some(Some(reply))) if is_busy(&reply) && !last => sleep(busy.next(jitter())).await,
+                Ok(Some(Some(reply))) => return Err(FetchError::Refused(reply.response.into_json())),
+                Ok(_) => return Err(FetchError::Timeout),
+                Err(_) => tracing::warn!(run = %self.run_id, "no answer to {event} for {}s", wait.as_secs()),
             }
-            tracing::warn!(run = %self.run_id, "no answer to {event} for {}s; asking again", (patience + delay).as_secs());
         }
         Err(FetchError::Timeout)
     }

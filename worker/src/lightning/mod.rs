@@ -10,8 +10,10 @@ mod opening;
 mod outbox;
 pub mod phoenix;
 mod plan;
+mod prepare;
 mod queue;
 mod run;
+mod tail;
 mod token;
 mod workloop;
 
@@ -79,6 +81,8 @@ pub struct LightningOptions {
     pub getter_retry_delay: Duration,
     /// The worker's version, for Lightning and the runs' logs.
     pub worker_version: String,
+    /// Whether what jobs and adaptors log goes to the worker's own log, too.
+    pub tail_jobs: bool,
 }
 
 impl LightningOptions {
@@ -101,6 +105,7 @@ impl LightningOptions {
             getter_retries: 10,
             getter_retry_delay: Duration::from_secs(30),
             worker_version: env!("CARGO_PKG_VERSION").into(),
+            tail_jobs: false,
         }
     }
 }
@@ -181,6 +186,7 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
         batch: options.batch_logs.map(|batch| BatchOptions { interval: bounded(batch.interval), ..batch }),
         stringify: options.stringify_state,
         worker_version: options.worker_version,
+        tail_jobs: options.tail_jobs,
     };
     let (status, seen) = watch::channel(LightningStatus::default());
     let (commands, received) = mpsc::unbounded_channel();

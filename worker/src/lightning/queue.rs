@@ -67,6 +67,7 @@ pub(super) struct Queue<E> {
     refused_tokens: u64,
     runs_ended: u64,
     joined: bool,
+    told_refused: bool,
     rejoin_at: Option<Instant>,
     /// Since the worker was told to stop: when what is left is killed, and then given up.
     kill_at: Option<Instant>,
@@ -132,6 +133,7 @@ impl<E: Executor> Queue<E> {
             refused_tokens: 0,
             runs_ended: 0,
             joined: false,
+            told_refused: false,
             rejoin_at: None,
             kill_at: None,
             give_up_at: None,
@@ -186,12 +188,12 @@ impl<E: Executor> Queue<E> {
         match event {
             ChannelEvent::Joined => {
                 tracing::info!("joined Lightning's queue");
-                self.joined = true;
+                (self.joined, self.told_refused) = (true, false);
                 self.refusals.reset();
                 self.loops.iter_mut().for_each(ClaimLoop::joined);
             }
             ChannelEvent::Refused(reply) => self.refused(reply),
-            ChannelEvent::Down => {
+            ChannelEvent::Down(_) => {
                 self.joined = false;
                 self.claims.clear();
                 self.loops.iter_mut().for_each(ClaimLoop::lost);
@@ -208,7 +210,9 @@ impl<E: Executor> Queue<E> {
         let why = describe(&reply.response.into_json());
         let pause = self.refusals.next(jitter());
         self.rejoin_at = Some(Instant::now() + pause);
-        if why == "unauthorized" {
+        if std::mem::replace(&mut self.told_refused, true) {
+            tracing::debug!("Lightning still does not let this worker join its queue: {why}");
+        } else if why == "unauthorized" {
             tracing::error!("Lightning refuses this worker: its secret is wrong; will ask again every now and then");
         } else {
             tracing::error!("Lightning does not let this worker join its queue: {why}; will ask again");

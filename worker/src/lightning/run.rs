@@ -7,20 +7,22 @@ use std::sync::Arc;
 
 use protocol::Json;
 use protocol::run::{
-    Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, RunSpec, StepCompleted, StepOutput, StepStarted,
+    Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, StepCompleted, StepOutput, StepStarted,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::backoff::jitter;
-use super::fetch::{Fetcher, Patience};
+use super::fetch::Patience;
 use super::opening::{opening_lines, versions_payload};
 use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
 use super::phoenix::{Channel, ChannelEvent};
-use super::plan::{Collections, Plan};
+use super::plan::Collections;
+use super::prepare::{Prepared, prepare};
+use super::tail::{print_line, report_end};
 use super::{bounded, now_us, token};
-use crate::execution::{ActiveRun, Executor, Reservation, RunEnd, RunSignal};
+use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
 use crate::redact::Redactor;
 
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
@@ -35,20 +37,14 @@ pub(super) struct RunSettings {
     pub(super) batch: Option<BatchOptions>,
     pub(super) stringify: bool,
     pub(super) worker_version: String,
+    /// Whether what jobs and adaptors log goes to the worker's own log, too.
+    pub(super) tail_jobs: bool,
 }
 
 /// A run as a claim brings it.
 pub(super) struct ClaimedRun {
     pub(super) id: String,
     pub(super) token: SecretString,
-}
-
-/// Everything that a run starts from.
-struct Prepared {
-    spec: RunSpec,
-    input_dataclip_id: Option<String>,
-    warnings: Vec<String>,
-    reservation: Reservation,
 }
 
 /// Executes a run whose channel was just opened. `kill` ends it at once when it becomes true.
@@ -61,54 +57,18 @@ pub(super) async fn execute<E: Executor>(
 ) {
     let claimed_at = Instant::now();
     let expires = token::time_left(&run.token).map(|left| claimed_at + bounded(left));
-    let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), patience: settings.patience };
     let mut joined = false;
-    let prepared = {
-        let mut preparing = std::pin::pin!(prepare(&run, &fetcher, &*executor, &settings));
-        loop {
-            tokio::select! {
-                prepared = &mut preparing => break prepared,
-                event = channel.next() => match event {
-                    Some(ChannelEvent::Joined) => joined = true,
-                    Some(ChannelEvent::Down) => joined = false,
-                    Some(ChannelEvent::Refused(reply)) => {
-                        let why = describe(&reply.response.into_json());
-                        tracing::error!(run = %run.id, "Lightning does not let this run's channel be joined: {why}");
-                        return;
-                    }
-                    Some(ChannelEvent::Replied(..) | ChannelEvent::Pushed(_)) => {}
-                    None => return,
-                },
-                () = killed(&mut kill) => break Err(shutdown_exit()),
-                () = until(expires) => {
-                    tracing::error!(run = %run.id, "the run's token expired before the run could start");
-                    return;
-                }
-            }
-        }
+    let prepared = tokio::select! {
+        prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
+        () = killed(&mut kill) => Ok(Err(shutdown_exit())),
+        () = until(expires) => Err("its token expired before it could start".into()),
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(why) => return tracing::error!(run = %run.id, "the run is given up: {why}"),
     };
     let mut actor = Actor::new(run, channel, joined, expires, settings, prepared);
     actor.run(kill, claimed_at).await;
-}
-
-async fn prepare<E: Executor>(
-    run: &ClaimedRun,
-    fetcher: &Fetcher,
-    executor: &E,
-    settings: &RunSettings,
-) -> Result<Prepared, Exit> {
-    let plan = fetcher.plan().await?;
-    let plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
-        .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
-    let reserve = async {
-        let reserved = executor.reserve().await;
-        reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()))
-    };
-    let input = fetcher.dataclip(plan.dataclip_id.as_deref());
-    let credentials = fetcher.credentials(plan.credential_ids());
-    let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
-    let (input_dataclip_id, warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
-    Ok(Prepared { spec: plan.complete(input, &credentials), input_dataclip_id, warnings, reservation })
 }
 
 /// What a run gets that is killed because the worker stops.
@@ -227,7 +187,7 @@ impl Actor {
                 Progress::Done | Progress::Gone(_) => break progress,
             }
         };
-        self.report_end(&progress, claimed_at);
+        report_end(&self.id, self.exit.as_ref(), &self.outbox, &progress, claimed_at);
     }
 
     async fn next_event(&mut self, kill: &mut watch::Receiver<bool>, may_be_killed: bool) -> Event {
@@ -272,7 +232,7 @@ impl Actor {
                 return self.outbox.replied(tag, &reply, Instant::now(), jitter());
             }
             Some(ChannelEvent::Joined) => self.outbox.joined(),
-            Some(ChannelEvent::Down) => self.outbox.down(),
+            Some(ChannelEvent::Down(loss)) => return self.outbox.down(loss),
             Some(ChannelEvent::Refused(reply)) => {
                 let why = describe(&reply.response.into_json());
                 return Progress::Gone(format!("Lightning does not let its channel be joined again: {why}"));
@@ -316,6 +276,7 @@ impl Actor {
             }
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
                 let message = self.redactor.json(message);
+                print_line(&self.id, &self.host_id, self.settings.tail_jobs, source, level, &message);
                 if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
                     tracing::warn!(run = %self.id, "log lines come faster than Lightning takes them: some are dropped");
                 }
@@ -398,30 +359,6 @@ impl Actor {
         if self.outbox.oldest_push().is_some_and(|at| at.elapsed() >= patience) {
             self.told_late = Some(Instant::now());
             tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
-        }
-    }
-
-    fn report_end(&self, progress: &Progress, claimed_at: Instant) {
-        let exit = self.exit.as_ref();
-        let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
-        let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!(" ({}: {})", it.kind, it.message));
-        let error = error.unwrap_or_default();
-        let lines = self.outbox.lines_dropped();
-        if lines > 0 {
-            tracing::warn!(run = %self.id, "{lines} log lines were not delivered");
-        }
-        match progress {
-            Progress::Gone(_) if self.outbox.may_be_complete() => {
-                tracing::info!(run = %self.id, "run ended: {reason}{error}; whether Lightning has its end is not known");
-            }
-            Progress::Gone(why) => {
-                let events = self.outbox.unconfirmed();
-                tracing::error!(run = %self.id, "run lost for Lightning: {why}; it ended here: {reason}{error}; {events} events are not delivered");
-            }
-            _ => {
-                let ms = claimed_at.elapsed().as_millis();
-                tracing::info!(run = %self.id, "run ended: {reason}{error} after {ms}ms");
-            }
         }
     }
 }

@@ -18,7 +18,7 @@ use worker::lightning::{Lightning, LightningOptions, Workloop, start};
 use worker::mock_lightning::{MockLightning, MockOptions, RunRecord, start as start_mock};
 
 /// How long a test waits for what must happen.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 type Script = dyn Fn(RunSpec, Host) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 

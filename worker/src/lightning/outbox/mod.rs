@@ -4,6 +4,8 @@
 //! past [`MAX_LOG_BYTES`], counted and told.
 
 mod item;
+mod pushes;
+mod replies;
 mod verdict;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,28 +17,15 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::backoff::Backoff;
-use super::phoenix::{Payload, Reply};
-use item::{Item, Line, Output, RunComplete, StepComplete, StepStart, batch_payload};
-pub(super) use verdict::describe;
-use verdict::{Verdict, judge};
-
-/// Pushes in flight. The server handles a run's events one at a time, so more would only wait there.
-const WINDOW: usize = 64;
-
-/// Bytes in flight beyond which nothing further is pushed.
-const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+use super::phoenix::Payload;
+use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
+pub(super) use verdict::{describe, is_busy};
 
 /// Memory that unsent log lines may take. What comes beyond is dropped and counted.
 pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// States that wait for delivery beyond this stop the host until they are taken.
-const MAX_STATE_BYTES: usize = 1024 * 1024;
-
-/// A large event that was being sent each time the link was lost is taken to be the cause.
-const MAX_LOSSES: u32 = 3;
-
-/// What counts as large there.
-const LARGE: usize = 1024 * 1024;
+const MAX_STATE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Pauses while the server says that it is busy.
 const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -149,8 +138,11 @@ struct Entry {
     item: Item,
     /// It was sent before on a link that died: the server may have it.
     resent: bool,
+    /// How often the link died while it was the first without a reply.
     losses: u32,
-    /// A batch with it was refused.
+    /// How often the channel crashed on it.
+    crashes: u32,
+    /// It goes without a batch, since one with it was refused.
     alone: bool,
 }
 
@@ -266,61 +258,9 @@ impl Outbox {
         self.joined = true;
     }
 
-    /// The channel is down: what has no reply will be sent again, in order.
-    pub(super) fn down(&mut self) {
-        self.joined = false;
-        let mut suspect = true;
-        while let Some(sent) = self.sent.pop_front() {
-            for mut entry in sent.entries {
-                entry.resent = true;
-                // The server handles events in order, so what killed the channel is the first without a reply.
-                entry.losses += u32::from(std::mem::take(&mut suspect));
-                if entry.losses >= MAX_LOSSES && entry.item.size() > LARGE && self.degrade(&mut entry.item) {
-                    tracing::warn!(run = %self.options.run_id, "{} is taken to be too large", entry.item.event());
-                }
-                self.requeue(entry);
-            }
-        }
-    }
-
-    /// The next event to push, if one may go now.
-    pub(super) fn next_push(&mut self, now: Instant) -> Option<Push> {
-        self.hold_until = self.hold_until.filter(|&until| until > now);
-        if !self.joined || self.hold_until.is_some() || self.sent.len() >= WINDOW || !self.may_go() {
-            self.gather_until = None;
-            return None;
-        }
-        let count = self.gathered(now)?;
-        let entries: Vec<_> = self.waiting.drain(..count).collect();
-        let size = entries.iter().map(|entry| entry.item.size()).sum();
-        self.last_tag += 1;
-        let push = self.push(self.last_tag, &entries);
-        self.sent.push_back(Sent { tag: self.last_tag, at: now, size, entries });
-        Some(push)
-    }
-
     /// When [`Self::next_push`] should be asked next, if nothing else happens.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         if self.joined { self.hold_until.into_iter().chain(self.gather_until).min() } else { None }
-    }
-
-    /// Takes the reply to a push.
-    pub(super) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
-        let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
-        let Some(sent) = self.sent.remove(at) else { return Progress::Going };
-        match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
-            Verdict::Accepted => {
-                self.busy.reset();
-                sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry))
-            }
-            Verdict::Busy => {
-                self.hold_until = Some(now + self.busy.next(jitter));
-                sent.entries.into_iter().for_each(|entry| self.requeue(entry));
-                Progress::Going
-            }
-            Verdict::Gone(reason) => Progress::Gone(reason),
-            Verdict::Rejected(reason) => self.rejected(sent.entries, &reason),
-        }
     }
 
     /// Whether states wait for delivery, so that the host must wait with the next step.
@@ -371,7 +311,7 @@ impl Outbox {
         *self.bytes_of(&item) += item.size();
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, alone: false });
+        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, crashes: 0, alone: false });
     }
 
     /// The counter that the item's size is in.
@@ -389,174 +329,6 @@ impl Outbox {
         let at = self.waiting.iter().position(|other| other.sequence > entry.sequence);
         self.waiting.insert(at.unwrap_or(self.waiting.len()), entry);
     }
-
-    /// Whether nothing in flight stands against sending the first that waits.
-    fn may_go(&self) -> bool {
-        let Some(first) = self.waiting.front() else { return false };
-        let size: usize = self.sent.iter().map(|sent| sent.size).sum();
-        let fits = self.sent.is_empty() || size + first.item.size() <= WINDOW_BYTES;
-        let in_flight = || self.sent.iter().flat_map(|sent| &sent.entries).map(|entry| &entry.item);
-        fits && match first.item {
-            Item::Log(_) | Item::RunStart(_) => true,
-            // They may name a dataclip that is still in flight, and a `step:complete` that is refused goes again.
-            Item::StepStart(_) | Item::StepComplete(_) => !in_flight().any(|it| matches!(it, Item::StepComplete(_))),
-            // Nothing can be mended after it.
-            Item::RunComplete(_) => in_flight().all(|it| matches!(it, Item::Log(_))),
-        }
-    }
-
-    /// How many entries go with the next push; none while lines gather.
-    fn gathered(&mut self, now: Instant) -> Option<usize> {
-        let is_line = |entry: &&Entry| matches!(entry.item, Item::Log(_)) && !entry.alone;
-        let Some(batch) = self.options.batch.filter(|_| self.waiting.front().as_ref().is_some_and(is_line)) else {
-            return Some(1);
-        };
-        let limit = batch.limit.max(1);
-        let mut size = 0;
-        let fits = |entry: &&Entry| {
-            size += entry.item.size();
-            size <= WINDOW_BYTES
-        };
-        let count = self.waiting.iter().take(limit).take_while(is_line).take_while(fits).count().max(1);
-        let in_flight = self.sent.iter().any(|sent| matches!(sent.entries[0].item, Item::Log(_)));
-        let until = *self.gather_until.get_or_insert(now + batch.interval);
-        if in_flight && count < limit && count == self.waiting.len() && until > now {
-            return None;
-        }
-        self.gather_until = None;
-        Some(count)
-    }
-
-    fn push(&self, tag: u64, entries: &[Entry]) -> Push {
-        let run_id = &self.options.run_id;
-        let first = &entries[0].item;
-        let id_of = |index: StepIndex| self.dataclips.get(&index).map(Uuid::to_string);
-        let payload = match first {
-            Item::RunStart(payload) => payload.clone(),
-            Item::Log(line) if self.options.batch.is_none() || entries[0].alone => line.payload(run_id),
-            Item::Log(_) => {
-                let lines = entries.iter().filter_map(|entry| match &entry.item {
-                    Item::Log(line) => Some(line),
-                    _ => None,
-                });
-                return Push { tag, event: "run:batch_logs", payload: batch_payload(run_id, lines) };
-            }
-            Item::StepStart(step) => step.payload(match step.input {
-                StepInput::Run => self.options.input_dataclip_id.clone(),
-                StepInput::Step(index) => id_of(index),
-            }),
-            Item::StepComplete(step) => step.payload(self.options.stringify),
-            Item::RunComplete(run) => {
-                let redacted = run.final_step.filter(|index| self.withheld.contains(index)).map(|_| redacted_state());
-                run.payload(redacted.as_ref().or(run.final_state.as_ref()), run.final_step.and_then(id_of))
-            }
-        };
-        Push { tag, event: first.event(), payload }
-    }
-
-    fn accepted(&mut self, entry: Entry) -> Progress {
-        self.forget(&entry.item);
-        match entry.item {
-            Item::RunComplete(_) => return Progress::Done,
-            Item::StepComplete(step) => {
-                if let Some(id) = step.output.id() {
-                    self.dataclips.insert(step.index, id);
-                }
-            }
-            Item::RunStart(_) | Item::Log(_) | Item::StepStart(_) => {}
-        }
-        Progress::Going
-    }
-
-    /// Degrades what was refused, or gives it up.
-    fn rejected(&mut self, entries: Vec<Entry>, reason: &str) -> Progress {
-        let batched = entries.len() > 1;
-        let mut progress = Progress::Going;
-        for mut entry in entries {
-            let event = entry.item.event();
-            tracing::warn!(run = %self.options.run_id, "Lightning refused {event}: {reason}");
-            if batched {
-                entry.alone = true;
-                self.requeue(entry);
-            } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
-                entry.resent = false;
-                self.requeue(entry);
-            } else {
-                self.forget(&entry.item);
-                progress = self.give_up(entry, reason);
-            }
-        }
-        progress
-    }
-
-    /// Once the run is given up, only its end counts.
-    fn is_worth_more(&self, item: &Item) -> bool {
-        !self.abandoned || matches!(item, Item::RunComplete(_))
-    }
-
-    /// What can be done when even the least form of an event was refused.
-    fn give_up(&mut self, mut entry: Entry, reason: &str) -> Progress {
-        let message = format!("Lightning refused {}: {reason}", entry.item.event());
-        match &mut entry.item {
-            Item::Log(_) => {
-                self.lines_dropped.total += 1;
-                Progress::Going
-            }
-            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
-                if self.abandoned {
-                    return Progress::Going;
-                }
-                self.abandon(&message);
-                Progress::StopEngine(message)
-            }
-            Item::RunComplete(run) if run.exit.reason != ExitReason::Exception => {
-                run.exit = Exit::error(ExitReason::Exception, "LightningError", message);
-                entry.resent = false;
-                self.requeue(entry);
-                Progress::Going
-            }
-            Item::RunComplete(_) => Progress::Gone(message),
-        }
-    }
-
-    /// Completes the run as an exception, in place of whatever else was to be told of its steps.
-    fn abandon(&mut self, message: &str) {
-        self.abandoned = true;
-        self.completed = false;
-        let waiting = std::mem::take(&mut self.waiting);
-        for entry in waiting {
-            match entry.item {
-                Item::Log(Line { step: None, .. }) => self.waiting.push_back(entry),
-                item => self.forget(&item),
-            }
-        }
-        let exit = Exit::error(ExitReason::Exception, "LightningError", message);
-        let timestamp_us = super::now_us();
-        self.complete(RunOutcome { exit, final_state: None, final_step: None }, timestamp_us);
-    }
-
-    /// Takes away what the server may refuse an event for; false if there is nothing to take.
-    fn degrade(&mut self, item: &mut Item) -> bool {
-        let size = item.size();
-        match item {
-            Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
-                step.output = Output::Withheld;
-                self.withheld.insert(step.index);
-                self.say("The step's dataclip is withheld: Lightning does not take it", super::now_us());
-            }
-            Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
-                (run.final_state, run.final_step) = (None, None);
-            }
-            _ => return false,
-        }
-        self.state_bytes = self.state_bytes.saturating_sub(size - item.size());
-        true
-    }
-}
-
-/// What stands for a state that is too large to be sent.
-fn redacted_state() -> Json {
-    Json::parse("{\"data\":\"[REDACTED]\"}").unwrap_or_else(|_| Json::empty_object())
 }
 
 /// Lightning takes only objects for dataclips.

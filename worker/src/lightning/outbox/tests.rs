@@ -3,8 +3,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::pushes::{WINDOW, WINDOW_BYTES};
+use super::replies::LARGE;
 use super::*;
-use crate::lightning::phoenix::{Response, Status};
+use crate::lightning::phoenix::{Loss, Reply, Response, Status};
 
 const RUN: &str = "run";
 const INPUT: &str = "input-clip";
@@ -192,7 +194,7 @@ fn a_rejoin_sends_all_that_has_no_reply_again_in_order() {
     let first = it.pushes();
     it.accept(&first[..2]);
     it.log("5");
-    it.outbox.down();
+    it.outbox.down(Loss::Link);
     assert_eq!(it.pushes(), []);
     it.outbox.joined();
     let again = it.pushes();
@@ -210,7 +212,7 @@ fn already_is_success_on_a_resend_only() {
     it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
     it.outbox.complete(success(0), 3);
     it.pushes();
-    it.outbox.down();
+    it.outbox.down(Loss::Link);
     it.outbox.joined();
     for push in it.pushes() {
         let reply = if push.1 == "run:log" { ok() } else { taken.clone() };
@@ -218,7 +220,7 @@ fn already_is_success_on_a_resend_only() {
     }
     let last = it.pushes();
     assert!(last[0].2["final_dataclip_id"].is_string(), "the first try had made the dataclip");
-    it.outbox.down();
+    it.outbox.down(Loss::Link);
     assert!(it.outbox.may_be_complete());
     it.outbox.joined();
     let last = it.pushes();
@@ -322,23 +324,100 @@ fn a_large_state_that_kills_the_link_each_time_is_withheld() {
     let step = it.start(0, StepInput::Run);
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(LARGE));
     it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
-    assert!(it.outbox.is_congested());
     let first = it.pushes();
     it.accept(&first[..1]);
-    for _ in 0..MAX_LOSSES {
+    for _ in 0..3 {
         it.pushes();
-        it.outbox.down();
+        it.outbox.down(Loss::Link);
         it.outbox.joined();
     }
     let pushes = it.pushes();
     assert_eq!(pushes[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+}
+
+#[test]
+fn what_crashes_the_channel_each_time_is_degraded_or_taken_for_delivered() {
+    let mut it = fixture();
+    let crash = |it: &mut Fixture, event: &str| {
+        for _ in 0..3 {
+            assert_eq!(it.pushes()[0].1, event);
+            assert_eq!(it.outbox.down(Loss::Channel), Progress::Going);
+            it.outbox.joined();
+        }
+    };
+    it.log("poison");
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    crash(&mut it, "run:log");
+    assert_eq!(it.outbox.lines_dropped(), 1);
+    crash(&mut it, "step:start");
+    crash(&mut it, "step:complete");
+    assert_eq!(it.pushes()[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+    it.outbox.down(Loss::Channel);
+    it.outbox.joined();
+    let pushes = it.pushes();
+    it.accept(&pushes);
+    it.outbox.complete(success(0), 3);
+    let closing = it.pushes();
+    it.accept(&closing[..1]);
+    crash_run_complete(&mut it);
+}
+
+/// `run:complete` goes in every form that is left, and is never dropped without a word.
+fn crash_run_complete(it: &mut Fixture) {
+    let mut forms = Vec::new();
+    for _ in 0..9 {
+        it.outbox.down(Loss::Channel);
+        it.outbox.joined();
+        match it.pushes().pop() {
+            Some(push) => forms.push((push.2.get("final_state").is_some(), push.2["reason"] == "success")),
+            None => panic!("nothing is sent"),
+        }
+        if forms.last() == Some(&(false, false)) {
+            break;
+        }
+    }
+    assert!(forms.contains(&(true, true)) && forms.contains(&(false, true)), "{forms:?}");
+    let ends: Vec<_> = (0..3)
+        .map(|_| {
+            it.outbox.joined();
+            it.pushes();
+            it.outbox.down(Loss::Channel)
+        })
+        .collect();
+    assert!(matches!(ends.last(), Some(Progress::Gone(_))), "{ends:?}");
+}
+
+#[test]
+fn a_run_start_that_came_twice_counts_as_taken() {
+    let mut it = fixture();
+    it.outbox.run_started(Payload::empty());
+    it.pushes();
+    it.outbox.down(Loss::Link);
+    it.outbox.joined();
+    let pushes = it.pushes();
+    let odd = error(json!({"state": ["cannot mark run started from started"]}));
+    assert_eq!(it.reply(pushes[0].0, &odd), Progress::Going);
+    assert_eq!(it.outbox.unconfirmed(), 0);
+}
+
+#[test]
+fn states_that_wait_for_delivery_make_the_host_wait() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(MAX_STATE_BYTES));
+    it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
+    assert!(it.outbox.is_congested());
+    while let Some(push) = it.outbox.next_push(it.now) {
+        it.reply(push.tag, &ok());
+    }
     assert!(!it.outbox.is_congested());
 }
 
 #[test]
 fn lines_past_the_bound_are_dropped_counted_and_told() {
     let mut it = fixture();
-    it.outbox.down();
+    it.outbox.down(Loss::Link);
     let line = "x".repeat(1024 * 1024);
     let taken = (0..40).filter(|_| it.log(&line)).count();
     assert!((31..=33).contains(&taken), "{taken}");
@@ -525,7 +604,7 @@ proptest! {
                     }
                 }
                 wire.clear();
-                it.outbox.down();
+                it.outbox.down(Loss::Link);
                 it.outbox.joined();
             } else if let Some((tag, event, payload)) = wire.pop_front() {
                 let reply = server.handle(event, &payload).map_or_else(error, |()| ok());

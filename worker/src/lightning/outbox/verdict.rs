@@ -45,6 +45,11 @@ pub(super) fn judge(reply: &Reply, resent: bool) -> Verdict {
     }
 }
 
+/// Whether a refusal only says that the server is busy.
+pub(in crate::lightning) fn is_busy(reply: &Reply) -> bool {
+    judge(reply, false) == Verdict::Busy
+}
+
 /// A refusal as people read it: `field: message, message; …` where the server named fields.
 pub(in crate::lightning) fn describe(response: &Json) -> String {
     match response.decode::<Value>() {

@@ -14,11 +14,20 @@ pub(in crate::lightning) enum ChannelEvent {
     /// The server did not let us in. It is asked again after a reconnect, or by [`Channel::rejoin`].
     Refused(Reply),
     /// The link or the channel died: pushes without a reply never get one. A rejoin is on its way.
-    Down,
+    Down(Loss),
     /// The answer to the push with this tag.
     Replied(u64, Reply),
     /// The server sent an event on its own.
     Pushed(String),
+}
+
+/// What died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::lightning) enum Loss {
+    /// The websocket, and with it every channel.
+    Link,
+    /// The server's process of this channel alone.
+    Channel,
 }
 
 /// A channel that is joined, and joined again, for as long as this value lives. Dropping it leaves.

@@ -45,6 +45,10 @@ impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        if text.contains('@') {
+            let why = "it must not hold a user's name or password".into();
+            return Err(InvalidEndpoint { text: "(hidden)".into(), why });
+        }
         let invalid = |why: String| InvalidEndpoint { text: text.into(), why };
         let uri: Uri = text.parse().map_err(|error| invalid(format!("{error}")))?;
         let tls = match uri.scheme_str() {
@@ -184,6 +188,7 @@ mod tests {
             ("ws://x/worker?token=1", None),
             ("", None),
             ("ws://", None),
+            ("ws://ann:secret@x/worker", None),
         ];
         for (text, expected) in cases {
             let read = text.parse::<Endpoint>();
@@ -191,6 +196,8 @@ mod tests {
             assert_eq!(read.ok(), expected, "{text}");
         }
         let error = "https://x/worker".parse::<Endpoint>().unwrap_err().to_string();
+        let hidden = "ws://ann:secret@x/worker".parse::<Endpoint>().unwrap_err().to_string();
+        assert!(!hidden.contains("secret"), "{hidden}");
         assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
     }
 

@@ -9,7 +9,7 @@ mod hub;
 mod payload;
 mod socket;
 
-pub(super) use channel::{Channel, ChannelEvent, Requester};
+pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
 pub use connect::{Endpoint, InvalidEndpoint};
 pub(super) use frame::{Reply, Response, Status};
 pub(super) use payload::Payload;

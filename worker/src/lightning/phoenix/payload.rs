@@ -10,78 +10,79 @@ use serde::Serialize;
 /// JSON text in parts. Cloning shares the large ones.
 #[derive(Clone)]
 pub(in crate::lightning) struct Payload {
-    parts: Vec<Part>,
+    /// Text, and the value that follows it.
+    parts: Vec<(String, Value)>,
+    /// Text after the last value.
+    end: String,
 }
 
 #[derive(Clone)]
-enum Part {
-    /// A piece of JSON text.
-    Text(String),
-    /// A whole value, as it is.
-    Value(Json),
-    /// A whole value whose text becomes one JSON string.
+enum Value {
+    /// As it is.
+    Plain(Json),
+    /// Its text becomes one JSON string.
     Quoted(Json),
 }
 
 impl Payload {
     /// The payload `{}`.
     pub(in crate::lightning) fn empty() -> Self {
-        Self { parts: vec![Part::Text("{}".into())] }
+        Self::text("{}".into())
     }
 
     /// The encoding of `object`, which must be a struct or a map with string keys.
     pub(in crate::lightning) fn object(object: &impl Serialize) -> Self {
         let text = serde_json::to_string(object).expect("payloads are plain structs, which JSON can express");
         debug_assert!(text.starts_with('{') && text.ends_with('}'));
-        Self { parts: vec![Part::Text(text)] }
+        Self::text(text)
     }
 
-    /// JSON text that is already encoded.
+    /// An object that is encoded already.
     pub(in crate::lightning) fn text(text: String) -> Self {
-        Self { parts: vec![Part::Text(text)] }
+        Self { parts: Vec::new(), end: text }
     }
 
     /// Adds a field to an object, its value as it is.
     pub(in crate::lightning) fn with_value(self, key: &str, value: Json) -> Self {
-        self.with(key, Part::Value(value))
+        self.with(key, Value::Plain(value))
     }
 
     /// Adds a field to an object, its value a string that holds the JSON text.
     pub(in crate::lightning) fn with_quoted(self, key: &str, value: Json) -> Self {
-        self.with(key, Part::Quoted(value))
+        self.with(key, Value::Quoted(value))
     }
 
-    fn with(mut self, key: &str, part: Part) -> Self {
-        let Some(Part::Text(last)) = self.parts.last_mut() else { return self };
-        last.pop();
-        let comma = if last.ends_with('{') { "" } else { "," };
-        last.push_str(&format!("{comma}\"{key}\":"));
-        self.parts.push(part);
-        self.parts.push(Part::Text("}".into()));
-        self
+    fn with(mut self, key: &str, value: Value) -> Self {
+        let mut before = self.end;
+        before.pop();
+        let comma = if before.ends_with('{') { "" } else { "," };
+        before.push_str(&format!("{comma}\"{key}\":"));
+        self.parts.push((before, value));
+        Self { parts: self.parts, end: "}".into() }
     }
 
     /// Length of the text in bytes.
     pub(in crate::lightning) fn len(&self) -> usize {
-        self.parts
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => text.len(),
-                Part::Value(json) => json.len(),
-                Part::Quoted(json) => quoted_len(json.as_str()),
-            })
-            .sum()
+        let part = |(before, value): &(String, Value)| {
+            before.len()
+                + match value {
+                    Value::Plain(json) => json.len(),
+                    Value::Quoted(json) => quoted_len(json.as_str()),
+                }
+        };
+        self.parts.iter().map(part).sum::<usize>() + self.end.len()
     }
 
     /// Appends the text.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Value(json) => out.extend_from_slice(json.as_str().as_bytes()),
-                Part::Quoted(json) => write_quoted(json.as_str(), out),
+        for (before, value) in &self.parts {
+            out.extend_from_slice(before.as_bytes());
+            match value {
+                Value::Plain(json) => out.extend_from_slice(json.as_str().as_bytes()),
+                Value::Quoted(json) => write_quoted(json.as_str(), out),
             }
         }
+        out.extend_from_slice(self.end.as_bytes());
     }
 
     /// The text.
@@ -120,7 +121,7 @@ fn quoted_len(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -135,7 +136,7 @@ mod tests {
     fn fields_are_added_to_objects() {
         let state = Json::parse(r#"{"a": "é\n\"x\""}"#).unwrap();
         let payload = Payload::empty().with_quoted("one", state.clone()).with_value("two", state.clone());
-        let read: Value = serde_json::from_str(&text(&payload)).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&text(&payload)).unwrap();
         assert_eq!(read, json!({"one": state.as_str(), "two": {"a": "é\n\"x\""}}));
         let payload = Payload::object(&json!({"n": 1})).with_value("x", Json::null());
         assert_eq!(text(&payload), r#"{"n":1,"x":null}"#);

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::*;
-use crate::lightning::phoenix::{ChannelEvent, Response, Status};
+use crate::lightning::phoenix::{ChannelEvent, Loss, Response, Status};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -34,6 +34,7 @@ impl Server {
     async fn accept(&self) -> (Connection, String) {
         let (stream, _) = timeout(DEADLINE, self.0.accept()).await.unwrap().unwrap();
         let mut path = String::new();
+        #[expect(clippy::result_large_err, reason = "the signature is the library's")]
         let seen = |request: &Request, answer: Upgrade| -> Result<Upgrade, ErrorResponse> {
             path = request.uri().to_string();
             Ok(answer)
@@ -86,7 +87,7 @@ async fn joins_pushes_and_comes_back_with_a_fresh_token() {
     assert_eq!((reply.status, reply.response.into_json().as_str()), (Status::Ok, "[1]"));
 
     drop(connection);
-    assert_eq!(next(&mut channel).await, ChannelEvent::Down);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Down(Loss::Link));
     let (mut connection, path) = server.accept().await;
     assert_eq!(path, "/worker/websocket?token=1");
     answer(&mut connection, json!({})).await;
@@ -173,7 +174,7 @@ async fn many_reconnects_leave_nothing_behind() {
         answer(&mut connection, json!({})).await;
         assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
         drop(connection);
-        assert_eq!(next(&mut channel).await, ChannelEvent::Down);
+        assert_eq!(next(&mut channel).await, ChannelEvent::Down(Loss::Link));
     }
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(tasks, 1, "the socket's own");

@@ -1,0 +1,191 @@
+//! What a reply does to the outbox: delivered, again, degraded or given up.
+
+use protocol::run::{Exit, ExitReason, RunOutcome};
+use tokio::time::Instant;
+
+use super::item::{Item, Line, Output};
+use super::verdict::{Verdict, judge};
+use super::{Entry, Outbox, Progress};
+use crate::lightning::now_us;
+use crate::lightning::phoenix::{Loss, Reply};
+
+/// A large event on which the link was lost so often is taken to be the cause.
+const MAX_LOSSES: u32 = 3;
+
+/// What counts as large there.
+pub(super) const LARGE: usize = 1024 * 1024;
+
+/// An event on which the channel crashed so often is taken to be the cause.
+const MAX_CRASHES: u32 = 3;
+
+impl Outbox {
+    /// The channel is down: what has no reply will be sent again, in order.
+    pub(in crate::lightning) fn down(&mut self, loss: Loss) -> Progress {
+        self.joined = false;
+        let mut progress = Progress::Going;
+        for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
+            for mut entry in sent.entries {
+                entry.resent = true;
+                // The server handles events in order, so what killed the channel is the first without a reply.
+                match at {
+                    0 => progress = self.blamed(entry, loss),
+                    _ => self.requeue(entry),
+                }
+            }
+        }
+        progress
+    }
+
+    /// An event that may be why the link or the channel died.
+    fn blamed(&mut self, mut entry: Entry, loss: Loss) -> Progress {
+        let guilty = match loss {
+            Loss::Link => {
+                entry.losses += 1;
+                entry.losses >= MAX_LOSSES && entry.item.size() > LARGE
+            }
+            Loss::Channel => {
+                entry.crashes += 1;
+                entry.crashes >= MAX_CRASHES
+            }
+        };
+        if !guilty {
+            self.requeue(entry);
+            return Progress::Going;
+        }
+        tracing::warn!(run = %self.options.run_id, "{} seems to be more than Lightning can take", entry.item.event());
+        (entry.losses, entry.crashes) = (0, 0);
+        let in_batch = matches!(entry.item, Item::Log(_)) && self.options.batch.is_some() && !entry.alone;
+        entry.alone |= in_batch;
+        if in_batch || self.degrade(&mut entry.item) {
+            self.requeue(entry);
+            return Progress::Going;
+        }
+        match entry.item {
+            // A server that cannot bear an event twice has taken it the first time; if not, what follows is refused.
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => self.accepted(entry),
+            Item::Log(_) | Item::RunComplete(_) => self.give_up(entry, "its channel crashes each time"),
+        }
+    }
+
+    /// Takes the reply to a push.
+    pub(in crate::lightning) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
+        let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
+        let Some(sent) = self.sent.remove(at) else { return Progress::Going };
+        match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
+            Verdict::Accepted => {
+                self.busy.reset();
+                sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry))
+            }
+            Verdict::Busy => {
+                self.hold_until = Some(now + self.busy.next(jitter));
+                sent.entries.into_iter().for_each(|entry| self.requeue(entry));
+                Progress::Going
+            }
+            Verdict::Gone(reason) => Progress::Gone(reason),
+            Verdict::Rejected(reason) => self.rejected(sent.entries, &reason),
+        }
+    }
+
+    fn accepted(&mut self, entry: Entry) -> Progress {
+        self.forget(&entry.item);
+        match entry.item {
+            Item::RunComplete(_) => return Progress::Done,
+            Item::StepComplete(step) => {
+                if let Some(id) = step.output.id() {
+                    self.dataclips.insert(step.index, id);
+                }
+            }
+            Item::RunStart(_) | Item::Log(_) | Item::StepStart(_) => {}
+        }
+        Progress::Going
+    }
+
+    /// Degrades what was refused, or gives it up.
+    fn rejected(&mut self, entries: Vec<Entry>, reason: &str) -> Progress {
+        let batched = entries.len() > 1;
+        let mut progress = Progress::Going;
+        for mut entry in entries {
+            let event = entry.item.event();
+            tracing::warn!(run = %self.options.run_id, "Lightning refused {event}: {reason}");
+            if batched {
+                entry.alone = true;
+                self.requeue(entry);
+            } else if entry.resent && matches!(entry.item, Item::RunStart(_)) {
+                // Servers differ in what they say to a run that has started already.
+                progress = self.accepted(entry);
+            } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
+                entry.resent = false;
+                self.requeue(entry);
+            } else {
+                progress = self.give_up(entry, reason);
+            }
+        }
+        progress
+    }
+
+    /// Once the run is given up, only its end counts.
+    fn is_worth_more(&self, item: &Item) -> bool {
+        !self.abandoned || matches!(item, Item::RunComplete(_))
+    }
+
+    /// What can be done when even the least form of an event was refused.
+    fn give_up(&mut self, mut entry: Entry, reason: &str) -> Progress {
+        let message = format!("Lightning refused {}: {reason}", entry.item.event());
+        match &mut entry.item {
+            Item::Log(_) => {
+                self.forget(&entry.item);
+                self.lines_dropped.total += 1;
+                Progress::Going
+            }
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
+                self.forget(&entry.item);
+                if self.abandoned {
+                    return Progress::Going;
+                }
+                self.abandon(&message);
+                Progress::StopEngine(message)
+            }
+            Item::RunComplete(run) if run.exit.reason != ExitReason::Exception => {
+                run.exit = Exit::error(ExitReason::Exception, "LightningError", message);
+                entry.resent = false;
+                self.requeue(entry);
+                Progress::Going
+            }
+            Item::RunComplete(_) => Progress::Gone(message),
+        }
+    }
+
+    /// Completes the run as an exception, in place of whatever else was to be told of its steps.
+    fn abandon(&mut self, message: &str) {
+        self.abandoned = true;
+        self.completed = false;
+        let waiting = std::mem::take(&mut self.waiting);
+        for entry in waiting {
+            match entry.item {
+                Item::Log(Line { step: None, .. }) => self.waiting.push_back(entry),
+                item => self.forget(&item),
+            }
+        }
+        let exit = Exit::error(ExitReason::Exception, "LightningError", message);
+        let timestamp_us = now_us();
+        self.complete(RunOutcome { exit, final_state: None, final_step: None }, timestamp_us);
+    }
+
+    /// Takes away what the server may refuse an event for; false if there is nothing to take.
+    pub(super) fn degrade(&mut self, item: &mut Item) -> bool {
+        let size = item.size();
+        match item {
+            Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
+                step.output = Output::Withheld;
+                self.withheld.insert(step.index);
+                self.say("The step's dataclip is withheld: Lightning does not take it", now_us());
+            }
+            Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
+                (run.final_state, run.final_step) = (None, None);
+            }
+            _ => return false,
+        }
+        self.state_bytes = self.state_bytes.saturating_sub(size - item.size());
+        true
+    }
+}

@@ -1,0 +1,207 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::lightning::phoenix::frame::decode_text;
+
+struct Fixture {
+    hub: Hub,
+    events: mpsc::UnboundedReceiver<(u64, ChannelEvent)>,
+}
+
+/// A hub with channel 1, topic `t`, on a link that is up.
+fn fixture() -> Fixture {
+    let mut hub = Hub::default();
+    let (sender, events) = mpsc::unbounded_channel();
+    let join = Payload::object(&json!({"token": "x"}));
+    hub.command(Command::Open { channel: 1, topic: "t".into(), join, events: sender });
+    hub.link_up();
+    Fixture { hub, events }
+}
+
+impl Fixture {
+    /// The frames sent since the last call, as `(join_ref, ref, event)`.
+    fn sent(&mut self) -> Vec<(u64, u64, String)> {
+        let frames = std::mem::take(&mut self.hub.outgoing);
+        let number = |value: &Value| value.as_str().unwrap_or("0").parse().unwrap();
+        frames
+            .iter()
+            .map(|frame| serde_json::from_slice::<Vec<Value>>(frame).unwrap())
+            .map(|frame| (number(&frame[0]), number(&frame[1]), frame[3].as_str().unwrap().to_owned()))
+            .collect()
+    }
+
+    fn receive(&mut self, frame: Value) {
+        self.hub.message(decode_text(&frame.to_string()).unwrap());
+    }
+
+    fn answer(&mut self, reference: u64, status: &str, response: Value) {
+        self.receive(json!([null, reference.to_string(), "t", "phx_reply", {"status": status, "response": response}]));
+    }
+
+    /// The events since the last call, with the epoch of the last one.
+    fn events(&mut self) -> (Vec<ChannelEvent>, u64) {
+        let mut events = Vec::new();
+        let mut epoch = 0;
+        while let Ok((at, event)) = self.events.try_recv() {
+            events.push(event);
+            epoch = at;
+        }
+        (events, epoch)
+    }
+
+    fn joined(&mut self) -> u64 {
+        let (_, reference, event) = self.sent().pop().unwrap();
+        assert_eq!(event, "phx_join");
+        self.answer(reference, "ok", json!({}));
+        let (events, epoch) = self.events();
+        assert_eq!(events.last(), Some(&ChannelEvent::Joined));
+        epoch
+    }
+
+    fn push(&mut self, epoch: u64, tag: u64) {
+        self.hub.command(Command::Push { channel: 1, epoch, tag, event: "e", payload: Payload::empty() });
+    }
+
+    fn request(&mut self) -> oneshot::Receiver<Reply> {
+        let (answer, answered) = oneshot::channel();
+        self.hub.command(Command::Request { channel: 1, event: "q", payload: Payload::empty(), answer });
+        answered
+    }
+}
+
+#[test]
+fn pushes_are_answered_by_ref() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 7);
+    it.push(epoch, 8);
+    let sent = it.sent();
+    it.answer(sent[1].1, "error", json!("no"));
+    it.receive(json!([null, null, "t", format!("chan_reply_{}", sent[0].1), {"status": "ok"}]));
+    it.answer(999, "ok", json!({}));
+    let (events, _) = it.events();
+    let tags: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            ChannelEvent::Replied(tag, reply) => (*tag, reply.status),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(tags, [(8, Status::Error), (7, Status::Ok)]);
+}
+
+#[test]
+fn a_push_from_before_a_rejoin_is_not_sent() {
+    let mut it = fixture();
+    let before = it.joined();
+    it.hub.link_down();
+    it.push(before, 1);
+    it.hub.link_up();
+    let after = it.joined();
+    assert_ne!(before, after);
+    it.push(before, 1);
+    assert_eq!(it.sent(), []);
+    it.push(after, 1);
+    assert_eq!(it.sent().len(), 1);
+}
+
+#[test]
+fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
+    let mut it = fixture();
+    let mut answered = it.request();
+    let events: Vec<_> = it.sent().into_iter().map(|sent| sent.2).collect();
+    assert_eq!(events, ["phx_join", "q"], "behind the open join");
+    it.hub.link_down();
+    it.hub.link_up();
+    let sent = it.sent();
+    it.answer(sent[0].1, "ok", json!({}));
+    it.answer(sent[1].1, "ok", json!({"a": 1}));
+    let Response::Json(json) = answered.try_recv().unwrap().response else { panic!("binary") };
+    assert_eq!(json.as_str(), r#"{"a":1}"#);
+    drop(it.request());
+    it.sent();
+    it.hub.link_down();
+    it.hub.link_up();
+    assert_eq!(it.sent().len(), 1, "a question that nobody waits for is withdrawn");
+}
+
+#[test]
+fn a_crashed_channel_is_joined_again_after_a_pause() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    let join_ref = it.sent()[0].0.to_string();
+    it.receive(json!(["999", null, "t", "phx_error", {}]));
+    assert_eq!(it.events().0, [], "that was an earlier join");
+    it.receive(json!([join_ref, null, "t", "phx_error", {}]));
+    let (events, epoch) = it.events();
+    assert_eq!(events, [ChannelEvent::Down(Loss::Channel)]);
+    let rejoin = it.hub.rejoins.pop().unwrap();
+    assert_eq!((rejoin.channel, rejoin.epoch), (1, epoch));
+    it.hub.command(Command::Rejoin { channel: 1, epoch });
+    it.joined();
+}
+
+#[test]
+fn an_unmatched_topic_is_a_crash_and_no_answer() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    let mut answered = it.request();
+    for (_, reference, _) in it.sent() {
+        it.answer(reference, "error", json!({"reason": "unmatched topic"}));
+    }
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel)]);
+    assert!(answered.try_recv().is_err());
+    assert_eq!(it.hub.rejoins.len(), 1);
+}
+
+#[test]
+fn a_refused_join_is_told_and_asked_again_only_on_request_or_reconnect() {
+    let mut it = fixture();
+    let reference = it.sent()[0].1;
+    it.answer(reference, "error", json!({"reason": "unauthorized"}));
+    let (events, epoch) = it.events();
+    assert!(matches!(&events[..], [ChannelEvent::Refused(_)]));
+    assert_eq!(it.sent(), []);
+    it.hub.command(Command::Rejoin { channel: 1, epoch });
+    assert_eq!(it.sent().len(), 1);
+}
+
+#[test]
+fn leaving_forgets_everything() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    let sent = it.sent();
+    it.hub.command(Command::Leave { channel: 1 });
+    assert_eq!(it.sent()[0].2, "phx_leave");
+    it.answer(sent[0].1, "ok", json!({}));
+    it.receive(json!([sent[0].0.to_string(), null, "t", "phx_close", {}]));
+    assert_eq!(it.events().0, []);
+    assert!(it.hub.pending.is_empty() && it.hub.topics.is_empty() && it.hub.channels.is_empty());
+}
+
+#[test]
+fn server_pushes_arrive() {
+    let mut it = fixture();
+    it.joined();
+    it.receive(json!(["", null, "t", "work-available", "{}"]));
+    it.receive(json!([null, null, "nobody", "work-available", {}]));
+    assert_eq!(it.events().0, [ChannelEvent::Pushed("work-available".into())]);
+}
+
+#[test]
+fn a_join_that_crashes_is_tried_again() {
+    let mut it = fixture();
+    let mut answered = it.request();
+    let reference = it.sent()[0].1;
+    it.answer(reference, "error", json!({"reason": "join crashed"}));
+    let (events, epoch) = it.events();
+    assert_eq!(events, [ChannelEvent::Down(Loss::Channel)]);
+    it.hub.command(Command::Rejoin { channel: 1, epoch });
+    let sent = it.sent();
+    it.answer(sent[0].1, "ok", json!({}));
+    it.answer(sent[1].1, "ok", json!(1));
+    assert!(answered.try_recv().is_ok());
+}

@@ -1,0 +1,196 @@
+use serde_json::json;
+
+use super::*;
+
+const RUN: &str = "a-run";
+
+fn read(plan: Value) -> Plan {
+    let collections = Collections { url: "http://c".into(), version: "1.2.3".into() };
+    let plan = Json::encode(&plan).unwrap();
+    Plan::read(&plan, RUN, &"token".into(), &RunOptions::default(), Some(&collections)).unwrap()
+}
+
+fn edges(plan: Value) -> Vec<(String, String, Condition)> {
+    let steps = read(plan).spec.steps.into_iter();
+    steps.flat_map(|step| step.next.into_iter().map(move |it| (step.id.clone(), it.target, it.condition))).collect()
+}
+
+#[test]
+fn a_whole_plan() {
+    let plan = read(json!({
+        "id": RUN, "name": "flow", "project_id": "p", "dataclip_id": "d", "starting_node_id": "t",
+        "triggers": [{"id": "t", "type": "webhook"}],
+        "jobs": [{
+            "id": "a", "name": "A", "body": "fn(s => s)", "adaptor": "@openfn/language-http@7.2.0",
+            "credential_id": "c", "state": {"data": {"x": 1}}, "unknown": [],
+        }],
+        "edges": [{"id": "e", "source_trigger_id": "t", "target_job_id": "a", "condition": "always", "enabled": true}],
+        "options": {"output_dataclips": false},
+        "globals": "export const x = 1",
+    }));
+    assert_eq!(plan.credential_ids(), ["c"]);
+    assert_eq!(plan.dataclip_id.as_deref(), Some("d"));
+    let fetched = HashMap::from([("c".to_owned(), Json::parse("{\"token\":1}").unwrap())]);
+    let spec = plan.complete(Some(Json::parse("{\"data\":2}").unwrap()), &fetched);
+    let step = Step {
+        id: "a".into(),
+        name: Some("A".into()),
+        expression: Some("fn(s => s)".into()),
+        adaptors: vec!["@openfn/language-http@7.2.0".into()],
+        configuration: fetched.get("c").cloned(),
+        state: Some(Json::parse("{\"data\":{\"x\":1}}").unwrap()),
+        next: Vec::new(),
+    };
+    let trigger = Step {
+        id: "t".into(),
+        name: None,
+        expression: None,
+        adaptors: Vec::new(),
+        configuration: None,
+        state: None,
+        next: vec![Edge { target: "a".into(), condition: Condition::Always }],
+    };
+    let expected = RunSpec {
+        run_id: RUN.into(),
+        steps: vec![trigger, step],
+        start: Some("t".into()),
+        input: Json::parse("{\"data\":2}").unwrap(),
+        globals: Some("export const x = 1".into()),
+        configuration: None,
+        options: RunOptions { output_dataclips: false, ..RunOptions::default() },
+    };
+    assert_eq!(spec, expected);
+}
+
+#[test]
+fn null_equals_absent() {
+    let keys =
+        ["name", "project_id", "dataclip_id", "starting_node_id", "triggers", "jobs", "edges", "options", "globals"];
+    let nulls: Map<String, Value> = keys.iter().map(|key| ((*key).into(), Value::Null)).collect();
+    for plan in [json!({}), Value::Object(nulls)] {
+        let plan = read(plan);
+        assert_eq!(plan.credential_ids(), Vec::<String>::new());
+        let spec = plan.complete(None, &HashMap::new());
+        assert_eq!((spec.steps, spec.start, spec.input), (Vec::new(), None, Json::empty_object()));
+    }
+    let job = json!({"id": null, "name": null, "body": null, "adaptor": null, "credential_id": null, "credential": null, "state": null});
+    let steps = read(json!({"jobs": [job, {}]})).spec.steps;
+    for step in steps {
+        assert!(Uuid::parse_str(&step.id).is_ok(), "{}", step.id);
+        assert_eq!((step.expression, step.configuration, step.state), (None, None, None));
+        assert_eq!(step.adaptors, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn unusable_plans_are_errors() {
+    for plan in [json!(null), json!([]), json!("plan"), json!({"jobs": 7}), json!({"jobs": [{"body": 1}]})] {
+        let plan = Json::encode(&plan).unwrap();
+        let error = Plan::read(&plan, RUN, &"t".into(), &RunOptions::default(), None).unwrap_err();
+        assert!(error.to_string().starts_with("Lightning's plan cannot be read: "), "{error}");
+    }
+}
+
+#[test]
+fn conditions_of_edges() {
+    let cases = [
+        (json!({}), Condition::Always),
+        (json!({"condition": null, "enabled": true}), Condition::Always),
+        (json!({"condition": "always"}), Condition::Always),
+        (json!({"condition": "on_job_success"}), Condition::OnSuccess),
+        (json!({"condition": "on_upstream_success"}), Condition::OnSuccess),
+        (json!({"condition": "on_job_failure"}), Condition::OnFailure),
+        (json!({"condition": "on_upstream_fail"}), Condition::OnFailure),
+        (json!({"condition": "state.data.n > 3"}), Condition::Expression("state.data.n > 3".into())),
+        (json!({"enabled": false}), Condition::Never),
+        (json!({"condition": "on_job_success", "enabled": false}), Condition::Never),
+    ];
+    for (edge, expected) in cases {
+        let mut from_job = edge.clone();
+        from_job["source_job_id"] = "a".into();
+        from_job["target_job_id"] = "b".into();
+        let plan = json!({"jobs": [{"id": "a"}, {"id": "b"}], "edges": [from_job]});
+        assert_eq!(edges(plan), [("a".into(), "b".into(), expected.clone())], "{edge}");
+        let mut from_trigger = edge.clone();
+        from_trigger["source_trigger_id"] = "t".into();
+        from_trigger["target_job_id"] = "b".into();
+        let plan = json!({"triggers": [{"id": "t"}], "jobs": [{"id": "b"}], "edges": [from_trigger]});
+        let expected = (expected != Condition::Never).then(|| ("t".into(), "b".into(), expected));
+        assert_eq!(edges(plan), expected.into_iter().collect::<Vec<_>>(), "{edge}");
+    }
+}
+
+#[test]
+fn edges_keep_their_order_and_unknown_targets() {
+    let edge = |source: &str, target: &str| json!({"source_job_id": source, "target_job_id": target});
+    let plan = json!({
+        "jobs": [{"id": "a"}],
+        "edges": [edge("a", "nope"), edge("ghost", "a"), edge("a", "a"), {"target_job_id": "a"}],
+    });
+    let targets: Vec<_> = edges(plan).into_iter().map(|it| it.1).collect();
+    assert_eq!(targets, ["nope", "a"]);
+}
+
+#[test]
+fn credentials_by_id_and_inline() {
+    let plan = read(json!({"triggers": [{"id": "t"}], "jobs": [
+        {"id": "a", "credential_id": "one"},
+        {"id": "b", "credential": "two"},
+        {"id": "c", "credential": {"user": "inline"}},
+        {"id": "d", "credential": "one"},
+    ]}));
+    assert_eq!(plan.credential_ids(), ["one", "two"]);
+    let body = |n: u8| Json::parse(format!("{{\"n\":{n}}}")).unwrap();
+    let fetched = HashMap::from([("one".to_owned(), body(1)), ("two".to_owned(), body(2))]);
+    let steps = plan.complete(None, &fetched).steps;
+    let configurations: Vec<_> = steps.into_iter().map(|step| step.configuration).collect();
+    let inline = Json::parse("{\"user\":\"inline\"}").unwrap();
+    assert_eq!(configurations, [None, Some(body(1)), Some(body(2)), Some(inline), Some(body(1))]);
+}
+
+#[test]
+fn options_override_the_workers() {
+    const MB: u64 = 1024 * 1024;
+    let plan = read(json!({"options": {
+        "run_timeout_ms": 1500, "run_memory_limit_mb": 100, "payload_limit_mb": 0.5, "log_payload_limit_mb": 2,
+        "sanitize": "summarize", "job_log_level": "warn", "output_dataclips": null,
+    }}));
+    let expected = RunOptions {
+        timeout_ms: 1500,
+        memory_bytes: 100 * MB,
+        state_bytes: 25 * MB,
+        payload_bytes: MB / 2,
+        log_payload_bytes: 2 * MB,
+        job_log_level: JobLogLevel::Warn,
+        sanitize: Sanitize::Summarize,
+        ..RunOptions::default()
+    };
+    assert_eq!(plan.spec.options, expected);
+    assert_eq!(plan.warnings, Vec::<String>::new());
+    let odd = read(json!({"options": {"run_timeout_ms": 0, "sanitize": "bleach"}}));
+    assert_eq!(odd.spec.options, RunOptions::default());
+    assert_eq!(odd.warnings.len(), 2);
+}
+
+#[test]
+fn collections() {
+    let code = "collections.get('x')";
+    let plan = read(json!({"project_id": "p", "jobs": [
+        {"id": "a", "body": code, "adaptor": "@openfn/language-http@1.0.0"},
+        {"id": "b", "body": code, "adaptor": "@openfn/language-collections@local"},
+        {"id": "c", "body": "fn(s => s)", "adaptor": "@openfn/language-common@local"},
+    ]}));
+    let adaptors: Vec<_> = plan.spec.steps.iter().map(|step| step.adaptors.join(" ")).collect();
+    assert_eq!(
+        adaptors,
+        [
+            "@openfn/language-http@1.0.0 @openfn/language-collections@1.2.3",
+            "@openfn/language-collections@local",
+            "@openfn/language-common@local",
+        ]
+    );
+    let configuration: Value = plan.spec.configuration.unwrap().decode().unwrap();
+    let expected = json!({"collections_token": "token", "collections_endpoint": "http://c", "project_id": "p"});
+    assert_eq!(configuration, expected);
+    assert_eq!(read(json!({"jobs": [{"body": "fn(s => s)"}]})).spec.configuration, None);
+}

@@ -1,0 +1,70 @@
+//! Everything that happens to a run before it is on a host.
+
+use protocol::run::{Exit, ExitReason, RunSpec};
+
+use super::fetch::Fetcher;
+use super::outbox::describe;
+use super::phoenix::{Channel, ChannelEvent};
+use super::plan::Plan;
+use super::run::{ClaimedRun, RunSettings};
+use crate::execution::{Executor, Reservation};
+
+/// Everything that a run starts from.
+pub(super) struct Prepared {
+    pub(super) spec: RunSpec,
+    pub(super) input_dataclip_id: Option<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) reservation: Reservation,
+}
+
+/// Fetches everything and reserves a host, while `joined` follows the run's channel. The outer error says why nothing
+/// more can be told to Lightning; the inner one is the exit to report.
+pub(super) async fn prepare<E: Executor>(
+    run: &ClaimedRun,
+    channel: &mut Channel,
+    joined: &mut bool,
+    executor: &E,
+    settings: &RunSettings,
+) -> Result<Result<Prepared, Exit>, String> {
+    let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), patience: settings.patience };
+    tokio::select! {
+        prepared = fetch_and_reserve(run, &fetcher, executor, settings) => Ok(prepared),
+        why = follow(channel, joined) => Err(why),
+    }
+}
+
+/// Follows a channel until it is of no use any more, and says why.
+async fn follow(channel: &mut Channel, joined: &mut bool) -> String {
+    while let Some(event) = channel.next().await {
+        match event {
+            ChannelEvent::Joined => *joined = true,
+            ChannelEvent::Down(_) => *joined = false,
+            ChannelEvent::Refused(reply) => {
+                let why = describe(&reply.response.into_json());
+                return format!("Lightning does not let its channel be joined: {why}");
+            }
+            ChannelEvent::Replied(..) | ChannelEvent::Pushed(_) => {}
+        }
+    }
+    "the connection to Lightning has ended".into()
+}
+
+async fn fetch_and_reserve<E: Executor>(
+    run: &ClaimedRun,
+    fetcher: &Fetcher,
+    executor: &E,
+    settings: &RunSettings,
+) -> Result<Prepared, Exit> {
+    let plan = fetcher.plan().await?;
+    let plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
+        .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
+    let reserve = async {
+        let reserved = executor.reserve().await;
+        reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()))
+    };
+    let input = fetcher.dataclip(plan.dataclip_id.as_deref());
+    let credentials = fetcher.credentials(plan.credential_ids());
+    let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
+    let (input_dataclip_id, warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
+    Ok(Prepared { spec: plan.complete(input, &credentials), input_dataclip_id, warnings, reservation })
+}

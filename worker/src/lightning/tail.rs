@@ -1,0 +1,69 @@
+//! What the worker's own log says of a run.
+
+use protocol::Json;
+use protocol::run::{Exit, LogLevel, LogSource};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::outbox::{Outbox, Progress};
+
+/// Says how a run ended, and all of it if Lightning could not be told.
+pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progress: &Progress, claimed_at: Instant) {
+    let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
+    let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!(" ({}: {})", it.kind, it.message));
+    let error = error.unwrap_or_default();
+    let lines = outbox.lines_dropped();
+    if lines > 0 {
+        tracing::warn!(run = %run, "{lines} log lines were not delivered");
+    }
+    match progress {
+        Progress::Gone(_) if outbox.may_be_complete() => {
+            tracing::info!(run = %run, "run ended: {reason}{error}; whether Lightning has its end is not known");
+        }
+        Progress::Gone(why) => {
+            let events = outbox.unconfirmed();
+            tracing::error!(run = %run, "run lost for Lightning: {why}; it ended here: {reason}{error}; {events} events are not delivered");
+        }
+        _ => {
+            let ms = claimed_at.elapsed().as_millis();
+            tracing::info!(run = %run, "run ended: {reason}{error} after {ms}ms");
+        }
+    }
+}
+
+/// Shows a line of a run's log, already without secrets. What jobs and adaptors write is users' data and is shown only
+/// when `tail_jobs` asks for it.
+pub(super) fn print_line(run: &str, host: &str, tail_jobs: bool, source: LogSource, level: LogLevel, message: &Json) {
+    if matches!(source, LogSource::Job | LogSource::Adaptor) && !tail_jobs {
+        return;
+    }
+    let source = source.as_str();
+    match level {
+        LogLevel::Error => tracing::error!(%run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Warn => tracing::warn!(%run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Info | LogLevel::Success | LogLevel::Always => {
+            tracing::info!(%run, %host, "[{source}] {}", plain(message));
+        }
+        LogLevel::Debug => tracing::debug!(%run, %host, "[{source}] {}", plain(message)),
+    }
+}
+
+/// The values of a line one after the other, texts without quotes.
+fn plain(message: &Json) -> String {
+    let Ok(values) = message.decode::<Vec<Value>>() else { return message.as_str().to_owned() };
+    let texts = values.iter().map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
+    texts.collect::<Vec<String>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_plain_text() {
+        let cases = [(r#"["a", 1, {"b": [2]}, null]"#, r#"a 1 {"b":[2]} null"#), ("[]", ""), (r#""odd""#, r#""odd""#)];
+        for (message, expected) in cases {
+            assert_eq!(plain(&Json::parse(message).unwrap()), expected);
+        }
+    }
+}
