@@ -8,8 +8,12 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|source: &str| {
     let adaptors = [Adaptor { specifier: "@openfn/language-common", exports: None }];
     if let Ok(job) = compile(source, &adaptors) {
-        let again = compile(&job.code, &[]);
-        assert!(again.is_ok(), "{source}\n{}\n{again:?}", job.code);
+        // Printed code is longer, so that it may pass a limit that the source did not.
+        if let Err(error) = compile(&job.code, &[])
+            && !error.message.contains("nested too deeply")
+        {
+            panic!("{error}\n{source}\n{}", job.code);
+        }
     }
     let _ = check_condition(source);
 });

@@ -353,6 +353,25 @@ fn expression() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(40)))]
+
+    /// Were a repeated level not counted, the stack would overflow.
+    #[test]
+    fn repeated_soup_is_never_too_deep_for_the_stack(
+        soup in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 1..7),
+        end in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..3),
+    ) {
+        let source = soup.concat().repeat(40_000) + &end.concat();
+        let _ = compile(&source, &[]);
+    }
+}
+
+/// The usual number of cases, unless the environment wants another.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+proptest! {
     #[test]
     fn token_soup_never_panics(soup in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..60)) {
         let source = soup.concat();
