@@ -27,7 +27,7 @@ async fn main() {
     let started = Instant::now();
     let options = ["--capacity", &settings.capacity.to_string(), "--engine", &settings.engine, "--log", "warn"];
     let worker = Worker::start(&lightning, &options).await;
-    warm_up(&lightning, settings.capacity).await;
+    warm_up(&lightning, &worker, settings.capacity).await;
     println!("{} engine, capacity {}, trivial runs of one step\n", settings.engine, settings.capacity);
     row(
         "start → first runs done",
@@ -44,13 +44,13 @@ async fn main() {
         "220 / 151 MB",
     );
 
-    let idle = one_at_a_time(&lightning, settings.idle_runs).await;
+    let idle = one_at_a_time(&lightning, &worker, settings.idle_runs).await;
     row("claim → complete, idle", percentiles(idle), "p50 854 ms");
 
     let cpu_before = cpu(worker.pid());
     let peak = Peak::watch(worker.pid());
     let began = Instant::now();
-    let records = at_once(&lightning, settings.runs).await;
+    let records = at_once(&lightning, &worker, settings.runs).await;
     let took = began.elapsed();
     let peak = peak.stop();
     let cpu = cpu(worker.pid()).saturating_sub(cpu_before);
@@ -92,32 +92,29 @@ fn trivial() -> Value {
     json!({ "jobs": [{ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body }], "edges": [], "triggers": [] })
 }
 
-async fn end(lightning: &MockLightning, id: &str) -> RunRecord {
-    lightning.wait_for_end(id, Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"))
+
+async fn warm_up(lightning: &MockLightning, worker: &Worker, capacity: usize) {
+    at_once(lightning, worker, capacity * 4).await;
 }
 
-async fn warm_up(lightning: &MockLightning, capacity: usize) {
-    at_once(lightning, capacity * 4).await;
-}
-
-async fn one_at_a_time(lightning: &MockLightning, count: usize) -> Vec<Duration> {
+async fn one_at_a_time(lightning: &MockLightning, worker: &Worker, count: usize) -> Vec<Duration> {
     let mut times = Vec::new();
     for _ in 0..count {
         // An idle worker has its hosts back by then.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let id = lightning.queue_run(trivial()).expect("the plan is valid");
         lightning.wake();
-        times.push(claim_to_complete(&end(lightning, &id).await));
+        times.push(claim_to_complete(&lightning::end(lightning, worker, &id).await));
     }
     times
 }
 
-async fn at_once(lightning: &MockLightning, count: usize) -> Vec<RunRecord> {
+async fn at_once(lightning: &MockLightning, worker: &Worker, count: usize) -> Vec<RunRecord> {
     let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(trivial()).expect("the plan is valid")).collect();
     lightning.wake();
     let mut records = Vec::new();
     for id in ids {
-        records.push(end(lightning, &id).await);
+        records.push(lightning::end(lightning, worker, &id).await);
     }
     records
 }

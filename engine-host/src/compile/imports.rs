@@ -20,7 +20,7 @@ const RUNTIME: &str = "@openfn/runtime";
 /// What an adaptor may export to run the operations itself.
 const EXECUTE: &str = "execute";
 
-/// Names that cannot be bound by an import, or that would change the meaning of literals of a kind.
+/// What no import may bind, and what is a value rather than a name.
 const NEVER_IMPORTED: [&str; 4] = ["undefined", "NaN", "arguments", "eval"];
 
 /// What is not looked for in an adaptor of unknown exports: the language's globals, what the engine adds, and what other
@@ -87,6 +87,7 @@ const GLOBALS: [&str; 84] = [
     "crypto",
     "decodeURI",
     "decodeURIComponent",
+    "document",
     "encodeURI",
     "encodeURIComponent",
     "escape",
@@ -100,6 +101,7 @@ const GLOBALS: [&str; 84] = [
     "parseFloat",
     "parseInt",
     "process",
+    "queueMicrotask",
     "require",
     "self",
     "setInterval",
@@ -108,8 +110,6 @@ const GLOBALS: [&str; 84] = [
     "structuredClone",
     "unescape",
     "window",
-    "document",
-    "queueMicrotask",
 ];
 
 /// Adds the imports and exports in front of the code; `defer` is what the code calls the engine's `_defer`.

@@ -1,7 +1,7 @@
 //! Compiles a job, a script of operation calls, to a module.
 //!
-//! Never runs user code and has no state. One parse, then each transform, a module of its own, changes the syntax tree
-//! in the order of [`transform`], and one print at the end gives the module and the map back to the user's source.
+//! Never runs user code and has no state. After one parse, each transform, a module of its own, changes the
+//! syntax tree, and one print at the end gives the module and the map back to the user's source.
 
 use std::any::Any;
 use std::thread;

@@ -176,18 +176,12 @@ const NESTED: [(&str, &str, &str); 43] = [
 #[test]
 fn nothing_is_too_deep_for_the_stack() {
     for (open, inner, close) in NESTED {
-        let mut compiles = Vec::new();
-        for depth in [200, 500, 900, 2_400, 4_900, 9_900, 100_000] {
-            let slow = open.contains("(a=") || open.contains("([a=");
-            if slow && (500..=900).contains(&depth) {
-                continue;
-            }
-            let source = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
-            compiles.push(compile(&source, &[]));
-            let _ = compile(&open.repeat(depth), &[]);
-            let hidden = format!("{{}}/a/;{source}");
-            let _ = compile(&hidden, &[]);
-        }
+        let slow = open.contains("(a=") || open.contains("([a=");
+        let depths: &[usize] = if slow { &[200, 100_000] } else { &[200, 490, 990, 4_900, 9_900, 100_000] };
+        let code = |depth| format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
+        let mut compiles: Vec<_> = depths.iter().map(|&depth| compile(&code(depth), &[])).collect();
+        let _ = compile(&open.repeat(800), &[]);
+        let _ = compile(&format!("{{}}/a/;{}", code(2_000)), &[]);
         let last = compiles.pop().unwrap().unwrap_err();
         assert!(last.message.starts_with("Code is nested too deeply: the limit is "), "{open}{close}: {last}");
         assert!(compiles[0].is_ok(), "{open}{close}: {:?}", compiles[0]);
@@ -215,7 +209,7 @@ fn long_flat_code_is_accepted() {
         format!("x = {}y", "a ? b : ".repeat(5_000)),
         format!("/* {} */ // {0}\nx = '{0}' + \"{0}\" + `{0}`", repeat("([{!")),
         format!("x = /{}/", repeat("\\(a[^b]")),
-        repeat("if (a) /[(]/.test(b)\nx = y / 2 / z\n"),
+        repeat("if (a) /[(]/.test(b)\nx = y / 2 / z\nwhile (n --> 0) continue;\n"),
     ] {
         if let Err(error) = compile(&source, &[]) {
             panic!("{}…: {error}", &source[..40]);
@@ -356,6 +350,25 @@ fn expression() -> impl Strategy<Value = String> {
             inner.prop_map(|a| format!("(async () => {{ await fn({a}) }})()")),
         ]
     })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(40)))]
+
+    /// Were a repeated level not counted, the stack would overflow.
+    #[test]
+    fn repeated_soup_is_never_too_deep_for_the_stack(
+        soup in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 1..7),
+        end in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..3),
+    ) {
+        let source = soup.concat().repeat(40_000) + &end.concat();
+        let _ = compile(&source, &[]);
+    }
+}
+
+/// The usual number of cases, unless the environment wants another.
+fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
 
 proptest! {

@@ -27,7 +27,7 @@ mod values;
 ///
 /// Without a command, `start` is meant.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, max_term_width = 110)]
+#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
