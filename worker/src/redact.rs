@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use protocol::Json;
@@ -33,13 +33,16 @@ impl Redactor {
                 secrets.add_object(&object);
             }
         }
-        for secret in others {
-            secrets.add(secret);
-        }
+        secrets.0.extend(others.into_iter().filter(|secret| secret.len() >= MIN_CHARS).map(Into::into));
         if secrets.0.is_empty() {
             return Self::default();
         }
-        let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&secrets.0);
+        // Every run builds one, and most runs log little: what counts is that it is built fast.
+        let matcher = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+            .dense_depth(1)
+            .build(&secrets.0);
         // Building fails only beyond 2 GiB of secrets, which no message of ours can carry.
         Self { matcher: matcher.ok() }
     }

@@ -8,7 +8,7 @@ mod claims;
 mod fetch;
 mod opening;
 mod outbox;
-pub mod phoenix;
+mod phoenix;
 mod plan;
 mod prepare;
 mod queue;

@@ -56,7 +56,7 @@ pub(super) async fn execute<E: Executor>(
     mut kill: watch::Receiver<bool>,
 ) {
     let claimed_at = Instant::now();
-    let expires = token::time_left(&run.token).map(|left| claimed_at + bounded(left));
+    let expires = token::lifetime(&run.token).map(|lifetime| claimed_at + bounded(lifetime));
     let mut joined = false;
     let prepared = tokio::select! {
         prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
@@ -191,11 +191,7 @@ impl Actor {
     }
 
     async fn next_event(&mut self, kill: &mut watch::Receiver<bool>, may_be_killed: bool) -> Event {
-        let late = match self.told_late {
-            None => self.outbox.oldest_push().map(|at| at + self.settings.patience.timeout),
-            Some(_) => None,
-        };
-        let timer = self.outbox.wake_at().into_iter().chain(late).min();
+        let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).min();
         let signal = async {
             match &mut self.active {
                 Some(active) => active.signals.recv().await,
@@ -228,7 +224,6 @@ impl Actor {
     fn channel_event(&mut self, event: Option<ChannelEvent>) -> Progress {
         match event {
             Some(ChannelEvent::Replied(tag, reply)) => {
-                self.told_late = None;
                 return self.outbox.replied(tag, &reply, Instant::now(), jitter());
             }
             Some(ChannelEvent::Joined) => self.outbox.joined(),
@@ -354,10 +349,17 @@ impl Actor {
         }
     }
 
+    /// When it is to be told that a reply is late.
+    fn late_at(&self) -> Option<Instant> {
+        let waits_since = self.outbox.oldest_push()?;
+        Some(waits_since.max(self.told_late.unwrap_or(waits_since)) + self.settings.patience.timeout)
+    }
+
     fn report_late(&mut self) {
-        let patience = self.settings.patience.timeout;
-        if self.outbox.oldest_push().is_some_and(|at| at.elapsed() >= patience) {
-            self.told_late = Some(Instant::now());
+        let now = Instant::now();
+        if self.late_at().is_some_and(|at| at <= now) {
+            self.told_late = Some(now);
+            let patience = self.settings.patience.timeout;
             tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
         }
     }

@@ -116,16 +116,19 @@ impl std::fmt::Debug for RunTokenKey {
     }
 }
 
-/// How long the server will still take `token`, as far as the token itself says. It need not be verified: the server
-/// decides, this only tells when there is no use in asking.
-pub(super) fn time_left(token: &SecretString) -> Option<Duration> {
+/// How long after its claim the server takes a run's token, as far as the token itself says. It need not be verified:
+/// the server decides, this only tells when there is no use in asking. Measured from the token's own beginning where
+/// it names one, so that the clocks of server and worker need not agree.
+pub(super) fn lifetime(token: &SecretString) -> Option<Duration> {
     #[derive(Deserialize)]
-    struct Expiry {
+    struct Times {
         exp: u64,
+        nbf: Option<u64>,
+        iat: Option<u64>,
     }
-    let Expiry { exp } = insecure_decode_claims(token.expose_secret()).ok()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(Duration::from_secs(exp).saturating_sub(now))
+    let Times { exp, nbf, iat } = insecure_decode_claims(token.expose_secret()).ok()?;
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Some(Duration::from_secs(exp.saturating_sub(nbf.or(iat).unwrap_or_else(now))))
 }
 
 #[cfg(test)]
@@ -243,10 +246,12 @@ mod tests {
     }
 
     #[test]
-    fn time_left_is_what_the_token_says() {
-        let left = time_left(&sign(1, &claims(json!({})))).unwrap();
+    fn a_lifetime_does_not_depend_on_the_clock() {
+        let long_ago = json!({"nbf": 1000, "exp": 1300});
+        assert_eq!(lifetime(&sign(1, &claims(long_ago))), Some(Duration::from_secs(300)));
+        assert_eq!(lifetime(&sign(0, &claims(json!({"exp": 5})))), Some(Duration::ZERO));
+        let left = lifetime(&sign(1, &claims(json!({"nbf": null})))).unwrap();
         assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(30), "{left:?}");
-        assert_eq!(time_left(&sign(0, &claims(json!({"exp": 5})))), Some(Duration::ZERO));
-        assert_eq!(time_left(&"a mock's token".into()), None);
+        assert_eq!(lifetime(&"a mock's token".into()), None);
     }
 }

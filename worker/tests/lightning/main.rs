@@ -5,6 +5,7 @@
 mod delivery;
 mod failures;
 mod fake;
+mod faults;
 mod queue;
 mod reconnect;
 mod runs;

@@ -102,6 +102,12 @@ impl Outbox {
 
     /// Degrades what was refused, or gives it up.
     fn rejected(&mut self, entries: Vec<Entry>, reason: &str) -> Progress {
+        let overtook = |first: &Entry| entries.iter().any(|entry| first.sequence < entry.sequence);
+        if self.waiting.front().is_some_and(overtook) {
+            // They may have been refused only for want of what must be sent again before them.
+            entries.into_iter().for_each(|entry| self.requeue(entry));
+            return Progress::Going;
+        }
         let batched = entries.len() > 1;
         let mut progress = Progress::Going;
         for mut entry in entries {

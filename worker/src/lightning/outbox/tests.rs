@@ -319,6 +319,18 @@ fn gone_and_busy() {
 }
 
 #[test]
+fn what_is_refused_because_the_server_was_busy_before_goes_again() {
+    let mut it = fixture();
+    it.start(0, StepInput::Run);
+    it.log("within");
+    let pushes = it.pushes();
+    it.reply(pushes[0].0, &error(json!({"reason": "busy"})));
+    it.reply(pushes[1].0, &error(json!({"step_id": ["does not exist"]})));
+    it.now = it.outbox.wake_at().unwrap();
+    assert_eq!(events(&it.pushes()), ["step:start", "run:log"]);
+}
+
+#[test]
 fn a_large_state_that_kills_the_link_each_time_is_withheld() {
     let mut it = fixture();
     let step = it.start(0, StepInput::Run);

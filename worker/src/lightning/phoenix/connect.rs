@@ -173,6 +173,7 @@ fn tls_config() -> Result<Arc<rustls::ClientConfig>, ConnectError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -199,6 +200,21 @@ mod tests {
         let hidden = "ws://ann:secret@x/worker".parse::<Endpoint>().unwrap_err().to_string();
         assert!(!hidden.contains("secret"), "{hidden}");
         assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_speak_tls_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("wss://{}/worker", listener.local_addr().unwrap()).parse().unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+        };
+        let query = "token=x".into();
+        let (result, _stream) = tokio::join!(connect(&endpoint, &query), server);
+        // A machine may have no trust roots, which is told in its own words.
+        assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Tls(_))));
     }
 
     #[tokio::test]

@@ -56,7 +56,8 @@ impl Socket {
         let (commands, received) = unbounded_channel();
         let (link, connected) = watch::channel(false);
         let weak = commands.downgrade();
-        let actor = Actor { options, commands: received, weak, link, hub: Hub::default() };
+        let backoff = Backoff::new(options.reconnect, 2.0);
+        let actor = Actor { options, commands: received, weak, link, backoff, hub: Hub::default() };
         let task = tokio::spawn(actor.run());
         Self { commands, connected, next_channel: AtomicU64::new(1), task }
     }
@@ -90,6 +91,8 @@ struct Actor {
     /// For timers: the actor must not keep itself alive.
     weak: WeakUnboundedSender<Command>,
     link: watch::Sender<bool>,
+    /// Starts again when the server has said something, not when it has only let us in.
+    backoff: Backoff,
     hub: Hub,
 }
 
@@ -106,9 +109,8 @@ enum LinkError {
 
 impl Actor {
     async fn run(mut self) {
-        let mut backoff = Backoff::new(self.options.reconnect, 2.0);
         let mut pause = Duration::ZERO;
-        while let Some(socket) = self.connect(pause, &mut backoff).await {
+        while let Some(socket) = self.connect(pause).await {
             self.link.send_replace(true);
             let ended = self.serve(socket).await;
             self.link.send_replace(false);
@@ -118,13 +120,13 @@ impl Actor {
                 Err(error) => tracing::warn!("lost the connection to Lightning: {error}"),
             }
             // A server that restarts must not meet all its workers at once.
-            pause = backoff.next(jitter()).mul_f64(jitter());
+            pause = self.backoff.next(jitter()).mul_f64(jitter());
         }
     }
 
     /// Tries until there is a websocket; none when nobody wants one any more.
-    async fn connect(&mut self, mut pause: Duration, backoff: &mut Backoff) -> Option<WebSocket> {
-        let Self { options, commands, hub, .. } = self;
+    async fn connect(&mut self, mut pause: Duration) -> Option<WebSocket> {
+        let Self { options, commands, hub, backoff, .. } = self;
         for failures in 0.. {
             let mut attempt = pin!(attempt(options, pause));
             let result = loop {
@@ -135,7 +137,6 @@ impl Actor {
             };
             match result {
                 Ok(socket) => {
-                    backoff.reset();
                     tracing::info!("connected to Lightning at {}{}", options.endpoint, after(failures));
                     return Some(socket);
                 }
@@ -215,7 +216,10 @@ impl Actor {
             WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(()),
         };
         match decoded {
-            Ok(message) => self.hub.message(message),
+            Ok(message) => {
+                self.backoff.reset();
+                self.hub.message(message);
+            }
             // Other channels share the link, so one bad frame does not end it.
             Err(error) => tracing::warn!("the server sent a frame that makes no sense: {error}"),
         }
