@@ -27,8 +27,9 @@ const BURIAL: Duration = Duration::from_secs(2);
 pub(super) enum Message {
     Reserve(oneshot::Sender<Result<Reservation, ReserveError>>),
     GiveBack(HostNumber),
-    /// A run for which the host was no more.
+    /// A run whose host died before anything was heard of it.
     Return(Job),
+    Report(HostNumber, Report),
     Status(oneshot::Sender<PoolStatus>),
     /// Stop all hosts, those that are left at the deadline by force, and say when it is done.
     Shutdown(Instant, oneshot::Sender<()>),
@@ -53,9 +54,8 @@ pub(super) struct Keeper {
     last_death: Option<(String, Death)>,
     waiting: VecDeque<Waiter>,
     messages: mpsc::UnboundedReceiver<Message>,
-    sender: mpsc::WeakUnboundedSender<Message>,
-    reports: mpsc::UnboundedReceiver<(HostNumber, Report)>,
-    reporter: mpsc::UnboundedSender<(HostNumber, Report)>,
+    /// For the hosts, and for those who get one.
+    sender: mpsc::UnboundedSender<Message>,
     events: broadcast::Sender<HostEvent>,
     closing: Option<Closing>,
     /// Goes last, with everything that is in it.
@@ -76,7 +76,7 @@ struct Member {
 #[derive(Debug)]
 enum Waiter {
     Caller(oneshot::Sender<Result<Reservation, ReserveError>>),
-    /// A run that had a host which died before it got the run.
+    /// A run whose host died before anything was heard of it.
     Run(Job),
 }
 
@@ -96,7 +96,6 @@ impl Keeper {
         events: broadcast::Sender<HostEvent>,
     ) -> (Self, mpsc::UnboundedSender<Message>) {
         let (sender, messages) = mpsc::unbounded_channel();
-        let (reporter, reports) = mpsc::unbounded_channel();
         let keeper = Self {
             setup: Arc::new(setup),
             start_timeout,
@@ -106,9 +105,7 @@ impl Keeper {
             last_death: None,
             waiting: VecDeque::new(),
             messages,
-            sender: sender.downgrade(),
-            reports,
-            reporter,
+            sender: sender.clone(),
             events,
             closing: None,
             _directory: directory,
@@ -135,10 +132,10 @@ impl Keeper {
     async fn start_first(&mut self, timeout: Duration) -> Option<Death> {
         self.launch(timeout);
         loop {
-            let (host, report) = self.reports.recv().await?;
-            let is_ready = matches!(report, Report::Ready);
-            let death = if let Report::Died(death) = &report { Some(death.clone()) } else { None };
-            self.hear(host, report);
+            let message = self.messages.recv().await?;
+            let is_ready = matches!(message, Message::Report(_, Report::Ready));
+            let death = if let Message::Report(_, Report::Died(death)) = &message { Some(death.clone()) } else { None };
+            self.handle(message);
             if is_ready || death.is_some() {
                 return death;
             }
@@ -153,7 +150,6 @@ impl Keeper {
                 break;
             }
             tokio::select! {
-                Some((host, report)) = self.reports.recv() => self.hear(host, report),
                 Some(message) = self.messages.recv() => self.handle(message),
                 () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
             }
@@ -161,24 +157,17 @@ impl Keeper {
                 break;
             }
         }
-        let Self { closing, hosts, setup, mut messages, mut reports, _directory, .. } = self;
+        let Self { closing, hosts, setup, mut messages, _directory, .. } = self;
         for host in hosts.values() {
             error!(host = host.id, pid = host.pid, "engine host does not die");
         }
         // The socket goes before its folder, and both before anybody hears that they are gone.
         drop((setup, _directory));
         messages.close();
-        reports.close();
-        let returned = std::iter::from_fn(|| messages.try_recv().ok()).filter_map(|message| match message {
-            Message::Return(job) => Some(job),
-            _ => None,
-        });
-        let unheard = std::iter::from_fn(|| reports.try_recv().ok()).filter_map(|(_, report)| match report {
-            Report::Returned(job) => Some(job),
-            _ => None,
-        });
-        for job in returned.chain(unheard) {
-            job.give_up(platform_fault(GONE.to_owned()));
+        while let Ok(message) = messages.try_recv() {
+            if let Message::Return(job) = message {
+                job.give_up(platform_fault(GONE.to_owned()));
+            }
         }
         for done in closing.into_iter().flat_map(|closing| closing.done) {
             // Fails when nobody waits.
@@ -191,6 +180,7 @@ impl Keeper {
             Message::Reserve(caller) => self.waiting.push_back(Waiter::Caller(caller)),
             Message::Return(job) => self.waiting.push_front(Waiter::Run(job)),
             Message::GiveBack(host) => self.take_back(host),
+            Message::Report(host, report) => self.hear(host, report),
             Message::Status(asker) => {
                 // Fails when nobody waits.
                 let _ = asker.send(self.status());
@@ -209,10 +199,6 @@ impl Keeper {
 
     /// Takes in what a host reports.
     fn hear(&mut self, host: HostNumber, report: Report) {
-        if let Report::Returned(job) = report {
-            self.waiting.push_front(Waiter::Run(job));
-            return;
-        }
         let Some(member) = self.hosts.get_mut(&host) else { return };
         match report {
             Report::Started(pid) => {
@@ -242,7 +228,6 @@ impl Keeper {
                 }
                 member.state = HostState::Stopping;
             }
-            Report::Returned(_) => {}
             Report::Died(death) => self.bury(host, death),
         }
     }
@@ -295,9 +280,9 @@ impl Keeper {
     }
 
     fn lend(&mut self, host: HostNumber, waiter: Waiter) {
-        let (Some(member), Some(sender)) = (self.hosts.get_mut(&host), self.sender.upgrade()) else { return };
+        let Some(member) = self.hosts.get_mut(&host) else { return };
         member.state = HostState::Reserved;
-        let lease = Lease::new(host, member.commands.clone(), sender);
+        let lease = Lease::new(host, member.commands.clone(), self.sender.clone());
         match waiter {
             Waiter::Caller(caller) => {
                 let reservation = Reservation::new(member.id.clone(), |spec| lease.start(spec));
@@ -313,7 +298,7 @@ impl Keeper {
         let number = self.started;
         let id = format!("h{number}");
         let (commands, incoming) = mpsc::unbounded_channel();
-        let identity = Identity { number, id: id.clone(), reports: self.reporter.clone() };
+        let identity = Identity { number, id: id.clone(), pool: self.sender.clone() };
         tokio::spawn(supervise(Arc::clone(&self.setup), identity, start_timeout, incoming));
         let member = Member { id, pid: None, state: HostState::Starting, since: Instant::now(), runs: 0, commands };
         self.hosts.insert(number, member);
@@ -366,6 +351,13 @@ impl Keeper {
             last_death: self.last_death.clone(),
             is_circuit_open: self.pool.is_open(),
         }
+    }
+}
+
+/// Gives a run back to the pool whose host died before anything was heard of it.
+pub(super) fn hand_back(job: Job, pool: &mpsc::UnboundedSender<Message>) {
+    if let Err(mpsc::error::SendError(Message::Return(job))) = pool.send(Message::Return(job)) {
+        job.give_up(platform_fault(GONE.to_owned()));
     }
 }
 

@@ -3,10 +3,9 @@
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
-use super::host::platform_fault;
-use super::keeper::Message;
+use super::keeper::{Message, hand_back};
 use super::pool::HostNumber;
-use super::run::{GONE, Job};
+use super::run::Job;
 use super::supervisor::Command;
 use crate::execution::ActiveRun;
 
@@ -37,10 +36,8 @@ impl Lease {
     /// Gives the run to the host, or back to the pool if the host has died.
     pub(super) fn execute(mut self, job: Job) {
         self.is_used = true;
-        if let Err(mpsc::error::SendError(Command::Run(job))) = self.commands.send(Command::Run(job))
-            && let Err(mpsc::error::SendError(Message::Return(job))) = self.pool.send(Message::Return(job))
-        {
-            job.give_up(platform_fault(GONE.to_owned()));
+        if let Err(mpsc::error::SendError(Command::Run(job))) = self.commands.send(Command::Run(job)) {
+            hand_back(job, &self.pool);
         }
     }
 }

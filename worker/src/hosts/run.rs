@@ -12,7 +12,7 @@ use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::host::{Event, platform_fault};
-use super::supervisor::{Identity, Report};
+use super::keeper::{Message, hand_back};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 
 /// How many signals may wait for being taken before the host is made to wait.
@@ -70,7 +70,7 @@ pub(super) async fn execute(
     job: Job,
     verdict: oneshot::Receiver<Verdict>,
     events: mpsc::UnboundedSender<Event>,
-    host: Identity,
+    pool: mpsc::UnboundedSender<Message>,
 ) {
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
@@ -103,7 +103,7 @@ pub(super) async fn execute(
                 Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
                     (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
                     (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
-                        return host.report(Report::Returned(relay.job));
+                        return hand_back(relay.job, &pool);
                     }
                     (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
                     (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),

@@ -17,12 +17,13 @@ use tracing::{debug, warn};
 
 use super::arrivals::{Arrival, Arrivals, Ticket};
 use super::death::Death;
-use super::host::{Action, Event, Host, platform_fault};
+use super::host::{Action, Event, Host};
+use super::keeper::{Message, hand_back};
 use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{GONE, Job, Verdict, execute};
+use super::run::{Job, Verdict, execute};
 use super::spawn::{Invitation, Spawner};
 
 /// How long a dead host's output is still read for: something that it started may hold the pipes open.
@@ -55,8 +56,6 @@ pub(super) enum Report {
     Running,
     /// It was asked to stop, after a run or because it is not needed.
     Stopping,
-    /// It died before anything of this was heard.
-    Returned(Job),
     /// The last one.
     Died(Death),
 }
@@ -66,14 +65,13 @@ pub(super) enum Report {
 pub(super) struct Identity {
     pub(super) number: HostNumber,
     pub(super) id: String,
-    pub(super) reports: mpsc::UnboundedSender<(HostNumber, Report)>,
+    pub(super) pool: mpsc::UnboundedSender<Message>,
 }
 
 impl Identity {
-    pub(super) fn report(&self, report: Report) {
-        if let Err(mpsc::error::SendError((_, Report::Returned(job)))) = self.reports.send((self.number, report)) {
-            job.give_up(platform_fault(GONE.to_owned()));
-        }
+    fn report(&self, report: Report) {
+        // Fails when the pool is gone, which then does not need to know.
+        let _ = self.pool.send(Message::Report(self.number, report));
     }
 }
 
@@ -97,7 +95,7 @@ pub(super) async fn supervise(
     commands.close();
     while let Some(command) = commands.recv().await {
         if let Command::Run(job) = command {
-            identity.report(Report::Returned(job));
+            hand_back(job, &identity.pool);
         }
     }
     // What still reads after that is aborted.
@@ -200,7 +198,7 @@ impl<'a> Supervisor<'a> {
                         Event::Run { timeout_ms }
                     }
                     Some(Command::Run(job)) => {
-                        self.identity.report(Report::Returned(job));
+                        hand_back(job, &self.identity.pool);
                         continue;
                     }
                     Some(Command::Stop) => Event::Stop,
@@ -286,7 +284,7 @@ impl<'a> Supervisor<'a> {
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.
-        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.clone()));
+        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.pool.clone()));
     }
 
     fn judge(&mut self, verdict: Verdict) {
