@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tests::binaries;
 use tests::lightning::{self, LightningOptions};
 use tests::processes;
 use tests::worker::Worker;
@@ -24,6 +25,7 @@ struct Settings {
 async fn main() {
     let settings = settings();
     let lightning = lightning::start(LightningOptions::default()).await;
+    binaries::worker();
     let started = Instant::now();
     let options = ["--capacity", &settings.capacity.to_string(), "--engine", &settings.engine, "--log", "warn"];
     let worker = Worker::start(&lightning, &options).await;
@@ -91,7 +93,6 @@ fn trivial() -> Value {
     let body = "fn(state => ({ ...state, data: { answer: 42 } }))";
     json!({ "jobs": [{ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body }], "edges": [], "triggers": [] })
 }
-
 
 async fn warm_up(lightning: &MockLightning, worker: &Worker, capacity: usize) {
     at_once(lightning, worker, capacity * 4).await;

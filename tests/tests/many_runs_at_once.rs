@@ -44,7 +44,11 @@ async fn each_runs_in_a_process_of_its_own() {
         let host = worker.host_of(&id);
         assert!(pids.insert(host.pid), "host {} ran twice", host.pid);
         end(&lightning, &worker, &id).await;
-        assert_eq!(tests::processes::gone(&[host.pid], Duration::from_secs(5)).await, [0u32; 0], "the host outlived its run");
+        assert_eq!(
+            tests::processes::gone(&[host.pid], Duration::from_secs(5)).await,
+            [0u32; 0],
+            "the host outlived its run"
+        );
     }
     worker.stop().await;
 }

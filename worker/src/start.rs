@@ -146,6 +146,7 @@ fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartEr
         batch_logs: options.batch_logs.then_some(batches),
         stringify_state: !options.no_stringify_state,
         worker_name: options.name.clone(),
+        tail_jobs: options.tail_jobs,
         ..LightningOptions::new(options.lightning.clone(), secret(options)?)
     })
 }

@@ -300,6 +300,16 @@ pub struct StartOptions {
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL", help_heading = "Operation")]
     pub log: LogLevel,
 
+    /// Log what jobs and adaptors print, too. It is users' data.
+    #[arg(
+        long,
+        env = "WORKER_TAIL_JOBS",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Operation"
+    )]
+    pub tail_jobs: bool,
+
     /// How long runs may go on after a request to stop, in seconds; as long as a run may take unless set.
     #[arg(
         long,
