@@ -358,12 +358,19 @@ proptest! {
     /// Were a repeated level not counted, the stack would overflow.
     #[test]
     fn repeated_soup_is_never_too_deep_for_the_stack(
-        soup in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 1..7),
+        soup in prop::collection::vec(prop_oneof![prop::sample::select(TOKENS.to_vec()), nesting()], 1..7),
         end in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..3),
     ) {
         let source = soup.concat().repeat(40_000) + &end.concat();
         let _ = compile(&source, &[]);
     }
+}
+
+/// What opens a level, and what may seem to end one.
+fn nesting() -> impl Strategy<Value = &'static str> {
+    let ends =
+        ["a", "a\n", "a;", "{}", "(a)", "x,", "a:b\n", "while(a)", "else ", "/a/", "a?b:c", "`a`", "i++\n", "=>"];
+    prop::sample::select(NESTED.iter().map(|(open, ..)| *open).chain(ends).collect::<Vec<_>>())
 }
 
 /// The usual number of cases, unless the environment wants another.

@@ -84,7 +84,8 @@ impl Scan<'_> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), TooDeep> {
+    /// Passes over an escape sequence; what the parser takes for one of an invalid one is not known.
+    pub(super) fn escape(&mut self) -> Result<(), TooDeep> {
         let hex = |from: usize, count: usize| {
             self.bytes
                 .get(self.at + from..self.at + from + count)
@@ -105,7 +106,7 @@ impl Scan<'_> {
     }
 
     /// The length of the `\u{…}` here.
-    pub(super) fn code_point(&mut self) -> Result<usize, TooDeep> {
+    fn code_point(&mut self) -> Result<usize, TooDeep> {
         let digits = self.bytes[self.at + 3..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         if digits == 0 || self.byte_at(3 + digits) != b'}' {
             self.distrust()?;

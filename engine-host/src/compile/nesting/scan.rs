@@ -118,7 +118,8 @@ impl<'s> Scan<'s> {
         let after_semicolon = self.before == Before::Semicolon;
         let frame = &mut self.levels.top;
         match text {
-            "if" | "for" | "while" | "with" => {
+            // The parser takes a list of superclasses, to refuse it later: no comma closes them.
+            "if" | "for" | "while" | "with" | "extends" => {
                 frame.statement += 1;
                 (Before::Open, 0)
             }
@@ -133,7 +134,7 @@ impl<'s> Scan<'s> {
                 frame.kept += 1;
                 (Before::Open, 0)
             }
-            "typeof" | "void" | "delete" | "new" | "in" | "instanceof" | "extends" => (Before::Open, 1),
+            "typeof" | "void" | "delete" | "new" | "in" | "instanceof" => (Before::Open, 1),
             "return" | "throw" | "case" | "default" => (Before::Open, 0),
             "await" | "yield" => (Before::Unclear, 1),
             "of" | "let" | "async" | "static" | "get" | "set" | "using" | "break" | "continue" | "debugger" => {
@@ -265,8 +266,10 @@ impl<'s> Scan<'s> {
 
     fn skip_word(&mut self) -> Result<(), TooDeep> {
         while let Some(&byte) = self.bytes.get(self.at) {
-            if byte == b'\\' && self.byte_at(1) == b'u' && self.byte_at(2) == b'{' {
-                self.at += self.code_point()?;
+            if byte == b'\\' && self.byte_at(1) == b'u' {
+                self.escape()?;
+            } else if byte == b'\\' {
+                return self.distrust();
             } else if !byte.is_ascii() {
                 let character = self.character();
                 if is_space(character) {
