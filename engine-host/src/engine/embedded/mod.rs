@@ -141,8 +141,11 @@ fn serve(surroundings: &Surroundings, inbox: &mpsc::Receiver<Command>, ready: &m
         }
     };
     let _ = ready.send(Ok(()));
+    let mut spent = None;
     for command in inbox {
-        let lost = match command {
+        // Comes this late because to free a large heap takes a while, which nobody has to wait for after the last job.
+        drop(spent.take());
+        spent = match command {
             Command::Job(job, reply) => {
                 let sandbox = first.take().map_or_else(|| Sandbox::new(surroundings), Ok);
                 give(reply, sandbox, |sandbox| sandbox.run_job(&job))
@@ -151,18 +154,22 @@ fn serve(surroundings: &Surroundings, inbox: &mpsc::Receiver<Command>, ready: &m
                 give(reply, Sandbox::bare(surroundings), |sandbox| sandbox.test(&condition))
             }
         };
-        if lost {
+        if spent.is_none() {
             return;
         }
     }
+    // The engine was dropped, so its run is over, and the process will be in a moment.
+    if let Some(sandbox) = spent {
+        sandbox.abandon();
+    }
 }
 
-/// Answers with what `work` makes of the sandbox, and then does away with it. Returns whether the engine is lost.
+/// Answers with what `work` makes of the sandbox, and gives it back unless the engine is lost.
 fn give<T>(
     reply: oneshot::Sender<Result<T, EngineLost>>,
     sandbox: Result<Sandbox, EngineLost>,
     work: impl FnOnce(&Sandbox) -> Result<T, EngineLost>,
-) -> bool {
+) -> Option<Sandbox> {
     let (answer, sandbox) = match sandbox.map(|sandbox| (work(&sandbox), sandbox)) {
         Ok((Ok(done), sandbox)) => (Ok(done), Some(sandbox)),
         Ok((Err(lost), sandbox)) => {
@@ -171,12 +178,9 @@ fn give<T>(
         }
         Err(lost) => (Err(lost), None),
     };
-    let lost = answer.is_err();
     // Nobody waits when the run was given up.
     let _ = reply.send(answer);
-    // Comes after the answer, because to free a large heap takes a while.
-    drop(sandbox);
-    lost
+    sandbox
 }
 
 #[cfg(test)]
