@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::outbox::{Outbox, Progress};
+use crate::logging::RUN_LOG;
 
 /// Says how a run ended, and all of it if Lightning could not be told.
 pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progress: &Progress, claimed_at: Instant) {
@@ -39,12 +40,12 @@ pub(super) fn print_line(run: &str, host: &str, tail_jobs: bool, source: LogSour
     }
     let source = source.as_str();
     match level {
-        LogLevel::Error => tracing::error!(%run, %host, "[{source}] {}", plain(message)),
-        LogLevel::Warn => tracing::warn!(%run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Error => tracing::error!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Warn => tracing::warn!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
         LogLevel::Info | LogLevel::Success | LogLevel::Always => {
-            tracing::info!(%run, %host, "[{source}] {}", plain(message));
+            tracing::info!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message));
         }
-        LogLevel::Debug => tracing::debug!(%run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Debug => tracing::debug!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
     }
 }
 
