@@ -32,7 +32,7 @@ async fn a_run_from_its_plan_to_its_end() {
 
     let spec = seen.only();
     assert_eq!(spec.input.decode::<serde_json::Value>().unwrap(), json!({"data": {"x": "é\"\n"}}));
-    assert_eq!(spec.steps[0].configuration.as_ref().unwrap().as_str(), r#"{"password":"hunter22","user":"ann"}"#);
+    assert_eq!(spec.steps[0].configuration.as_ref().unwrap().as_str(), r#"{"user":"ann","password":"hunter22"}"#);
     assert_eq!(order(&run), ["run:start", "step:start", "step:complete", "run:complete"]);
     assert_eq!(
         (run.state, run.reason.as_deref(), run.error_type.as_deref()),
