@@ -39,18 +39,14 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
     bound.map_err(|source| ListenError { port, source })
 }
 
-/// Serves until `shutdown` is ready and the requests under way are answered.
-pub async fn serve<C: Claims>(
-    listener: TcpListener,
-    claims: Arc<C>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Serves for ever; fails when it cannot.
+pub async fn serve<C: Claims>(listener: TcpListener, claims: Arc<C>) -> io::Result<()> {
     let router = Router::new()
         .route("/", get(alive))
         .route("/livez", get(alive))
         .route("/claim", post(claim::<C>))
         .with_state(claims);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router).await
 }
 
 async fn alive() -> &'static str {

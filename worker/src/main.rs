@@ -23,11 +23,18 @@ fn main() -> ExitCode {
     match runtime().and_then(|runtime| runtime.block_on(run(command))) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options);
             ExitCode::from(if wrong_options { WRONG_OPTIONS } else { 1 })
         }
     }
+}
+
+/// An error with its causes, less those that it tells itself.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |told, cause| {
+        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
+    })
 }
 
 /// The worker waits more than it works: two threads are enough for hundreds of runs a second.

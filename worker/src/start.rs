@@ -1,13 +1,11 @@
 //! `worker start`: the parts put together, and taken down in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::run::RunOptions;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::cli::{MOCK_ENDPOINT, StartOptions};
@@ -82,13 +80,16 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.host, options.port).await?;
     let port = listener.local_addr().map_or(options.port, |address| address.port());
-    info!(version = env!("CARGO_PKG_VERSION"), port, "worker starts");
+    info!(version = env!("CARGO_PKG_VERSION"), engine = options.engine.name(), port, "worker starts");
 
+    let claims = Arc::new(HttpClaims::default());
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&claims)));
     let worker = tokio::select! {
         worker = Worker::start(lightning_options, hosts_options) => worker?,
         () = signals.next() => return Ok(()),
     };
-    let (stop_http, server) = serve(listener, Arc::clone(&worker.lightning));
+    // Set here only.
+    let _ = claims.0.set(Arc::clone(&worker.lightning));
     signals.next().await;
     let grace = options.shutdown_grace.unwrap_or(options.max_run_duration_seconds);
     info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
@@ -103,31 +104,22 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
             finished.await;
         }
     }
-    stop_http.send_replace(true);
-    if let Err(error) = server.await {
-        warn!(%error, "the HTTP server ended badly");
-    }
+    // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
+    server.abort();
     info!("stopped");
     Ok(())
 }
 
-fn serve(listener: TcpListener, lightning: Arc<Lightning>) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-    let (stop, mut stopped) = watch::channel(false);
-    let shutdown = async move {
-        // A sender that is gone means the same.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let server = tokio::spawn(async move {
-        if let Err(error) = http::serve(listener, lightning, shutdown).await {
-            warn!(%error, "the HTTP server failed");
-        }
-    });
-    (stop, server)
-}
+/// Claims for the HTTP server, once there is something that can claim.
+#[derive(Default)]
+struct HttpClaims(OnceLock<Arc<Lightning>>);
 
-impl Claims for Lightning {
+impl Claims for HttpClaims {
     async fn claim_once(&self) -> Result<usize, String> {
-        Lightning::claim_once(self).await.map_err(|error| error.to_string())
+        match self.0.get() {
+            Some(lightning) => lightning.claim_once().await.map_err(|error| error.to_string()),
+            None => Err("no engine has answered yet".to_owned()),
+        }
     }
 }
 

@@ -173,8 +173,13 @@ fn sweep(root: &Path) {
     }
 }
 
+/// Whether this is a name that [`RuntimeDir`] gives, and not one that only looks a little like it.
 fn is_ours(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with(PREFIX))
+    let own = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|own| own.split_once('-'));
+    own.is_some_and(|(pid, random)| {
+        let is_pid = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+        is_pid && random.len() == 8 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 fn this_user() -> u32 {
@@ -226,17 +231,22 @@ mod tests {
         drop(UnixListener::bind(dead.join(SOCKET)).unwrap());
         let elsewhere = tempfile::tempdir().unwrap();
         fs::write(elsewhere.path().join("precious"), "").unwrap();
-        let link = root.path().join(format!("{PREFIX}link"));
+        let link = root.path().join(format!("{PREFIX}1-00000001"));
         symlink(elsewhere.path(), &link).unwrap();
-        fs::write(root.path().join(format!("{PREFIX}file")), "").unwrap();
-        fs::create_dir(root.path().join("other")).unwrap();
+        let others = ["1-00000002", "backup", "0", "1-backups1", "-00000000", "1-000000001"];
+        let others = others.map(|name| root.path().join(format!("{PREFIX}{name}")));
+        let [file, folders @ ..] = &others;
+        fs::write(file, "").unwrap();
+        for folder in folders {
+            fs::create_dir(folder).unwrap();
+        }
 
         let new = RuntimeDir::create(Some(root.path())).unwrap();
         assert!(!dead.exists());
         assert!(living.path().is_dir() && new.path().is_dir());
         assert!(elsewhere.path().join("precious").exists() && link.is_symlink());
         drop((living, new));
-        assert_eq!(left_in(root.path()), [&format!("{PREFIX}file"), &format!("{PREFIX}link"), "other"]);
+        assert!(others.iter().all(|other| other.exists()), "{:?}", left_in(root.path()));
     }
 
     #[test]

@@ -369,6 +369,15 @@ pub enum EngineKind {
     Embedded,
 }
 
+impl EngineKind {
+    /// What the option calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {

@@ -126,8 +126,7 @@ impl Screen {
     }
 
     fn title(&self, plan: &Value, engine: EngineKind) {
-        let EngineKind::Embedded = engine;
-        println!("{}", self.printer.title(plan, "embedded"));
+        println!("{}", self.printer.title(plan, engine.name()));
     }
 
     fn final_state(&self, state: &Value) {

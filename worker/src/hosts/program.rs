@@ -109,7 +109,7 @@ fn check_executable(path: &Path) -> io::Result<()> {
 fn folders() -> Vec<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    let temporary = std::env::temp_dir().join(format!("openfn-worker-{}", geteuid().as_raw()));
+    let temporary = std::env::temp_dir().join(format!("openfn-engine-host-{}", geteuid().as_raw()));
     cache.map(|cache| cache.join("openfn-worker")).into_iter().chain([temporary]).collect()
 }
 
