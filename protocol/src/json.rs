@@ -30,11 +30,22 @@ pub enum InvalidJson {
 
 impl Json {
     /// Checks `text` and takes it over without copying.
+    ///
+    /// A half of a surrogate pair, which JavaScript writes as an escape and which most other parsers refuse, becomes
+    /// U+FFFD; only such a text is copied.
     pub fn parse(text: impl Into<Bytes>) -> Result<Self, InvalidJson> {
         let bytes = text.into();
         // `from_slice` would let strings pass that are not UTF-8, where it only skips them.
         serde_json::from_str::<IgnoredAny>(std::str::from_utf8(&bytes)?)?;
-        Ok(Self(bytes))
+        let halves = lone_surrogates(&bytes);
+        if halves.is_empty() {
+            return Ok(Self(bytes));
+        }
+        let mut mended = bytes.to_vec();
+        for at in halves {
+            mended[at..at + ESCAPE].copy_from_slice(br"\ufffd");
+        }
+        Ok(Self(mended.into()))
     }
 
     /// Encodes a value. Fails only for values that JSON cannot express, such as maps with keys that are no strings.
@@ -90,6 +101,34 @@ impl Json {
     fn first_byte(&self) -> Option<u8> {
         self.0.iter().copied().find(|byte| !byte.is_ascii_whitespace())
     }
+}
+
+/// Length of an escaped code unit, such as `\u00e9`.
+const ESCAPE: usize = 6;
+
+/// Where in a valid JSON text escapes begin that are one half of a surrogate pair without the other.
+fn lone_surrogates(text: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(next) = text[at..].iter().position(|&byte| byte == b'\\') {
+        at += next;
+        match (unit(text, at), unit(text, at + ESCAPE)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => at += 2 * ESCAPE,
+            (Some(0xd800..0xe000), _) => {
+                found.push(at);
+                at += ESCAPE;
+            }
+            // Any other escape: what follows the backslash cannot begin another one.
+            _ => at += 2,
+        }
+    }
+    found
+}
+
+/// The code unit that is escaped at `at`, if one is.
+fn unit(text: &[u8], at: usize) -> Option<u16> {
+    let digits = text.get(at..at + ESCAPE)?.strip_prefix(br"\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 impl fmt::Debug for Json {
@@ -174,6 +213,20 @@ mod tests {
             assert!(Json::parse(bad).is_err(), "{bad}");
         }
         assert!(Json::parse(&b"\"\xff\""[..]).is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn halves_of_surrogate_pairs_are_mended() {
+        for (text, expected) in [
+            (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#"{"\uDE00":"a\uD83Db"}"#, r#"{"\ufffd":"a\ufffdb"}"#),
+            (r#""\ud83d\ud83d\ude00\ude00""#, r#""\ufffd\ud83d\ude00\ufffd""#),
+            (r#""\\ud83d \u00e9\\""#, r#""\\ud83d \u00e9\\""#),
+            (r#""\ud83d\n\ude00""#, r#""\ufffd\n\ufffd""#),
+        ] {
+            assert_eq!(Json::parse(text).unwrap().as_str(), expected, "{text}");
+        }
     }
 
     #[test]

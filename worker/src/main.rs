@@ -32,9 +32,11 @@ fn main() -> ExitCode {
 
 /// An error with its causes, less those that it tells itself.
 fn told(error: &anyhow::Error) -> String {
-    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |told, cause| {
-        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
-    })
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |told, cause| if told.contains(&cause) { told } else { format!("{told}: {cause}") })
 }
 
 /// The worker waits more than it works: two threads are enough for hundreds of runs a second.

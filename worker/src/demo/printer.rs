@@ -11,8 +11,9 @@ use serde_json::Value;
 pub struct Printer {
     colour: bool,
     names: HashMap<String, String>,
-    steps: HashMap<String, Duration>,
-    started: Duration,
+    /// When steps that are under way began, in microseconds since the epoch, as the events say.
+    steps: HashMap<String, u64>,
+    started: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,7 @@ impl Printer {
             let id = job["id"].as_str()?;
             Some((id.to_owned(), job["name"].as_str().unwrap_or(id).to_owned()))
         });
-        Self { colour, names: names.collect(), steps: HashMap::new(), started: Duration::ZERO }
+        Self { colour, names: names.collect(), steps: HashMap::new(), started: 0 }
     }
 
     /// What to print before anything happens.
@@ -48,11 +49,11 @@ impl Printer {
     pub fn event(&mut self, name: &str, payload: &Value, at: Duration) -> Vec<String> {
         match name {
             "run:start" => {
-                self.started = at;
+                self.started = timestamp(payload);
                 vec![self.line(at, &self.paint(Style::Dim, "run started"))]
             }
             "step:start" => {
-                self.steps.insert(text(payload, "step_id").to_owned(), at);
+                self.steps.insert(text(payload, "step_id").to_owned(), timestamp(payload));
                 let step = self.step_name(payload);
                 vec![self.line(at, &format!("{} {}", self.paint(Style::Cyan, "▸"), self.paint(Style::Bold, step)))]
             }
@@ -74,14 +75,20 @@ impl Printer {
     }
 
     fn step_complete(&mut self, payload: &Value, at: Duration) -> String {
-        let began = self.steps.remove(text(payload, "step_id")).unwrap_or(at);
+        let ended = timestamp(payload);
+        let began = self.steps.remove(text(payload, "step_id")).unwrap_or(ended);
         let end = self.ending(payload);
-        let line = format!("{end} {} {}", self.step_name(payload), self.paint(Style::Dim, &took(at - began)));
+        let line =
+            format!("{end} {} {}", self.step_name(payload), self.paint(Style::Dim, &took(ended.saturating_sub(began))));
         self.line(at, &line)
     }
 
     fn run_complete(&self, payload: &Value, at: Duration) -> String {
-        let line = format!("{} run {}", self.ending(payload), self.paint(Style::Dim, &took(at - self.started)));
+        let line = format!(
+            "{} run {}",
+            self.ending(payload),
+            self.paint(Style::Dim, &took(timestamp(payload).saturating_sub(self.started)))
+        );
         self.line(at, &line)
     }
 
@@ -145,11 +152,16 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn took(duration: Duration) -> String {
-    match duration.as_millis() {
-        0..10 => format!("{:.1} ms", duration.as_secs_f64() * 1000.0),
-        millis @ 10..10_000 => format!("{millis} ms"),
-        _ => format!("{:.1} s", duration.as_secs_f64()),
+/// When an event happened, in microseconds since the epoch.
+fn timestamp(payload: &Value) -> u64 {
+    text(payload, "timestamp").parse().unwrap_or(0)
+}
+
+fn took(micros: u64) -> String {
+    match micros {
+        0..10_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        10_000..10_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{:.1} s", micros as f64 / 1e6),
     }
 }
 
@@ -164,15 +176,15 @@ mod tests {
         let plan = json!({ "name": "W", "jobs": [{ "id": "a", "name": "First" }, { "id": "b" }] });
         let mut printer = Printer::new(&plan, false);
         let events = [
-            ("run:start", json!({}), 1),
-            ("step:start", json!({ "step_id": "s", "job_id": "a" }), 2),
+            ("run:start", json!({ "timestamp": "1000000" }), 1),
+            ("step:start", json!({ "step_id": "s", "job_id": "a", "timestamp": "1000500" }), 2),
             ("run:log", json!({ "source": "JOB", "level": "info", "message": ["n", 1, { "x": null }] }), 3),
             (
                 "step:complete",
-                json!({ "step_id": "s", "job_id": "a", "reason": "fail", "error_type": "JobError", "error_message": "no" }),
+                json!({ "step_id": "s", "job_id": "a", "reason": "fail", "error_type": "JobError", "error_message": "no", "timestamp": "1012500" }),
                 14,
             ),
-            ("run:complete", json!({ "reason": "success" }), 20),
+            ("run:complete", json!({ "reason": "success", "timestamp": "1019000" }), 20),
             ("fetch:plan", json!({}), 21),
         ];
         let mut lines = vec![printer.title(&plan, "embedded")];

@@ -56,10 +56,13 @@ pub struct RunTokenKey(DecodingKey);
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPublicKey {
     /// It is not base64.
-    #[error("the public key of run tokens is not base64: {0}")]
+    #[error("it is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
-    /// What it encodes is not an RSA public key.
-    #[error("the public key of run tokens is not the base64 of a PEM `PUBLIC KEY` or `RSA PUBLIC KEY`: {0}")]
+    /// What it encodes is something else.
+    #[error("it is not a PEM `PUBLIC KEY` or `RSA PUBLIC KEY`, or the base64 of one")]
+    NotPublic,
+    /// What it encodes is not an RSA key.
+    #[error("it is not the PEM of an RSA key: {0}")]
     Pem(#[from] jsonwebtoken::errors::Error),
 }
 
@@ -84,9 +87,18 @@ struct RunClaims {
 }
 
 impl RunTokenKey {
-    /// Reads the base64 of a PEM.
+    /// Reads the base64 of a PEM, or the PEM itself, which is what files hold.
     pub fn from_base64_pem(text: &str) -> Result<Self, InvalidPublicKey> {
-        let pem = BASE64.decode(text.split_ascii_whitespace().collect::<String>())?;
+        let pem = match text.trim_start().starts_with("-----BEGIN") {
+            true => text.as_bytes().to_vec(),
+            false => BASE64.decode(text.split_ascii_whitespace().collect::<String>())?,
+        };
+        let is_public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"]
+            .iter()
+            .any(|label| pem.trim_ascii_start().starts_with(label.as_bytes()));
+        if !is_public {
+            return Err(InvalidPublicKey::NotPublic);
+        }
         Ok(Self(DecodingKey::from_rsa_pem(&pem)?))
     }
 
@@ -242,7 +254,12 @@ mod tests {
         let key = RunTokenKey::from_base64_pem(&BASE64.encode(rsa_pem)).unwrap();
         assert!(key.verify(&sign(0, &claims(json!({}))), RUN).is_ok());
         assert!(matches!(RunTokenKey::from_base64_pem("%%%"), Err(InvalidPublicKey::Base64(_))));
-        assert!(matches!(RunTokenKey::from_base64_pem(&BASE64.encode("no pem")), Err(InvalidPublicKey::Pem(_))));
+        assert!(matches!(RunTokenKey::from_base64_pem(&BASE64.encode("no pem")), Err(InvalidPublicKey::NotPublic)));
+        let broken = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        assert!(matches!(RunTokenKey::from_base64_pem(broken), Err(InvalidPublicKey::Pem(_))));
+        let private = public_pem().replace("PUBLIC", "PRIVATE");
+        assert!(matches!(RunTokenKey::from_base64_pem(&BASE64.encode(private)), Err(InvalidPublicKey::NotPublic)));
+        assert!(RunTokenKey::from_base64_pem(&public_pem()).is_ok(), "as it stands in a file");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use super::plan::{InvalidPlan, Submission};
 use super::{Shared, connection};
 
+/// Largest submission, in bytes: more than a dataclip that any limit lets through.
+const LARGEST_BODY: usize = 256 * 1024 * 1024;
+
 const DESCRIPTION: &str = "\
 A mock of OpenFn Lightning, for developing workflows and workers.
 
@@ -59,7 +62,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/credential/{id}", post(set_credential))
         .route("/dataclip/{id}", post(set_dataclip))
         .fallback(|| async { HttpError(StatusCode::NOT_FOUND, "no such path; GET / lists them".to_owned()) })
-        .layer(DefaultBodyLimit::disable())
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(shared)
 }
 
