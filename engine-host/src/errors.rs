@@ -7,7 +7,7 @@ use protocol::run::{Exit, ExitReason};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::compile::{CompileError, Compiled, Operation, Position};
+use crate::compile::{CompileError, Compiled, Operation, Position, source_line};
 use crate::engine::{EngineLost, Origin, Thrown};
 
 /// The job in which something was thrown.
@@ -188,7 +188,7 @@ impl JobFailure {
 
 impl SourcePlace {
     fn of(position: Position, source: &str) -> Self {
-        let src = source.lines().nth(position.line.saturating_sub(1) as usize).map(str::to_owned);
+        let src = source_line(source, position.line).map(str::to_owned);
         Self { line: position.line, column: position.column.saturating_add(1), src }
     }
 
@@ -384,6 +384,11 @@ mod tests {
         assert_eq!(
             compile_log_lines("fn(s => {\n  const a = ;\n})", &error),
             ["At line 2, column 13", "2:   const a = ;", "               ^"]
+        );
+        let error = CompileError { message: "Unexpected token".into(), position: Position { line: 3, column: 4 } };
+        assert_eq!(
+            compile_log_lines("a\u{2028}b\u{2029}x = ;\nc", &error),
+            ["At line 3, column 5", "3: x = ;", "       ^"]
         );
         assert_eq!(
             condition_exit(&thrown(Origin::Job, "TypeError", "no x")),

@@ -100,13 +100,26 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_one_expression() {
+    fn conditions_are_what_follows_a_return() {
         for (condition, expected) in [
             ("state.data > 5", Ok(())),
             ("!state.errors?.[upstreamStepId]", Ok(())),
             ("state.data >", Err("Unexpected end of input")),
-            ("", Err("Unexpected end of input")),
-            ("state.a; state.b", Err("Unexpected token")),
+            ("state.p === \"a\";", Ok(())),
+            ("1; // c", Ok(())),
+            ("1 // c", Ok(())),
+            ("1 /* c */", Ok(())),
+            ("", Ok(())),
+            ("// c", Ok(())),
+            ("{a:1,b:2}", Ok(())),
+            ("{}", Ok(())),
+            ("function(){}", Ok(())),
+            ("new.target", Ok(())),
+            ("state.a; state.b", Ok(())),
+            ("1 /* c", Err("Unterminated multiline comment")),
+            ("1 } function x() {", Err("Unexpected token")),
+            ("1 }); (function () { return 2", Err("Unexpected token")),
+            ("@dec class A {}", Err("Decorators are not supported")),
             ("return true", Err("Unexpected token")),
             ("if (a) b", Err("Unexpected token")),
         ] {

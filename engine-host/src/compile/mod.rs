@@ -10,7 +10,7 @@ use oxc::allocator::Allocator;
 use oxc::ast::ast::Program;
 use oxc::ast::builder::AstBuilder;
 use oxc::codegen::{Codegen, CodegenOptions, CommentOptions};
-use oxc::parser::{ParseOptions, Parser};
+use oxc::parser::{ParseOptions, Parser, ParserReturn};
 use oxc::semantic::{Scoping, SemanticBuilder};
 use oxc::span::SourceType;
 
@@ -24,6 +24,7 @@ mod operations;
 mod positions;
 mod promises;
 mod syntax;
+mod unsupported;
 #[cfg(test)]
 mod tests;
 
@@ -95,14 +96,21 @@ pub fn compile(source: &str, adaptors: &[Adaptor<'_>]) -> Result<Compiled, Compi
     on_own_stack(source, || compile_here(source, &lines, adaptors)).map_err(|fault| fault.into_error(&lines))
 }
 
-/// Checks the syntax of an edge's condition. The error is the message alone, as `Unexpected end of input`.
+/// Checks the syntax of an edge's condition, which is what follows `return` in a function. The error is the message
+/// alone, as `Unexpected end of input`.
 pub fn check_condition(expression: &str) -> Result<(), String> {
-    on_own_stack(expression, || {
+    let body = format!("return {expression}");
+    on_own_stack(&body, || {
         let allocator = Allocator::default();
-        let parser = Parser::new(&allocator, expression, SourceType::script()).with_options(parse_options());
-        parser.parse_expression().map(drop).map_err(|diagnostics| errors::first(expression, &diagnostics))
+        let options = ParseOptions { allow_return_outside_function: true, ..parse_options() };
+        check_syntax(&body, &Parser::new(&allocator, &body, SourceType::script()).with_options(options).parse())
     })
     .map_err(|fault| fault.message)
+}
+
+/// The line `number`, from 1, of a source, without its end.
+pub fn source_line(source: &str, number: u32) -> Option<&str> {
+    Lines::of(source).text(number)
 }
 
 /// What is wrong, and the byte of the source where.
@@ -143,19 +151,25 @@ fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>]) -> Re
 
 fn parse<'a>(allocator: &'a Allocator, source: &'a str) -> Result<Job<'a>, Fault> {
     let parsed = Parser::new(allocator, source, SourceType::mjs()).with_options(parse_options()).parse();
-    if parsed.diagnostics.has_errors() {
-        return Err(errors::first(source, &parsed.diagnostics));
-    }
+    let scoping = check_syntax(source, &parsed)?;
     let mut program = parsed.program;
     program.hashbang = None;
-    let checked = SemanticBuilder::new_compiler().build(&program);
-    if checked.diagnostics.has_errors() {
-        return Err(errors::first(source, &checked.diagnostics));
-    }
-    let scoping = checked.semantic.into_scoping();
     let names = Names::of(&scoping);
     let exports = exports::names(&parsed.module_record);
     Ok(Job { program, scoping, names, exports, ast: AstBuilder::new(allocator) })
+}
+
+/// Refuses what is no JavaScript, or none that the engines know. Returns the declarations and references.
+fn check_syntax(source: &str, parsed: &ParserReturn<'_>) -> Result<Scoping, Fault> {
+    if parsed.diagnostics.has_errors() {
+        return Err(errors::first(source, &parsed.diagnostics));
+    }
+    let checked = SemanticBuilder::new_compiler().build(&parsed.program);
+    if checked.diagnostics.has_errors() {
+        return Err(errors::first(source, &checked.diagnostics));
+    }
+    unsupported::check(&parsed.program)?;
+    Ok(checked.semantic.into_scoping())
 }
 
 fn parse_options() -> ParseOptions {

@@ -27,6 +27,14 @@ impl<'s> Lines<'s> {
         Position { line, column: before.encode_utf16().count() as u32 }
     }
 
+    /// The text of the line `number`, from 1, without its end.
+    pub(super) fn text(&self, number: u32) -> Option<&'s str> {
+        let index = (number as usize).checked_sub(1)?;
+        let start = *self.starts.get(index)?;
+        let end = self.starts.get(index + 1).copied().unwrap_or(self.source.len());
+        Some(self.source.get(start..end)?.trim_end_matches(['\n', '\r', '\u{2028}', '\u{2029}']))
+    }
+
     /// The line, from 1, of the byte at `offset`.
     pub(super) fn line(&self, offset: usize) -> u32 {
         self.starts.partition_point(|&start| start <= offset) as u32
@@ -75,6 +83,13 @@ mod tests {
             assert_eq!(lines.position(offset), Position { line, column }, "{offset}");
         }
         assert_eq!(lines.position(1000), Position { line: 6, column: 0 }, "past the end");
+    }
+
+    #[test]
+    fn lines_have_texts_without_their_ends() {
+        let lines = Lines::of("a \nb\r\n\rd\u{2028}e\u{2029}é");
+        let texts: Vec<_> = (0..=7).map(|number| lines.text(number)).collect();
+        assert_eq!(texts, [None, Some("a "), Some("b"), Some(""), Some("d"), Some("e"), Some("é"), None]);
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Hub {
     fn reply(&mut self, reference: &str, reply: Reply) {
         let Some(Pending { channel, kind }) = reference.parse().ok().and_then(|it: u64| self.pending.remove(&it))
         else {
-            tracing::debug!(reference, "an answer to nothing that was asked");
+            tracing::trace!(reference, "an answer to nothing that was asked");
             return;
         };
         let Some(entry) = self.channels.get_mut(&channel) else { return };
