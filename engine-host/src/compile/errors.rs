@@ -114,7 +114,6 @@ mod tests {
             ("{a:1,b:2}", Ok(())),
             ("{}", Ok(())),
             ("function(){}", Ok(())),
-            ("new.target", Ok(())),
             ("state.a; state.b", Ok(())),
             ("1 /* c", Err("Unterminated multiline comment")),
             ("1 } function x() {", Err("Unexpected token")),

@@ -103,14 +103,10 @@ pub fn check_condition(expression: &str) -> Result<(), String> {
     on_own_stack(&body, || {
         let allocator = Allocator::default();
         let options = ParseOptions { allow_return_outside_function: true, ..parse_options() };
-        check_syntax(&body, &Parser::new(&allocator, &body, SourceType::script()).with_options(options).parse())
+        let parsed = Parser::new(&allocator, &body, SourceType::script()).with_options(options).parse();
+        check_syntax(&body, &parsed).map(drop)
     })
     .map_err(|fault| fault.message)
-}
-
-/// The line `number`, from 1, of a source, without its end.
-pub fn source_line(source: &str, number: u32) -> Option<&str> {
-    Lines::of(source).text(number)
 }
 
 /// What is wrong, and the byte of the source where.
