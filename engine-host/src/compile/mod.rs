@@ -109,6 +109,11 @@ pub fn check_condition(expression: &str) -> Result<(), String> {
     .map_err(|fault| fault.message)
 }
 
+/// The line `number`, from 1, of a source, without its end.
+pub fn source_line(source: &str, number: u32) -> Option<&str> {
+    Lines::of(source).text(number)
+}
+
 /// What is wrong, and the byte of the source where.
 #[derive(Debug)]
 struct Fault {
