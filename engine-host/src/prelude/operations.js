@@ -4,6 +4,8 @@
 let ending;
 /** Index of the operation under way. */
 let current;
+/** Names of what is taken out of the state at the end. */
+const removed = list();
 /** Promises that were rejected and have no handler, with the reason. */
 const unhandled = new Map();
 
@@ -62,10 +64,10 @@ function without(state, names) {
   return rest;
 }
 
-function returned(state, remove) {
+function returned(state) {
   if (!isObject(state)) return record({ state: toJson(state) });
   const webhookResponse = hasOwn(state, 'webhookResponse') ? toJson(state.webhookResponse) : undefined;
-  return record({ state: toJson(without(without(state, remove), ['webhookResponse'])), webhookResponse });
+  return record({ state: toJson(without(without(state, removed), ['webhookResponse'])), webhookResponse });
 }
 
 const fail = (error, state) => {
@@ -73,14 +75,14 @@ const fail = (error, state) => {
 };
 
 /** Follows a job's module from its evaluation to the result of its last operation. */
-async function begin(evaluation, exports, initial, remove) {
+async function begin(evaluation, exports, initial) {
   try {
     await evaluation;
     const state = await execute(exports, initial);
-    ending ??= returned(state, remove);
+    ending ??= returned(state);
   } catch (error) {
     // Operations may have changed the state that they began with, and whoever handles the error is to see it.
-    fail(error, attempt(() => returned(initial, remove).state));
+    fail(error, attempt(() => returned(initial).state));
   }
 }
 

@@ -1,6 +1,8 @@
 // What the engine calls, and the globals of a job.
 
-function globals(state) {
+/** Begins a job, before any code of its own: sets its globals, and keeps the names that leave its state at the end. */
+function globals(state, remove) {
+  for (let i = 0; i < remove.length; i += 1) push(removed, remove[i]);
   const all = { console: makeConsole('JOB'), Buffer, state, ...timerGlobals };
   const names = keys(all);
   for (let i = 0; i < names.length; i += 1) {

@@ -8,6 +8,7 @@ use rquickjs::function::IntoArgs;
 use rquickjs::{Coerced, Ctx, Error, FromJs, Function, Module, Object, Promise, Value};
 
 use super::sandbox::Evidence;
+use super::withheld;
 use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, JobResult, Thrown};
 
 /// Access to a sandbox's context and to the prelude in it.
@@ -34,7 +35,13 @@ impl<'js> Session<'_, 'js> {
     pub(super) fn run_job(&self, job: &JobCall) -> Result<JobEnd, EngineLost> {
         match self.job_result(job) {
             Ok(result) => Ok(JobEnd::Returned(result)),
-            Err(Halt::Threw(thrown)) => Ok(JobEnd::Threw(*thrown)),
+            Err(Halt::Threw(mut thrown)) => {
+                thrown.state = thrown.state.and_then(|state| {
+                    let state = withheld::without(Json::parse(state).ok()?, &job.state_props_to_remove).ok()?;
+                    Some(state.as_str().to_owned())
+                });
+                Ok(JobEnd::Threw(*thrown))
+            }
             Err(Halt::Lost(lost)) => Err(lost),
         }
     }
@@ -50,20 +57,22 @@ impl<'js> Session<'_, 'js> {
 
     fn job_result(&self, job: &JobCall) -> Result<JobResult, Halt> {
         let state = self.parse(&job.state)?;
-        self.call::<_, ()>("globals", (state.clone(),))?;
+        self.call::<_, ()>("globals", (state.clone(), job.state_props_to_remove.clone()))?;
         if let Some(source) = &job.globals {
             let (evaluation, exports) = self.evaluate("globals", source)?;
             self.call::<_, ()>("adopt", (evaluation, exports))?;
             self.ending()?;
         }
         let (evaluation, exports) = self.evaluate("job", &job.code)?;
-        self.call::<_, ()>("begin", (evaluation, exports, state, job.state_props_to_remove.clone()))?;
+        self.call::<_, ()>("begin", (evaluation, exports, state))?;
         let ending = self.ending()?;
         let text = |name: &str| -> Result<Option<Json>, Halt> {
             let text: Option<String> = ending.get(name).map_err(|error| self.halt(error))?;
             text.map(Json::parse).transpose().map_err(|error| Halt::Lost(EngineLost::Failed(error.to_string())))
         };
-        let result = JobResult { state: text("state")?, webhook_response: text("webhookResponse")? };
+        let state = text("state")?.map(|state| withheld::without(state, &job.state_props_to_remove)).transpose();
+        let state = state.map_err(|error| Halt::Lost(EngineLost::Failed(error.to_string())))?;
+        let result = JobResult { state, webhook_response: text("webhookResponse")? };
         self.evidence.check()?;
         Ok(result)
     }

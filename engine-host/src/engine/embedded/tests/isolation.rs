@@ -147,6 +147,34 @@ fn the_prelude_uses_nothing_that_a_job_can_change() {
 }
 
 #[test]
+fn no_trick_keeps_what_is_taken_out_of_the_state() {
+    let spy = "const spy = { set(v) { globalThis.stolen = v }, get() { return undefined }, configurable: true };";
+    let state = r#"{"configuration":{"password":"hush"},"data":{}}"#;
+    for (trick, operation) in [
+        ("Object.defineProperty(Array.prototype, '0', spy)", "s => ({ ...s, stolen: globalThis.stolen })"),
+        ("Object.defineProperty(Object.prototype, '0', spy)", "s => ({ ...s, stolen: globalThis.stolen })"),
+        ("Object.prototype.hasOwnProperty = Object.hasOwn = () => false", "s => ({ ...s })"),
+        ("", "s => ({ toJSON: () => s })"),
+        (
+            "",
+            "s => new Proxy(s, { getOwnPropertyDescriptor: (t, k) => (t.looked ??= new Set()).has(k) ? Reflect.getOwnPropertyDescriptor(t, k) : void t.looked.add(k) })",
+        ),
+        (
+            "",
+            "s => { s.toJSON = () => ({ ...s, toJSON: 1 }); const all = { ...s }; delete s.configuration; s.toJSON = () => all; throw new Error() }",
+        ),
+    ] {
+        let end = Bench::new().run(module(&format!("{spy} {trick}; export default [{operation}]"), state));
+        let left = match &end {
+            Ok(JobEnd::Returned(result)) => text(result.state.clone()),
+            Ok(JobEnd::Threw(thrown)) => thrown.state.clone().expect("the state as it is"),
+            Err(lost) => panic!("{trick} {operation}: {lost}"),
+        };
+        assert!(left.starts_with('{') && !left.contains("hush"), "{trick} {operation}: {left}");
+    }
+}
+
+#[test]
 fn a_jobs_spies_never_see_what_is_the_engines() {
     // Whatever the spies saw while the engine worked (console, timers, errors, imports), none of it does a thing that
     // the job could not do before.

@@ -42,7 +42,7 @@ fn states_are_what_json_makes_of_them() {
             "{}",
             r#"{"n":"12345678901234567890","loop":{"more":["1"]}}"#,
         ),
-        ("fn(() => ({ lone: '\\ud800', pair: '\\ud83d\\ude00' }))", "{}", "{\"lone\":\"\\ud800\",\"pair\":\"😀\"}"),
+        ("fn(() => ({ lone: '\\ud800', pair: '\\ud83d\\ude00' }))", "{}", "{\"lone\":\"\\ufffd\",\"pair\":\"😀\"}"),
         (
             "fn(s => ({ ...s, configuration: 1, response: 2 }))",
             r#"{"configuration":{"p":1},"data":{}}"#,

@@ -1,0 +1,79 @@
+//! Takes keys out of JSON text: whatever a job does to the language, no text that has them leaves the engine.
+
+use std::fmt;
+
+use protocol::{InvalidJson, Json};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// `json` less these keys, if it is an object; all else stays as it is, and in its order.
+pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
+    // The prelude has taken them out of nearly every state, and a large one need not be read for nothing.
+    if !json.is_object() || !keys.iter().any(|key| mentions(&json, key)) {
+        return Ok(json);
+    }
+    let mut entries: Entries<'_> = json.decode()?;
+    entries.0.retain(|(key, _)| !keys.contains(key));
+    Json::encode(&entries)
+}
+
+/// Whether `key` may be a key in it, at any depth.
+fn mentions(json: &Json, key: &str) -> bool {
+    serde_json::to_string(key).is_ok_and(|quoted| json.as_str().contains(&quoted))
+}
+
+/// An object's keys in order, with the text of their values.
+struct Entries<'a>(Vec<(String, &'a RawValue)>);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_keys_of_the_outermost_object_are_taken_out() {
+        for (text, expected) in [
+            (r#"{"b":1e+21,"secret":{"x":1},"a":[ 1 ]}"#, r#"{"b":1e+21,"a":[ 1 ]}"#),
+            (r#"{"\u0073ecret":1,"secret":2}"#, "{}"),
+            (r#"{"a":{"secret":1}}"#, r#"{"a":{"secret":1}}"#),
+            (r#"{"a":"secret"}"#, r#"{"a":"secret"}"#),
+            (r#"{"odd \"key\"":1}"#, "{}"),
+            (r#"[{"secret":1}]"#, r#"[{"secret":1}]"#),
+            (r#""secret""#, r#""secret""#),
+        ] {
+            let keys = ["secret".to_owned(), "odd \"key\"".to_owned()];
+            let json = Json::parse(text).expect("it is valid");
+            assert_eq!(without(json, &keys).expect("it can be read").as_str(), expected, "{text}");
+        }
+    }
+}
