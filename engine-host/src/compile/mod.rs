@@ -24,9 +24,9 @@ mod operations;
 mod positions;
 mod promises;
 mod syntax;
-mod unsupported;
 #[cfg(test)]
 mod tests;
+mod unsupported;
 
 use names::Names;
 use positions::{Lines, SourceMap};
