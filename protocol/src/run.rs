@@ -172,6 +172,8 @@ pub struct StepStarted {
     pub step_id: String,
     /// Whose result is its input.
     pub input: StepInput,
+    /// When, in microseconds since the epoch.
+    pub timestamp_us: u64,
 }
 
 /// Where a step's input came from.
@@ -201,6 +203,8 @@ pub struct StepCompleted {
     pub duration_ms: u64,
     /// Peak memory of the engine during the step, and of the whole engine process, in bytes, where known.
     pub memory: StepMemory,
+    /// When, in microseconds since the epoch: after the step's last log line.
+    pub timestamp_us: u64,
 }
 
 /// Memory that a step used, in bytes.

@@ -45,6 +45,7 @@ async fn host(address: String, token: LinkToken) {
         webhook_response: None,
         duration_ms: 0,
         memory: StepMemory::default(),
+        timestamp_us: 1,
     };
     link.call(completed).await.unwrap();
     run.reply(HostReply::Ran(RunOutcome { exit: Exit::success(), final_state: Some(spec.input), final_step: Some(0) }));

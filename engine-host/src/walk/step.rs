@@ -10,7 +10,7 @@ use protocol::run::{
 
 use super::{Left, Visit, Walk, engine_error};
 use crate::engine::{Engine, JobCall, JobEnd, JobResult, Thrown};
-use crate::log::{describe, duration};
+use crate::log::{describe, duration, now_us};
 use crate::state::{self, Ingredients};
 use crate::workflow::{self, Job};
 use crate::{errors, limits};
@@ -31,7 +31,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         let label = workflow::label(step);
         let index = self.steps_started;
         self.steps_started += 1;
-        let started = StepStarted { index, step_id: step.id.clone(), input: visit.from };
+        let started = StepStarted { index, step_id: step.id.clone(), input: visit.from, timestamp_us: now_us() };
         self.reporter.event(RunEvent::StepStarted(started)).await;
         self.reporter.log(LogSource::Runtime, LogLevel::Info, &format!("Starting step {label}")).await;
 
@@ -57,6 +57,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             webhook_response,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             memory: StepMemory { job: peak_heap_bytes, system: 0 },
+            timestamp_us: now_us(),
         };
         match ended {
             JobOutcome::Dead { step: exit, run, output } => {

@@ -11,6 +11,8 @@ use crate::testing::{Act, FakeEngine, error, thrown, workflow};
 /// Everything that a walk reports, a line each, the outcome last.
 struct Walked {
     all: Vec<String>,
+    /// When the steps' events and the log lines happened.
+    times: Vec<u64>,
     calls: Vec<String>,
 }
 
@@ -35,20 +37,30 @@ async fn walked_until(spec: RunSpec, mut engine: FakeEngine, stop: impl Future<O
         outcome
     };
     let reading = async {
-        let mut all = Vec::new();
+        let (mut all, mut times) = (Vec::new(), Vec::new());
         while let Some(report) = reports.recv().await {
+            times.extend(time(&report));
             all.push(describe_report(report));
         }
-        all
+        (all, times)
     };
-    let (outcome, mut all) = tokio::join!(walking, reading);
+    let (outcome, (mut all, times)) = tokio::join!(walking, reading);
     let state = outcome.final_state.as_ref().map_or("no state", Json::as_str);
     all.push(format!("end {} {state} {:?}", show(&outcome.exit), outcome.final_step));
-    Walked { all, calls: calls.lock().unwrap().clone() }
+    Walked { all, times, calls: calls.lock().unwrap().clone() }
 }
 
 async fn walked(spec: RunSpec, engine: FakeEngine) -> Walked {
     walked_until(spec, engine, pending()).await
+}
+
+fn time(report: &Report) -> Option<u64> {
+    match report {
+        Report::Event(RunEvent::Started(_)) => None,
+        Report::Event(RunEvent::StepStarted(step)) => Some(step.timestamp_us),
+        Report::Event(RunEvent::Log(line)) => Some(line.timestamp_us),
+        Report::Completed(step, _) => Some(step.timestamp_us),
+    }
 }
 
 fn describe_report(report: Report) -> String {
@@ -97,6 +109,14 @@ async fn states_go_from_step_to_step() {
          end success {\"data\":{}} Some(1)",
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_is_reported_bears_the_time_when_it_happened() {
+    let before = crate::log::now_us();
+    let walked = walked(workflow("a -> b\nb"), FakeEngine::new([("b", error("oh no"))])).await;
+    let times = [vec![before], walked.times, vec![crate::log::now_us()]].concat();
+    assert!(times.is_sorted(), "{times:?}");
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ fn step(index: u32) -> StepCompleted {
         webhook_response: None,
         duration_ms: 1,
         memory: StepMemory::default(),
+        timestamp_us: 1,
     }
 }
 

@@ -263,11 +263,11 @@ impl Actor {
                     self.outbox.log(source, level, message, now);
                 }
             }
-            RunEvent::StepStarted(StepStarted { index, step_id, input }) => {
+            RunEvent::StepStarted(StepStarted { index, step_id, input, timestamp_us }) => {
                 if self.open_step.is_some() {
                     return self.violated(&format!("started step {index} while another is open"));
                 }
-                self.open_step = Some(self.outbox.step_started(index, &step_id, input, now_us()));
+                self.open_step = Some(self.outbox.step_started(index, &step_id, input, timestamp_us));
             }
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
                 let message = self.redactor.json(message);
@@ -290,7 +290,7 @@ impl Actor {
                     memory: step.memory,
                     thread_id: self.host_id.clone(),
                 };
-                self.outbox.step_completed(open, end, now_us());
+                self.outbox.step_completed(open, end, step.timestamp_us);
             }
             open => {
                 self.open_step = open;

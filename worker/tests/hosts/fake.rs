@@ -162,7 +162,7 @@ async fn act(link: &Link<HostSide>, spec: &RunSpec, responder: Responder<HostSid
     match act {
         Act::ExitSilently(..) => responder.reply(HostReply::Ran(success())),
         Act::Finish => {
-            let step = StepStarted { index: 0, step_id: "a".into(), input: StepInput::Run };
+            let step = StepStarted { index: 0, step_id: "a".into(), input: StepInput::Run, timestamp_us: 1 };
             notify(link, RunEvent::StepStarted(step)).await;
             link.call(completed_step()).await.unwrap();
             responder.reply(HostReply::Ran(success()));
@@ -256,5 +256,6 @@ fn completed_step() -> StepCompleted {
         webhook_response: None,
         duration_ms: 1,
         memory: StepMemory::default(),
+        timestamp_us: 1,
     }
 }

@@ -83,7 +83,7 @@ impl Host {
     }
 
     pub(crate) async fn step_started(&self, index: StepIndex, job: &str, input: StepInput) {
-        let step = StepStarted { index, step_id: job.into(), input };
+        let step = StepStarted { index, step_id: job.into(), input, timestamp_us: 500_000 };
         self.send(RunSignal::Event(RunEvent::StepStarted(step))).await;
     }
 
@@ -101,6 +101,7 @@ impl Host {
             webhook_response: None,
             duration_ms: 3,
             memory: StepMemory { job: 10, system: 20 },
+            timestamp_us: 2_000_000,
         };
         let (taken, acknowledged) = oneshot::channel();
         self.send(RunSignal::StepCompleted(Box::new(step), taken)).await;
