@@ -38,8 +38,8 @@ impl LogPolicy {
         let loudness = match level {
             LogLevel::Debug => JobLogLevel::Debug,
             LogLevel::Info | LogLevel::Success => JobLogLevel::Info,
-            LogLevel::Warn => JobLogLevel::Warn,
-            LogLevel::Error | LogLevel::Always => return true,
+            LogLevel::Warn | LogLevel::Always => JobLogLevel::Warn,
+            LogLevel::Error => return true,
         };
         loudness >= self.job_level
     }
@@ -213,8 +213,8 @@ mod tests {
             (Filter::Debug, &[Debug, Info, Success, Always, Warn, Error][..]),
             (Filter::Info, &[Info, Success, Always, Warn, Error]),
             (Filter::Warn, &[Always, Warn, Error]),
-            (Filter::Error, &[Always, Error]),
-            (Filter::None, &[Always, Error]),
+            (Filter::Error, &[Error]),
+            (Filter::None, &[Error]),
         ] {
             let policy = LogPolicy::new(&RunOptions { job_log_level: filter, ..RunOptions::default() });
             for level in [Debug, Info, Success, Always, Warn, Error] {

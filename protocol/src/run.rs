@@ -361,7 +361,7 @@ pub enum LogLevel {
     Info,
     /// Something went well.
     Success,
-    /// Shown whatever the filter.
+    /// Shown unless the filter lets only errors pass.
     Always,
     /// Something looks wrong.
     Warn,
