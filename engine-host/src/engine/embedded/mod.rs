@@ -22,7 +22,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 pub use self::interrupt::Interrupt;
 use self::sandbox::Sandbox;
@@ -46,6 +46,7 @@ pub struct EmbeddedOptions {
 pub struct EmbeddedEngine {
     commands: mpsc::Sender<Command>,
     interrupt: Interrupt,
+    exhausted: Arc<Notify>,
     peak_heap_bytes: Arc<AtomicU64>,
 }
 
@@ -60,6 +61,8 @@ struct Surroundings {
     memory_bytes: usize,
     sink: Arc<dyn LogSink>,
     interrupt: Interrupt,
+    /// Notified when the engine's thread stands still for good, for want of memory.
+    exhausted: Arc<Notify>,
     /// Of the last job, kept for the engine's owner.
     peak_heap_bytes: Arc<AtomicU64>,
 }
@@ -70,8 +73,14 @@ impl EmbeddedEngine {
         let interrupt = Interrupt::default();
         let memory_bytes = usize::try_from(options.memory_bytes).unwrap_or(usize::MAX);
         let peak_heap_bytes = Arc::new(AtomicU64::new(0));
-        let surroundings =
-            Surroundings { memory_bytes, sink, interrupt: interrupt.clone(), peak_heap_bytes: peak_heap_bytes.clone() };
+        let exhausted = Arc::new(Notify::new());
+        let surroundings = Surroundings {
+            memory_bytes,
+            sink,
+            interrupt: interrupt.clone(),
+            exhausted: exhausted.clone(),
+            peak_heap_bytes: peak_heap_bytes.clone(),
+        };
         let (commands, inbox) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         thread::Builder::new()
@@ -80,7 +89,7 @@ impl EmbeddedEngine {
             .spawn(move || serve(&surroundings, &inbox, &ready))
             .map_err(|error| EngineLost::Failed(format!("cannot start its thread: {error}")))?;
         started.recv().map_err(|_| EngineLost::Failed("its thread ended at the start".to_owned()))??;
-        Ok((Self { commands, interrupt: interrupt.clone(), peak_heap_bytes }, interrupt))
+        Ok((Self { commands, interrupt: interrupt.clone(), exhausted, peak_heap_bytes }, interrupt))
     }
 
     async fn ask<T>(
@@ -96,6 +105,11 @@ impl EmbeddedEngine {
         };
         tokio::select! {
             answer = answer => answer.map_err(|_| lost("it has ended"))?,
+            () = self.exhausted.notified() => {
+                // Nothing will answer the next command either.
+                self.exhausted.notify_one();
+                Err(EngineLost::OutOfMemory)
+            }
             // Some functions of QuickJS, such as `reverse`, do not look whether they are to stop. Their thread runs on,
             // and ends with the process.
             () = given_up => Err(lost("it was stopped, and does not answer")),

@@ -83,7 +83,10 @@ pub(super) struct Evidence {
 
 impl Evidence {
     fn new(surroundings: &Surroundings) -> Self {
-        Self { meter: Meter::new(surroundings.memory_bytes), surroundings: surroundings.clone() }
+        Self {
+            meter: Meter::new(surroundings.memory_bytes, surroundings.exhausted.clone()),
+            surroundings: surroundings.clone(),
+        }
     }
 
     /// Fails when the engine was stopped or used too much memory.

@@ -88,6 +88,26 @@ fn going_over_the_memory_ends_the_engine_whatever_the_job_catches() {
 }
 
 #[test]
+fn no_allocation_that_fails_crashes_the_engine() {
+    for code in [
+        "Array.prototype.fill.call({ length: 2 ** 53 - 1 }, 1)",
+        "for (let length = 1e7;; length *= 2) try { new ArrayBuffer(length) } catch {}",
+        "try { new ArrayBuffer(2e9) } catch {}",
+        "try { 'x'.repeat(2 ** 29) } catch {}",
+        "try { JSON.stringify('\\0'.repeat(3e7)) } catch {}",
+    ] {
+        for megabytes in 76..=80 {
+            let mut bench = Bench::with_memory(megabytes * 1_000_000);
+            let job = module(&format!("export default [s => {{ {code}; return s }}]"), "{}");
+            for again in [false, true] {
+                let end = bench.run(job.clone());
+                assert!(matches!(end, Err(EngineLost::OutOfMemory)) || again && end.is_err(), "{code}: {end:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_collected_in_time_does_not_count() {
     let code = "export default [() => { for (let i = 0; i < 500; i += 1) { const o = { bytes: new Uint8Array(1e6) }; o.me = o } return { done: true } }]";
     let end = Bench::new().run(module(code, "{}"));
