@@ -83,10 +83,12 @@ impl<'js> Session<'_, 'js> {
         let mut options = EvalOptions::default();
         options.strict = false;
         options.filename = Some("condition".to_owned());
+        // A comment may end the expression.
+        let source = format!("(function () {{ return {}\n }})()", condition.expression);
         let value = globals
             .set("state", state)
             .and_then(|()| globals.set("upstreamStepId", condition.upstream_step_id.as_str()))
-            .and_then(|()| self.ctx.eval_with_options::<Coerced<bool>, _>(condition.expression.as_str(), options))
+            .and_then(|()| self.ctx.eval_with_options::<Coerced<bool>, _>(source, options))
             .map_err(|error| self.halt(error))?;
         self.evidence.check()?;
         Ok(value.0)
