@@ -21,6 +21,9 @@ pub struct Job<'a> {
     pub compiled: &'a Compiled,
 }
 
+/// Ends a message that was too long.
+const CUT: &str = " [cut: too long]";
+
 /// An error of a job or of an adaptor. As JSON it is what a failed step leaves in `state.errors`.
 #[derive(Debug, Serialize)]
 pub struct JobFailure {
@@ -250,6 +253,17 @@ pub fn lost_exit(lost: &EngineLost) -> Exit {
     }
 }
 
+/// The exit with a message of at most `limit` bytes (but always room for the mark of the cut), as it is reported.
+pub fn capped(mut exit: Exit, limit: u64) -> Exit {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if let Some(error) = exit.error.as_mut().filter(|error| error.message.len() > limit) {
+        let end = error.message.floor_char_boundary(limit.saturating_sub(CUT.len()));
+        error.message.truncate(end);
+        error.message.push_str(CUT);
+    }
+    exit
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +386,20 @@ mod tests {
         ] {
             assert_eq!(lost_exit(&lost), Exit::error(reason, kind, message));
         }
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        for (message, limit, expected) in [
+            ("x".repeat(20), 20, "x".repeat(20)),
+            ("x".repeat(21), 20, format!("xxxx{CUT}")),
+            ("aé😀bcdefghijklmnopqrst".into(), 20, format!("aé{CUT}")),
+            ("x".repeat(21), 3, CUT.into()),
+        ] {
+            let exit = |message| Exit::error(ExitReason::Fail, "JobError", message);
+            assert_eq!(capped(exit(message), limit), exit(expected), "{limit}");
+        }
+        assert_eq!(capped(Exit::success(), 0), Exit::success());
     }
 
     #[test]

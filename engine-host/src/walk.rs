@@ -35,10 +35,10 @@ pub async fn walk<E: Engine>(
     stop: impl Future<Output = Exit>,
 ) -> RunOutcome {
     let mut stop = Stop { signal: pin!(stop), fired: false };
-    match run(spec, engine, reporter, &mut stop).await {
-        Ok(outcome) => outcome,
-        Err(exit) => RunOutcome { exit, final_state: None, final_step: None },
-    }
+    let limit = spec.options.log_payload_bytes;
+    let outcome = run(spec, engine, reporter, &mut stop).await;
+    let outcome = outcome.unwrap_or_else(|exit| RunOutcome { exit, final_state: None, final_step: None });
+    RunOutcome { exit: errors::capped(outcome.exit, limit), ..outcome }
 }
 
 async fn run<E: Engine, F: Future<Output = Exit>>(

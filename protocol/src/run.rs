@@ -265,7 +265,7 @@ impl Exit {
 pub struct ExitError {
     /// Lightning's `error_type`.
     pub kind: String,
-    /// Lightning's `error_message`.
+    /// Lightning's `error_message`; a host cuts it at [`RunOptions::log_payload_bytes`].
     pub message: String,
 }
 

@@ -49,10 +49,11 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
                 Err(exit) => ended = self.stopped(exit).await,
             }
         }
+        let limit = self.options.log_payload_bytes;
         let completed = |exit, output, webhook_response| StepCompleted {
             index,
             step_id: step.id.clone(),
-            exit,
+            exit: errors::capped(exit, limit),
             output,
             webhook_response,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

@@ -372,6 +372,26 @@ async fn an_error_is_logged_with_its_type() {
 }
 
 #[tokio::test]
+async fn long_error_messages_are_cut() {
+    let message = "x".repeat(100);
+    let fatal = Act::Throw(thrown(Origin::Job, "ReferenceError", &message));
+    for (act, step, run) in
+        [(error(&message), "fail JobError", "fail JobError"), (fatal, "crash ReferenceError", "crash RuntimeCrash")]
+    {
+        let mut spec = workflow("a");
+        spec.options.log_payload_bytes = 50;
+        let walked = walked(spec, FakeEngine::new([("a", act)])).await;
+        let events = walked.events();
+        for start in [format!("done 0 {step}: "), format!("end {run}: ")] {
+            let message =
+                events.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{events}"));
+            let cut = message.find("x [cut: too long] ");
+            assert_eq!(cut.map(|at| at + "x [cut: too long]".len()), Some(50), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_names_no_adaptor_gets_the_common_one() {
     let mut spec = workflow("a");
     spec.steps[0].adaptors.clear();
