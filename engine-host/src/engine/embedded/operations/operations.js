@@ -17,14 +17,15 @@ const fnIf = (condition, operation) => (state) => {
 
 /** Passes the state through operations, one after the other. */
 const combine = (...operations) => (state) =>
-  operations.reduce(
-    (before, operation) =>
-      after(before, (current) => {
-        mustBeOperation(operation, 'combine');
-        return operation(current);
-      }),
-    state,
-  );
+  operations.reduce((before, operation, index) => {
+    if (before === undefined || before === null) {
+      throw new TypeError(`Operation ${index} in combine returned no state`);
+    }
+    return after(before, (current) => {
+      mustBeOperation(operation, 'combine');
+      return operation(current);
+    });
+  }, state);
 
 /** As `combine`, but always a promise. */
 const execute = (...operations) => async (state) => {

@@ -60,6 +60,8 @@ fn control() {
         ("c.fnIf(true, 5)(s)", r#""TypeError: fnIf takes an operation, not number""#),
         ("c.combine(s => ({ x: 1 }), async s => ({ ...s, y: s.x + 1 }))({})", r#"{"x":1,"y":2}"#),
         ("typeof c.combine(s => s, s => s)({}).then", r#""undefined""#),
+        ("c.combine(s => {}, s => ({ got: 1 }))({})", r#""TypeError: Operation 1 in combine returned no state""#),
+        ("c.combine(s => {})({}) === undefined", "true"),
         ("c.combine()({ a: 1 })", r#"{"a":1}"#),
         ("c.execute(s => ({ x: 1 }), async s => ({ ...s, y: 2 }))({})", r#"{"x":1,"y":2}"#),
         ("c.as('k', async s => ({ ...s, data: 5, more: 1 }))({ data: 1, z: 2 })", r#"{"data":1,"z":2,"k":5,"more":1}"#),
