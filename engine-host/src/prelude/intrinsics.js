@@ -7,6 +7,7 @@ const { create, defineProperty, getPrototypeOf, hasOwn, keys, setPrototypeOf } =
 const { isArray } = Array;
 const { stringify } = JSON;
 const BaseError = Error;
+const BaseSet = Set;
 const text = String;
 
 /** Turns a method into a function that takes the receiver first. */

@@ -6,7 +6,7 @@
  */
 function carefully(root, show) {
   // The objects between the root and the value at hand, as they are and as they are shown.
-  const ancestors = new Set();
+  const ancestors = new BaseSet();
   const originals = list();
   const holders = list();
   return stringify(root, function (key, value) {

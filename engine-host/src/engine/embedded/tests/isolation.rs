@@ -130,6 +130,10 @@ fn the_prelude_uses_nothing_that_a_job_can_change() {
             "const loop = {}; loop.loop = loop; loop.big = 1n; return { loop }",
             r#"{"loop":{"loop":"[Circular]","big":"1"}}"#,
         ),
+        (
+            "const loop = {}; loop.loop = loop; for (const name of ['Set', 'Map', 'JSON', 'Reflect', 'Object', 'Array']) delete globalThis[name]; return { loop }",
+            r#"{"loop":{"loop":"[Circular]"}}"#,
+        ),
         ("await new Promise(resolve => setTimeout(resolve, 1)); return { ok: 1 }", r#"{"ok":1}"#),
     ] {
         let code = format!("{VANDAL} export default [async () => {{ trap(); {body} }}]");
