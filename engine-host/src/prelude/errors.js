@@ -18,7 +18,7 @@ const rewordings = [
   [/^cannot set property '(.*)' of (undefined|null)$/s, (m) => `Cannot set properties of ${m[2]} (setting '${m[1]}')`],
   [/^(.*) is not initialized$/s, (m) => `Cannot access '${m[1]}' before initialization`],
   [/^invalid array length$/, () => 'Invalid array length'],
-  [/^invalid string length$/, () => 'Invalid string length'],
+  [/^(?:invalid string length|string too long)$/, () => 'Invalid string length'],
 ];
 
 function reworded(message) {

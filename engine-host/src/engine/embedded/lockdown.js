@@ -25,6 +25,10 @@ for (let i = 0; i < functionKinds.length; i += 1) {
 }
 defineProperty(globalThis, 'eval', { value: { eval: (code) => (isText(code) ? refuseCode() : code) }.eval });
 
+// What QuickJS reports with a class of its own is a limit that was reached, which other engines call a RangeError.
+const limit = InternalError.prototype;
+setPrototypeOf(limit, RangeError.prototype);
+for (const name of ['name', 'message', 'constructor']) delete limit[name];
 delete globalThis.InternalError;
 delete globalThis.queueMicrotask;
 

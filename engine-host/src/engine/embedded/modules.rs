@@ -54,6 +54,9 @@ fn refusal(specifier: &str) -> String {
 
 /// Why a name cannot be imported from the core operations.
 pub(super) fn lacking(name: &str) -> String {
+    if !LACKING.contains(&name) {
+        return format!("{COMMON} does not export {name}");
+    }
     format!(
         "{name} of {COMMON} is not in the embedded engine: use the Node engine (--engine node), which has all of it"
     )

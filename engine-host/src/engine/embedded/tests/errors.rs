@@ -32,6 +32,13 @@ fn origin_name_and_message() {
         ("export default [() => { throw 5n }]", Job, "", "5"),
         ("export default [() => nowhere]", Job, "ReferenceError", "nowhere is not defined"),
         ("export default [() => { x; let x; }]", Job, "ReferenceError", "Cannot access 'x' before initialization"),
+        ("export default [() => { let x = 'abc'; while (true) x += x }]", Job, "RangeError", "Invalid string length"),
+        (
+            "export default [() => { try { let x = 'abc'; while (true) x += x } catch (e) { throw [e instanceof RangeError, e.constructor.name] } }]",
+            Job,
+            "",
+            r#"[true,"RangeError"]"#,
+        ),
         ("export default [() => new Array(-1)]", Job, "RangeError", "Invalid array length"),
         (
             "export default [() => { const f = () => f(); return f(); }]",
@@ -91,6 +98,13 @@ fn imports_that_the_engine_cannot_serve_point_to_node() {
         assert!(thrown.message.contains("parseCsv") || thrown.message.contains("@openfn/language-http@7.2.10"));
         assert!(!thrown.message.contains('#'), "{}", thrown.message);
     }
+}
+
+#[test]
+fn a_name_that_no_adaptor_exports_is_not_promised_in_node() {
+    let thrown = thrown("import { nowhere } from '@openfn/language-common'; export default []");
+    let told = (thrown.origin, thrown.message.as_str());
+    assert_eq!(told, (Origin::Import, "@openfn/language-common does not export nowhere"));
 }
 
 #[test]
