@@ -1,6 +1,6 @@
 //! Syntax that the parser takes but no engine does: refused here, with its place, rather than when the step runs.
 
-use oxc::ast::ast::{Decorator, ImportDeclaration, ImportExpression, ImportPhase, Program};
+use oxc::ast::ast::{AccessorProperty, Decorator, ImportDeclaration, ImportExpression, ImportPhase, Program};
 use oxc::ast_visit::{Visit, walk};
 use oxc::span::Span;
 
@@ -42,6 +42,11 @@ impl<'a> Visit<'a> for Unsupported {
         self.found(decorator.span, "Decorators");
     }
 
+    fn visit_accessor_property(&mut self, property: &AccessorProperty<'a>) {
+        self.found(property.span, "Accessor fields");
+        walk::walk_accessor_property(self, property);
+    }
+
     fn visit_import_declaration(&mut self, import: &ImportDeclaration<'a>) {
         self.found_phase(import.span, import.phase);
     }
@@ -62,6 +67,7 @@ mod tests {
             ("fn(s => s)\n@dec class A {}", "Decorators are not supported (2:0)"),
             ("class A { @dec m() {} }", "Decorators are not supported (1:10)"),
             ("export default @dec class {}", "Decorators are not supported (1:15)"),
+            ("class A { accessor x = 1 }", "Accessor fields are not supported (1:10)"),
             ("import defer * as x from 'x'", "Deferred imports are not supported (1:0)"),
             ("fn();\nimport source x from 'x'", "Source phase imports are not supported (2:0)"),
             ("fn(() => import.defer('x'))", "Deferred imports are not supported (1:9)"),
