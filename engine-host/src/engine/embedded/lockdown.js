@@ -16,14 +16,18 @@ function refuseCode() {
 for (let i = 0; i < functionKinds.length; i += 1) {
   const prototype = getPrototypeOf(functionKinds[i]);
   const { name } = prototype.constructor;
-  const refusing = { [name]: function () { refuseCode(); } }[name];
+  const target = function () { refuseCode(); };
+  target.prototype = prototype;
+  // As text, a bound function is native code.
+  const refusing = target.bind();
+  defineProperty(refusing, 'name', { value: name });
   defineProperty(refusing, 'length', { value: 1 });
   defineProperty(refusing, 'prototype', { value: prototype, writable: false });
   defineProperty(prototype, 'constructor', { value: refusing });
   if (name === 'Function') defineProperty(globalThis, name, { value: refusing });
   else setPrototypeOf(refusing, globalThis.Function);
 }
-defineProperty(globalThis, 'eval', { value: { eval: (code) => (isText(code) ? refuseCode() : code) }.eval });
+defineProperty(globalThis, 'eval', { value: defineProperty(((code) => (isText(code) ? refuseCode() : code)).bind(), 'name', { value: 'eval' }) });
 
 // What QuickJS reports with a class of its own is a limit that was reached, which other engines call a RangeError.
 const limit = InternalError.prototype;

@@ -242,6 +242,17 @@ fn nothing_of_the_engine_can_be_found() {
 }
 
 #[test]
+fn functions_that_refuse_code_look_native() {
+    let code = "export default [() => ({ wrong: [Function, eval, (async () => {}).constructor].map(f => [f.name, f.length, String(f)])
+        .filter(([name, length, text]) => length !== 1 || !text.startsWith(`function ${name}()`) || !text.includes('[native code]')),
+        is: (() => {}) instanceof Function && Function.prototype === Object.getPrototypeOf(() => {}) })]";
+    match Bench::new().run(module(code, "{}")) {
+        Ok(JobEnd::Returned(result)) => assert_eq!(text(result.state), r#"{"wrong":[],"is":true}"#),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn errors_cannot_pass_for_what_they_are_not() {
     let forgeries = [
         "throw Object.assign(new Error('m'), { origin: 'adaptor', stack: 'Error: m\\n    at f (@openfn/language-common:1:1)' })",
