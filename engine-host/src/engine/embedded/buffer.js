@@ -3,6 +3,7 @@
 
 const Bytes = Uint8Array;
 const { fromCharCode } = String;
+const { trunc } = Math;
 const { isView } = ArrayBuffer;
 const setBytes = unbound(Bytes.prototype.set);
 const subarray = unbound(Bytes.prototype.subarray);
@@ -16,6 +17,24 @@ function binary(bytes) {
     result += apply(fromCharCode, undefined, subarray(bytes, i, i + 4096));
   }
   return result;
+}
+
+/** An index that was given as anything, as a whole number of 0 to `most`. */
+const index = (given, most) => {
+  const whole = trunc(given) || 0;
+  return whole < 0 ? 0 : whole > most ? most : whole;
+};
+
+/** The bytes to look for in a Buffer, or to fill one with: those of a text, a number that is one byte, or bytes. */
+function needleOf(value, encoding) {
+  if (isText(value)) return encode(value, encoding);
+  return typeof value === 'number' ? new Bytes(setPrototypeOf({ length: 1, 0: value }, null)) : value;
+}
+
+/** Whether `bytes` has `part` at an index. */
+function hasAt(bytes, part, at) {
+  for (let i = 0; i < part.length; i += 1) if (bytes[at + i] !== part[i]) return false;
+  return at + part.length <= bytes.length;
 }
 
 const asBuffer = (bytes) => setPrototypeOf(bytes, Buffer.prototype);
@@ -42,7 +61,14 @@ class Buffer extends Bytes {
     throw new TypeError('Buffer.from takes a string, an array, an ArrayBuffer or a Buffer');
   }
 
-  static concat(parts) {
+  static alloc(size, fill = '', encoding = 'utf8') {
+    const bytes = new Bytes(size);
+    const pattern = needleOf(fill, encoding);
+    if (pattern.length > 0) for (let i = 0; i < bytes.length; i += 1) bytes[i] = pattern[i % pattern.length];
+    return asBuffer(bytes);
+  }
+
+  static concat(parts, wanted) {
     let length = 0;
     for (let i = 0; i < parts.length; i += 1) length += parts[i].length;
     const whole = new Bytes(length);
@@ -51,7 +77,10 @@ class Buffer extends Bytes {
       setBytes(whole, parts[i], length);
       length += parts[i].length;
     }
-    return asBuffer(whole);
+    if (wanted === undefined || wanted === length) return asBuffer(whole);
+    const other = new Bytes(wanted);
+    setBytes(other, subarray(whole, 0, wanted));
+    return asBuffer(other);
   }
 
   static isBuffer(value) {
@@ -63,7 +92,25 @@ class Buffer extends Bytes {
   }
 
   toString(encoding = 'utf8', start = 0, end = this.length) {
-    return host.decode(binary(subarray(this, start, end)), text(encoding));
+    const { length } = this;
+    return host.decode(binary(subarray(this, index(start, length), index(end, length))), text(encoding));
+  }
+
+  equals(other) {
+    return other.length === this.length && hasAt(this, other, 0);
+  }
+
+  indexOf(value, start = 0, encoding = 'utf8') {
+    const needle = needleOf(value, isText(start) ? start : encoding);
+    const from = start < 0 ? this.length + start : start;
+    for (let at = index(from, this.length); at + needle.length <= this.length; at += 1) {
+      if (hasAt(this, needle, at)) return at;
+    }
+    return -1;
+  }
+
+  includes(value, start, encoding) {
+    return apply(indexOfBytes, this, [value, start, encoding]) >= 0;
   }
 
   toJSON() {
@@ -80,3 +127,5 @@ class Buffer extends Bytes {
     return asBuffer(subarray(this, start, end));
   }
 }
+
+const indexOfBytes = Buffer.prototype.indexOf;

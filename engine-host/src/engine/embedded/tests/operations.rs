@@ -219,6 +219,23 @@ fn buffers() {
             "[true,true,2]",
         ),
         ("Buffer.concat([Buffer.from('a'), Buffer.from('bc')]).slice(1).toString('utf8', 0, 1)", r#""b""#),
+        ("['b', 'bc', 'x', '', 99].map(part => Buffer.from('abc').indexOf(part))", "[1,1,-1,0,2]"),
+        ("[[2], [-2], [-9], [9]].map(from => Buffer.from('abab').indexOf('b', ...from))", "[3,3,1,-1]"),
+        ("[Buffer.from('abc').indexOf('6263', 'hex'), Buffer.from('abc').indexOf(Buffer.from('c'))]", "[1,2]"),
+        ("[Buffer.from('abc').includes('bc'), Buffer.from('abc').includes('a', 1)]", "[true,false]"),
+        (
+            "[0, 2, 3, 5].map(n => Buffer.concat([Buffer.from('a'), Buffer.from('bc')], n).toString('hex'))",
+            r#"["","6162","616263","6162630000"]"#,
+        ),
+        (
+            "[[-1], [-3, -1], [1, 99], [2, 1], ['1']].map(range => Buffer.from('abc').toString('utf8', ...range))",
+            r#"["abc","","bc","","bc"]"#,
+        ),
+        ("['ab', 'abc', 'ac'].map(other => Buffer.from('ab').equals(Buffer.from(other)))", "[true,false,false]"),
+        (
+            "[[2], [3, 'ab'], [2, 255], [2, '']].map(of => Buffer.alloc(...of).toString('hex'))",
+            r#"["0000","616261","ffff","0000"]"#,
+        ),
         ("Buffer.from('\\ud800').toString('hex')", r#""efbfbd""#),
         ("Buffer.from('x'.repeat(10000)).toString('latin1').length", "10000"),
         ("Buffer.from('a').map(b => b + 1)[0]", "98"),
