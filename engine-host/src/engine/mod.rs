@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 /// A JavaScript engine that belongs to one run.
 pub trait Engine: Send {
-    /// Kind and version, such as `("quickjs", "0.14.0")`.
+    /// Kind and version, such as `("quickjs", "rquickjs-0.14.0")`.
     fn version(&self) -> (String, String);
 
     /// Names that `adaptor` (as a step names it, with or without a version) exports, when it can be used here.

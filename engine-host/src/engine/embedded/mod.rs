@@ -28,8 +28,8 @@ pub use self::interrupt::Interrupt;
 use self::sandbox::Sandbox;
 use super::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
 
-/// Version of the crate that QuickJS comes with.
-const VERSION: &str = "0.14.0";
+/// The crate that QuickJS comes with, and its version. It has no safe way to tell the version of QuickJS itself.
+const VERSION: &str = "rquickjs-0.14.0";
 
 /// How long an engine that was stopped may take to say so.
 const STOP_GRACE: Duration = Duration::from_millis(50);

@@ -74,6 +74,15 @@ impl Bench {
     }
 }
 
+#[test]
+fn the_version_is_that_of_the_crate_in_use() {
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
+    let (kind, version) = Bench::new().engine.version();
+    let (name, version) = version.split_once('-').unwrap();
+    assert_eq!((kind.as_str(), name), ("quickjs", "rquickjs"));
+    assert!(lock.contains(&format!("name = \"rquickjs\"\nversion = \"{version}\"\n")), "{version}");
+}
+
 /// A job whose default export is `[operations]`, with all the core operations that these use.
 fn job(operations: &str, state: &str) -> JobCall {
     module(&format!("{IMPORTS}export default [\n{operations}\n];"), state)
