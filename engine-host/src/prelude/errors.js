@@ -17,7 +17,6 @@ const rewordings = [
   [/^cannot read property '(.*)' of (undefined|null)$/s, (m) => `Cannot read properties of ${m[2]} (reading '${m[1]}')`],
   [/^cannot set property '(.*)' of (undefined|null)$/s, (m) => `Cannot set properties of ${m[2]} (setting '${m[1]}')`],
   [/^(.*) is not initialized$/s, (m) => `Cannot access '${m[1]}' before initialization`],
-  [/^'.*' is read-only$/s, () => 'Assignment to constant variable.'],
   [/^invalid array length$/, () => 'Invalid array length'],
   [/^(?:invalid string length|string too long)$/, () => 'Invalid string length'],
 ];
