@@ -9,8 +9,11 @@ use super::{Entry, Outbox, Progress};
 use crate::lightning::now_us;
 use crate::lightning::phoenix::{Loss, Reply};
 
-/// A large event on which the link was lost so often is taken to be the cause.
-const MAX_LOSSES: u32 = 3;
+/// An event on which the link was lost so often is taken to be the cause: the server may be unable to read it at all.
+const MAX_LOSSES: u32 = 10;
+
+/// The same for a large one, which is the cause more often.
+const MAX_LOSSES_LARGE: u32 = 3;
 
 /// What counts as large there.
 pub(super) const LARGE: usize = 1024 * 1024;
@@ -41,7 +44,7 @@ impl Outbox {
         let guilty = match loss {
             Loss::Link => {
                 entry.losses += 1;
-                entry.losses >= MAX_LOSSES && entry.item.size() > LARGE
+                entry.losses >= if entry.item.size() > LARGE { MAX_LOSSES_LARGE } else { MAX_LOSSES }
             }
             Loss::Channel => {
                 entry.crashes += 1;
