@@ -12,7 +12,7 @@ use crate::worker::Worker;
 pub const SECRET: &str = "a secret that only tests know";
 
 /// How long anything may take before a test gives up on it.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// What a test may want of the double.
 #[derive(Default)]
