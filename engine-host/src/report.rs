@@ -5,14 +5,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::Json;
 use protocol::run::{LogLevel, LogLine, LogSource, RunEvent, RunOptions, StepCompleted};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::LogSink;
-use crate::log::{self, LogPolicy};
+use crate::log::{self, LogPolicy, now_us};
 
 /// So many reports wait at most. Few, because each may be as long as the log's payload limit.
 const BACKLOG: usize = 64;
@@ -107,11 +106,6 @@ impl LogSink for EngineLog {
             let _ = reporter.reports.blocking_send(Report::Event(RunEvent::Log(line)));
         }
     }
-}
-
-fn now_us() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

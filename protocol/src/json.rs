@@ -93,11 +93,6 @@ impl Json {
         Ok(serde_json::from_slice(&self.0)?)
     }
 
-    /// The text's bytes, shared.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
-    }
-
     fn first_byte(&self) -> Option<u8> {
         self.0.iter().copied().find(|byte| !byte.is_ascii_whitespace())
     }
