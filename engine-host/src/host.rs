@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
-    Cancelled, HostReply, HostRequest, Pong, Prepared, Refusal, RefusalCode, Stopping, WorkerNotice,
+    Cancelled, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping, WorkerNotice,
 };
 use protocol::run::{Exit, RunOutcome, RunSpec};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -29,13 +29,13 @@ pub trait EngineStarter: Send + 'static {
     /// The kind. Dropping one stops what it does, whatever that is, without waiting for it.
     type Engine: Engine + 'static;
 
-    /// Starts an engine that may use `memory_bytes`, and whose lines go to `log`.
-    fn start(&self, memory_bytes: u64, log: Arc<dyn LogSink>) -> Result<Self::Engine, EngineLost>;
+    /// Starts the engine that is `wanted`, whose lines go to `log`.
+    fn start(&self, wanted: &Prepare, log: Arc<dyn LogSink>) -> Result<Self::Engine, EngineLost>;
 }
 
 /// An engine that waits for a run.
 struct Ready<E> {
-    memory_bytes: u64,
+    prepared: Prepare,
     log: Arc<EngineLog>,
     engine: E,
 }
@@ -110,7 +110,7 @@ impl<S: EngineStarter> Host<S> {
 
     fn answer(&mut self, request: HostRequest, responder: Responder<HostSide>) {
         match request {
-            HostRequest::Prepare(prepare) => match self.prepare(prepare.memory_bytes) {
+            HostRequest::Prepare(prepare) => match self.prepare(prepare) {
                 Ok(engine) => responder.reply(HostReply::Prepared(Prepared { engine })),
                 Err(refusal) => responder.refuse(refusal),
             },
@@ -130,13 +130,13 @@ impl<S: EngineStarter> Host<S> {
         }
     }
 
-    /// Gets an engine ready, unless one with these limits is. Returns its kind and version.
-    fn prepare(&mut self, memory_bytes: u64) -> Result<(String, String), Refusal> {
+    /// Gets an engine ready, unless this one is. Returns its kind and version.
+    fn prepare(&mut self, wanted: Prepare) -> Result<(String, String), Refusal> {
         self.check_free()?;
         match &self.state {
-            State::Ready(ready) if ready.memory_bytes == memory_bytes => Ok(ready.engine.version()),
+            State::Ready(ready) if ready.prepared == wanted => Ok(ready.engine.version()),
             _ => {
-                let ready = self.start_engine(memory_bytes)?;
+                let ready = self.start_engine(wanted)?;
                 let version = ready.engine.version();
                 self.state = State::Ready(ready);
                 Ok(version)
@@ -144,21 +144,21 @@ impl<S: EngineStarter> Host<S> {
         }
     }
 
-    /// The engine for a run: the one that is ready, if it has the run's limits.
+    /// The engine for a run: the one that is ready, if it is what the run wants.
     fn take_engine(&mut self, spec: &RunSpec) -> Result<Ready<S::Engine>, Refusal> {
         self.check_free()?;
-        let memory_bytes = spec.options.memory_bytes;
+        let wanted = Prepare::of(spec);
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Ready(ready) if ready.memory_bytes == memory_bytes => Ok(ready),
-            _ => self.start_engine(memory_bytes),
+            State::Ready(ready) if ready.prepared == wanted => Ok(ready),
+            _ => self.start_engine(wanted),
         }
     }
 
-    fn start_engine(&self, memory_bytes: u64) -> Result<Ready<S::Engine>, Refusal> {
+    fn start_engine(&self, wanted: Prepare) -> Result<Ready<S::Engine>, Refusal> {
         let log = Arc::new(EngineLog::default());
-        let engine = self.starter.start(memory_bytes, Arc::clone(&log) as Arc<dyn LogSink>);
+        let engine = self.starter.start(&wanted, Arc::clone(&log) as Arc<dyn LogSink>);
         let engine = engine.map_err(|lost| Refusal::failed(&lost))?;
-        Ok(Ready { memory_bytes, log, engine })
+        Ok(Ready { prepared: wanted, log, engine })
     }
 
     fn check_free(&self) -> Result<(), Refusal> {

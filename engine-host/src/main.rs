@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use engine_host::guard::{self, ExitCode, Launch, StopSignals, say};
 use engine_host::sys::{self, Parent};
-use engine_host::{engines::Embedded, host};
+use engine_host::{engines::Engines, host};
 use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 
 const BY_HAND: &str = "\
@@ -62,7 +62,7 @@ async fn work(launch: Launch) -> anyhow::Result<ExitCode> {
             return Ok(error.exit_code());
         }
     };
-    let serving = host::serve(Embedded, link.clone(), inbox, signals.next());
+    let serving = host::serve(Engines, link.clone(), inbox, signals.next());
     let code = guard::until_link_ends(&link, serving).await;
     // A worker that does not read any more is not waited for.
     let _ = tokio::time::timeout(FAREWELL, link.close()).await;

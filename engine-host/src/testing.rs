@@ -110,6 +110,7 @@ pub(crate) fn workflow(text: &str) -> RunSpec {
         input: Json::empty_object(),
         globals: None,
         configuration: None,
+        engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),
     }
 }

@@ -47,7 +47,7 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     reporter: &Reporter,
     stop: &mut Stop<'_, F>,
 ) -> Result<RunOutcome, Exit> {
-    let RunSpec { run_id: _, mut steps, start, input, globals, configuration, options } = spec;
+    let RunSpec { run_id: _, mut steps, start, input, globals, configuration, engine: _, options } = spec;
     reporter.event(RunEvent::Started(versions(engine, &steps))).await;
 
     add_default_adaptor(engine, &mut steps);

@@ -296,6 +296,7 @@ mod tests {
                 input: crate::Json::empty_object(),
                 globals: None,
                 configuration: None,
+                engine: crate::engine::EngineSpec::Embedded,
                 options: crate::run::RunOptions::default(),
             }));
             let mut payload = encode(&message, LIMIT).unwrap().slice(HEADER..).to_vec();

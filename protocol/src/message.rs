@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::EngineSpec;
 use crate::handshake::LinkToken;
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
 
@@ -91,10 +92,19 @@ pub struct Welcome {
 }
 
 /// Get ready for runs of this kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Prepare {
+    /// The engine to start.
+    pub engine: EngineSpec,
     /// Memory that the engine may use, in bytes.
     pub memory_bytes: u64,
+}
+
+impl Prepare {
+    /// What a host that is to execute `spec` prepares.
+    pub fn of(spec: &RunSpec) -> Self {
+        Self { engine: spec.engine.clone(), memory_bytes: spec.options.memory_bytes }
+    }
 }
 
 /// The engine is ready.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Json;
+use crate::engine::EngineSpec;
 
 /// A workflow to execute once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct RunSpec {
     pub globals: Option<String>,
     /// Keys put into every step's `configuration`, below the step's own: the workflow-wide credentials.
     pub configuration: Option<Json>,
+    /// The engine that executes it. The adaptors of the steps are among the engine's.
+    pub engine: EngineSpec,
     /// Limits and switches.
     pub options: RunOptions,
 }

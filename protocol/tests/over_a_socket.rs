@@ -70,6 +70,7 @@ async fn a_run_passes_and_the_end_of_the_host_is_seen() {
         input: input.clone(),
         globals: None,
         configuration: None,
+        engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),
     };
     let take = async {

@@ -1,18 +1,27 @@
 //! The seam between where runs come from and what executes them.
 //!
-//! A source of runs reserves an engine host, starts a [`RunSpec`] on it and follows its [`RunSignal`]s to the end.
+//! A source of runs has a [`RunSpec`] equipped, reserves an engine host for it, starts it there and follows its
+//! [`RunSignal`]s to the end.
 //! Neither side knows more of the other than what is here.
 
 use std::fmt;
 use std::future::Future;
 
+use protocol::message::Prepare;
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec, StepCompleted};
 use tokio::sync::{mpsc, oneshot};
 
 /// Something that lends engine hosts.
 pub trait Executor: Send + Sync + 'static {
-    /// Waits for a host that is ready to run something. Dropping the future gives up the place in the queue.
-    fn reserve(&self) -> impl Future<Output = Result<Reservation, ReserveError>> + Send;
+    /// Chooses the run's engine and gets in place what that needs, the adaptors above all. Writes the engine, and the
+    /// exact versions of the steps' adaptors, into `spec`. An error is the exit of the run, which never starts.
+    fn equip(&self, _spec: &mut RunSpec) -> impl Future<Output = Result<(), Exit>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Waits for a host that has prepared what is `wanted`, or will when the run starts. Dropping the future gives up
+    /// the place in the queue.
+    fn reserve(&self, wanted: Prepare) -> impl Future<Output = Result<Reservation, ReserveError>> + Send;
 }
 
 /// No host can be had.

@@ -54,7 +54,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.log, LogTarget::Stdout);
+    logging::start(options.operation.log, LogTarget::Stdout);
     start::run(options).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -78,9 +78,9 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
     let hosts_options = hosts_options(&options, capacity)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
-    let listener = http::listen(options.host, options.port).await?;
-    let port = listener.local_addr().map_or(options.port, |address| address.port());
-    info!(version = env!("CARGO_PKG_VERSION"), engine = options.engine.name(), port, "worker starts");
+    let listener = http::listen(options.operation.host, options.operation.port).await?;
+    let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
+    info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, "worker starts");
 
     let claims = Arc::new(HttpClaims::default());
     let server = tokio::spawn(http::serve(listener, Arc::clone(&claims)));
@@ -91,7 +91,7 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     // Set here only.
     let _ = claims.0.set(Arc::clone(&worker.lightning));
     signals.next().await;
-    let grace = options.shutdown_grace.unwrap_or(options.max_run_duration_seconds);
+    let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
     info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
     let lightning = Arc::clone(&worker.lightning);
     let finished = worker.finish(grace);
@@ -124,29 +124,29 @@ impl Claims for HttpClaims {
 }
 
 fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartError> {
-    let batches = BatchOptions { interval: options.batch_interval, limit: options.batch_limit };
+    let batches = BatchOptions { interval: options.delivery.batch_interval, limit: options.delivery.batch_limit };
     Ok(LightningOptions {
-        public_key: options.lightning_public_key.clone(),
+        public_key: options.lightning.lightning_public_key.clone(),
         workloops: workloops(options),
-        backoff: (options.backoff.min, options.backoff.max),
-        claim_by_itself: !options.no_loop,
-        message_timeout: options.message_timeout,
-        claim_timeout: options.claim_timeout,
-        getter_retries: options.timeout_retry_count,
-        getter_retry_delay: options.timeout_retry_delay,
+        backoff: (options.claiming.backoff.min, options.claiming.backoff.max),
+        claim_by_itself: !options.claiming.no_loop,
+        message_timeout: options.delivery.message_timeout,
+        claim_timeout: options.claiming.claim_timeout,
+        getter_retries: options.delivery.timeout_retry_count,
+        getter_retry_delay: options.delivery.timeout_retry_delay,
         run_defaults: run_defaults(options),
-        batch_logs: options.batch_logs.then_some(batches),
-        stringify_state: !options.no_stringify_state,
-        worker_name: options.name.clone(),
-        tail_jobs: options.tail_jobs,
-        ..LightningOptions::new(options.lightning.clone(), secret(options)?)
+        batch_logs: options.delivery.batch_logs.then_some(batches),
+        stringify_state: !options.delivery.no_stringify_state,
+        worker_name: options.claiming.name.clone(),
+        tail_jobs: options.operation.tail_jobs,
+        ..LightningOptions::new(options.lightning.lightning.clone(), secret(options)?)
     })
 }
 
 fn secret(options: &StartOptions) -> Result<SecretString, StartError> {
-    match &options.secret {
+    match &options.lightning.secret {
         Some(secret) => Ok(secret.clone()),
-        None if options.lightning.to_string() == MOCK_ENDPOINT => Ok(SecretString::default()),
+        None if options.lightning.lightning.to_string() == MOCK_ENDPOINT => Ok(SecretString::default()),
         None => {
             let message = "the worker's secret is missing: set --secret, WORKER_SECRET or WORKER_SECRET_FILE to the \
                            secret that Lightning was started with";
@@ -156,8 +156,8 @@ fn secret(options: &StartOptions) -> Result<SecretString, StartError> {
 }
 
 fn workloops(options: &StartOptions) -> Vec<Workloop> {
-    let Some(workloops) = &options.workloops else {
-        return vec![Workloop::standard(options.capacity.unwrap_or(DEFAULT_CAPACITY))];
+    let Some(workloops) = &options.claiming.workloops else {
+        return vec![Workloop::standard(options.claiming.capacity.unwrap_or(DEFAULT_CAPACITY))];
     };
     for warning in &workloops.warnings {
         warn!("--workloops: {warning}");
@@ -166,25 +166,25 @@ fn workloops(options: &StartOptions) -> Vec<Workloop> {
 }
 
 fn run_defaults(options: &StartOptions) -> RunOptions {
-    let memory_bytes = options.run_memory.bytes();
+    let memory_bytes = options.limits.run_memory.bytes();
     RunOptions {
-        timeout_ms: u64::try_from(options.max_run_duration_seconds.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: u64::try_from(options.limits.max_run_duration_seconds.as_millis()).unwrap_or(u64::MAX),
         memory_bytes,
         state_bytes: memory_bytes / 4,
-        payload_bytes: options.payload_memory.bytes(),
-        log_payload_bytes: options.log_payload_memory.bytes(),
-        state_props_to_remove: options.state_props_to_remove.clone(),
+        payload_bytes: options.limits.payload_memory.bytes(),
+        log_payload_bytes: options.limits.log_payload_memory.bytes(),
+        state_props_to_remove: options.limits.state_props_to_remove.clone(),
         ..RunOptions::default()
     }
 }
 
 fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions, StartError> {
-    let program = HostProgram::find(options.engine_host.as_deref())?;
+    let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     Ok(HostsOptions {
-        warm: options.warm_hosts.unwrap_or(capacity),
-        memory_bytes: options.run_memory.bytes(),
-        validation_timeout: options.engine_validation_timeout_ms,
-        validation_retries: options.engine_validation_retries,
+        warm: options.hosts.warm_hosts.unwrap_or(capacity),
+        memory_bytes: options.limits.run_memory.bytes(),
+        validation_timeout: options.hosts.engine_validation_timeout_ms,
+        validation_retries: options.hosts.engine_validation_retries,
         ..HostsOptions::new(program)
     })
 }

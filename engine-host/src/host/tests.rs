@@ -26,8 +26,8 @@ impl FakeStarter {
 impl EngineStarter for FakeStarter {
     type Engine = FakeEngine;
 
-    fn start(&self, memory_bytes: u64, _log: Arc<dyn LogSink>) -> Result<FakeEngine, EngineLost> {
-        if memory_bytes == 0 {
+    fn start(&self, wanted: &Prepare, _log: Arc<dyn LogSink>) -> Result<FakeEngine, EngineLost> {
+        if wanted.memory_bytes == 0 {
             return Err(EngineLost::OutOfMemory);
         }
         self.started.fetch_add(1, Ordering::Relaxed);
@@ -131,9 +131,9 @@ async fn a_run_is_reported_in_order_and_answered_at_its_end() {
 async fn an_engine_is_prepared_once_and_used_once() {
     let starter = FakeStarter::default();
     let mut pair = pair(starter.clone());
-    let memory_bytes = protocol::run::RunOptions::default().memory_bytes;
+    let prepare = prepare(protocol::run::RunOptions::default().memory_bytes);
     for _ in 0..2 {
-        let prepared = pair.link.call(Prepare { memory_bytes }).await.unwrap();
+        let prepared = pair.link.call(prepare.clone()).await.unwrap();
         assert_eq!(prepared.engine, ("fake".to_owned(), "1".to_owned()));
     }
     assert_eq!(starter.started.load(Ordering::Relaxed), 1);
@@ -149,7 +149,7 @@ async fn an_engine_is_prepared_once_and_used_once() {
 async fn an_engine_with_other_limits_is_replaced() {
     let starter = FakeStarter::default();
     let mut pair = pair(starter.clone());
-    pair.link.call(Prepare { memory_bytes: 1 }).await.unwrap();
+    pair.link.call(prepare(1)).await.unwrap();
     let run = pair.start(workflow("a"));
     pair.take_step().await;
     run.await.unwrap().unwrap();
@@ -159,7 +159,7 @@ async fn an_engine_with_other_limits_is_replaced() {
 #[tokio::test]
 async fn an_engine_that_does_not_start_is_told() {
     let pair = pair(FakeStarter::default());
-    let refusal = refusal(pair.link.call(Prepare { memory_bytes: 0 }).await);
+    let refusal = refusal(pair.link.call(prepare(0)).await);
     assert_eq!((refusal.code, refusal.message.as_str()), (RefusalCode::Failed, "the engine exceeded its memory limit"));
 }
 
@@ -172,7 +172,7 @@ async fn a_host_takes_one_run_at_a_time_and_always_answers() {
     let refused = refusal(pair.link.call(workflow("b")).await);
     assert_eq!(refused.code, RefusalCode::WrongState);
     assert_eq!(refused.message, "this host is busy with run r; it takes one at a time");
-    assert_eq!(refusal(pair.link.call(Prepare { memory_bytes: 1 }).await).code, RefusalCode::WrongState);
+    assert_eq!(refusal(pair.link.call(prepare(1)).await).code, RefusalCode::WrongState);
     pair.link.call(Ping {}).await.unwrap();
 
     assert!(pair.cancel("first").await);
@@ -222,7 +222,7 @@ async fn a_host_stops_when_its_run_is_over() {
             pair.stop.notify_one();
         } else {
             pair.link.call(Stop {}).await.unwrap();
-            assert_eq!(refusal(pair.link.call(Prepare { memory_bytes: 1 }).await).code, RefusalCode::WrongState);
+            assert_eq!(refusal(pair.link.call(prepare(1)).await).code, RefusalCode::WrongState);
         }
         assert!(!pair.host.is_finished());
         assert!(pair.cancel("end").await);
@@ -240,4 +240,8 @@ async fn a_host_does_not_outlive_its_link() {
     pair.link.close().await;
     assert_eq!(tokio::time::timeout(SOON, pair.host).await.unwrap().unwrap(), ExitCode::Normal);
     assert!(run.await.unwrap().is_err());
+}
+
+fn prepare(memory_bytes: u64) -> Prepare {
+    Prepare { engine: protocol::engine::EngineSpec::Embedded, memory_bytes }
 }

@@ -224,6 +224,7 @@ fn workflow(jobs: &[Job<'_>]) -> RunSpec {
         input: Json::empty_object(),
         globals: None,
         configuration: None,
+        engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),
     }
 }

@@ -58,6 +58,7 @@ fn spec(input: Json) -> RunSpec {
         input,
         globals: None,
         configuration: None,
+        engine: crate::engine::EngineSpec::Embedded,
         options: RunOptions::default(),
     }
 }

@@ -92,8 +92,8 @@ mod tests {
         });
         let matches = command.unwrap().try_get_matches_from(["worker"]).unwrap();
         let cli = Cli::from_arg_matches(&matches).unwrap();
-        assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.secret.unwrap()), "from the file");
-        assert_eq!(cli.start.capacity, None);
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.lightning.secret.unwrap()), "from the file");
+        assert_eq!(cli.start.claiming.capacity, None);
     }
 
     #[test]

@@ -6,21 +6,31 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::{ArgAction, BoolishValueParser, Styles, styling::AnsiColor};
+use clap::builder::{Styles, styling::AnsiColor};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use secrecy::SecretString;
 
-use crate::lightning::{Endpoint, RunTokenKey, Workloops, parse_workloops};
 use environment::{layered, name_variable, worker_name};
-use values::{at_least_one, backoff, endpoint, megabytes, milliseconds, seconds, secret};
+use values::secret;
 
+pub use claiming::ClaimingArgs;
+pub use delivery::DeliveryArgs;
+pub use hosts::{EngineKind, HostArgs};
+pub use lightning::LightningArgs;
+pub use limits::LimitArgs;
+pub use operation::{LogLevel, OperationArgs};
 pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
+mod claiming;
+mod delivery;
 mod environment;
+mod hosts;
+mod lightning;
+mod limits;
+mod operation;
 mod values;
 
 /// Runs OpenFn Lightning's workflows in detached engine hosts.
@@ -57,272 +67,24 @@ pub enum Command {
 /// Options of `worker start`.
 #[derive(Debug, Clone, Args)]
 pub struct StartOptions {
-    /// Lightning's worker endpoint, or `mock` for ws://localhost:8888/worker.
-    #[arg(
-        short = 'l',
-        long,
-        alias = "lightning-service-url",
-        env = "WORKER_LIGHTNING_SERVICE_URL",
-        default_value = "ws://localhost:4000/worker",
-        value_name = "URL",
-        value_parser = endpoint,
-        help_heading = "Lightning"
-    )]
-    pub lightning: Endpoint,
-
-    /// The secret that Lightning knows workers by. Required unless `-l mock`.
-    #[arg(
-        short = 's',
-        long,
-        env = "WORKER_SECRET",
-        hide_env_values = true,
-        value_parser = secret,
-        help_heading = "Lightning"
-    )]
-    pub secret: Option<SecretString>,
-
-    /// Lightning's public key, PEM in base64: the tokens of runs are verified when it is set.
-    #[arg(
-        long,
-        env = "WORKER_LIGHTNING_PUBLIC_KEY",
-        hide_env_values = true,
-        value_name = "BASE64",
-        value_parser = RunTokenKey::from_base64_pem,
-        help_heading = "Lightning"
-    )]
-    pub lightning_public_key: Option<RunTokenKey>,
-
-    /// How many runs to execute at once. The same as `--workloops "manual>*:N"`.
-    #[arg(long, env = "WORKER_CAPACITY", value_name = "N", value_parser = at_least_one, help_heading = "Claiming")]
-    pub capacity: Option<usize>,
-
-    /// Queues to claim from, in order of preference, with how many runs at once: `fast_lane:1 manual>*:4`.
-    #[arg(long, env = "WORKER_WORKLOOPS", value_name = "LOOPS", value_parser = parse_workloops, help_heading = "Claiming")]
-    pub workloops: Option<Workloops>,
-
-    /// Shortest and longest pause between claims that bring nothing, in seconds.
-    #[arg(
-        long,
-        env = "WORKER_BACKOFF",
-        value_name = "MIN/MAX",
-        default_value = "1/10",
-        value_parser = backoff,
-        help_heading = "Claiming"
-    )]
-    pub backoff: Backoff,
-
-    /// Do not claim by itself; a POST to /claim does.
-    #[arg(long = "no-loop", overrides_with = "loop_flag", help_heading = "Claiming")]
-    pub no_loop: bool,
-
-    /// Claim by itself, which is the default.
-    #[arg(long = "loop", id = "loop_flag", overrides_with = "no_loop", hide = true)]
-    pub loop_flag: bool,
-
-    /// When a claim without a reply is reported, in seconds. It stays open.
-    #[arg(
-        long,
-        env = "WORKER_CLAIM_TIMEOUT_SECONDS",
-        value_name = "SECONDS",
-        default_value = "3600",
-        value_parser = seconds,
-        help_heading = "Claiming"
-    )]
-    pub claim_timeout: Duration,
-
-    /// Wall-clock limit of a run, in seconds.
-    #[arg(
-        short = 't',
-        long,
-        env = "WORKER_MAX_RUN_DURATION_SECONDS",
-        value_name = "SECONDS",
-        default_value = "300",
-        value_parser = seconds,
-        help_heading = "Limits of a run"
-    )]
-    pub max_run_duration_seconds: Duration,
-
-    /// Memory of a run, in MB.
-    #[arg(
-        long,
-        env = "WORKER_MAX_RUN_MEMORY_MB",
-        value_name = "MB",
-        default_value = "500",
-        value_parser = megabytes,
-        help_heading = "Limits of a run"
-    )]
-    pub run_memory: Megabytes,
-
-    /// Largest dataclip that is sent to Lightning, in MB.
-    #[arg(
-        long,
-        env = "WORKER_MAX_PAYLOAD_MB",
-        value_name = "MB",
-        default_value = "10",
-        value_parser = megabytes,
-        help_heading = "Limits of a run"
-    )]
-    pub payload_memory: Megabytes,
-
-    /// Longest log line that is sent to Lightning, in MB.
-    #[arg(
-        long,
-        env = "WORKER_MAX_LOG_PAYLOAD_MB",
-        value_name = "MB",
-        default_value = "1",
-        value_parser = megabytes,
-        help_heading = "Limits of a run"
-    )]
-    pub log_payload_memory: Megabytes,
-
-    /// Keys taken out of a step's state before it is passed on.
-    #[arg(
-        long,
-        env = "WORKER_STATE_PROPS_TO_REMOVE",
-        value_name = "KEYS",
-        default_value = "configuration,response",
-        value_delimiter = ',',
-        num_args = 1..,
-        help_heading = "Limits of a run"
-    )]
-    pub state_props_to_remove: Vec<String>,
-
-    /// When an answer of Lightning is reported as missing, in seconds; requests for data are then repeated.
-    #[arg(
-        long,
-        env = "WORKER_MESSAGE_TIMEOUT_SECONDS",
-        value_name = "SECONDS",
-        default_value = "30",
-        value_parser = seconds,
-        help_heading = "Delivery"
-    )]
-    pub message_timeout: Duration,
-
-    /// How often a request for data is repeated.
-    #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10", help_heading = "Delivery")]
-    pub timeout_retry_count: u32,
-
-    /// Pause before a request for data is repeated, in milliseconds.
-    #[arg(
-        long,
-        env = "WORKER_TIMEOUT_RETRY_DELAY_MS",
-        value_name = "MS",
-        default_value = "30000",
-        value_parser = milliseconds,
-        help_heading = "Delivery"
-    )]
-    pub timeout_retry_delay: Duration,
-
-    /// Send log lines in batches. Needs a Lightning that knows `run:batch_logs`.
-    #[arg(
-        long,
-        env = "WORKER_BATCH_LOGS",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new(),
-        help_heading = "Delivery"
-    )]
-    pub batch_logs: bool,
-
-    /// How long lines gather for a batch, in milliseconds.
-    #[arg(
-        long,
-        env = "WORKER_BATCH_INTERVAL",
-        value_name = "MS",
-        default_value = "10",
-        value_parser = milliseconds,
-        help_heading = "Delivery"
-    )]
-    pub batch_interval: Duration,
-
-    /// Most lines in a batch.
-    #[arg(
-        long,
-        env = "WORKER_BATCH_LIMIT",
-        value_name = "N",
-        default_value = "50",
-        value_parser = at_least_one,
-        help_heading = "Delivery"
-    )]
-    pub batch_limit: usize,
-
-    /// Send dataclips as JSON values, not as strings. Needs Lightning 2.19 or newer.
-    #[arg(
-        long,
-        env = "WORKER_NO_STRINGIFY_STATE",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new(),
-        help_heading = "Delivery"
-    )]
-    pub no_stringify_state: bool,
-
-    /// The JavaScript engine.
-    #[arg(long, env = "WORKER_ENGINE", default_value = "embedded", help_heading = "Engine hosts")]
-    pub engine: EngineKind,
-
-    /// The engine-host program, instead of the one beside this program.
-    #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE", help_heading = "Engine hosts")]
-    pub engine_host: Option<PathBuf>,
-
-    /// How many hosts wait ready for a run. As many as the capacity unless set.
-    #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one, help_heading = "Engine hosts")]
-    pub warm_hosts: Option<usize>,
-
-    /// How long the first engine may take to answer, in milliseconds.
-    #[arg(
-        long,
-        env = "WORKER_VALIDATION_TIMEOUT_MS",
-        value_name = "MS",
-        default_value = "5000",
-        value_parser = milliseconds,
-        help_heading = "Engine hosts"
-    )]
-    pub engine_validation_timeout_ms: Duration,
-
-    /// How often the first engine is tried again, after 1, 2, 4 … seconds.
-    #[arg(
-        long,
-        env = "WORKER_VALIDATION_RETRIES",
-        value_name = "N",
-        default_value = "3",
-        help_heading = "Engine hosts"
-    )]
-    pub engine_validation_retries: u32,
-
-    /// Address of the HTTP server; all of the machine's unless set.
-    #[arg(long, env = "WORKER_HOST", value_name = "IP", help_heading = "Operation")]
-    pub host: Option<IpAddr>,
-
-    /// Port of the HTTP server.
-    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222", help_heading = "Operation")]
-    pub port: u16,
-
-    /// Least level of what is logged.
-    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL", help_heading = "Operation")]
-    pub log: LogLevel,
-
-    /// Log what jobs and adaptors print, too. It is users' data.
-    #[arg(
-        long,
-        env = "WORKER_TAIL_JOBS",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new(),
-        help_heading = "Operation"
-    )]
-    pub tail_jobs: bool,
-
-    /// How long runs may go on after a request to stop, in seconds; as long as a run may take unless set.
-    #[arg(
-        long,
-        env = "WORKER_SHUTDOWN_GRACE_SECONDS",
-        value_name = "SECONDS",
-        value_parser = seconds,
-        help_heading = "Operation"
-    )]
-    pub shutdown_grace: Option<Duration>,
-
-    /// Name of this worker in its claims.
-    #[arg(skip)]
-    pub name: Option<String>,
+    /// Where Lightning is, and how the worker proves itself.
+    #[command(flatten)]
+    pub lightning: LightningArgs,
+    /// Which runs are claimed, and how many.
+    #[command(flatten)]
+    pub claiming: ClaimingArgs,
+    /// What a run may use.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// How a run's events get to Lightning.
+    #[command(flatten)]
+    pub delivery: DeliveryArgs,
+    /// What executes runs.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+    /// How the worker is run and watched.
+    #[command(flatten)]
+    pub operation: OperationArgs,
 }
 
 /// Options of `worker demo`.
@@ -362,37 +124,6 @@ pub struct MockLightningOptions {
     pub log: LogLevel,
 }
 
-/// A JavaScript engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineKind {
-    /// QuickJS inside the engine host: needs nothing installed, runs jobs of the core operations.
-    Embedded,
-}
-
-impl EngineKind {
-    /// What the option calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embedded => "embedded",
-        }
-    }
-}
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// What happens.
-    Info,
-    /// What looks wrong.
-    Warn,
-    /// What is wrong.
-    Error,
-    /// Nothing.
-    None,
-}
-
 impl Cli {
     /// Reads the program's arguments and environment. An error is ready to be shown: it names the flag and the
     /// variable.
@@ -408,9 +139,9 @@ impl Cli {
             .and_then(|matches| exclusive(&matches).map(|()| matches))
             .and_then(|matches| Self::from_arg_matches(&matches));
         let mut cli = parsed.map_err(|error| name_variable(error, &Self::command()).format(&mut command))?;
-        cli.start.name = worker_name(|name| std::env::var(name).ok());
+        cli.start.claiming.name = worker_name(|name| std::env::var(name).ok());
         if let Some(Command::Start(options)) = &mut cli.command {
-            options.name = cli.start.name.clone();
+            options.claiming.name = cli.start.claiming.name.clone();
         }
         Ok(cli)
     }
@@ -460,6 +191,6 @@ mod tests {
     #[test]
     fn a_leading_double_dash_is_accepted() {
         let cli = Cli::read(["worker", "--", "--port", "1234"].map(OsString::from)).unwrap();
-        assert_eq!(cli.start.port, 1234);
+        assert_eq!(cli.start.operation.port, 1234);
     }
 }

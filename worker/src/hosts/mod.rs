@@ -32,6 +32,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::engine::EngineSpec;
+use protocol::message::Prepare;
 use protocol::socket::{Listener, RuntimeDir, SocketError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -126,7 +128,7 @@ impl Hosts {
         let arrivals = Arrivals::at(Listener::bind(&directory)?);
         let setup = Setup {
             program: options.program,
-            memory_bytes: options.memory_bytes,
+            prepare: Prepare { engine: EngineSpec::Embedded, memory_bytes: options.memory_bytes },
             spawner: Spawner::start().map_err(StartError::Thread)?,
             arrivals,
             folder: directory.path().to_owned(),
@@ -165,7 +167,7 @@ impl Hosts {
 }
 
 impl Executor for Hosts {
-    async fn reserve(&self) -> Result<Reservation, ReserveError> {
+    async fn reserve(&self, _wanted: Prepare) -> Result<Reservation, ReserveError> {
         let gone = || ReserveError("the pool of engine hosts was shut down".to_owned());
         let (caller, answer) = oneshot::channel();
         self.keeper.0.send(Message::Reserve(caller)).map_err(|_| gone())?;

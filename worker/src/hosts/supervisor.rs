@@ -33,7 +33,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) program: HostProgram,
-    pub(super) memory_bytes: u64,
+    pub(super) prepare: Prepare,
     pub(super) spawner: Spawner,
     pub(super) arrivals: Arrivals,
     /// Each host works in a folder of its own in this one.
@@ -261,9 +261,9 @@ impl<'a> Supervisor<'a> {
     }
 
     fn prepare(&mut self) {
-        let (events, memory_bytes) = (self.event_sender.clone(), self.setup.memory_bytes);
+        let (events, prepare) = (self.event_sender.clone(), self.setup.prepare.clone());
         self.ask(move |link| async move {
-            let event = match link.call_within(Prepare { memory_bytes }, Duration::MAX).await {
+            let event = match link.call_within(prepare, Duration::MAX).await {
                 Ok(_) => Event::Prepared,
                 Err(failure @ CallError::Ended(_)) => return Some(failure),
                 Err(failure) => Event::Unfit(failure.to_string()),

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use protocol::engine::EngineSpec;
 use protocol::run::{Condition, Edge, JobLogLevel, RunOptions, RunSpec, Sanitize, Step};
 use protocol::{InvalidJson, Json};
 use secrecy::{ExposeSecret, SecretString};
@@ -33,7 +34,7 @@ pub(super) struct InvalidPlan(#[from] InvalidJson);
 /// A plan that was read, less what must still be fetched.
 #[derive(Debug)]
 pub(super) struct Plan {
-    spec: RunSpec,
+    pub(super) spec: RunSpec,
     /// The dataclip that the run starts with.
     pub(super) dataclip_id: Option<String>,
     /// Steps whose credential must be fetched, by their place.
@@ -79,6 +80,7 @@ impl Plan {
             input: Json::empty_object(),
             globals: wire.globals.filter(|source| !source.is_empty()),
             configuration: configuration.transpose()?,
+            engine: EngineSpec::default(),
             options,
         };
         Ok(Self { spec, dataclip_id: wire.dataclip_id, credentials, warnings })

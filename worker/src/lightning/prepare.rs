@@ -1,5 +1,6 @@
 //! Everything that happens to a run before it is on a host.
 
+use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason, RunSpec};
 
 use super::fetch::Fetcher;
@@ -56,15 +57,18 @@ async fn fetch_and_reserve<E: Executor>(
     settings: &RunSettings,
 ) -> Result<Prepared, Exit> {
     let plan = fetcher.plan().await?;
-    let plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
+    let mut plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
         .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
+    let mut spec = plan.spec.clone();
     let reserve = async {
-        let reserved = executor.reserve().await;
+        executor.equip(&mut spec).await?;
+        let reserved = executor.reserve(Prepare::of(&spec)).await;
         reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()))
     };
     let input = fetcher.dataclip(plan.dataclip_id.as_deref());
     let credentials = fetcher.credentials(plan.credential_ids());
     let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
+    plan.spec = spec;
     let (input_dataclip_id, warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
     Ok(Prepared { spec: plan.complete(input, &credentials), input_dataclip_id, warnings, reservation })
 }

@@ -64,7 +64,7 @@ async fn a_program_that_is_gone_opens_the_circuit_and_its_return_closes_it() {
     std::fs::rename(&path, &away).unwrap();
     let mut held = Vec::new();
     let error = loop {
-        match soon(hosts.reserve()).await {
+        match soon(hosts.reserve(wanted())).await {
             Ok(reservation) => held.push(reservation),
             Err(error) => break error.to_string(),
         }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::Json;
+use protocol::engine::EngineSpec;
+use protocol::message::Prepare;
 use protocol::run::{Exit, RunEvent, RunOptions, RunSpec};
 use tokio::sync::broadcast;
 use worker::execution::{ActiveRun, Executor, Reservation, RunEnd, RunSignal};
@@ -40,7 +42,12 @@ pub(crate) async fn fail_to_start(options: HostsOptions) -> StartError {
 }
 
 pub(crate) async fn reserve(hosts: &Hosts) -> Reservation {
-    soon(hosts.reserve()).await.unwrap()
+    soon(hosts.reserve(wanted())).await.unwrap()
+}
+
+/// What every run of the tests wants.
+pub(crate) fn wanted() -> Prepare {
+    Prepare { engine: EngineSpec::Embedded, memory_bytes: RunOptions::default().memory_bytes }
 }
 
 pub(crate) fn spec(act: &Act) -> RunSpec {
@@ -51,6 +58,7 @@ pub(crate) fn spec(act: &Act) -> RunSpec {
         input: Json::encode(act).unwrap(),
         globals: None,
         configuration: None,
+        engine: EngineSpec::Embedded,
         options: RunOptions::default(),
     }
 }

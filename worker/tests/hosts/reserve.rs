@@ -25,7 +25,7 @@ async fn each_run_gets_a_host_of_its_own() {
 #[tokio::test]
 async fn more_callers_than_warm_hosts_all_get_one() {
     let hosts = start(&[]).await;
-    let callers: Vec<_> = (0..8).map(|_| hosts.reserve()).collect();
+    let callers: Vec<_> = (0..8).map(|_| hosts.reserve(wanted())).collect();
     let reservations = soon(futures_util::future::join_all(callers)).await;
     let ids: HashSet<_> = reservations.iter().map(|one| one.as_ref().unwrap().host_id().to_owned()).collect();
     assert_eq!(ids.len(), 8);
@@ -50,7 +50,7 @@ async fn a_caller_that_gives_up_takes_no_host_along() {
     let hosts = start(&[]).await;
     for _ in 0..50 {
         // Asks, and does not wait for the answer.
-        let _ = hosts.reserve().now_or_never();
+        let _ = hosts.reserve(wanted()).now_or_never();
     }
     until_ready(&hosts, 2).await;
     let status = status(&hosts).await;

@@ -20,7 +20,7 @@ async fn every_process_is_reaped_and_the_folder_is_gone() {
         soon(hosts.shutdown(Duration::from_secs(1))).await;
         assert!(!pids.iter().any(|pid| is_there(*pid)));
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
-        assert!(soon(hosts.reserve()).await.is_err());
+        assert!(soon(hosts.reserve(wanted())).await.is_err());
         assert!(soon(hosts.status()).await.is_none());
         soon(hosts.shutdown(Duration::ZERO)).await;
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::Json;
+use protocol::message::Prepare;
 use protocol::run::{
     Exit, LogLevel, LogLine, LogSource, RunEvent, RunOutcome, RunSpec, StepCompleted, StepIndex, StepInput, StepMemory,
     StepOutput, StepStarted, Versions,
@@ -41,7 +42,7 @@ impl FakeHosts {
 }
 
 impl Executor for FakeHosts {
-    async fn reserve(&self) -> Result<Reservation, ReserveError> {
+    async fn reserve(&self, _wanted: Prepare) -> Result<Reservation, ReserveError> {
         let (script, killed) = (self.script.clone(), self.killed.clone());
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         Ok(Reservation::new(format!("fake-{number}"), move |spec| {

@@ -57,6 +57,7 @@ fn a_whole_plan() {
         input: Json::parse("{\"data\":2}").unwrap(),
         globals: Some("export const x = 1".into()),
         configuration: None,
+        engine: EngineSpec::default(),
         options: RunOptions { output_dataclips: false, ..RunOptions::default() },
     };
     assert_eq!(spec, expected);

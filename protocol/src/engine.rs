@@ -1,0 +1,63 @@
+//! Which JavaScript engine a host is to start, and what it is to load.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// An engine, completely described: two hosts that prepared the same one are interchangeable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EngineSpec {
+    /// The one inside of the host. It has the core operations built in, and no other adaptor.
+    #[default]
+    Embedded,
+    /// Node, as a process of the host's own.
+    Node(NodeSpec),
+}
+
+/// Node, and what it loads before a run comes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The Node program: an absolute path.
+    pub program: PathBuf,
+    /// Its version, such as `24.4.0`.
+    pub version: String,
+    /// The adaptors of the workflow, sorted by name and version, each once.
+    pub adaptors: Vec<Adaptor>,
+    /// A start-up snapshot with all of `adaptors` in it, made by this `program`.
+    pub snapshot: Option<PathBuf>,
+}
+
+/// An installed adaptor. A step names it `name@version`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Adaptor {
+    /// The package's name, such as `@openfn/language-http`.
+    pub name: String,
+    /// Its exact version, or `local`.
+    pub version: String,
+    /// The package's folder: an absolute path.
+    pub folder: PathBuf,
+    /// The whole of it in one CommonJS file, where that works.
+    pub bundle: Option<PathBuf>,
+    /// The names that it exports, where they are known.
+    pub exports: Option<Vec<String>>,
+    /// What it may do beyond what every adaptor may.
+    pub needs: Needs,
+}
+
+impl Adaptor {
+    /// What steps call it: `name@version`.
+    pub fn specifier(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
+/// Permissions that most adaptors do without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Needs {
+    /// Starting processes.
+    pub child_processes: bool,
+    /// Threads of its own.
+    pub workers: bool,
+    /// Native code.
+    pub addons: bool,
+}

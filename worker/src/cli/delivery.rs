@@ -1,0 +1,75 @@
+//! Options of `worker start`: how a run's events get to Lightning.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{ArgAction, BoolishValueParser};
+
+use super::values::{at_least_one, milliseconds, seconds};
+
+/// How a run's events get to Lightning.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Delivery")]
+pub struct DeliveryArgs {
+    /// When an answer of Lightning is reported as missing, in seconds; requests for data are then repeated.
+    #[arg(
+        long,
+        env = "WORKER_MESSAGE_TIMEOUT_SECONDS",
+        value_name = "SECONDS",
+        default_value = "30",
+        value_parser = seconds
+    )]
+    pub message_timeout: Duration,
+
+    /// How often a request for data is repeated.
+    #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10")]
+    pub timeout_retry_count: u32,
+
+    /// Pause before a request for data is repeated, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_TIMEOUT_RETRY_DELAY_MS",
+        value_name = "MS",
+        default_value = "30000",
+        value_parser = milliseconds
+    )]
+    pub timeout_retry_delay: Duration,
+
+    /// Send log lines in batches. Needs a Lightning that knows `run:batch_logs`.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_LOGS",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub batch_logs: bool,
+
+    /// How long lines gather for a batch, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_INTERVAL",
+        value_name = "MS",
+        default_value = "10",
+        value_parser = milliseconds
+    )]
+    pub batch_interval: Duration,
+
+    /// Most lines in a batch.
+    #[arg(
+        long,
+        env = "WORKER_BATCH_LIMIT",
+        value_name = "N",
+        default_value = "50",
+        value_parser = at_least_one
+    )]
+    pub batch_limit: usize,
+
+    /// Send dataclips as JSON values, not as strings. Needs Lightning 2.19 or newer.
+    #[arg(
+        long,
+        env = "WORKER_NO_STRINGIFY_STATE",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub no_stringify_state: bool,
+}

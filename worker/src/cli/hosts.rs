@@ -1,0 +1,55 @@
+//! Options of `worker start`: what executes runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::values::{at_least_one, milliseconds};
+
+/// What executes runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Engine hosts")]
+pub struct HostArgs {
+    /// The JavaScript engine.
+    #[arg(long, env = "WORKER_ENGINE", default_value = "embedded")]
+    pub engine: EngineKind,
+
+    /// The engine-host program, instead of the one beside this program.
+    #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
+    pub engine_host: Option<PathBuf>,
+
+    /// How many hosts wait ready for a run. As many as the capacity unless set.
+    #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]
+    pub warm_hosts: Option<usize>,
+
+    /// How long the first engine may take to answer, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_VALIDATION_TIMEOUT_MS",
+        value_name = "MS",
+        default_value = "5000",
+        value_parser = milliseconds
+    )]
+    pub engine_validation_timeout_ms: Duration,
+
+    /// How often the first engine is tried again, after 1, 2, 4 … seconds.
+    #[arg(long, env = "WORKER_VALIDATION_RETRIES", value_name = "N", default_value = "3")]
+    pub engine_validation_retries: u32,
+}
+
+/// A JavaScript engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// QuickJS inside the engine host: needs nothing installed, runs jobs of the core operations.
+    Embedded,
+}
+
+impl EngineKind {
+    /// What the option calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Options of `worker start`: how the worker is run and watched.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::builder::{ArgAction, BoolishValueParser};
+use clap::{Args, ValueEnum};
+
+use super::values::seconds;
+
+/// How the worker is run and watched.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Operation")]
+pub struct OperationArgs {
+    /// Address of the HTTP server; all of the machine's unless set.
+    #[arg(long, env = "WORKER_HOST", value_name = "IP")]
+    pub host: Option<IpAddr>,
+
+    /// Port of the HTTP server.
+    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222")]
+    pub port: u16,
+
+    /// Least level of what is logged.
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    pub log: LogLevel,
+
+    /// Log what jobs and adaptors print, too. It is users' data.
+    #[arg(
+        long,
+        env = "WORKER_TAIL_JOBS",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub tail_jobs: bool,
+
+    /// How long runs may go on after a request to stop, in seconds; as long as a run may take unless set.
+    #[arg(
+        long,
+        env = "WORKER_SHUTDOWN_GRACE_SECONDS",
+        value_name = "SECONDS",
+        value_parser = seconds
+    )]
+    pub shutdown_grace: Option<Duration>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What looks wrong.
+    Warn,
+    /// What is wrong.
+    Error,
+    /// Nothing.
+    None,
+}
