@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use protocol::engine::EngineSpec;
+use protocol::message::Prepare;
 use protocol::run::RunOptions;
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -182,7 +184,8 @@ fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     Ok(HostsOptions {
         warm: options.hosts.warm_hosts.unwrap_or(capacity),
-        memory_bytes: options.limits.run_memory.bytes(),
+        warm_bytes: options.hosts.warm_memory_mb.bytes(),
+        first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() }),
         validation_timeout: options.hosts.engine_validation_timeout_ms,
         validation_retries: options.hosts.engine_validation_retries,
         ..HostsOptions::new(program)

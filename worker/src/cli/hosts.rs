@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{at_least_one, milliseconds};
+use super::values::{Megabytes, at_least_one, megabytes, milliseconds};
 
 /// What executes runs.
 #[derive(Debug, Clone, Args)]
@@ -22,6 +22,16 @@ pub struct HostArgs {
     /// How many hosts wait ready for a run. As many as the capacity unless set.
     #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]
     pub warm_hosts: Option<usize>,
+
+    /// Memory of the hosts that wait with an engine ready for what runs have wanted of late, in MB.
+    #[arg(
+        long,
+        env = "WORKER_WARM_MEMORY_MB",
+        value_name = "MB",
+        default_value = "512",
+        value_parser = megabytes
+    )]
+    pub warm_memory_mb: Megabytes,
 
     /// How long the first engine may take to answer, in milliseconds.
     #[arg(

@@ -25,7 +25,7 @@ impl Death {
 
     /// Whether it tells against hosts in general: not when the pool wanted it, nor when a run may have caused it.
     pub fn is_failure(&self) -> bool {
-        let before_a_run = matches!(self.phase, Phase::Starting | Phase::Ready);
+        let before_a_run = matches!(self.phase, Phase::Starting | Phase::Preparing | Phase::Ready);
         before_a_run && !matches!(self.reason, Reason::Retired | Reason::Shutdown)
     }
 }
@@ -45,6 +45,8 @@ impl fmt::Display for Death {
 pub enum Phase {
     /// It has been started and is not ready yet.
     Starting,
+    /// It was ready, and gets another engine ready.
+    Preparing,
     /// It waits for a run.
     Ready,
     /// It executes a run.
@@ -57,6 +59,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Starting => "starting",
+            Self::Preparing => "preparing",
             Self::Ready => "ready",
             Self::Running => "running",
             Self::Stopping => "stopping",

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason};
 
 use super::death::{Death, Phase, Reason, Status};
@@ -28,6 +29,8 @@ const KILL: Duration = Duration::from_secs(1);
 pub(super) enum Event {
     /// It connected and was let in.
     Connected,
+    /// It is to get this ready before a run comes.
+    Prepare(Prepare),
     /// Its engine is ready.
     Prepared,
     /// It was not let in, or could not prepare.
@@ -57,10 +60,12 @@ pub(super) enum Event {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Have it prepare an engine, and tell it that by [`Event::Prepared`].
-    Prepare,
+    /// Have it prepare this, and tell of that by [`Event::Prepared`] or [`Event::Unfit`].
+    Prepare(Prepare),
     /// Tell the pool that it is ready.
     AnnounceReady,
+    /// Tell the pool that it could not prepare, and waits with nothing.
+    AnnounceUnprepared(String),
     /// Send it the run.
     Execute,
     /// Ask it to end its run like this.
@@ -85,11 +90,15 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Host {
     state: State,
+    start_timeout: Duration,
 }
 
 #[derive(Debug)]
 enum State {
-    Starting,
+    /// It has not connected, or prepares for the first time. What it is to prepare is there until it has connected.
+    Starting(Option<Prepare>),
+    /// It was ready, and prepares something else.
+    Preparing,
     Ready,
     Running(Run),
     /// The link has ended; most likely the process is about to be seen to end, too.
@@ -117,13 +126,14 @@ struct Run {
 }
 
 impl Host {
-    /// A host that has just been spawned, and what to do first.
-    pub(super) fn spawned(start_timeout: Duration) -> (Self, Action) {
-        (Self { state: State::Starting }, Action::SetDeadline(Some(start_timeout)))
+    /// A host that has just been spawned and is to prepare `first` as it starts, and what to do first.
+    pub(super) fn spawned(first: Option<Prepare>, start_timeout: Duration) -> (Self, Action) {
+        (Self { state: State::Starting(first), start_timeout }, Action::SetDeadline(Some(start_timeout)))
     }
 
+    /// Whether it can be given a run.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready)
+        matches!(self.state, State::Ready | State::Preparing)
     }
 
     /// Takes in what happened, and says what to do about it, in order.
@@ -133,8 +143,9 @@ impl Host {
             Event::Exited(status) => exited(state, status),
             Event::Shutdown => shut_down(state),
             event => match state {
-                State::Starting => starting(event),
-                State::Ready => ready(event),
+                State::Starting(first) => starting(first, event),
+                State::Preparing => preparing(event, self.start_timeout),
+                State::Ready => ready(event, self.start_timeout),
                 State::Running(run) => running(run, event),
                 State::Severed { phase, why } => severed(phase, why, event),
                 State::Stopping { terminated } => stopping(terminated, event),
@@ -165,27 +176,51 @@ fn ask_to_stop() -> Step {
     (State::Stopping { terminated: false }, vec![Action::AskToStop, Action::SetDeadline(Some(STOP))])
 }
 
-fn starting(event: Event) -> Step {
+fn become_ready() -> Step {
+    (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceReady])
+}
+
+fn run(timeout_ms: u64, preparation: Duration) -> Step {
+    let limit = Duration::from_millis(timeout_ms).saturating_add(OVERRUN).saturating_add(preparation);
+    let run = Run { timeout_ms, cancelled: None };
+    (State::Running(run), vec![Action::Execute, Action::SetDeadline(Some(limit))])
+}
+
+fn starting(first: Option<Prepare>, event: Event) -> Step {
     let phase = Phase::Starting;
-    match event {
-        Event::Connected => (State::Starting, vec![Action::Prepare]),
-        Event::Prepared => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceReady]),
-        Event::Unfit(why) => kill(phase, Reason::NotStarted(why), None),
-        Event::Deadline => kill(phase, Reason::StartTimeout, None),
+    match (event, first) {
+        (Event::Connected, None) => become_ready(),
+        (Event::Connected, Some(first)) => (State::Starting(None), vec![Action::Prepare(first)]),
+        (Event::Prepared, _) => become_ready(),
+        (Event::Unfit(why), _) => kill(phase, Reason::NotStarted(why), None),
+        (Event::Deadline, _) => kill(phase, Reason::StartTimeout, None),
         // There is nothing that it could have to finish.
-        Event::Stop => kill(phase, Reason::Retired, None),
-        Event::LinkEnded(why) => sever(phase, why),
-        _ => stay(State::Starting),
+        (Event::Stop, _) => kill(phase, Reason::Retired, None),
+        (Event::LinkEnded(why), _) => sever(phase, why),
+        (_, first) => stay(State::Starting(first)),
     }
 }
 
-fn ready(event: Event) -> Step {
+fn preparing(event: Event, start_timeout: Duration) -> Step {
+    let phase = Phase::Preparing;
     match event {
-        Event::Run { timeout_ms } => {
-            let limit = Duration::from_millis(timeout_ms).saturating_add(OVERRUN);
-            let run = Run { timeout_ms, cancelled: None };
-            (State::Running(run), vec![Action::Execute, Action::SetDeadline(Some(limit))])
+        Event::Prepared => become_ready(),
+        // Another engine may be what the next run wants.
+        Event::Unfit(why) => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceUnprepared(why)]),
+        Event::Run { timeout_ms } => run(timeout_ms, start_timeout),
+        Event::Deadline => kill(phase, Reason::StartTimeout, None),
+        Event::Stop => kill(phase, Reason::Retired, None),
+        Event::LinkEnded(why) => sever(phase, why),
+        _ => stay(State::Preparing),
+    }
+}
+
+fn ready(event: Event, start_timeout: Duration) -> Step {
+    match event {
+        Event::Prepare(wanted) => {
+            (State::Preparing, vec![Action::Prepare(wanted), Action::SetDeadline(Some(start_timeout))])
         }
+        Event::Run { timeout_ms } => run(timeout_ms, Duration::ZERO),
         Event::Stop => ask_to_stop(),
         Event::LinkEnded(why) => sever(Phase::Ready, why),
         _ => stay(State::Ready),
@@ -252,7 +287,8 @@ fn exited(state: State, status: Status) -> Step {
     let lost = || Some(Action::LoseRun(status.run_exit()));
     let (phase, reason, end) = match state {
         State::Dead => return stay(State::Dead),
-        State::Starting => (Phase::Starting, status.unasked_reason(), None),
+        State::Starting(_) => (Phase::Starting, status.unasked_reason(), None),
+        State::Preparing => (Phase::Preparing, status.unasked_reason(), None),
         State::Ready => (Phase::Ready, status.unasked_reason(), None),
         State::Running(Run { cancelled: Some(exit), .. }) => {
             (Phase::Running, status.unasked_reason(), Some(Action::EndRun(exit)))
@@ -272,7 +308,8 @@ fn shut_down(state: State) -> Step {
     let (phase, end) = match state {
         State::Dead => return stay(State::Dead),
         State::Dying { .. } => return stay(state),
-        State::Starting => (Phase::Starting, None),
+        State::Starting(_) => (Phase::Starting, None),
+        State::Preparing => (Phase::Preparing, None),
         State::Ready => (Phase::Ready, None),
         State::Running(Run { cancelled: Some(exit), .. }) => (Phase::Running, Some(exit)),
         State::Running(_) | State::Severed { phase: Phase::Running, .. } => (Phase::Running, Some(shutdown())),

@@ -1,11 +1,19 @@
+use protocol::engine::EngineSpec;
+
 use super::*;
 
 const TIMEOUT_MS: u64 = 300;
 const SIGKILL: Status = Status::Signal(9);
 
+const START: Duration = Duration::from_secs(9);
+
+fn engine() -> Prepare {
+    Prepare { engine: EngineSpec::Embedded, memory_bytes: 1 }
+}
+
 /// Takes a new host through `events` and returns what the last one made it do.
 fn after(events: &[Event]) -> Vec<Action> {
-    let (mut host, _) = Host::spawned(Duration::from_secs(9));
+    let (mut host, _) = Host::spawned(Some(engine()), START);
     events.iter().fold(Vec::new(), |_, event| host.on(event.clone()))
 }
 
@@ -46,7 +54,7 @@ fn dead(phase: Phase, reason: Reason, status: Status, end: Option<Action>) -> Ve
 #[test]
 fn gets_ready_executes_one_run_and_stops() {
     use Event::{Connected, Deadline, Exited, Finished, Prepared};
-    assert_eq!(after(&[Connected]), [Action::Prepare]);
+    assert_eq!(after(&[Connected]), [Action::Prepare(engine())]);
     assert_eq!(after(&[Connected, Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
     assert_eq!(in_run(&[]), [Action::Execute, within(Duration::from_millis(TIMEOUT_MS) + OVERRUN)]);
     assert_eq!(in_run(&[Finished]), [Action::AskToStop, within(STOP)]);
@@ -59,6 +67,37 @@ fn gets_ready_executes_one_run_and_stops() {
         in_run(&[Finished, Deadline, Deadline, Exited(SIGKILL)]),
         dead(Phase::Stopping, Reason::Hung, SIGKILL, None)
     );
+}
+
+#[test]
+fn a_host_that_is_to_prepare_nothing_is_ready_when_it_has_connected() {
+    let (mut host, _) = Host::spawned(None, START);
+    assert_eq!(host.on(Event::Connected), [Action::SetDeadline(None), Action::AnnounceReady]);
+}
+
+#[test]
+fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
+    use Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
+    let preparing = |events: &[Event]| after(&[&[Connected, Prepared, Event::Prepare(engine())], events].concat());
+    assert_eq!(preparing(&[]), [Action::Prepare(engine()), within(START)]);
+    assert_eq!(preparing(&[Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
+    let limit = Duration::from_millis(TIMEOUT_MS) + OVERRUN + START;
+    assert_eq!(preparing(&[run()]), [Action::Execute, within(limit)]);
+    assert_eq!(preparing(&[run(), Prepared]), []);
+    let why = || String::from("no such adaptor");
+    assert_eq!(preparing(&[Unfit(why())]), [Action::SetDeadline(None), Action::AnnounceUnprepared(why())]);
+    assert_eq!(preparing(&[Unfit(why()), run()]), in_run(&[]), "it can still be used");
+    assert_eq!(preparing(&[Deadline]), killed());
+    let ends: [(&[Event], Reason); 4] = [
+        (&[], Reason::Crashed),
+        (&[Deadline], Reason::StartTimeout),
+        (&[Stop], Reason::Retired),
+        (&[LinkEnded("bad frame".into()), Deadline], lost()),
+    ];
+    for (events, reason) in ends {
+        let all = [events, &[Event::Exited(SIGKILL)]].concat();
+        assert_eq!(preparing(&all), dead(Phase::Preparing, reason, SIGKILL, None), "{events:?}");
+    }
 }
 
 #[test]

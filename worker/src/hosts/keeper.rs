@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::message::Prepare;
 use protocol::socket::RuntimeDir;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -13,9 +14,9 @@ use super::StartError;
 use super::death::{Death, Reason};
 use super::host::platform_fault;
 use super::lease::Lease;
-use super::pool::{HostNumber, Pool};
+use super::pool::{HostNumber, Pool, Taken};
 use super::run::{GONE, Job};
-use super::status::{HostEvent, HostState, HostStatus, PoolStatus};
+use super::status::{HostEvent, HostState, HostStatus, PoolStatus, describe};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use crate::execution::{Reservation, ReserveError};
 
@@ -25,7 +26,7 @@ const BURIAL: Duration = Duration::from_secs(2);
 /// What others tell the pool.
 #[derive(Debug)]
 pub(super) enum Message {
-    Reserve(oneshot::Sender<Result<Reservation, ReserveError>>),
+    Reserve(Prepare, oneshot::Sender<Result<Reservation, ReserveError>>),
     GiveBack(HostNumber),
     /// A run whose host died before anything was heard of it.
     Return(Job),
@@ -67,6 +68,8 @@ struct Member {
     id: String,
     pid: Option<u32>,
     state: HostState,
+    /// What it has prepared, or will have when it is ready.
+    prepared: Option<Prepare>,
     since: Instant,
     runs: u32,
     commands: mpsc::UnboundedSender<Command>,
@@ -75,7 +78,7 @@ struct Member {
 /// Who waits for a host.
 #[derive(Debug)]
 enum Waiter {
-    Caller(oneshot::Sender<Result<Reservation, ReserveError>>),
+    Caller(Prepare, oneshot::Sender<Result<Reservation, ReserveError>>),
     /// A run whose host died before anything was heard of it.
     Run(Job),
 }
@@ -177,7 +180,10 @@ impl Keeper {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Reserve(caller) => self.waiting.push_back(Waiter::Caller(caller)),
+            Message::Reserve(wanted, caller) => {
+                self.pool.wanted(&wanted, now());
+                self.waiting.push_back(Waiter::Caller(wanted, caller));
+            }
             Message::Return(job) => self.waiting.push_front(Waiter::Run(job)),
             Message::GiveBack(host) => self.take_back(host),
             Message::Report(host, report) => self.hear(host, report),
@@ -209,15 +215,30 @@ impl Keeper {
                 }
             }
             Report::Ready => {
-                member.state = HostState::Ready;
+                if member.state == HostState::Starting {
+                    member.state = HostState::Ready;
+                }
                 let after = member.since.elapsed();
                 debug!(host = member.id, ?after, "engine host ready");
                 publish(&self.events, HostEvent::Ready { host: member.id.clone(), after });
-                if self.pool.ready(host, std::time::Instant::now()) {
+                if self.pool.is_unmeasured(host) {
+                    // Fails when the host is dead, which is about to be reported.
+                    let _ = member.commands.send(Command::Measure);
+                }
+                if self.pool.ready(host, now()) {
                     info!("engine hosts get ready again");
                     publish(&self.events, HostEvent::CircuitClosed);
                 }
             }
+            Report::Unprepared(why) => {
+                let wanted = member.prepared.take().map_or_else(String::new, |wanted| describe(&wanted));
+                warn!(host = member.id, "engine host cannot prepare {wanted}: {why}");
+                if member.state == HostState::Starting {
+                    member.state = HostState::Ready;
+                }
+                self.pool.not_prepared(host, now());
+            }
+            Report::Measured(bytes) => self.pool.measured(host, bytes),
             Report::Running => {
                 member.state = HostState::Running;
                 member.runs += 1;
@@ -227,7 +248,9 @@ impl Keeper {
                     self.pool.finished_run();
                 }
                 member.state = HostState::Stopping;
+                self.pool.leaving(host);
             }
+            Report::Heard => self.pool.heard(host),
             Report::Died(death) => self.bury(host, death),
         }
     }
@@ -243,7 +266,7 @@ impl Keeper {
             HostEvent::Died { host: id.clone(), death: death.clone() }
         };
         publish(&self.events, event);
-        if self.pool.died(host, death.is_failure(), std::time::Instant::now(), chance()) {
+        if self.pool.died(host, death.is_failure(), now(), chance()) {
             error!("engine hosts fail one after the other; runs do not wait for them any more");
             publish(&self.events, HostEvent::CircuitOpened { death: death.clone() });
         }
@@ -261,30 +284,65 @@ impl Keeper {
             self.refuse_all("the worker shuts down");
             return self.closing.as_ref().map(Closing::next_deadline);
         }
-        while let Some(waiter) = self.waiting.pop_front() {
-            let Some(host) = self.pool.take() else {
-                self.waiting.push_front(waiter);
-                break;
-            };
-            self.lend(host, waiter);
-        }
+        self.lend_all();
         if self.pool.is_open() {
             let why = self.last_death.as_ref().map_or_else(String::new, |(_, death)| format!("; the last one {death}"));
             self.refuse_all(&format!("engine hosts fail one after the other{why}"));
         }
-        let plan = self.pool.plan(std::time::Instant::now(), self.waiting.len());
+        let plan = self.pool.plan(now(), self.waiting.len());
         for _ in 0..plan.start {
             self.launch(self.start_timeout);
+        }
+        for (host, wanted) in plan.prepare {
+            self.prepare(host, wanted);
+        }
+        for host in plan.retire {
+            self.retire(host);
         }
         plan.again_at.map(Instant::from_std)
     }
 
-    fn lend(&mut self, host: HostNumber, waiter: Waiter) {
+    /// Lends what there is to those who wait, in the order of asking. Who waits for an engine that nobody has does not
+    /// hold up the others.
+    fn lend_all(&mut self) {
+        for waiter in std::mem::take(&mut self.waiting) {
+            match self.pool.take(waiter.wanted(), now()) {
+                Some(taken) => self.lend(taken, waiter),
+                None => self.waiting.push_back(waiter),
+            }
+        }
+    }
+
+    /// Has an idle host get something ready.
+    fn prepare(&mut self, host: HostNumber, wanted: Prepare) {
+        let Some(member) = self.hosts.get_mut(&host) else { return };
+        debug!(host = member.id, "engine host is to prepare {}", describe(&wanted));
+        member.state = HostState::Starting;
+        member.prepared = Some(wanted.clone());
+        self.pool.preparing(host, wanted.clone());
+        // Fails when the host is dead, which is about to be reported.
+        let _ = member.commands.send(Command::Prepare(wanted));
+    }
+
+    /// Has an idle host exit.
+    fn retire(&mut self, host: HostNumber) {
+        let Some(member) = self.hosts.get_mut(&host) else { return };
+        member.state = HostState::Stopping;
+        self.pool.leaving(host);
+        let _ = member.commands.send(Command::Stop);
+    }
+
+    fn lend(&mut self, Taken { host, is_prepared }: Taken, waiter: Waiter) {
         let Some(member) = self.hosts.get_mut(&host) else { return };
         member.state = HostState::Reserved;
+        member.prepared = Some(waiter.wanted().clone());
+        if !is_prepared {
+            // Ahead of the run itself, which may have to wait for its data.
+            let _ = member.commands.send(Command::Prepare(waiter.wanted().clone()));
+        }
         let lease = Lease::new(host, member.commands.clone(), self.sender.clone());
         match waiter {
-            Waiter::Caller(caller) => {
+            Waiter::Caller(_, caller) => {
                 let reservation = Reservation::new(member.id.clone(), |spec| lease.start(spec));
                 // Comes back here by the lease when nobody waits.
                 let _ = caller.send(Ok(reservation));
@@ -299,17 +357,18 @@ impl Keeper {
         let id = format!("h{number}");
         let (commands, incoming) = mpsc::unbounded_channel();
         let identity = Identity { number, id: id.clone(), pool: self.sender.clone() };
-        tokio::spawn(supervise(Arc::clone(&self.setup), identity, start_timeout, incoming));
-        let member = Member { id, pid: None, state: HostState::Starting, since: Instant::now(), runs: 0, commands };
+        let prepared = self.pool.started(number);
+        tokio::spawn(supervise(Arc::clone(&self.setup), identity, prepared.clone(), start_timeout, incoming));
+        let state = HostState::Starting;
+        let member = Member { id, pid: None, state, prepared, since: Instant::now(), runs: 0, commands };
         self.hosts.insert(number, member);
-        self.pool.started(number);
     }
 
     fn refuse_all(&mut self, why: &str) {
         for waiter in self.waiting.drain(..) {
             match waiter {
                 // Fails when nobody waits.
-                Waiter::Caller(caller) => drop(caller.send(Err(ReserveError(why.to_owned())))),
+                Waiter::Caller(_, caller) => drop(caller.send(Err(ReserveError(why.to_owned())))),
                 Waiter::Run(job) => job.give_up(platform_fault(format!("no engine host: {why}"))),
             }
         }
@@ -341,6 +400,7 @@ impl Keeper {
             id: member.id.clone(),
             pid: member.pid,
             state: member.state,
+            prepared: member.prepared.as_ref().map(describe),
             age: member.since.elapsed(),
             runs: member.runs,
         });
@@ -354,17 +414,17 @@ impl Keeper {
     }
 }
 
-/// Gives a run back to the pool whose host died before anything was heard of it.
-pub(super) fn hand_back(job: Job, pool: &mpsc::UnboundedSender<Message>) {
-    if let Err(mpsc::error::SendError(Message::Return(job))) = pool.send(Message::Return(job)) {
-        job.give_up(platform_fault(GONE.to_owned()));
-    }
-}
-
 impl Waiter {
+    fn wanted(&self) -> &Prepare {
+        match self {
+            Self::Caller(wanted, _) => wanted,
+            Self::Run(job) => job.wanted(),
+        }
+    }
+
     fn is_gone(&self) -> bool {
         match self {
-            Self::Caller(caller) => caller.is_closed(),
+            Self::Caller(_, caller) => caller.is_closed(),
             Self::Run(job) => job.is_abandoned(),
         }
     }
@@ -384,6 +444,11 @@ fn publish(events: &broadcast::Sender<HostEvent>, event: HostEvent) {
 /// Pause before the first host is started once more: 1, 2, 4 seconds and so on, up to a minute.
 fn retry_pause(attempt: u32) -> Duration {
     Duration::from_secs(1 << attempt.min(6)).min(Duration::from_secs(60))
+}
+
+/// The clock that policy goes by.
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// A random number in 0..1; a half where the operating system has no randomness to give.

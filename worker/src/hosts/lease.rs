@@ -3,9 +3,9 @@
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
-use super::keeper::{Message, hand_back};
+use super::keeper::Message;
 use super::pool::HostNumber;
-use super::run::Job;
+use super::run::{Job, hand_back};
 use super::supervisor::Command;
 use crate::execution::ActiveRun;
 

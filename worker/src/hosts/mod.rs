@@ -14,6 +14,8 @@
 
 mod arrivals;
 mod death;
+mod demand;
+mod health;
 mod host;
 mod keeper;
 mod lease;
@@ -41,12 +43,14 @@ use tokio::time::Instant;
 use self::arrivals::Arrivals;
 pub use self::death::{Death, Phase, Reason, Status};
 use self::keeper::{Keeper, Message, Validation};
-use self::pool::Pool;
+use self::pool::{Pool, Room};
 pub use self::program::{HostProgram, ProgramError};
 use self::spawn::Spawner;
 pub use self::status::{HostEvent, HostState, HostStatus, PoolStatus};
 use self::supervisor::Setup;
 use crate::execution::{Executor, Reservation, ReserveError};
+
+const MB: u64 = 1024 * 1024;
 
 /// Events that a slow listener may fall behind by.
 const EVENTS: usize = 1024;
@@ -58,8 +62,10 @@ pub struct HostsOptions {
     pub program: HostProgram,
     /// Hosts that are kept ready beyond those at work; one at least.
     pub warm: usize,
-    /// Memory that an engine may use, in bytes.
-    pub memory_bytes: u64,
+    /// Memory of the hosts that wait with an engine ready, in bytes.
+    pub warm_bytes: u64,
+    /// What hosts prepare before any run has said what it wants.
+    pub first: Option<Prepare>,
     /// How long a host may take to get ready.
     pub start_timeout: Duration,
     /// How long the very first host may take.
@@ -76,7 +82,8 @@ impl HostsOptions {
         Self {
             program,
             warm: 2,
-            memory_bytes: 500 * 1024 * 1024,
+            warm_bytes: 512 * MB,
+            first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }),
             start_timeout: Duration::from_secs(30),
             validation_timeout: Duration::from_secs(5),
             validation_retries: 3,
@@ -128,13 +135,17 @@ impl Hosts {
         let arrivals = Arrivals::at(Listener::bind(&directory)?);
         let setup = Setup {
             program: options.program,
-            prepare: Prepare { engine: EngineSpec::Embedded, memory_bytes: options.memory_bytes },
             spawner: Spawner::start().map_err(StartError::Thread)?,
             arrivals,
             folder: directory.path().to_owned(),
         };
         let (events, _) = broadcast::channel(EVENTS);
-        let pool = Pool::new(options.warm.max(1));
+        let pool = Pool::new(Room {
+            warm: options.warm.max(1),
+            bytes: options.warm_bytes,
+            first: options.first,
+            preparations: preparations(),
+        });
         let (mut keeper, sender) = Keeper::new(setup, directory, pool, options.start_timeout, events.clone());
         let validation = Validation { timeout: options.validation_timeout, retries: options.validation_retries };
         keeper.validate(validation).await?;
@@ -166,11 +177,16 @@ impl Hosts {
     }
 }
 
+/// Hosts that may prepare at once while nothing else is to be done: half of the processors' worth.
+fn preparations() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
 impl Executor for Hosts {
-    async fn reserve(&self, _wanted: Prepare) -> Result<Reservation, ReserveError> {
+    async fn reserve(&self, wanted: Prepare) -> Result<Reservation, ReserveError> {
         let gone = || ReserveError("the pool of engine hosts was shut down".to_owned());
         let (caller, answer) = oneshot::channel();
-        self.keeper.0.send(Message::Reserve(caller)).map_err(|_| gone())?;
+        self.keeper.0.send(Message::Reserve(wanted, caller)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

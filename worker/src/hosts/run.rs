@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
-use protocol::message::{Taken, WorkerNotice, WorkerReply, WorkerRequest};
+use protocol::message::{Prepare, Taken, WorkerNotice, WorkerReply, WorkerRequest};
 use protocol::run::{Exit, RunSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::host::{Event, platform_fault};
-use super::keeper::{Message, hand_back};
+use super::keeper::Message;
+use super::supervisor::{Identity, Report};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 
 /// How many signals may wait for being taken before the host is made to wait.
@@ -29,9 +30,11 @@ pub(super) const GONE: &str = "the engine hosts were shut down";
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: Box<RunSpec>,
+    /// What its host is to prepare.
+    wanted: Prepare,
     cancel: mpsc::Receiver<Exit>,
     signals: mpsc::Sender<RunSignal>,
-    /// Hosts that died before anything was heard of it.
+    /// Hosts that died with it before anything was heard of it.
     deaths: u32,
 }
 
@@ -39,8 +42,13 @@ impl Job {
     pub(super) fn new(spec: RunSpec) -> (Self, ActiveRun) {
         let (signals, signals_out) = mpsc::channel(SIGNALS);
         let (cancel_in, cancel) = mpsc::channel(1);
-        let job = Self { spec: Box::new(spec), cancel, signals, deaths: 0 };
+        let wanted = Prepare::of(&spec);
+        let job = Self { spec: Box::new(spec), wanted, cancel, signals, deaths: 0 };
         (job, ActiveRun { signals: signals_out, cancel: cancel_in })
+    }
+
+    pub(super) fn wanted(&self) -> &Prepare {
+        &self.wanted
     }
 
     /// Whether nobody waits for the run any more.
@@ -52,6 +60,17 @@ impl Job {
     pub(super) fn give_up(self, exit: Exit) {
         // Fails when nobody waits: there is room for the first signal.
         let _ = self.signals.try_send(RunSignal::Ended(RunEnd::Lost(exit)));
+    }
+}
+
+/// Gives a run back to its pool whose host died before anything was heard of it.
+pub(super) fn hand_back(mut job: Job, pool: &mpsc::UnboundedSender<Message>) {
+    job.deaths += 1;
+    if job.deaths >= MOST_DEATHS {
+        return job.give_up(platform_fault(format!("{MOST_DEATHS} engine hosts died before they had begun the run")));
+    }
+    if let Err(mpsc::error::SendError(Message::Return(job))) = pool.send(Message::Return(job)) {
+        job.give_up(platform_fault(GONE.to_owned()));
     }
 }
 
@@ -70,12 +89,12 @@ pub(super) async fn execute(
     job: Job,
     verdict: oneshot::Receiver<Verdict>,
     events: mpsc::UnboundedSender<Event>,
-    pool: mpsc::UnboundedSender<Message>,
+    identity: Identity,
 ) {
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
-    let mut relay = Relay { inbox, job, events, was_heard: false, is_over: false };
+    let mut relay = Relay { inbox, job, events, identity, was_heard: false, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
@@ -103,7 +122,7 @@ pub(super) async fn execute(
                 Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
                     (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
                     (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
-                        return hand_back(relay.job, &pool);
+                        return hand_back(relay.job, &relay.identity.pool);
                     }
                     (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
                     (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),
@@ -127,6 +146,7 @@ struct Relay {
     inbox: Inbox<WorkerSide>,
     job: Job,
     events: mpsc::UnboundedSender<Event>,
+    identity: Identity,
     was_heard: bool,
     is_over: bool,
 }
@@ -137,10 +157,9 @@ impl Relay {
         let _ = self.events.send(event);
     }
 
-    /// Counts the death of a host; whether the run may go to another one.
-    fn may_move(&mut self) -> bool {
-        self.job.deaths += 1;
-        !self.was_heard && self.job.deaths < MOST_DEATHS
+    /// Whether the run may go to another host.
+    fn may_move(&self) -> bool {
+        !self.was_heard && self.job.deaths + 1 < MOST_DEATHS
     }
 
     async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
@@ -161,7 +180,9 @@ impl Relay {
                 return Ok(());
             }
         };
-        self.was_heard = true;
+        if !std::mem::replace(&mut self.was_heard, true) {
+            self.identity.report(Report::Heard);
+        }
         self.send(signal).await
     }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use protocol::engine::EngineSpec;
+use protocol::message::Prepare;
+
 use super::death::Death;
 
 /// Something that happened in the pool, for whoever subscribed.
@@ -68,6 +71,8 @@ pub struct HostStatus {
     pub pid: Option<u32>,
     /// What it does.
     pub state: HostState,
+    /// The engine that it has ready, or gets ready; none if it waits for being told.
+    pub prepared: Option<String>,
     /// Time since it was started.
     pub age: Duration,
     /// Runs that it was given.
@@ -87,4 +92,16 @@ pub enum HostState {
     Running,
     /// It was asked to exit.
     Stopping,
+}
+
+/// An engine and what it has loaded, for people.
+pub(super) fn describe(wanted: &Prepare) -> String {
+    let megabytes = wanted.memory_bytes / (1024 * 1024);
+    match &wanted.engine {
+        EngineSpec::Embedded => format!("embedded ({megabytes} MB)"),
+        EngineSpec::Node(node) => {
+            let adaptors = node.adaptors.iter().map(|adaptor| format!(" {}", adaptor.specifier())).collect::<String>();
+            format!("node {}{adaptors} ({megabytes} MB)", node.version)
+        }
+    }
 }

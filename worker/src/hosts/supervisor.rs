@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::link::{CallError, Inbox, Link, WorkerSide};
-use protocol::message::{Cancel, Prepare, Stop};
+use protocol::message::{Cancel, Ping, Prepare, Stop};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,12 +18,12 @@ use tracing::{debug, warn};
 use super::arrivals::{Arrival, Arrivals, Ticket};
 use super::death::Death;
 use super::host::{Action, Event, Host};
-use super::keeper::{Message, hand_back};
+use super::keeper::Message;
 use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{Job, Verdict, execute};
+use super::run::{Job, Verdict, execute, hand_back};
 use super::spawn::{Invitation, Spawner};
 
 /// How long a dead host's output is still read for: something that it started may hold the pipes open.
@@ -33,7 +33,6 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) program: HostProgram,
-    pub(super) prepare: Prepare,
     pub(super) spawner: Spawner,
     pub(super) arrivals: Arrivals,
     /// Each host works in a folder of its own in this one.
@@ -43,6 +42,10 @@ pub(super) struct Setup {
 /// What the pool wants of a host.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Get this ready.
+    Prepare(Prepare),
+    /// Say how much memory it takes.
+    Measure,
     Run(Job),
     Stop,
     Shutdown,
@@ -53,7 +56,13 @@ pub(super) enum Command {
 pub(super) enum Report {
     Started(Option<u32>),
     Ready,
+    /// It could not prepare what it was told to, and waits with nothing: why.
+    Unprepared(String),
+    /// It takes so much memory, in bytes.
+    Measured(u64),
     Running,
+    /// It said something of its run.
+    Heard,
     /// It was asked to stop, after a run or because it is not needed.
     Stopping,
     /// The last one.
@@ -69,7 +78,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    fn report(&self, report: Report) {
+    pub(super) fn report(&self, report: Report) {
         // Fails when the pool is gone, which then does not need to know.
         let _ = self.pool.send(Message::Report(self.number, report));
     }
@@ -79,6 +88,7 @@ impl Identity {
 pub(super) async fn supervise(
     setup: Arc<Setup>,
     identity: Identity,
+    first: Option<Prepare>,
     start_timeout: Duration,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
@@ -86,9 +96,9 @@ pub(super) async fn supervise(
     let mut pumps = JoinSet::new();
     let death = match start(&setup, &identity.id, &folder).await {
         Ok((process, ticket)) => {
-            let mut supervisor = Supervisor::new(&setup, &identity, process, ticket);
+            let mut supervisor = Supervisor::new(&identity, process, ticket);
             supervisor.pump_output(&mut pumps);
-            supervisor.serve(start_timeout, &mut commands).await
+            supervisor.serve(first, start_timeout, &mut commands).await
         }
         Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
     };
@@ -129,7 +139,6 @@ async fn remove(folder: PathBuf) {
 }
 
 struct Supervisor<'a> {
-    setup: &'a Setup,
     identity: &'a Identity,
     process: Process,
     /// Where the link comes from, until it is there.
@@ -152,10 +161,9 @@ struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(setup: &'a Setup, identity: &'a Identity, process: Process, ticket: Ticket) -> Self {
+    fn new(identity: &'a Identity, process: Process, ticket: Ticket) -> Self {
         let (event_sender, events) = mpsc::unbounded_channel();
         Self {
-            setup,
             identity,
             process,
             ticket: Some(ticket),
@@ -183,31 +191,26 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    async fn serve(&mut self, start_timeout: Duration, commands: &mut mpsc::UnboundedReceiver<Command>) -> Death {
+    async fn serve(
+        &mut self,
+        first: Option<Prepare>,
+        start_timeout: Duration,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Death {
         self.identity.report(Report::Started(self.process.id()));
-        let (mut host, first) = Host::spawned(start_timeout);
-        self.perform(first);
+        let (mut host, begin) = Host::spawned(first, start_timeout);
+        self.perform(begin);
         let mut is_wanted = true;
         loop {
             let event = tokio::select! {
                 biased;
-                command = commands.recv(), if is_wanted => match command {
-                    Some(Command::Run(job)) if host.is_ready() => {
-                        let timeout_ms = job.spec.options.timeout_ms;
-                        self.job = Some(job);
-                        Event::Run { timeout_ms }
+                command = commands.recv(), if is_wanted => {
+                    is_wanted = command.is_some();
+                    match self.obey(command.unwrap_or(Command::Shutdown), host.is_ready()) {
+                        Some(event) => event,
+                        None => continue,
                     }
-                    Some(Command::Run(job)) => {
-                        hand_back(job, &self.identity.pool);
-                        continue;
-                    }
-                    Some(Command::Stop) => Event::Stop,
-                    Some(Command::Shutdown) => Event::Shutdown,
-                    None => {
-                        is_wanted = false;
-                        Event::Shutdown
-                    }
-                },
+                }
                 arrival = arrival(&mut self.ticket) => self.receive(arrival),
                 Some(event) = self.events.recv() => event,
                 () = self.process.ended() => Event::Exited(self.process.reap().await),
@@ -222,6 +225,28 @@ impl<'a> Supervisor<'a> {
             if let Some(death) = self.death.take() {
                 return death;
             }
+        }
+    }
+
+    /// What a command means to the host, which can be given a run or not.
+    fn obey(&mut self, command: Command, is_ready: bool) -> Option<Event> {
+        match command {
+            Command::Prepare(wanted) => Some(Event::Prepare(wanted)),
+            Command::Run(job) if is_ready => {
+                let timeout_ms = job.spec.options.timeout_ms;
+                self.job = Some(job);
+                Some(Event::Run { timeout_ms })
+            }
+            Command::Run(job) => {
+                hand_back(job, &self.identity.pool);
+                None
+            }
+            Command::Measure => {
+                self.measure();
+                None
+            }
+            Command::Stop => Some(Event::Stop),
+            Command::Shutdown => Some(Event::Shutdown),
         }
     }
 
@@ -243,8 +268,9 @@ impl<'a> Supervisor<'a> {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Prepare => self.prepare(),
+            Action::Prepare(wanted) => self.prepare(wanted),
             Action::AnnounceReady => self.identity.report(Report::Ready),
+            Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
             Action::Execute => self.execute(),
             Action::AskToCancel(exit) => self.ask(|link| async move { link.call(Cancel { exit }).await.err() }),
             Action::AskToStop => {
@@ -260,16 +286,28 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn prepare(&mut self) {
-        let (events, prepare) = (self.event_sender.clone(), self.setup.prepare.clone());
+    fn prepare(&mut self, wanted: Prepare) {
+        let events = self.event_sender.clone();
         self.ask(move |link| async move {
-            let event = match link.call_within(prepare, Duration::MAX).await {
+            // The host's state has a deadline for that.
+            let event = match link.call_within(wanted, Duration::MAX).await {
                 Ok(_) => Event::Prepared,
                 Err(failure @ CallError::Ended(_)) => return Some(failure),
                 Err(failure) => Event::Unfit(failure.to_string()),
             };
             // Fails when the host is dead.
             let _ = events.send(event);
+            None
+        });
+    }
+
+    fn measure(&mut self) {
+        let identity = self.identity.clone();
+        self.ask(move |link| async move {
+            match link.call(Ping {}).await {
+                Ok(pong) => identity.report(Report::Measured(pong.rss_bytes)),
+                Err(failure) => return Some(failure),
+            }
             None
         });
     }
@@ -284,7 +322,7 @@ impl<'a> Supervisor<'a> {
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.
-        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.pool.clone()));
+        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.clone()));
     }
 
     fn judge(&mut self, verdict: Verdict) {

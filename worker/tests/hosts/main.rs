@@ -7,6 +7,7 @@ mod death_in_run;
 mod death_of_idle_host;
 mod fake;
 mod harness;
+mod keyed;
 mod link_faults;
 mod output;
 mod reserve;

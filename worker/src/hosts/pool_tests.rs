@@ -1,0 +1,260 @@
+use protocol::engine::{EngineSpec, NodeSpec};
+
+use super::*;
+
+const MB: u64 = 1024 * 1024;
+
+fn embedded() -> Prepare {
+    Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }
+}
+
+fn node(name: &str) -> Prepare {
+    let node = NodeSpec { program: name.into(), version: "24.4.0".into(), adaptors: Vec::new(), snapshot: None };
+    Prepare { engine: EngineSpec::Node(node), memory_bytes: 500 * MB }
+}
+
+/// A pool of two with a clock.
+struct Bench {
+    pool: Pool,
+    start: Instant,
+    ms: u64,
+}
+
+impl Bench {
+    /// Hosts prepare the embedded engine as they start.
+    fn embedded() -> Self {
+        Self::with(Some(embedded()))
+    }
+
+    /// Hosts prepare nothing as they start.
+    fn unkeyed() -> Self {
+        Self::with(None)
+    }
+
+    fn with(first: Option<Prepare>) -> Self {
+        let room = Room { warm: 2, bytes: 1_000 * MB, first, preparations: 1 };
+        Self { pool: Pool::new(room), start: Instant::now(), ms: 0 }
+    }
+
+    fn at(&mut self, ms: u64) -> &mut Self {
+        self.ms = ms;
+        self
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.ms)
+    }
+
+    fn ready(&mut self, host: HostNumber) -> bool {
+        self.pool.started(host);
+        self.pool.ready(host, self.now())
+    }
+
+    /// A host that waits with this engine.
+    fn keyed(&mut self, host: HostNumber, wanted: &Prepare) {
+        self.ready(host);
+        self.pool.preparing(host, wanted.clone());
+        self.pool.ready(host, self.now());
+    }
+
+    /// A run comes, takes a host and reports something.
+    fn run(&mut self, wanted: &Prepare) -> Option<(HostNumber, bool)> {
+        self.pool.wanted(wanted, self.now());
+        let taken = self.pool.take(wanted, self.now())?;
+        self.pool.heard(taken.host);
+        Some((taken.host, taken.is_prepared))
+    }
+
+    fn fail(&mut self, host: HostNumber) -> bool {
+        self.pool.started(host);
+        self.die(host)
+    }
+
+    fn die(&mut self, host: HostNumber) -> bool {
+        self.pool.died(host, true, self.now(), 1.0)
+    }
+
+    fn plan(&self) -> Plan {
+        self.pool.plan(self.now(), 0)
+    }
+
+    #[track_caller]
+    fn wants(&self, waiting: usize, start: usize, again_ms: Option<u64>) {
+        let again_at = again_ms.map(|ms| self.start + Duration::from_millis(ms));
+        assert_eq!(self.pool.plan(self.now(), waiting), Plan { start, again_at, ..Plan::default() });
+    }
+}
+
+#[test]
+fn keeps_spares_ready_beyond_what_is_taken_and_wanted() {
+    let mut bench = Bench::embedded();
+    bench.wants(0, 2, None);
+    bench.wants(3, 5, None);
+    bench.pool.started(1);
+    bench.wants(0, 1, None);
+    bench.ready(2);
+    bench.wants(0, 0, None);
+    assert_eq!(bench.run(&embedded()), Some((2, true)));
+    bench.wants(0, 1, None);
+    bench.pool.give_back(2);
+    bench.wants(0, 0, None);
+}
+
+#[test]
+fn takes_the_one_that_waits_longest_and_never_one_twice() {
+    let mut bench = Bench::embedded();
+    assert_eq!(bench.run(&embedded()), None);
+    bench.at(20).ready(1);
+    bench.at(10).ready(2);
+    bench.pool.started(3);
+    for expected in [Some((2, true)), Some((1, true)), None] {
+        assert_eq!(bench.run(&embedded()), expected);
+    }
+    bench.pool.give_back(9);
+    assert_eq!(bench.run(&embedded()), None);
+}
+
+#[test]
+fn takes_what_is_prepared_before_what_is_being_prepared_before_what_is_not() {
+    let mut bench = Bench::unkeyed();
+    bench.ready(1);
+    bench.ready(2);
+    bench.pool.preparing(2, node("a"));
+    bench.keyed(3, &node("a"));
+    bench.keyed(4, &node("b"));
+    bench.keyed(5, &embedded());
+    for expected in [Some((3, true)), Some((2, true)), Some((1, false)), Some((5, false)), None] {
+        assert_eq!(bench.run(&node("a")), expected);
+    }
+    assert_eq!(bench.run(&node("b")), Some((4, true)));
+}
+
+#[test]
+fn an_idle_host_prepares_what_was_wanted_one_at_a_time() {
+    let mut bench = Bench::unkeyed();
+    bench.ready(1);
+    assert_eq!(bench.run(&node("a")), Some((1, false)));
+    bench.ready(2);
+    bench.ready(3);
+    let prepare = |host| Plan { prepare: vec![(host, node("a"))], ..Plan::default() };
+    assert_eq!(bench.plan(), prepare(3));
+    bench.pool.preparing(3, node("a"));
+    assert_eq!(bench.plan(), Plan::default());
+    bench.pool.ready(3, bench.now());
+    assert_eq!(bench.plan(), prepare(2));
+}
+
+#[test]
+fn nothing_is_prepared_while_a_run_waits_or_is_not_heard_of() {
+    let mut bench = Bench::unkeyed();
+    for host in 1..=3 {
+        bench.ready(host);
+    }
+    bench.pool.wanted(&node("a"), bench.now());
+    bench.wants(1, 0, None);
+    let taken = bench.pool.take(&node("a"), bench.now()).unwrap();
+    bench.wants(0, 0, Some(2_000));
+    bench.pool.heard(taken.host);
+    assert_eq!(bench.plan().prepare.len(), 1);
+    bench.at(100);
+    assert!(bench.pool.take(&node("a"), bench.now()).is_some());
+    bench.at(2_100);
+    assert_eq!(bench.plan().prepare.len(), 1, "a run that says nothing does not stop it for ever");
+}
+
+#[test]
+fn a_host_of_a_key_that_is_wanted_less_makes_way_for_one_that_has_none() {
+    let mut bench = Bench::unkeyed();
+    bench.pool.wanted(&node("a"), bench.now());
+    bench.keyed(1, &node("a"));
+    bench.keyed(2, &node("a"));
+    assert_eq!(bench.plan(), Plan::default());
+    for _ in 0..3 {
+        bench.pool.wanted(&node("b"), bench.now());
+    }
+    assert_eq!(bench.plan(), Plan { retire: vec![1], ..Plan::default() });
+    bench.pool.leaving(1);
+    assert_eq!(bench.plan(), Plan { start: 1, ..Plan::default() });
+    bench.ready(3);
+    assert_eq!(bench.plan(), Plan { prepare: vec![(3, node("b"))], ..Plan::default() });
+}
+
+#[test]
+fn a_host_that_nobody_has_wanted_for_long_is_let_go() {
+    let mut bench = Bench::unkeyed();
+    bench.run(&node("a"));
+    bench.keyed(1, &node("a"));
+    bench.keyed(2, &node("a"));
+    assert_eq!(bench.plan(), Plan::default());
+    assert_eq!(bench.at(3_600_000).plan(), Plan { retire: vec![1], ..Plan::default() });
+}
+
+#[test]
+fn a_host_that_cannot_prepare_stays_and_is_not_asked_again_for_a_while() {
+    let mut bench = Bench::unkeyed();
+    bench.ready(1);
+    bench.ready(2);
+    bench.pool.wanted(&node("a"), bench.now());
+    assert_eq!(bench.plan().prepare, [(2, node("a"))]);
+    bench.pool.preparing(2, node("a"));
+    bench.pool.not_prepared(2, bench.now());
+    assert_eq!(bench.plan(), Plan::default());
+    assert_eq!(bench.pool.take(&node("a"), bench.now()), Some(Taken { host: 1, is_prepared: false }));
+}
+
+#[test]
+fn replaces_the_first_failure_at_once_and_the_next_ones_ever_later() {
+    let mut bench = Bench::embedded();
+    bench.fail(1);
+    bench.wants(0, 2, None);
+    bench.fail(2);
+    bench.wants(0, 0, Some(100));
+    bench.at(50).fail(3);
+    bench.wants(0, 0, Some(100));
+    bench.at(100).wants(0, 1, None);
+    bench.fail(4);
+    bench.wants(0, 0, Some(300));
+}
+
+#[test]
+fn an_executed_run_clears_the_record() {
+    let mut bench = Bench::embedded();
+    bench.fail(1);
+    bench.fail(2);
+    bench.pool.finished_run();
+    bench.wants(0, 2, None);
+}
+
+#[test]
+fn the_death_of_a_long_ready_host_starts_a_new_record() {
+    let mut bench = Bench::embedded();
+    bench.fail(1);
+    bench.ready(2);
+    bench.at(10_000).die(2);
+    bench.wants(0, 2, None);
+    bench.ready(3);
+    bench.at(10_100).die(3);
+    bench.wants(0, 0, Some(10_200));
+}
+
+#[test]
+fn deaths_in_runs_are_no_failures() {
+    let mut bench = Bench::embedded();
+    for host in 0..50 {
+        bench.ready(host);
+        assert!(!bench.pool.died(host, false, bench.now(), 1.0));
+    }
+    bench.wants(0, 2, None);
+}
+
+#[test]
+fn an_open_circuit_is_probed_by_one_host_at_a_time() {
+    let mut bench = Bench::embedded();
+    for host in 0..8 {
+        bench.at(host * 20_000).fail(host);
+    }
+    assert!(bench.pool.is_open());
+    bench.at(300_000).wants(4, 1, None);
+    assert!(bench.ready(20), "closes it");
+    assert!(!bench.pool.is_open());
+}
