@@ -26,3 +26,12 @@ pub fn worker() -> &'static Path {
             .expect("cargo names the program that it built")
     })
 }
+
+/// The folder that cargo builds in, where tests may keep what they install.
+pub fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let folders = test.ancestors().skip(1);
+    let target =
+        folders.take_while(|folder| folder.parent().is_some()).find(|folder| folder.join(".rustc_info.json").exists());
+    target.unwrap_or_else(|| test.parent().expect("a program lies in a folder")).to_owned()
+}

@@ -3,5 +3,6 @@
 pub mod binaries;
 pub mod lightning;
 pub mod matching;
+pub mod oada;
 pub mod processes;
 pub mod worker;
