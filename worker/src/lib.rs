@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod demo;
+mod dial;
 pub mod execution;
 pub mod hosts;
 pub mod http;

@@ -1,25 +1,20 @@
-//! Opens a websocket: resolves the host, tries each address, speaks TLS where the endpoint wants it.
+//! Opens a websocket to Lightning, with TLS where the endpoint wants it.
 
-use std::fmt::{self, Write as _};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
+use crate::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
+
 /// A websocket to Lightning.
 pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// How long one address may take to accept, and then the handshake.
-const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest message taken. A dataclip of 100 MB as an array of byte values, as the development mock sends it, fits.
 const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
@@ -75,12 +70,9 @@ impl fmt::Display for Endpoint {
 /// Why there is no websocket.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// The host's name has no address.
-    #[error("cannot resolve {host}: {source}")]
-    Resolve { host: String, source: io::Error },
-    /// No address accepted.
-    #[error("cannot connect: {0}")]
-    Addresses(String),
+    /// There is no connection to speak over.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The server answered the upgrade with an HTTP error that speaks of credentials.
     #[error("the server refused the worker's token (HTTP {0}): the worker secret is not the one that it knows")]
     Unauthorized(u16),
@@ -90,16 +82,11 @@ pub(super) enum ConnectError {
     /// The handshake took too long.
     #[error("the server did not answer the websocket handshake within {}s", ADDRESS_TIMEOUT.as_secs())]
     Silent,
-    /// TLS cannot be spoken.
-    #[error("cannot set up TLS: {0}")]
-    Tls(String),
 }
 
 /// Opens a websocket to `endpoint` with this query, which holds the worker's token.
 pub(super) async fn connect(endpoint: &Endpoint, query: &SecretString) -> Result<WebSocket, ConnectError> {
-    let stream = connect_tcp(endpoint).await?;
-    // Messages are small and each is waited for.
-    stream.set_nodelay(true).map_err(|error| ConnectError::Addresses(error.to_string()))?;
+    let stream = dial(&endpoint.host, endpoint.port).await?;
     let connector = if endpoint.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
     let config = WebSocketConfig::default()
         .read_buffer_size(64 * 1024)
@@ -115,60 +102,6 @@ pub(super) async fn connect(endpoint: &Endpoint, query: &SecretString) -> Result
         }
         Err(error) => Err(Box::new(error).into()),
     }
-}
-
-async fn connect_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
-    let mut failures = String::new();
-    for address in resolve(endpoint).await? {
-        let error = match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {}s", ADDRESS_TIMEOUT.as_secs()),
-        };
-        let separator = if failures.is_empty() { "" } else { "; " };
-        let _ = write!(failures, "{separator}{address}: {error}");
-    }
-    Err(ConnectError::Addresses(failures))
-}
-
-/// The endpoint's addresses, each once. `localhost` has both loopback addresses, whatever the resolver says.
-async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
-    if endpoint.host == "localhost" {
-        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-        return Ok(loopback.map(|ip| SocketAddr::new(ip, endpoint.port)).into());
-    }
-    let resolve = |source| ConnectError::Resolve { host: endpoint.host.clone(), source };
-    let mut addresses = Vec::new();
-    for address in lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(resolve)? {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    match addresses.is_empty() {
-        true => Err(resolve(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
-        false => Ok(addresses),
-    }
-}
-
-/// The TLS settings with the system's trust roots, which are read once.
-fn tls_config() -> Result<Arc<rustls::ClientConfig>, ConnectError> {
-    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(ConnectError::Tls(format!("the system has no trusted root certificates {}", causes.join("; "))));
-    }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ConnectError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
 
 #[cfg(test)]
@@ -214,7 +147,7 @@ mod tests {
         let query = "token=x".into();
         let (result, _stream) = tokio::join!(connect(&endpoint, &query), server);
         // A machine may have no trust roots, which is told in its own words.
-        assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Tls(_))));
+        assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Dial(DialError::Tls(_)))));
     }
 
     #[tokio::test]
