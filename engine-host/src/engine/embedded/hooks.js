@@ -14,10 +14,13 @@ function globals(state, remove) {
 /** The error of an import that is refused. */
 const refused = (message) => raised('import', 'ImportError', message);
 
+/** The error of a name that the core operations lack. */
+const lacking = (name) => refused(host.lacking(name));
+
 /** Describes what linking the job's module threw: names that a module does not export are import errors. */
 function linkError(error) {
   const missing = matches(/^Could not find export '(.*)' in module '(.*)'$/s, attempt(() => text(error.message)) ?? '');
-  return describe(missing === null || !endsWith(missing[2], host.token) ? error : refused(host.lacking(missing[1])));
+  return describe(missing === null || !endsWith(missing[2], host.token) ? error : lacking(missing[1]));
 }
 
 return {
@@ -27,6 +30,7 @@ return {
   describe: (error) => describe(error),
   fire,
   globals,
+  lacking,
   linkError,
   outcome,
   refused,

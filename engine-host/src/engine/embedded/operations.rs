@@ -11,6 +11,7 @@ pub(super) const PROVIDED: &[&str] = &[
     "chunk",
     "combine",
     "composeNextState",
+    "cursor",
     "dataPath",
     "dataValue",
     "debug",
@@ -29,20 +30,25 @@ pub(super) const PROVIDED: &[&str] = &[
     "log",
     "map",
     "merge",
+    "parseCsv",
     "referencePath",
+    "scrubEmojis",
     "source",
     "sourceValue",
     "splitKeys",
     "toArray",
+    "util",
 ];
 
 /// The names that the published adaptor has and the core operations lack.
-pub(super) const LACKING: &[&str] = &["_", "cursor", "dateFns", "http", "parseCsv", "scrubEmojis", "util", "validate"];
+pub(super) const LACKING: &[&str] = &["_", "dateFns", "http", "validate"];
 
 /// The module's source.
 pub(super) const SOURCE: &str = concat!(
+    include_str!("operations/references.js"),
+    include_str!("operations/util.js"),
     include_str!("operations/json_path.js"),
     include_str!("operations/filter.js"),
-    include_str!("operations/references.js"),
+    include_str!("operations/csv.js"),
     include_str!("operations/operations.js"),
 );

@@ -14,6 +14,7 @@ use rquickjs::{Context, Ctx, Exception, Function, Module, Object, Persistent, Ru
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as WordError, StrDeserializer};
+use uuid::Uuid;
 
 use super::alloc::{Meter, MeteredAllocator};
 use super::encoding::Encoding;
@@ -181,9 +182,12 @@ impl Sandbox {
         let sources = [(modules::Module::Runtime, RUNTIME_MODULE), (modules::Module::Common, operations::SOURCE)];
         for (module, source) in sources {
             let declared = Module::declare(ctx.clone(), format!("{}{}", module.package(), self.token), source)?;
-            let console: Value = restored(ctx, &self.hooks)?.get("adaptorConsole")?;
-            // Nobody but the module itself can see this.
-            declared.meta()?.set("console", console)?;
+            let hooks = restored(ctx, &self.hooks)?;
+            // Nobody but the module itself can see these.
+            let meta = declared.meta()?;
+            meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
+            meta.set("refused", hooks.get::<_, Value>("lacking")?)?;
+            meta.set("uuid", Function::new(ctx.clone(), || Uuid::new_v4().to_string())?)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod console;
 mod errors;
 mod isolation;
+mod json_paths;
 mod limits;
 mod operations;
 mod results;

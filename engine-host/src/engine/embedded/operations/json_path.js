@@ -1,4 +1,5 @@
-// JSON paths: `$.data.items[*].name`, with slices, unions, filters, scripts, `..`, `^` and `~`.
+// JSON paths: `$.data.items[*].name`, with slices, unions, filters, scripts, type selectors, `..`, `^` and `~`.
+// What they find is what jsonpath-plus finds, its oddities included: published workflows are written for it.
 
 /** The steps of parsed paths, by text: jobs use few paths, many times. */
 const parsedPaths = new Map();
@@ -6,55 +7,95 @@ const parsedPaths = new Map();
 /** All values that `path` finds in `root`, in order. */
 function findAll(path, root) {
   if (typeof path !== 'string') throw new TypeError(`A JSON path must be a string, not ${path}`);
-  if (path === '' || /^\.[^.]/.test(path)) return [];
   let steps = parsedPaths.get(path);
   if (steps === undefined) {
     steps = parsePath(path);
     parsedPaths.set(path, steps);
   }
   const found = [];
-  follow({ value: root, root }, steps, 0, (node) => found.push(node.value));
+  follow({ node: { value: root, key: null, root }, at: 0, literal: false }, steps, (value) => found.push(value));
   return found;
 }
 
 const findFirst = (path, root) => findAll(path, root)[0];
 
 function parsePath(path) {
-  const steps = [];
-  let at = path[0] === '$' && !/^\$[\w]/.test(path) ? 1 : 0;
-  while (at < path.length) {
-    const rest = path.slice(at);
+  const names = splitPath(path);
+  if (names.length > 1 && names[0] === '$') names.shift();
+  // Nothing lies before the first dot.
+  return names[0] === '' ? [{ kind: 'nothing' }] : names.map((name) => parseStep(name, path));
+}
+
+/** What stands between a path's dots and brackets; `..` for what stands between two in a row. */
+function splitPath(path) {
+  const parts = [''];
+  // `^` stands alone, whether or not a dot follows.
+  let isCut = false;
+  const cut = () => {
+    if (!isCut) parts.push('');
+    isCut = false;
+  };
+  const add = (text) => {
+    parts[parts.length - 1] += text;
+    isCut = false;
+  };
+  const type = /@(?:null|boolean|number|string|integer|undefined|nonFinite|scalar|array|object|function|other)\(\)/y;
+  const quoted = /\[(?:'([^'\]]*)'|"([^'\]]*)")\]/y;
+  const ups = /\.?(\^+)/y;
+  const plain = /[^.[\]~^@]+|@/y;
+  for (let at = 0; at < path.length; ) {
+    const reads = (pattern) => {
+      pattern.lastIndex = at;
+      const match = pattern.exec(path);
+      if (match !== null) at = pattern.lastIndex;
+      return match;
+    };
     let match;
-    if (rest.startsWith('..') || rest.startsWith('.[')) {
-      // `.[` means the same: `dataValue` makes such paths.
-      steps.push({ kind: 'descend' });
-      at += rest.startsWith('..[') || rest === '..' ? 2 : 1;
-    } else if (rest[0] === '[') {
+    if (path[at] === '[' && /^\[\??\(/.test(path.slice(at, at + 3))) {
       const end = closing(path, at);
-      steps.push(subscript(path.slice(at + 1, end).trim(), path));
+      cut();
+      add(path.slice(at + 1, end));
       at = end + 1;
-    } else if (rest[0] === '^') {
-      steps.push({ kind: 'parent' });
+    } else if ((match = reads(quoted))) {
+      cut();
+      add(match[1] ?? match[2]);
+    } else if ((match = reads(ups))) {
+      for (const up of match[1]) {
+        cut();
+        add(up);
+      }
+      cut();
+      isCut = true;
+    } else if ((match = reads(type))) {
+      cut();
+      add(match[0]);
+      cut();
+    } else if (path[at] === '~') {
+      cut();
+      add('~');
+      cut();
       at += 1;
-    } else if (rest[0] === '~') {
-      steps.push({ kind: 'key' });
+    } else if (path[at] === '[') {
+      cut();
+      const end = path.indexOf(']', at);
+      const inside = path.slice(at + 1, end < 0 ? path.length : end);
+      add(inside.replace(/^['"]/, '').replace(/'$/, ''));
+      at += inside.length + 1;
+    } else if (path[at] === '.') {
+      cut();
       at += 1;
-    } else if ((match = /^\.?`([^.[\]^~]+)/.exec(rest))) {
-      steps.push({ kind: 'names', names: [match[1]] });
-      at += match[0].length;
-    } else if ((match = /^\.?@(\w+)\(\)/.exec(rest))) {
-      throw new Error(`JSON paths have no type selectors here: @${match[1]}() in ${path}`);
-    } else if ((match = /^\.?\*/.exec(rest))) {
-      steps.push({ kind: 'all' });
-      at += match[0].length;
-    } else if ((match = /^\.?([^.[\]^~]+?)(?=@\w+\(\)|[.[\]^~]|$)/.exec(rest))) {
-      steps.push({ kind: 'names', names: [match[1]] });
-      at += match[0].length;
+    } else if ((match = reads(plain))) {
+      add(match[0]);
     } else {
       at += 1;
     }
   }
-  return steps;
+  return parts.flatMap((part, index) => {
+    if (part !== '' || index === 0) return [part];
+    // The second of two gaps, or one that ends the path.
+    if (parts[index - 1] === '' && index > 1) return [];
+    return index === parts.length - 1 ? [] : ['..'];
+  });
 }
 
 /** Where the bracket that opens at `start` closes; quotes and nested brackets count. */
@@ -76,83 +117,128 @@ function closing(path, start) {
   throw new Error(`A bracket is not closed in the JSON path ${path}`);
 }
 
-function subscript(inside, path) {
-  if (inside === '*') return { kind: 'all' };
-  if (inside.startsWith('?(') && inside.endsWith(')')) {
-    return { kind: 'filter', test: parseFilter(inside.slice(2, -1), path) };
-  }
-  if (inside.startsWith('(') && inside.endsWith(')')) {
-    return { kind: 'script', name: parseFilter(inside.slice(1, -1), path) };
-  }
-  const slice = /^(-?\d*):(-?\d*)(?::(\d*))?$/.exec(inside);
-  if (slice) return { kind: 'slice', start: slice[1], end: slice[2], step: Number(slice[3] || 1) || 1 };
-  const quoted = /^(['"])(.*)\1$/s.exec(inside);
-  if (quoted && !inside.includes(',')) return { kind: 'names', names: [quoted[2]] };
-  const names = inside.match(/'[^']*'|"[^"]*"|[^,]+/g) ?? [];
-  return { kind: 'names', names: names.map((name) => name.trim().replace(/^(['"])(.*)\1$/s, '$2')) };
+const simpleSteps = { '*': 'all', '..': 'descend', '^': 'up', '~': 'key', $: 'same' };
+
+function parseStep(text, path) {
+  if (Object.hasOwn(simpleSteps, text)) return { kind: simpleSteps[text], text };
+  const slice = /^(-?\d*):(-?\d*):?(\d*)$/.exec(text);
+  if (slice) return { kind: 'slice', text, bounds: slice.slice(1).map(Number) };
+  if (text.startsWith('?(')) return { kind: 'filter', text, test: parseTest(text.replace(/^\?\((.*)\)$/s, '$1'), path) };
+  if (text[0] === '(') return { kind: 'script', text, name: parseFilter(text, path) };
+  if (text[0] === '@') return { kind: 'type', text, is: typeTests[text.slice(1, -2)], path };
+  if (text[0] === '`') return { kind: 'name', text, name: text.slice(1) };
+  if (text.includes(',')) return { kind: 'any', text, steps: text.split(',').map((part) => parseStep(part, path)) };
+  return { kind: 'name', text, name: text };
 }
 
-const isContainer = (value) => typeof value === 'object' && value !== null;
+/** The test of a filter; of one within a filter (`@.tags[?(@ == 'a')]`), whether it finds anything. */
+function parseTest(source, path) {
+  const inner = /^@.?([^?]*)\[\?\((.*)\)\]$/s.exec(source);
+  if (inner === null) return parseFilter(source, path);
+  const test = parseFilter(inner[2], path);
+  const owner = (item) => (inner[1] === '' ? item : has(item.value, inner[1]) ? child(item, inner[1]) : undefined);
+  return (item) => {
+    const target = owner(item);
+    return target !== undefined && children(target).some(test);
+  };
+}
+
+const typeTests = {
+  null: (value) => value === null,
+  boolean: (value) => typeof value === 'boolean',
+  string: (value) => typeof value === 'string',
+  undefined: (value) => value === undefined,
+  function: (value) => typeof value === 'function',
+  integer: (value) => Number.isInteger(value),
+  number: (value) => Number.isFinite(value),
+  nonFinite: (value) => typeof value === 'number' && !Number.isFinite(value),
+  scalar: (value) => !value || !['object', 'function'].includes(typeof value),
+  array: (value) => Array.isArray(value),
+  object: (value) => typeof value === 'object' && value !== null,
+};
+
+const has = (value, key) => Boolean(value) && Object.hasOwn(value, key);
 
 const child = (node, key) => ({ value: node.value[key], key, parent: node, root: node.root });
 
-const children = (node) => (isContainer(node.value) ? Object.keys(node.value).map((key) => child(node, key)) : []);
+function children(node) {
+  const { value } = node;
+  if (Array.isArray(value)) return Array.from(value, (_, index) => child(node, index));
+  return typeof value === 'object' && value !== null ? Object.keys(value).map((key) => child(node, key)) : [];
+}
 
-/** Follows the steps from `at` on, and gives `emit` each node that they lead to. */
-function follow(node, steps, at, emit) {
-  if (at === steps.length) {
-    emit(node);
+/**
+ * Follows the steps from a place on, and gives `emit` each value that they lead to. A place is a node, the number of
+ * the next step, the place that led here (`up`), and whether a key that is spelt like a step (`*`) is taken for a key.
+ */
+function follow(place, steps, emit, step = steps[place.at]) {
+  const { node, at, up, literal } = place;
+  if (step === undefined) {
+    emit(node.value);
     return;
   }
-  const step = steps[at];
-  const next = (target) => follow(target, steps, at + 1, emit);
+  const next = (target, from = place, asKey = false) =>
+    follow({ node: target, at: at + 1, up: from, literal: asKey }, steps, emit);
+  const aside = { ...place, up: place };
+  if (literal && has(node.value, step.text)) {
+    next(child(node, step.text));
+    return;
+  }
   switch (step.kind) {
-    case 'names':
-      for (const name of step.names) {
-        if (name === '$') next(node);
-        else if (node.value && Object.hasOwn(Object(node.value), name)) next(child(node, name));
-      }
+    case 'name':
+      if (has(node.value, step.name)) next(child(node, step.name), place, true);
+      break;
+    case 'any':
+      for (const one of step.steps) follow({ ...aside, literal: false }, steps, emit, one);
       break;
     case 'all':
-      children(node).forEach(next);
+      for (const item of children(node)) next(item, place, true);
+      break;
+    case 'same':
+      next({ value: node.value, key: null, root: node.root });
       break;
     case 'descend':
-      descend(node, next);
+      next(node);
+      for (const item of children(node)) {
+        if (typeof item.value === 'object') follow({ node: item, at, up: place, literal: false }, steps, emit);
+      }
       break;
     case 'slice':
-      if (Array.isArray(node.value)) sliced(node, step).forEach(next);
+      for (const item of sliced(node, step.bounds)) next(item, aside);
       break;
     case 'filter':
-      children(node).filter((item) => step.test(item)).forEach(next);
+      for (const item of children(node)) if (step.test(item)) next(item);
       break;
     case 'script': {
-      const name = step.name(node);
-      if (node.value && Object.hasOwn(Object(node.value), name)) next(child(node, name));
+      const name = step.name(node, node);
+      if (has(node.value, name)) next(child(node, name), aside, typeof name === 'string');
       break;
     }
-    case 'parent':
-      if (node.parent !== undefined) next(node.parent);
+    case 'up':
+      if (up !== undefined) follow({ node: up.node, at: at + 1, up: up.up, literal: false }, steps, emit);
       break;
-    case 'key': {
-      const { key } = node;
-      next({ value: Array.isArray(node.parent?.value) ? Number(key) : key, key, parent: node.parent, root: node.root });
+    // Nothing follows these two.
+    case 'key':
+      emit(node.key);
       break;
-    }
+    case 'type':
+      if (step.is === undefined) throw new TypeError(`There is no type selector ${step.text} for the JSON path ${step.path}`);
+      if (step.is(node.value)) emit(node.value);
+      break;
   }
 }
 
-function descend(node, next) {
-  next(node);
-  for (const item of children(node)) if (isContainer(item.value)) descend(item, next);
+function sliced(node, [start, end, step]) {
+  if (!Array.isArray(node.value)) return [];
+  const { length } = node.value;
+  const bound = (index) => (index < 0 ? Math.max(0, index + length) : Math.min(length, index));
+  const items = [];
+  for (let i = bound(start); i < bound(end || length); i += step || 1) items.push(child(node, i));
+  return items;
 }
 
-function sliced(node, { start, end, step }) {
-  const { length } = node.value;
-  const bound = (text, otherwise) => {
-    const index = text === '' ? otherwise : Number(text);
-    return index < 0 ? Math.max(0, index + length) : Math.min(length, index);
-  };
-  const items = [];
-  for (let i = bound(start, 0); i < bound(end, length); i += step) items.push(child(node, String(i)));
-  return items;
+/** The path to a node, as expressions see it: `$['data']['items'][1]`. */
+function pathTo({ key, parent }) {
+  if (parent === undefined) return '$';
+  return pathTo(parent) + (/^[0-9*]+$/.test(key) ? `[${key}]` : `['${key}']`);
 }

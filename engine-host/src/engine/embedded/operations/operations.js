@@ -1,7 +1,5 @@
 // The operations themselves.
 
-const { console } = import.meta;
-
 /** Runs a function of state. */
 const fn = (func) => (state) => {
   if (typeof func !== 'function') throw new TypeError(`fn takes a function, not ${typeof func}`);
@@ -23,7 +21,7 @@ const combine = (...operations) => (state) =>
     }
     return after(before, (current) => {
       mustBeOperation(operation, 'combine');
-      return operation(current);
+      return operation({ ...current });
     });
   }, state);
 
@@ -128,8 +126,24 @@ const toArray = (value) => [].concat(value);
 
 const arrayToString = (items, separator) => items.join(separator);
 
-const humanProper = (string) =>
-  string.replace(/[_-]/g, ' ').replace(/\w\S*/g, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
+function humanProper(string) {
+  if (typeof string !== 'string') return string;
+  const spaced = string.replace(/[_-]/g, ' ');
+  return spaced.replace(/\w\S*/g, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
+}
+
+/** The text with a replacement for emojis and other symbols. */
+function scrubEmojis(text, replacement) {
+  if (!text) return text;
+  if (replacement === '') {
+    console.warn(
+      'Removing characters from a string may create injection vulnerabilities: replace them instead.',
+      'See https://www.unicode.org/reports/tr36/#Deletion_of_Noncharacters'
+    );
+  }
+  const symbols = /\uFE0F|[\u00a9\u00ae\u2000-\u3300]|[\ud83c-\ud83e][\ud000-\udfff]/g;
+  return text.replace(symbols, replacement || replacement === '' ? replacement : '\uFFFD');
+}
 
 /** Two objects: the properties that are not among `names`, and those that are. */
 function splitKeys(object, names) {
@@ -159,17 +173,38 @@ const group = (objects, keyPath, callback = (state) => state) => (state) => {
 
 /** Fails unless an expression holds. */
 const assert = (expression, message) => (state) => {
-  const value = typeof expression === 'function' ? expression(state) : expression;
+  const [value, text] = resolved(state, [expression, message]);
   if (value) return state;
-  const text = typeof message === 'function' ? message(state) : message;
   throw new Error(text || `assertion statement failed with ${value}`);
+};
+
+let cursorKey = 'cursor';
+let cursorStart;
+
+/** Notes in the state how far a workflow has come: a value, or the date that a phrase means. */
+const cursor = (value, options = {}) => (state) => {
+  const { format, ...others } = options;
+  const [given, { defaultValue, key }] = resolved(state, [value, others]);
+  if (key) cursorKey = key;
+  cursorStart ??= new Date();
+  const position = given ?? defaultValue;
+  const date = typeof position === 'string' ? parseDate(position, cursorStart) : undefined;
+  if (date instanceof Date) {
+    state[cursorKey] = format?.(date) ?? date.toISOString();
+    console.log(`Setting ${cursorKey} "${position}" to: ${format ? state[cursorKey] : shownDate(date)}`);
+    return state;
+  }
+  state[cursorKey] = format?.(position) ?? position;
+  console.log(`Setting ${cursorKey} to:`, state[cursorKey]);
+  return state;
 };
 
 /** Runs an operation and keeps its data under another key. */
 const as = (key, operation) => async (state) => {
   mustBeOperation(operation, 'as');
+  const [name, before] = [resolved(state, key), state.data];
   const { data, ...others } = await operation(state);
-  return { ...state, [resolved(state, key)]: data, ...others, data: state.data };
+  return { ...state, [name]: data, data: before, ...others };
 };
 
 const log = (...values) => (state) => {
@@ -192,6 +227,7 @@ export {
   chunk,
   combine,
   composeNextState,
+  cursor,
   dataPath,
   dataValue,
   debug,
@@ -210,9 +246,12 @@ export {
   log,
   map,
   merge,
+  parseCsv,
   referencePath,
+  scrubEmojis,
   source,
   sourceValue,
   splitKeys,
   toArray,
+  util,
 };

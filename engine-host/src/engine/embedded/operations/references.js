@@ -1,5 +1,7 @@
 // Values that are only known when an operation runs: functions of state, wherever they stand.
 
+const { console } = import.meta;
+
 const isPlain = (value) => {
   if (typeof value !== 'object' || value === null) return false;
   const prototype = Object.getPrototypeOf(value);

@@ -89,13 +89,13 @@ fn origin_name_and_message() {
 #[test]
 fn imports_that_the_engine_cannot_serve_point_to_node() {
     for code in [
-        "import { parseCsv } from '@openfn/language-common'; export default []",
+        "import { validate } from '@openfn/language-common'; export default []",
         "import { get } from '@openfn/language-http@7.2.10'; export default []",
     ] {
         let thrown = thrown(code);
         assert_eq!(thrown.origin, Origin::Import, "{code}");
         assert!(thrown.message.contains("--engine node"), "{}", thrown.message);
-        assert!(thrown.message.contains("parseCsv") || thrown.message.contains("@openfn/language-http@7.2.10"));
+        assert!(thrown.message.contains("validate") || thrown.message.contains("@openfn/language-http@7.2.10"));
         assert!(!thrown.message.contains('#'), "{}", thrown.message);
     }
 }

@@ -63,6 +63,7 @@ fn control() {
         ("c.combine(s => {}, s => ({ got: 1 }))({})", r#""TypeError: Operation 1 in combine returned no state""#),
         ("c.combine(s => {})({}) === undefined", "true"),
         ("c.combine()({ a: 1 })", r#"{"a":1}"#),
+        ("[c.combine(s => { s.x = 1; return s })(s).x, s.x]", "[1,null]"),
         ("c.execute(s => ({ x: 1 }), async s => ({ ...s, y: 2 }))({})", r#"{"x":1,"y":2}"#),
         ("c.as('k', async s => ({ ...s, data: 5, more: 1 }))({ data: 1, z: 2 })", r#"{"data":1,"z":2,"k":5,"more":1}"#),
         ("c.as(s => s.z, s => ({ data: 5 }))({ data: 1, z: 'key' })", r#"{"data":1,"z":"key","key":5}"#),
@@ -149,60 +150,65 @@ fn data() {
 }
 
 #[test]
-fn json_paths() {
-    let cases = [
-        ("$.data.a.b", "[7]"),
-        ("data.a.b", "[7]"),
-        ("$data.zero", "[]"),
-        ("$.nope", "[]"),
-        ("", "[]"),
-        ("$.data.nul", "[null]"),
-        ("$.data.items.1.n", "[2]"),
-        ("$.data.items[0,2].n", "[1,3]"),
-        ("$.data.items[1:].n", "[2,3]"),
-        ("$.data.items[:-1].n", "[1,2]"),
-        ("$.data.items[-1:].n", "[3]"),
-        ("$.data.items[::2].n", "[1,3]"),
-        ("$.data.items.length", "[3]"),
-        ("$.data.items[(@.length-1)].n", "[3]"),
-        ("$['data'][\"odd key\"]", "[5]"),
-        ("$.data.people.*.age", "[5,9]"),
-        ("$.data.people[*]~", r#"["ann","bob"]"#),
-        ("$..age", "[5,9]"),
-        ("$.data.nested..[0]", "[[1,[2]],1,2,3]"),
-        ("$.data.a.b^", r#"[{"b":7}]"#),
-        ("$.data.items[?(@.n>1)].n", "[2,3]"),
-        ("$.data.items[?(@.t=='x' || @.n === 3)].n", "[1,3]"),
-        ("$.data.items[?(@.t && @.t.match(/^[xz]$/))].n", "[1]"),
-        ("$.data.items[?(@.k && @.k.z.includes(2))].n", "[1]"),
-        ("$.data.items[?(!@.t)].n", "[3]"),
-        ("$.data.items[?(@.n * 2 - 1 == 3)].n", "[2]"),
-        ("$.data.items[?(@property > 0)].n", "[2,3]"),
-        ("$.data.people[?(@property == 'ann')].age", "[5]"),
-        ("$.data.items[?(@['n'] == @root.index - 3)].n", "[1]"),
-    ];
-    let cases =
-        cases.map(|(path, expected)| (format!("c.source({})(s)", serde_json::to_string(path).unwrap()), expected));
-    check(&cases.iter().map(|(expression, expected)| (expression.as_str(), *expected)).collect::<Vec<_>>());
+fn texts_of_records() {
+    check(&[
+        (r"c.parseCsv('a,b\n1,2\n3,4')(s).then(s => s.data)", r#"[{"a":"1","b":"2"},{"a":"3","b":"4"}]"#),
+        (r"c.parseCsv('\uFEFFa,b\r\n1,2\r\n\r\n')(s).then(s => s.data)", r#"[{"a":"1","b":"2"}]"#),
+        (r"c.parseCsv(' a ;b\n 1 ;2', { delimiter: ';', trim: false })(s).then(s => s.data)", r#"[{"a":"1","b":"2"}]"#),
+        (r"c.parseCsv('a\n 1 ', { ltrim: false, rtrim: false })(s).then(s => s.data)", r#"[{"a":" 1 "}]"#),
+        (r#"c.parseCsv('a,b\n"1,""1","x\ny" ')(s).then(s => s.data)"#, r#"[{"a":"1,\"1","b":"x\ny"}]"#),
+        (r#"c.parseCsv('a\n"1\\"1"', { escape: '\\' })(s).then(s => s.data)"#, r#"[{"a":"1\"1"}]"#),
+        (r"c.parseCsv('1,2\n3,4', { columns: false })(s).then(s => s.data)", r#"[["1","2"],["3","4"]]"#),
+        (r"c.parseCsv('1,2', { columns: ['x', null] })(s).then(s => s.data)", r#"[{"x":"1"}]"#),
+        (r"c.parseCsv(s => 'n\n' + s.data)({ data: 'bob' })", r#"{"data":[{"n":"bob"}],"references":["bob"]}"#),
+        (
+            r"c.parseCsv('a\n1\n2\n3', { chunkSize: 2 }, (s, rows) => [...(s.length ? s : []), rows.length])({})",
+            "[2,1]",
+        ),
+        ("c.parseCsv('')({ z: 1 })", r#"{"z":1}"#),
+        (r"c.parseCsv('a\n1,2')(s)", r#""Error: Invalid Record Length: columns length is 1, got 2 on line 2""#),
+        (
+            r#"c.parseCsv('a\n"1')(s)"#,
+            r#""Error: Quote Not Closed: the parsing is finished with an opening quote at line 2""#,
+        ),
+        (
+            r#"c.parseCsv('a,b\n1,2"')(s)"#,
+            r#""Error: Invalid Opening Quote: a quote is found on field \"b\" at line 2, value is \"2\"""#,
+        ),
+        ("c.parseCsv(5)(s)", r#""TypeError: parseCsv takes a text here, not number""#),
+    ]);
 }
 
 #[test]
-fn json_paths_that_are_not_understood_are_errors() {
-    for path in [
-        "$.data.items[?(@.n",
-        "$.data.items[?(@.n in [1])]",
-        "$.data.items[?(@.n > $.index)]",
-        "$.data.items[?(@.n; 1)]",
-        "$.data.items[?(globalThis)]",
-        "$.data.items[?(@.constructor('return 1')())]",
-        "$.data.items[?(@['__proto__'])]",
-        "$.data.items[?(@.t.match(/x/))]",
-        "$.data@string()",
-    ] {
-        let operation = format!("fn(sourceValue({}))", serde_json::to_string(path).unwrap());
-        let Ok(JobEnd::Threw(thrown)) = Bench::new().run(job(&operation, STATE)) else { panic!("{path}") };
-        assert_eq!(thrown.origin, crate::engine::Origin::Adaptor, "{path}: {thrown:?}");
-    }
+fn positions_and_symbols() {
+    check(&[
+        ("c.cursor(5)({})", r#"{"cursor":5}"#),
+        ("c.cursor(s => s.page, { defaultValue: 1, key: 'page' })({})", r#"{"page":1}"#),
+        ("c.cursor('abc', { format: x => x + 'd', key: 'cursor' })({})", r#"{"cursor":"abcd"}"#),
+        ("c.cursor('today', { format: d => [d.getHours(), new Date() - d < 864e5] })({})", r#"{"cursor":[0,true]}"#),
+        ("c.cursor('2 hours ago', { format: d => Math.round((new Date() - d) / 1e3) })({})", r#"{"cursor":7200}"#),
+        ("isNaN(new Date(c.cursor('now')({}).cursor))", "false"),
+        ("c.scrubEmojis('a✅b😀')", r#""a\ufffdb\ufffd""#),
+        ("c.scrubEmojis('a✅b', '')", r#""ab""#),
+        ("c.scrubEmojis('')", r#""""#),
+    ]);
+}
+
+#[test]
+fn utilities() {
+    check(&[
+        ("c.util.decode(c.util.encode({ a: 1 }))", r#"{"a":1}"#),
+        ("c.util.decode('aGk=')", r#""hi""#),
+        ("c.util.makeBasicAuthHeader('u', 'p')", r#"{"Authorization":"Basic dTpw"}"#),
+        ("c.util.expandReferences({ a: 1 }, s => s.a, [{ b: s => s.a }])", r#"[1,[{"b":1}]]"#),
+        ("c.util.throwError('C', { description: 'd' })", r#""Error: C: d""#),
+        ("/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(c.util.uuid())", "true"),
+        ("c.util.uuid() === c.util.uuid()", "false"),
+        (
+            "c.util.get('https://example.org')",
+            r#""ImportError: util.get of @openfn/language-common is not in the embedded engine: use the Node engine (--engine node), which has all of it""#,
+        ),
+    ]);
 }
 
 #[test]
