@@ -1,8 +1,10 @@
 //! What the worker answers over HTTP, and claims on request.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::lightning::{self, LightningOptions, end, one_job, queue};
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
 use tests::worker::Worker;
 use worker::mock_lightning::RunState;
 
@@ -30,5 +32,98 @@ async fn without_its_loop_it_claims_when_told() {
     assert_eq!(worker.http("POST", "/claim").await, (200, "complete".to_owned()));
     assert_eq!(end(&lightning, &worker, &id).await.state, RunState::Success);
     assert_eq!(worker.http("POST", "/claim").await.0, 204, "there is nothing more");
+    worker.stop().await;
+}
+
+/// Asks until this is the answer.
+async fn readiness(worker: &Worker, status: u16) -> Value {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let (is, body) = worker.http("GET", "/readyz").await;
+        if is == status {
+            return serde_json::from_str(&body).expect("readiness is told in JSON");
+        }
+        assert!(Instant::now() < deadline, "{is} {body}\n{}", worker.output());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_while_it_is_joined_and_not_asked_to_stop() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &[]).await;
+    let ready = readiness(&worker, 200).await;
+    for check in ["ready", "engine_answered", "queue_joined", "circuit_closed", "not_draining"] {
+        assert_eq!(ready[check], true, "{ready}");
+    }
+
+    let id = queue(
+        &lightning,
+        one_job("fn(s => { console.log('waits'); return new Promise(done => setTimeout(() => done(s), 3000)); })"),
+    );
+    until(&lightning, &worker, &id, |record| logged(record, "waits")).await;
+    worker.signal(Signal::TERM);
+    let draining = readiness(&worker, 503).await;
+    assert_eq!((&draining["not_draining"], &draining["queue_joined"]), (&false.into(), &true.into()));
+    assert_eq!(worker.http("GET", "/livez").await.0, 200, "it lives on");
+    end(&lightning, &worker, &id).await;
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_not_ready_without_its_queue() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--secret", "a wrong one"]).await;
+    worker.printed("refuse").await;
+    let unready = readiness(&worker, 503).await;
+    assert_eq!(unready["queue_joined"], false, "{unready}");
+    worker.stop().await;
+}
+
+/// The metrics when they have all these lines: a run is counted when Lightning has confirmed its end.
+async fn measured(worker: &Worker, lines: &[&str]) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let (status, text) = worker.http("GET", "/metrics").await;
+        assert_eq!(status, 200);
+        let missing: Vec<_> = lines.iter().filter(|line| !text.lines().any(|it| it == **line)).collect();
+        if missing.is_empty() {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{missing:?} are missing in:\n{text}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_counts_what_it_does() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--workloops", "manual>*:3 fast_lane:1"]).await;
+    let good = queue(&lightning, one_job("fn(s => s)"));
+    end(&lightning, &worker, &good).await;
+    let bad = queue(&lightning, one_job("fn(() => { throw new Error('secret of a user') })"));
+    end(&lightning, &worker, &bad).await;
+    let lines = [
+        "openfn_worker_capacity{workloop=\"manual>*\"} 3",
+        "openfn_worker_capacity{workloop=\"fast_lane\"} 1",
+        "openfn_worker_runs_claimed_total{workloop=\"manual>*\"} 2",
+        "openfn_worker_runs_ended_total{reason=\"success\",error_type=\"\"} 1",
+        "openfn_worker_runs_ended_total{reason=\"fail\",error_type=\"JobError\"} 1",
+        "openfn_worker_run_phase_duration_seconds_count{phase=\"prepare\"} 2",
+        "openfn_worker_run_phase_duration_seconds_count{phase=\"execute\"} 2",
+        "openfn_worker_run_phase_duration_seconds_count{phase=\"deliver\"} 2",
+        "openfn_worker_lightning_joined 1",
+        "openfn_worker_lightning_connections_total 1",
+        "openfn_worker_runs_undelivered_total 0",
+        "openfn_worker_log_lines_dropped_total 0",
+        "openfn_worker_circuit_open 0",
+        "openfn_worker_outbox_events 0",
+    ];
+    let text = measured(&worker, &lines).await;
+    for name in ["openfn_worker_resident_memory_bytes ", "openfn_worker_hosts_resident_memory_bytes "] {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("memory is measured");
+        assert!(value.parse::<u64>().expect("a number of bytes") > 1_000_000, "{name}{value}");
+    }
+    assert!(!text.contains("secret of a user") && !text.contains(&good), "{text}");
     worker.stop().await;
 }

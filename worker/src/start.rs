@@ -1,7 +1,8 @@
 //! `worker start`: the parts put together, and taken down in order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
@@ -12,13 +13,17 @@ use tracing::{info, warn};
 
 use crate::cli::{MOCK_ENDPOINT, StartOptions};
 use crate::hosts::{self, HostProgram, Hosts, HostsOptions};
-use crate::http::{self, Claims};
+use crate::http::{self, Operations};
 use crate::lightning::{self, BatchOptions, Lightning, LightningOptions, Workloop};
+use crate::metrics::metrics;
+use crate::vitals::Vitals;
 
 /// Runs at once where nothing is said.
 const DEFAULT_CAPACITY: usize = 5;
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
+/// Time between looks at how late timers fire.
+const LAG_CHECK: Duration = Duration::from_millis(500);
 
 /// The worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -84,15 +89,17 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
     info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, "worker starts");
 
-    let claims = Arc::new(HttpClaims::default());
-    let server = tokio::spawn(http::serve(listener, Arc::clone(&claims)));
+    let running = Arc::new(Running::default());
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&running)));
+    let lag = tokio::spawn(measure_lag());
     let worker = tokio::select! {
         worker = Worker::start(lightning_options, hosts_options) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
-    let _ = claims.0.set(Arc::clone(&worker.lightning));
+    let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
     signals.next().await;
+    running.draining.store(true, Ordering::Relaxed);
     let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
     info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
     let lightning = Arc::clone(&worker.lightning);
@@ -108,20 +115,44 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     }
     // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
     server.abort();
+    lag.abort();
     info!("stopped");
     Ok(())
 }
 
-/// Claims for the HTTP server, once there is something that can claim.
+/// The worker as the HTTP server sees it.
 #[derive(Default)]
-struct HttpClaims(OnceLock<Arc<Lightning>>);
+struct Running {
+    /// Once the first engine has answered.
+    parts: OnceLock<(Arc<Hosts>, Arc<Lightning>)>,
+    draining: AtomicBool,
+}
 
-impl Claims for HttpClaims {
+impl Operations for Running {
     async fn claim_once(&self) -> Result<usize, String> {
-        match self.0.get() {
-            Some(lightning) => lightning.claim_once().await.map_err(|error| error.to_string()),
+        match self.parts.get() {
+            Some((_, lightning)) => lightning.claim_once().await.map_err(|error| error.to_string()),
             None => Err("no engine has answered yet".to_owned()),
         }
+    }
+
+    async fn vitals(&self) -> Vitals {
+        let draining = self.draining.load(Ordering::Relaxed);
+        match self.parts.get() {
+            Some((hosts, lightning)) => {
+                Vitals { draining, lightning: Some(lightning.status()), pool: hosts.status().await }
+            }
+            None => Vitals { draining, ..Vitals::default() },
+        }
+    }
+}
+
+/// Measures for ever how much too late timers fire.
+async fn measure_lag() {
+    loop {
+        let due = Instant::now() + LAG_CHECK;
+        tokio::time::sleep(LAG_CHECK).await;
+        metrics().lagged(due.elapsed());
     }
 }
 

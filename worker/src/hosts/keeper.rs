@@ -19,6 +19,7 @@ use super::run::{GONE, Job};
 use super::status::{HostEvent, HostState, HostStatus, PoolStatus, describe};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use crate::execution::{Reservation, ReserveError};
+use crate::metrics::metrics;
 
 /// How long killed hosts are waited for at the end. A process that the kernel holds may take longer.
 const BURIAL: Duration = Duration::from_secs(2);
@@ -219,6 +220,7 @@ impl Keeper {
                     member.state = HostState::Ready;
                 }
                 let after = member.since.elapsed();
+                metrics().host_ready(after);
                 debug!(host = member.id, ?after, "engine host ready");
                 publish(&self.events, HostEvent::Ready { host: member.id.clone(), after });
                 if self.pool.is_unmeasured(host) {
@@ -266,6 +268,7 @@ impl Keeper {
             HostEvent::Died { host: id.clone(), death: death.clone() }
         };
         publish(&self.events, event);
+        metrics().host_ended(&death);
         if self.pool.died(host, death.is_failure(), now(), chance()) {
             error!("engine hosts fail one after the other; runs do not wait for them any more");
             publish(&self.events, HostEvent::CircuitOpened { death: death.clone() });
@@ -334,6 +337,7 @@ impl Keeper {
 
     fn lend(&mut self, Taken { host, is_prepared }: Taken, waiter: Waiter) {
         let Some(member) = self.hosts.get_mut(&host) else { return };
+        metrics().reservation(is_prepared);
         member.state = HostState::Reserved;
         member.prepared = Some(waiter.wanted().clone());
         if !is_prepared {
@@ -353,6 +357,7 @@ impl Keeper {
 
     fn launch(&mut self, start_timeout: Duration) {
         self.started += 1;
+        metrics().host_started();
         let number = self.started;
         let id = format!("h{number}");
         let (commands, incoming) = mpsc::unbounded_channel();

@@ -122,6 +122,11 @@ impl ClaimLoop {
         self.stopped = true;
     }
 
+    /// Capacity, slots taken by runs, and slots taken by claims that are not answered yet.
+    pub(super) fn slots(&self) -> (usize, usize, usize) {
+        (self.capacity, self.active, self.open)
+    }
+
     fn free(&self) -> usize {
         if self.linked && !self.stopped { self.capacity.saturating_sub(self.active + self.open) } else { 0 }
     }

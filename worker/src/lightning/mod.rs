@@ -127,6 +127,21 @@ pub struct LightningStatus {
     pub runs_ended: u64,
     /// Runs that were refused because their token is not valid.
     pub refused_tokens: u64,
+    /// Each workloop.
+    pub workloops: Vec<WorkloopStatus>,
+}
+
+/// What a workloop is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkloopStatus {
+    /// Its queues in order of preference.
+    pub name: String,
+    /// Runs that may be active at once.
+    pub capacity: usize,
+    /// Runs that have not ended.
+    pub active: usize,
+    /// Runs that are claimed and not answered.
+    pub open: usize,
 }
 
 /// Why no claim could be made.

@@ -18,8 +18,10 @@ use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
 use super::run::{ClaimedRun, RunSettings, execute, until};
 use super::token::RunTokenKey;
 use super::workloop::Workloop;
-use super::{ClaimError, LightningStatus};
+use super::{ClaimError, LightningStatus, WorkloopStatus};
 use crate::execution::Executor;
+use crate::metrics::metrics;
+use crate::telemetry::Timeline;
 
 /// Pauses before a refused queue channel is joined again.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -230,6 +232,7 @@ impl<E: Executor> Queue<E> {
         };
         let accepted: Vec<_> = runs.into_iter().filter_map(|run| self.check(run)).collect();
         let count = accepted.len();
+        metrics().claim_answered(claim.since.elapsed(), count);
         self.loops[claim.workloop].answered(claim.demand, count, Instant::now(), jitter());
         if count > claim.demand {
             tracing::warn!("Lightning gave {count} runs to a claim of {}; all of them are executed", claim.demand);
@@ -254,6 +257,7 @@ impl<E: Executor> Queue<E> {
         }
         if let Some(Err(error)) = self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
             self.refused_tokens += 1;
+            metrics().runs_refused.inc();
             tracing::error!(run = %id, "the run is refused, as its token is not valid: {error}");
             return None;
         }
@@ -266,7 +270,8 @@ impl<E: Executor> Queue<E> {
         let channel = self.socket.open(format!("run:{}", run.id), join);
         let id = run.id.clone();
         let (executor, settings) = (self.executor.clone(), self.run_settings.clone());
-        let task = self.runs.spawn(execute(run, channel, executor, settings, self.kill.subscribe()));
+        let timeline = Timeline::claimed(&run.id, &self.settings.workloops[workloop].name());
+        let task = self.runs.spawn(execute(run, timeline, channel, executor, settings, self.kill.subscribe()));
         self.active.insert(task.id(), (id, workloop));
     }
 
@@ -383,8 +388,18 @@ impl<E: Executor> Queue<E> {
             capacity: self.settings.workloops.iter().map(|workloop| workloop.capacity).sum(),
             runs_ended: self.runs_ended,
             refused_tokens: self.refused_tokens,
+            workloops: self.workloops(),
         };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
+    }
+
+    fn workloops(&self) -> Vec<WorkloopStatus> {
+        let loops = self.settings.workloops.iter().zip(&self.loops);
+        let status = loops.map(|(workloop, claims)| {
+            let (capacity, active, open) = claims.slots();
+            WorkloopStatus { name: workloop.name(), capacity, active, open }
+        });
+        status.collect()
     }
 }
 

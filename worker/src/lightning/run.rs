@@ -23,7 +23,9 @@ use super::prepare::{Prepared, prepare};
 use super::tail::{print_line, report_end};
 use super::{bounded, now_us, token};
 use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
+use crate::metrics::metrics;
 use crate::redact::Redactor;
+use crate::telemetry::Timeline;
 
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
 const DELIVERY_GRACE: Duration = Duration::from_secs(600);
@@ -50,6 +52,7 @@ pub(super) struct ClaimedRun {
 /// Executes a run whose channel was just opened. `kill` ends it at once when it becomes true.
 pub(super) async fn execute<E: Executor>(
     run: ClaimedRun,
+    timeline: Timeline,
     mut channel: Channel,
     executor: Arc<E>,
     settings: Arc<RunSettings>,
@@ -67,7 +70,7 @@ pub(super) async fn execute<E: Executor>(
         Ok(prepared) => prepared,
         Err(why) => return tracing::error!(run = %run.id, "the run is given up: {why}"),
     };
-    let mut actor = Actor::new(run, channel, joined, expires, settings, prepared);
+    let mut actor = Actor::new(run, timeline, channel, joined, expires, settings, prepared);
     actor.run(kill, claimed_at).await;
 }
 
@@ -78,6 +81,7 @@ fn shutdown_exit() -> Exit {
 
 struct Actor {
     id: String,
+    timeline: Timeline,
     settings: Arc<RunSettings>,
     channel: Channel,
     outbox: Outbox,
@@ -107,6 +111,7 @@ enum Event {
 impl Actor {
     fn new(
         run: ClaimedRun,
+        timeline: Timeline,
         channel: Channel,
         joined: bool,
         expires: Option<Instant>,
@@ -122,6 +127,7 @@ impl Actor {
         };
         let mut it = Self {
             id: run.id,
+            timeline,
             channel,
             outbox: Outbox::new(outbox, joined),
             redactor: Redactor::default(),
@@ -151,6 +157,7 @@ impl Actor {
         self.deadline.get_or_insert(Instant::now() + limit);
         warnings.iter().for_each(|warning| self.outbox.say(warning, now_us()));
         self.host_id = reservation.host_id().to_owned();
+        self.timeline.prepared(&self.host_id, &spec);
         tracing::info!(run = %self.id, host = %self.host_id, "run starts");
         self.active = Some(reservation.start(spec));
     }
@@ -181,10 +188,16 @@ impl Actor {
                 Progress::Going => {}
                 Progress::StopEngine(why) => {
                     tracing::error!(run = %self.id, "the run is stopped: {why}");
-                    self.exit = Some(Exit::error(ExitReason::Exception, "LightningError", why));
+                    let exit = Exit::error(ExitReason::Exception, "LightningError", why);
+                    self.timeline.finished(&exit);
+                    self.exit = Some(exit);
                     (self.active, self.open_step, self.unacknowledged) = (None, None, None);
                 }
-                Progress::Done | Progress::Gone(_) => break progress,
+                Progress::Done => {
+                    self.timeline.delivered();
+                    break progress;
+                }
+                Progress::Gone(_) => break progress,
             }
         };
         report_end(&self.id, self.exit.as_ref(), &self.outbox, &progress, claimed_at);
@@ -213,6 +226,7 @@ impl Actor {
         while let Some(push) = self.outbox.next_push(now) {
             self.channel.push(push.tag, push.event, push.payload);
         }
+        self.timeline.unconfirmed(self.outbox.unconfirmed());
         if !self.outbox.is_congested()
             && let Some(taken) = self.unacknowledged.take()
         {
@@ -256,6 +270,7 @@ impl Actor {
     fn run_event(&mut self, event: RunEvent) {
         match event {
             RunEvent::Started(versions) => {
+                self.timeline.started();
                 let now = now_us();
                 let worker = &self.settings.worker_version;
                 self.outbox.run_started(versions_payload(&versions, worker, now));
@@ -263,7 +278,9 @@ impl Actor {
                     self.outbox.log(source, level, message, now);
                 }
             }
-            RunEvent::StepStarted(StepStarted { index, step_id, input, timestamp_us }) => {
+            RunEvent::StepStarted(step) => {
+                self.timeline.step_started(&step);
+                let StepStarted { index, step_id, input, timestamp_us } = step;
                 if self.open_step.is_some() {
                     return self.violated(&format!("started step {index} while another is open"));
                 }
@@ -280,6 +297,7 @@ impl Actor {
     }
 
     fn step_completed(&mut self, step: StepCompleted) {
+        self.timeline.step_completed(&step);
         match self.open_step.take() {
             Some(open) if open.index() == step.index => {
                 let end = StepEnd {
@@ -331,6 +349,7 @@ impl Actor {
             };
             self.outbox.step_completed(open, end, now_us());
         }
+        self.timeline.finished(&outcome.exit);
         self.exit = Some(outcome.exit.clone());
         self.outbox.complete(outcome, now_us());
     }
@@ -359,6 +378,7 @@ impl Actor {
         let now = Instant::now();
         if self.late_at().is_some_and(|at| at <= now) {
             self.told_late = Some(now);
+            metrics().replies_late.inc();
             let patience = self.settings.patience.timeout;
             tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
         }

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::backoff::Backoff;
 use super::phoenix::Payload;
+use crate::metrics::metrics;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
 pub(super) use verdict::{describe, is_busy};
 
@@ -224,6 +225,7 @@ impl Outbox {
         if self.log_bytes > MAX_LOG_BYTES {
             self.lines_dropped.untold += 1;
             self.lines_dropped.total += 1;
+            metrics().log_lines_dropped.inc();
             return false;
         }
         if self.log_bytes <= MAX_LOG_BYTES / 2 {

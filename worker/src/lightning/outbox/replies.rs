@@ -8,6 +8,7 @@ use super::verdict::{Verdict, judge};
 use super::{Entry, Outbox, Progress};
 use crate::lightning::now_us;
 use crate::lightning::phoenix::{Loss, Reply};
+use crate::metrics::metrics;
 
 /// An event on which the link was lost so often is taken to be the cause: the server may be unable to read it at all.
 const MAX_LOSSES: u32 = 10;
@@ -29,6 +30,7 @@ impl Outbox {
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
             for mut entry in sent.entries {
                 entry.resent = true;
+                metrics().events_resent.inc();
                 // The server handles events in order, so what killed the channel is the first without a reply.
                 match at {
                     0 => progress = self.blamed(entry, loss),
@@ -115,6 +117,7 @@ impl Outbox {
         let mut progress = Progress::Going;
         for mut entry in entries {
             let event = entry.item.event();
+            metrics().events_rejected.inc();
             tracing::warn!(run = %self.options.run_id, "Lightning refused {event}: {reason}");
             if batched {
                 entry.alone = true;

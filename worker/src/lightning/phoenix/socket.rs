@@ -23,6 +23,7 @@ use super::frame::{decode_binary, decode_text};
 use super::hub::{Command, Hub, Rejoin};
 use super::payload::Payload;
 use crate::lightning::backoff::{Backoff, jitter};
+use crate::metrics::metrics;
 
 /// Text beyond this is sent in fragments, between which pings pass: a link that is busy is not taken for dead.
 const FRAGMENT_BYTES: usize = 1024 * 1024;
@@ -111,13 +112,17 @@ impl Actor {
     async fn run(mut self) {
         let mut pause = Duration::ZERO;
         while let Some(socket) = self.connect(pause).await {
+            metrics().connections.inc();
             self.link.send_replace(true);
             let ended = self.serve(socket).await;
             self.link.send_replace(false);
             self.hub.link_down();
             match ended {
                 Ok(()) => return,
-                Err(error) => tracing::warn!("lost the connection to Lightning: {error}"),
+                Err(error) => {
+                    metrics().connections_lost.inc();
+                    tracing::warn!("lost the connection to Lightning: {error}");
+                }
             }
             // A server that restarts must not meet all its workers at once.
             pause = self.backoff.next(jitter()).mul_f64(jitter());
@@ -140,7 +145,10 @@ impl Actor {
                     tracing::info!("connected to Lightning at {}{}", options.endpoint, after(failures));
                     return Some(socket);
                 }
-                Err(error) => report_failure(&options.endpoint, failures, &error),
+                Err(error) => {
+                    metrics().connect_failures.inc();
+                    report_failure(&options.endpoint, failures, &error);
+                }
             }
             pause = backoff.next(jitter());
         }

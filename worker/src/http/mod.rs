@@ -1,20 +1,31 @@
-//! The worker's HTTP server: liveness, and claims on request.
+//! The worker's HTTP server: liveness, readiness, metrics, and claims on request.
 
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use tokio::net::TcpListener;
 
-/// Claims once in every workloop that has room.
-pub trait Claims: Send + Sync + 'static {
-    /// How many runs were claimed and started, or why none could be asked for.
+use crate::metrics::metrics;
+use crate::vitals::Vitals;
+
+/// The type of what Prometheus is given.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the server asks of the worker.
+pub trait Operations: Send + Sync + 'static {
+    /// Claims once in every workloop that has room: how many runs were claimed and started, or why none could be
+    /// asked for.
     fn claim_once(&self) -> impl Future<Output = Result<usize, String>> + Send;
+
+    /// How the worker is.
+    fn vitals(&self) -> impl Future<Output = Vitals> + Send;
 }
 
 /// The address could not be listened on.
@@ -40,12 +51,14 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
 }
 
 /// Serves for ever; fails when it cannot.
-pub async fn serve<C: Claims>(listener: TcpListener, claims: Arc<C>) -> io::Result<()> {
+pub async fn serve<O: Operations>(listener: TcpListener, worker: Arc<O>) -> io::Result<()> {
     let router = Router::new()
         .route("/", get(alive))
         .route("/livez", get(alive))
-        .route("/claim", post(claim::<C>))
-        .with_state(claims);
+        .route("/readyz", get(ready::<O>))
+        .route("/metrics", get(measure::<O>))
+        .route("/claim", post(claim::<O>))
+        .with_state(worker);
     axum::serve(listener, router).await
 }
 
@@ -53,8 +66,19 @@ async fn alive() -> &'static str {
     "OK"
 }
 
-async fn claim<C: Claims>(State(claims): State<Arc<C>>) -> (StatusCode, String) {
-    match claims.claim_once().await {
+async fn ready<O: Operations>(State(worker): State<Arc<O>>) -> impl IntoResponse {
+    let readiness = worker.vitals().await.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+async fn measure<O: Operations>(State(worker): State<Arc<O>>) -> impl IntoResponse {
+    let text = metrics().render(&worker.vitals().await);
+    ([(header::CONTENT_TYPE, OPENMETRICS)], text)
+}
+
+async fn claim<O: Operations>(State(worker): State<Arc<O>>) -> (StatusCode, String) {
+    match worker.claim_once().await {
         Ok(0) => (StatusCode::NO_CONTENT, String::new()),
         Ok(_) => (StatusCode::OK, "complete".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),

@@ -1,0 +1,54 @@
+//! Resident memory of processes, from `/proc`.
+
+use std::fs;
+
+use rustix::param::page_size;
+
+/// Processes below a host that are looked at; an engine has one or two.
+const MOST_CHILDREN: usize = 64;
+
+/// Resident memory of one process, in bytes; 0 if it is gone.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * page_size() as u64
+}
+
+/// Resident memory of a process and of those that it has started, in bytes. Shared pages count once for each.
+pub(crate) fn resident_tree(root: u32) -> u64 {
+    let mut processes = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = processes.get(next).filter(|_| next < MOST_CHILDREN) {
+        processes.extend(children(pid));
+        next += 1;
+    }
+    processes.into_iter().map(resident).sum()
+}
+
+/// The kernel lists a process's children by the thread that started them.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_holds_what_its_processes_hold() {
+        let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
+        let own = resident(std::process::id());
+        assert!(own > 0);
+        assert!(resident_tree(std::process::id()) > own.min(resident(child.id())));
+        assert!(children(std::process::id()).contains(&child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(resident_tree(child.id()), 0);
+    }
+}

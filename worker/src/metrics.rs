@@ -1,0 +1,414 @@
+//! What the worker counts and measures, for Prometheus: every name, unit, label and help text.
+//!
+//! There is one set of metrics in a process, like there is one log. Labels take few values: queues as configured,
+//! reasons and states from enums, error types from a list. Nothing of a run's data, and no id, becomes a label.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use protocol::run::Exit;
+
+use crate::hosts::{Death, HostState, Reason};
+use crate::memory;
+use crate::vitals::Vitals;
+
+/// Before every name but the ones that Prometheus gives to every process.
+const PREFIX: &str = "openfn_worker";
+
+/// Upper bounds, in seconds, for what takes from a millisecond to an hour.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
+    3600.0,
+];
+
+/// Error types that are told apart; jobs and adaptors can make up any others.
+const ERROR_TYPES: &[&str] = &[
+    "AdaptorError",
+    "AggregateError",
+    "AutoinstallError",
+    "CompileError",
+    "CredentialLoadError",
+    "DataClipError",
+    "EdgeConditionError",
+    "EngineError",
+    "EngineHostError",
+    "EvalError",
+    "ExecutionError",
+    "ExitError",
+    "ImportError",
+    "InputError",
+    "InstallError",
+    "InvalidPlan",
+    "JobError",
+    "LightningError",
+    "OOMError",
+    "PlanLoadError",
+    "RangeError",
+    "ReferenceError",
+    "RuntimeError",
+    "SecurityError",
+    "Shutdown",
+    "StateTooLargeError",
+    "SyntaxError",
+    "TimeoutError",
+    "TypeError",
+    "ValidationError",
+];
+
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
+type Histograms = Family<Labels<1>, Histogram, Buckets>;
+
+/// The metrics of this process.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    &METRICS
+}
+
+/// The type of a run's error as a label: one of a fixed list, `other`, or nothing.
+pub fn error_type(exit: &Exit) -> &'static str {
+    let Some(error) = &exit.error else { return "" };
+    ERROR_TYPES.iter().find(|known| **known == error.kind).copied().unwrap_or("other")
+}
+
+/// The word for a host's state in labels and on the dashboard.
+pub fn host_state(state: HostState) -> &'static str {
+    match state {
+        HostState::Starting => "starting",
+        HostState::Ready => "ready",
+        HostState::Reserved => "reserved",
+        HostState::Running => "running",
+        HostState::Stopping => "stopping",
+    }
+}
+
+const HOST_STATES: &[HostState] =
+    &[HostState::Starting, HostState::Ready, HostState::Reserved, HostState::Running, HostState::Stopping];
+
+/// Everything that is counted and measured.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    capacity: Family<Labels<1>, Gauge>,
+    active_runs: Family<Labels<1>, Gauge>,
+    open_claims: Family<Labels<1>, Gauge>,
+    claims: Family<Labels<1>, Counter>,
+    claim_duration: Histogram,
+    runs_claimed: Family<Labels<1>, Counter>,
+    /// Runs refused because their token is not valid.
+    pub runs_refused: Counter,
+    runs_ended: Family<Labels<2>, Counter>,
+    /// Runs whose end Lightning did not confirm.
+    pub runs_undelivered: Counter,
+    run_phase_duration: Histograms,
+    run_duration: Histogram,
+    /// Events of active runs that Lightning has not confirmed.
+    pub outbox_events: Gauge,
+    /// Events sent again after the link or a channel was lost.
+    pub events_resent: Counter,
+    /// Events that Lightning refused.
+    pub events_rejected: Counter,
+    /// Log lines thrown away because Lightning took them too slowly.
+    pub log_lines_dropped: Counter,
+    /// Answers of Lightning that were late.
+    pub replies_late: Counter,
+    connected: Gauge,
+    joined: Gauge,
+    /// Websockets opened to Lightning.
+    pub connections: Counter,
+    /// Websockets lost.
+    pub connections_lost: Counter,
+    /// Attempts to connect that failed.
+    pub connect_failures: Counter,
+    hosts: Family<Labels<1>, Gauge>,
+    hosts_waiting: Gauge,
+    hosts_started: Counter,
+    host_start_duration: Histogram,
+    host_ends: Family<Labels<2>, Counter>,
+    reservations: Family<Labels<1>, Counter>,
+    circuit_open: Gauge,
+    adaptor_installs: Family<Labels<1>, Counter>,
+    adaptor_install_duration: Histogram,
+    hosts_memory: Gauge,
+    memory: Gauge,
+    event_loop_lag: Histogram,
+    draining: Gauge,
+    exports_dropped: Family<Labels<1>, Counter>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        histogram()
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS.iter().copied())
+}
+
+/// A registry that hands out what it registers.
+struct Registrar(Registry);
+
+impl Registrar {
+    fn plain<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn add<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        self.plain(name, help, M::default())
+    }
+
+    fn with_unit<M: Metric + Clone>(&mut self, name: &str, unit: Unit, help: &str, metric: M) -> M {
+        self.0.register_with_unit(name, help, unit, metric.clone());
+        metric
+    }
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let mut it = Registrar(Registry::with_prefix(PREFIX));
+        it.0.register("build", "Version of the worker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self {
+            capacity: it.add("capacity", "Runs that each workloop may execute at once"),
+            active_runs: it.add("active_runs", "Runs of each workloop that have not ended"),
+            open_claims: it.add("open_claims", "Runs of each workloop that are claimed and not answered"),
+            claims: it.add("claims", "Claims that were answered, by what they brought"),
+            claim_duration: it.with_unit(
+                "claim_duration",
+                Unit::Seconds,
+                "Time from a claim to its answer",
+                histogram(),
+            ),
+            runs_claimed: it.add("runs_claimed", "Runs that each workloop has got"),
+            runs_refused: it.add("runs_refused", "Runs refused because their token is not valid"),
+            runs_ended: it.add("runs_ended", "Runs that ended, by reason and type of error"),
+            runs_undelivered: it.add("runs_undelivered", "Runs whose end Lightning did not confirm"),
+            run_phase_duration: it.with_unit(
+                "run_phase_duration",
+                Unit::Seconds,
+                "Time that runs spent in a phase: prepare (claimed until a host has it), start (until the engine runs \
+                 it), execute (until its outcome), deliver (until Lightning has everything)",
+                Histograms::new_with_constructor(Buckets),
+            ),
+            run_duration: it.with_unit("run_duration", Unit::Seconds, "Time from claim to end of a run", histogram()),
+            outbox_events: it.add("outbox_events", "Events of active runs that Lightning has not confirmed"),
+            events_resent: it.add("events_resent", "Events sent again after the link or a channel was lost"),
+            events_rejected: it.add("events_rejected", "Events that Lightning refused"),
+            log_lines_dropped: it.add("log_lines_dropped", "Log lines thrown away as Lightning took them too slowly"),
+            replies_late: it.add("replies_late", "Answers of Lightning that took longer than --message-timeout"),
+            connected: it.add("lightning_connected", "Whether there is a websocket to Lightning"),
+            joined: it.add("lightning_joined", "Whether Lightning's queue is joined"),
+            connections: it.add("lightning_connections", "Websockets opened to Lightning"),
+            connections_lost: it.add("lightning_connections_lost", "Websockets to Lightning that were lost"),
+            connect_failures: it.add("lightning_connect_failures", "Attempts to connect to Lightning that failed"),
+            hosts: it.add("hosts", "Engine hosts that live, by state"),
+            hosts_waiting: it.add("runs_waiting_for_host", "Runs that wait for an engine host"),
+            hosts_started: it.add("hosts_started", "Engine hosts started"),
+            host_start_duration: it.with_unit(
+                "host_start_duration",
+                Unit::Seconds,
+                "Time from the decision to start an engine host until it is ready",
+                histogram(),
+            ),
+            host_ends: it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended"),
+            reservations: it.add("reservations", "Hosts lent to runs, by whether they had prepared what the run wants"),
+            circuit_open: it.add("circuit_open", "Whether hosts fail so often that no run can be executed"),
+            adaptor_installs: it.add("adaptor_installs", "Installations of adaptors, by result"),
+            adaptor_install_duration: it.with_unit(
+                "adaptor_install_duration",
+                Unit::Seconds,
+                "Time that the installation of a run's adaptors took",
+                histogram(),
+            ),
+            hosts_memory: it.with_unit(
+                "hosts_resident_memory",
+                Unit::Bytes,
+                "Resident memory of all engine hosts with their engines; shared pages count once for each process",
+                Gauge::default(),
+            ),
+            memory: it.with_unit("resident_memory", Unit::Bytes, "Resident memory of the worker", Gauge::default()),
+            event_loop_lag: it.with_unit(
+                "event_loop_lag",
+                Unit::Seconds,
+                "How much too late the worker's timers fire",
+                histogram(),
+            ),
+            draining: it.add("draining", "Whether the worker was asked to stop and finishes what runs"),
+            exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
+            registry: it.0,
+        }
+    }
+
+    /// A claim was answered with so many runs.
+    pub fn claim_answered(&self, took: Duration, runs: usize) {
+        self.claim_duration.observe(took.as_secs_f64());
+        let outcome = if runs > 0 { "runs" } else { "nothing" };
+        self.claims.get_or_create(&label("outcome", outcome)).inc();
+    }
+
+    /// A workloop got a run.
+    pub fn run_claimed(&self, workloop: &str) {
+        self.runs_claimed.get_or_create(&[("workloop", workloop.to_owned().into())]).inc();
+    }
+
+    /// A run left one of its phases.
+    pub fn run_phase(&self, phase: &'static str, took: Duration) {
+        self.run_phase_duration.get_or_create(&label("phase", phase)).observe(took.as_secs_f64());
+    }
+
+    /// A run ended; without an exit it was given up before it had one.
+    pub fn run_ended(&self, exit: Option<(&'static str, &'static str)>, took: Duration) {
+        let (reason, error_type) = exit.unwrap_or(("lost", ""));
+        let labels = [("reason", reason.into()), ("error_type", error_type.into())];
+        self.runs_ended.get_or_create(&labels).inc();
+        self.run_duration.observe(took.as_secs_f64());
+    }
+
+    /// A host's start was decided.
+    pub fn host_started(&self) {
+        self.hosts_started.inc();
+    }
+
+    /// A host is ready after so long.
+    pub fn host_ready(&self, after: Duration) {
+        self.host_start_duration.observe(after.as_secs_f64());
+    }
+
+    /// A host ended.
+    pub fn host_ended(&self, death: &Death) {
+        let labels = [("phase", death.phase.to_string().into()), ("reason", death_reason(&death.reason).into())];
+        self.host_ends.get_or_create(&labels).inc();
+    }
+
+    /// A run got a host, which had prepared what the run wants or not.
+    pub fn reservation(&self, warm: bool) {
+        self.reservations.get_or_create(&label("warm", if warm { "hit" } else { "miss" })).inc();
+    }
+
+    /// Adaptors were installed, or failed to be.
+    pub fn adaptors_installed(&self, worked: bool, took: Duration) {
+        self.adaptor_installs.get_or_create(&label("result", if worked { "installed" } else { "failed" })).inc();
+        self.adaptor_install_duration.observe(took.as_secs_f64());
+    }
+
+    /// Something that was meant for a collector (`traces`, `errors`) was thrown away.
+    pub fn export_dropped(&self, kind: &'static str) {
+        self.exports_dropped.get_or_create(&label("kind", kind)).inc();
+    }
+
+    /// A timer fired so much too late.
+    pub fn lagged(&self, lag: Duration) {
+        self.event_loop_lag.observe(lag.as_secs_f64());
+    }
+
+    /// All metrics in the text format of OpenMetrics, with the gauges as they are now.
+    pub fn render(&self, vitals: &Vitals) -> String {
+        self.refresh(vitals);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn refresh(&self, vitals: &Vitals) {
+        self.draining.set(i64::from(vitals.draining));
+        self.memory.set(signed(memory::resident(std::process::id())));
+        if let Some(lightning) = &vitals.lightning {
+            self.connected.set(i64::from(lightning.connected));
+            self.joined.set(i64::from(lightning.joined));
+            for it in &lightning.workloops {
+                let labels = [("workloop", it.name.clone().into())];
+                self.capacity.get_or_create(&labels).set(count(it.capacity));
+                self.active_runs.get_or_create(&labels).set(count(it.active));
+                self.open_claims.get_or_create(&labels).set(count(it.open));
+            }
+        }
+        let hosts = vitals.pool.as_ref().map_or(&[][..], |pool| &pool.hosts);
+        for &state in HOST_STATES {
+            let members = hosts.iter().filter(|host| host.state == state).count();
+            self.hosts.get_or_create(&label("state", host_state(state))).set(count(members));
+        }
+        self.hosts_memory.set(hosts.iter().filter_map(|host| host.pid).map(memory::resident_tree).map(signed).sum());
+        let pool = vitals.pool.as_ref();
+        self.hosts_waiting.set(pool.map_or(0, |pool| count(pool.waiting)));
+        self.circuit_open.set(pool.map_or(0, |pool| i64::from(pool.is_circuit_open)));
+    }
+}
+
+fn death_reason(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Retired => "retired",
+        Reason::SelfExit => "self_exit",
+        Reason::Crashed => "crashed",
+        Reason::NotStarted(_) => "not_started",
+        Reason::StartTimeout => "start_timeout",
+        Reason::Overdue => "overdue",
+        Reason::Cancelled => "cancelled",
+        Reason::Abandoned => "abandoned",
+        Reason::Hung => "hung",
+        Reason::LinkLost(_) => "link_lost",
+        Reason::Shutdown => "shutdown",
+    }
+}
+
+fn label(name: &'static str, value: &'static str) -> Labels<1> {
+    [(name, value.into())]
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::run::ExitReason;
+
+    use super::*;
+
+    #[test]
+    fn error_types_that_jobs_make_up_share_a_label() {
+        let exit = |kind: &str| Exit::error(ExitReason::Fail, kind, "message");
+        assert_eq!(error_type(&exit("TypeError")), "TypeError");
+        assert_eq!(error_type(&exit("Amina Diallo")), "other");
+        assert_eq!(error_type(&Exit::success()), "");
+    }
+
+    #[test]
+    fn what_was_counted_is_rendered_with_units_and_labels() {
+        let it = Metrics::new();
+        it.run_ended(Some(("fail", "TypeError")), Duration::from_millis(3));
+        it.run_phase("prepare", Duration::from_millis(3));
+        it.claim_answered(Duration::from_millis(7), 2);
+        it.reservation(true);
+        it.events_resent.inc();
+        let text = it.render(&Vitals { draining: true, ..Vitals::default() });
+        for line in [
+            "openfn_worker_runs_ended_total{reason=\"fail\",error_type=\"TypeError\"} 1",
+            "openfn_worker_run_phase_duration_seconds_count{phase=\"prepare\"} 1",
+            "openfn_worker_run_duration_seconds_bucket{le=\"0.005\"} 1",
+            "openfn_worker_claims_total{outcome=\"runs\"} 1",
+            "openfn_worker_reservations_total{warm=\"hit\"} 1",
+            "openfn_worker_events_resent_total 1",
+            "openfn_worker_draining 1",
+            "openfn_worker_hosts{state=\"ready\"} 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
+        }
+    }
+}
