@@ -1,28 +1,97 @@
 //! The kinds of engines that a host can start.
 
+use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
 
 use crate::engine::embedded::{EmbeddedEngine, EmbeddedOptions};
-use crate::engine::{EngineLost, LogSink};
+use crate::engine::node::{NodeEngine, NodeOptions};
+use crate::engine::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
 use crate::host::EngineStarter;
 
 /// All of them.
-#[derive(Debug, Clone, Copy)]
-pub struct Engines;
+#[derive(Debug, Clone)]
+pub struct Engines {
+    /// Where engines that are processes get their private folders.
+    pub folder: PathBuf,
+}
 
 impl EngineStarter for Engines {
-    type Engine = EmbeddedEngine;
+    type Engine = AnyEngine;
 
-    fn start(&self, wanted: &Prepare, log: Arc<dyn LogSink>) -> Result<EmbeddedEngine, EngineLost> {
-        match &wanted.engine {
-            EngineSpec::Embedded => {
-                let options = EmbeddedOptions { memory_bytes: wanted.memory_bytes };
-                EmbeddedEngine::start(options, log).map(|(engine, _)| engine)
+    fn start(
+        &self,
+        wanted: &Prepare,
+        log: Arc<dyn LogSink>,
+    ) -> impl Future<Output = Result<AnyEngine, EngineLost>> + Send + 'static {
+        let Prepare { engine, memory_bytes } = wanted.clone();
+        let folder = self.folder.clone();
+        async move {
+            match engine {
+                EngineSpec::Embedded => {
+                    EmbeddedEngine::start(EmbeddedOptions { memory_bytes }, log).map(|(it, _)| AnyEngine::Embedded(it))
+                }
+                EngineSpec::Node(spec) => {
+                    let started = NodeEngine::start(NodeOptions { spec, memory_bytes, folder }, log).await;
+                    started.map(|engine| AnyEngine::Node(Box::new(engine)))
+                }
             }
-            EngineSpec::Node(_) => Err(EngineLost::Failed("this host has no Node engine".to_owned())),
+        }
+    }
+}
+
+/// An engine of any kind.
+#[derive(Debug)]
+pub enum AnyEngine {
+    /// The one inside of the host.
+    Embedded(EmbeddedEngine),
+    /// Node.
+    Node(Box<NodeEngine>),
+}
+
+impl Engine for AnyEngine {
+    fn version(&self) -> (String, String) {
+        match self {
+            Self::Embedded(engine) => engine.version(),
+            Self::Node(engine) => engine.version(),
+        }
+    }
+
+    fn exports(&self, adaptor: &str) -> Exports {
+        match self {
+            Self::Embedded(engine) => engine.exports(adaptor),
+            Self::Node(engine) => engine.exports(adaptor),
+        }
+    }
+
+    fn is_lost(&mut self) -> bool {
+        match self {
+            Self::Embedded(engine) => engine.is_lost(),
+            Self::Node(engine) => engine.is_lost(),
+        }
+    }
+
+    fn peak_heap_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Embedded(engine) => engine.peak_heap_bytes(),
+            Self::Node(engine) => engine.peak_heap_bytes(),
+        }
+    }
+
+    async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
+        match self {
+            Self::Embedded(engine) => engine.run_job(job).await,
+            Self::Node(engine) => engine.run_job(job).await,
+        }
+    }
+
+    async fn test(&mut self, condition: ConditionCall) -> Result<ConditionEnd, EngineLost> {
+        match self {
+            Self::Embedded(engine) => engine.test(condition).await,
+            Self::Node(engine) => engine.test(condition).await,
         }
     }
 }

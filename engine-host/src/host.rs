@@ -4,7 +4,7 @@
 //! job nor the worker, so that a host always answers.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use protocol::message::{
 };
 use protocol::run::{Exit, RunOutcome, RunSpec};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::{Engine, EngineLost, LogSink};
 use crate::guard::say;
@@ -29,8 +29,12 @@ pub trait EngineStarter: Send + 'static {
     /// The kind. Dropping one stops what it does, whatever that is, without waiting for it.
     type Engine: Engine + 'static;
 
-    /// Starts the engine that is `wanted`, whose lines go to `log`.
-    fn start(&self, wanted: &Prepare, log: Arc<dyn LogSink>) -> Result<Self::Engine, EngineLost>;
+    /// Starts the engine that is `wanted`, whose lines go to `log`. Dropping the future gives it up.
+    fn start(
+        &self,
+        wanted: &Prepare,
+        log: Arc<dyn LogSink>,
+    ) -> impl Future<Output = Result<Self::Engine, EngineLost>> + Send + 'static;
 }
 
 /// An engine that waits for a run.
@@ -40,10 +44,26 @@ struct Ready<E> {
     engine: E,
 }
 
+/// An engine that is being started. Dropping it gives the start up.
+type Starting<E> = Pin<Box<dyn Future<Output = Result<Ready<E>, EngineLost>> + Send>>;
+
+/// An engine that is being started before a run comes.
+struct Preparing<E> {
+    prepared: Prepare,
+    starting: Starting<E>,
+    /// Who waits for it.
+    waiting: Waiting,
+}
+
+/// Those who asked for an engine that is being started.
+type Waiting = Vec<Responder<HostSide>>;
+
 /// What the host does.
 enum State<E> {
     /// Nothing.
     Idle,
+    /// It starts an engine.
+    Preparing(Preparing<E>),
     /// It has an engine ready.
     Ready(Ready<E>),
     /// It executes a run.
@@ -55,7 +75,7 @@ struct Running {
     run_id: String,
     /// Ends it; none if it was cancelled before.
     cancel: Option<oneshot::Sender<Exit>>,
-    task: JoinHandle<RunOutcome>,
+    task: JoinHandle<Result<RunOutcome, EngineLost>>,
     /// Waits for the outcome.
     responder: Responder<HostSide>,
 }
@@ -84,7 +104,7 @@ pub async fn serve<S: EngineStarter>(
                 Some(Incoming::Notice(notice)) => match notice {},
                 None => return,
             },
-            () = host.run_over() => {}
+            () = host.work_over() => {}
             () = &mut stop, if !host.stopping => host.stopping = true,
         }
     }
@@ -95,88 +115,118 @@ impl<S: EngineStarter> Host<S> {
         !matches!(self.state, State::Running(_))
     }
 
-    /// Waits for the end of the run that is under way and answers with its outcome. Waits for ever if there is none.
-    async fn run_over(&mut self) {
-        let State::Running(running) = &mut self.state else { return std::future::pending().await };
-        let ended = (&mut running.task).await;
-        sys::name_process(IDLE_NAME);
-        if let State::Running(Running { responder, .. }) = std::mem::replace(&mut self.state, State::Idle) {
-            match ended {
-                Ok(outcome) => responder.reply(HostReply::Ran(outcome)),
-                Err(panic) => responder.refuse(Refusal::failed(&panic)),
+    /// Waits for the end of what is under way, and answers who waits for it. Waits for ever if there is nothing.
+    async fn work_over(&mut self) {
+        match &mut self.state {
+            State::Idle | State::Ready(_) => std::future::pending().await,
+            State::Preparing(preparing) => {
+                let started = (&mut preparing.starting).await;
+                self.prepared(started);
+            }
+            State::Running(running) => {
+                let ended = (&mut running.task).await;
+                self.ran(ended);
             }
         }
     }
 
+    fn prepared(&mut self, started: Result<Ready<S::Engine>, EngineLost>) {
+        let before = std::mem::replace(&mut self.state, State::Idle);
+        let State::Preparing(Preparing { waiting, .. }) = before else { return };
+        tell(waiting, &started);
+        if let Ok(ready) = started {
+            self.state = State::Ready(ready);
+        }
+    }
+
+    fn ran(&mut self, ended: Result<Result<RunOutcome, EngineLost>, JoinError>) {
+        sys::name_process(IDLE_NAME);
+        let before = std::mem::replace(&mut self.state, State::Idle);
+        let State::Running(Running { responder, .. }) = before else { return };
+        match ended {
+            Ok(Ok(outcome)) => responder.reply(HostReply::Ran(outcome)),
+            Ok(Err(lost)) => responder.refuse(Refusal::failed(&lost)),
+            Err(panic) => responder.refuse(Refusal::failed(&panic)),
+        }
+    }
+
     fn answer(&mut self, request: HostRequest, responder: Responder<HostSide>) {
-        match request {
-            HostRequest::Prepare(prepare) => match self.prepare(prepare) {
-                Ok(engine) => responder.reply(HostReply::Prepared(Prepared { engine })),
-                Err(refusal) => responder.refuse(refusal),
-            },
-            HostRequest::Run(spec) => match self.take_engine(&spec) {
-                Ok(ready) => self.run(*spec, ready, responder),
-                Err(refusal) => responder.refuse(refusal),
-            },
-            HostRequest::Cancel(cancel) => {
+        match (request, self.refusal()) {
+            (HostRequest::Prepare(_) | HostRequest::Run(_), Some(refusal)) => responder.refuse(refusal),
+            (HostRequest::Prepare(prepare), None) => self.prepare(prepare, responder),
+            (HostRequest::Run(spec), None) => self.run(*spec, responder),
+            (HostRequest::Cancel(cancel), _) => {
                 let was_running = self.cancel(cancel.exit);
                 responder.reply(HostReply::Cancelled(Cancelled { was_running }));
             }
-            HostRequest::Ping(_) => responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes() })),
-            HostRequest::Stop(_) => {
+            (HostRequest::Ping(_), _) => responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes() })),
+            (HostRequest::Stop(_), _) => {
                 self.stopping = true;
                 responder.reply(HostReply::Stopping(Stopping {}));
             }
         }
     }
 
-    /// Gets an engine ready, unless this one is. Returns its kind and version.
-    fn prepare(&mut self, wanted: Prepare) -> Result<(String, String), Refusal> {
-        self.check_free()?;
-        match &self.state {
-            State::Ready(ready) if ready.prepared == wanted => Ok(ready.engine.version()),
+    /// Gets an engine ready, unless this one is, and says of which kind and version it is.
+    fn prepare(&mut self, wanted: Prepare, responder: Responder<HostSide>) {
+        match &mut self.state {
+            State::Preparing(preparing) if preparing.prepared == wanted => preparing.waiting.push(responder),
             _ => {
-                let ready = self.start_engine(wanted)?;
-                let version = ready.engine.version();
-                self.state = State::Ready(ready);
-                Ok(version)
+                let (starting, waiting) = self.engine_for(&wanted);
+                let waiting = waiting.into_iter().chain([responder]).collect();
+                self.state = State::Preparing(Preparing { prepared: wanted, starting, waiting });
             }
         }
     }
 
-    /// The engine for a run: the one that is ready, if it is what the run wants.
-    fn take_engine(&mut self, spec: &RunSpec) -> Result<Ready<S::Engine>, Refusal> {
-        self.check_free()?;
-        let wanted = Prepare::of(spec);
+    /// The engine that is `wanted`, and who else waits for it: the one that is ready or about to be, else a new one.
+    fn engine_for(&mut self, wanted: &Prepare) -> (Starting<S::Engine>, Waiting) {
+        if let State::Ready(ready) = &mut self.state
+            && ready.engine.is_lost()
+        {
+            self.state = State::Idle;
+        }
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Ready(ready) if ready.prepared == wanted => Ok(ready),
-            _ => self.start_engine(wanted),
+            State::Ready(ready) if ready.prepared == *wanted => {
+                (Box::pin(std::future::ready(Ok(ready))), Waiting::new())
+            }
+            State::Preparing(Preparing { prepared, starting, waiting }) if prepared == *wanted => (starting, waiting),
+            State::Preparing(Preparing { waiting, .. }) => {
+                for responder in waiting {
+                    let why = "another engine was wanted before this one was ready";
+                    responder.refuse(Refusal::new(RefusalCode::WrongState, why));
+                }
+                (self.start_engine(wanted), Waiting::new())
+            }
+            _ => (self.start_engine(wanted), Waiting::new()),
         }
     }
 
-    fn start_engine(&self, wanted: Prepare) -> Result<Ready<S::Engine>, Refusal> {
+    fn start_engine(&self, wanted: &Prepare) -> Starting<S::Engine> {
         let log = Arc::new(EngineLog::default());
-        let engine = self.starter.start(&wanted, Arc::clone(&log) as Arc<dyn LogSink>);
-        let engine = engine.map_err(|lost| Refusal::failed(&lost))?;
-        Ok(Ready { prepared: wanted, log, engine })
+        let starting = self.starter.start(wanted, Arc::clone(&log) as Arc<dyn LogSink>);
+        let prepared = wanted.clone();
+        Box::pin(async move { Ok(Ready { prepared, log, engine: starting.await? }) })
     }
 
-    fn check_free(&self) -> Result<(), Refusal> {
+    /// Why nothing can be started now.
+    fn refusal(&self) -> Option<Refusal> {
         let why = match &self.state {
             State::Running(running) => {
                 format!("this host is busy with run {}; it takes one at a time", running.run_id)
             }
             _ if self.stopping => "this host is stopping".to_owned(),
-            _ => return Ok(()),
+            _ => return None,
         };
-        Err(Refusal::new(RefusalCode::WrongState, why))
+        Some(Refusal::new(RefusalCode::WrongState, why))
     }
 
-    fn run(&mut self, spec: RunSpec, ready: Ready<S::Engine>, responder: Responder<HostSide>) {
+    fn run(&mut self, spec: RunSpec, responder: Responder<HostSide>) {
+        let (starting, waiting) = self.engine_for(&Prepare::of(&spec));
         let run_id = spec.run_id.clone();
         sys::name_process(&format!("run {run_id}"));
         let (cancel, cancelled) = oneshot::channel();
-        let task = tokio::spawn(execute(spec, ready, cancelled, self.link.clone()));
+        let task = tokio::spawn(start_and_execute(spec, (starting, waiting), cancelled, self.link.clone()));
         self.state = State::Running(Running { run_id, cancel: Some(cancel), task, responder });
     }
 
@@ -185,6 +235,32 @@ impl<S: EngineStarter> Host<S> {
         let State::Running(running) = &mut self.state else { return false };
         running.cancel.take().is_some_and(|cancel| cancel.send(exit).is_ok())
     }
+}
+
+/// Answers who waits for an engine.
+fn tell<E: Engine>(waiting: Waiting, started: &Result<Ready<E>, EngineLost>) {
+    for responder in waiting {
+        match started {
+            Ok(ready) => responder.reply(HostReply::Prepared(Prepared { engine: ready.engine.version() })),
+            Err(lost) => responder.refuse(Refusal::failed(lost)),
+        }
+    }
+}
+
+/// Executes a run when its engine is ready. The run's time begins then.
+async fn start_and_execute<E: Engine>(
+    spec: RunSpec,
+    (starting, waiting): (Starting<E>, Waiting),
+    mut cancelled: oneshot::Receiver<Exit>,
+    link: Link<HostSide>,
+) -> Result<RunOutcome, EngineLost> {
+    let started = tokio::select! {
+        biased;
+        Ok(exit) = &mut cancelled => return Ok(RunOutcome { exit, final_state: None, final_step: None }),
+        started = starting => started,
+    };
+    tell(waiting, &started);
+    Ok(execute(spec, started?, cancelled, link).await)
 }
 
 /// Executes a run and delivers its reports, all of them before the outcome is known.

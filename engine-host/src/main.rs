@@ -62,7 +62,9 @@ async fn work(launch: Launch) -> anyhow::Result<ExitCode> {
             return Ok(error.exit_code());
         }
     };
-    let serving = host::serve(Engines, link.clone(), inbox, signals.next());
+    // The worker made it for this host alone.
+    let folder = std::env::current_dir().context("failed to find the working folder")?;
+    let serving = host::serve(Engines { folder }, link.clone(), inbox, signals.next());
     let code = guard::until_link_ends(&link, serving).await;
     // A worker that does not read any more is not waited for.
     let _ = tokio::time::timeout(FAREWELL, link.close()).await;

@@ -1,7 +1,13 @@
-//! What the host asks of the operating system about itself. The only module with unsafe code.
+//! What the host asks of the operating system, about itself and the engines that it starts. The only module with
+//! unsafe code.
 #![allow(unsafe_code)]
 
-use rustix::process;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{self, Pid, Signal};
 
 /// Reads variables and removes them from the environment, so that nothing that is started from here sees them. To be
 /// called before there is a second thread: with one the variables stay, because another thread could be reading them.
@@ -48,14 +54,85 @@ pub fn name_process(name: &str) {
 
 /// Resident memory of this process in bytes; 0 where the system does not tell.
 pub fn resident_bytes() -> u64 {
-    platform::resident_pages().unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+    resident_bytes_of(process::getpid())
+}
+
+/// Resident memory of a process in bytes; 0 where the system does not tell, or it has ended.
+pub fn resident_bytes_of(process: Pid) -> u64 {
+    platform::resident_pages(process).unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+}
+
+/// The number of an engine's first descriptor, of as many as it gets.
+const FIRST_DESCRIPTOR: RawFd = 3;
+
+/// Makes `command` start a process that leads a group of its own, dies with the thread that starts it, leaves no core,
+/// and has `descriptors` as its descriptors from 3 on.
+pub fn prepare_engine<const N: usize>(command: &mut Command, descriptors: [OwnedFd; N]) -> io::Result<()> {
+    // Out of the way, so that none is overwritten before it is copied.
+    let first_free = FIRST_DESCRIPTOR + N as RawFd;
+    let descriptors: Vec<OwnedFd> = descriptors
+        .into_iter()
+        .map(|descriptor| rustix::io::fcntl_dupfd_cloexec(&descriptor, first_free))
+        .collect::<Result<_, _>>()?;
+    let host = process::getpid();
+    let prepare = move || {
+        for (descriptor, number) in descriptors.iter().zip(FIRST_DESCRIPTOR..) {
+            // SAFETY: nothing in this process owns the number: it is about to become another program. What is made of it
+            // here is never dropped, so it is not closed either.
+            let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+            rustix::io::dup2(descriptor, &mut target)?;
+        }
+        platform::die_with_parent();
+        // The parent may have died before the system was told.
+        if process::getppid() != Some(host) {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        let none = process::Rlimit { current: Some(0), maximum: Some(0) };
+        process::setrlimit(process::Resource::Core, none)?;
+        Ok(())
+    };
+    command.process_group(0);
+    // SAFETY: between fork and exec only system calls are made, and nothing is allocated, locked or freed.
+    unsafe { command.pre_exec(prepare) };
+    Ok(())
+}
+
+/// Kills a process and all others of the group that it leads.
+pub fn kill_group(leader: Pid) {
+    let _ = process::kill_process_group(leader, Signal::KILL);
+}
+
+/// A process, its descendants, and whoever else is in the group that it leads, as far as the system tells.
+pub fn family(process: Pid) -> Vec<Pid> {
+    let all = platform::processes();
+    let mut family = vec![process];
+    let mut looked_at = 0;
+    while let Some(&parent) = family.get(looked_at) {
+        looked_at += 1;
+        for relative in &all {
+            let related = relative.parent == Some(parent) || relative.group == Some(process);
+            if related && !family.contains(&relative.id) {
+                family.push(relative.id);
+            }
+        }
+    }
+    family
+}
+
+/// A process as the system lists it.
+struct Relative {
+    id: Pid,
+    parent: Option<Pid>,
+    group: Option<Pid>,
 }
 
 #[cfg(target_os = "linux")]
 mod platform {
     use std::ffi::CString;
 
-    use rustix::process::{Signal, set_parent_process_death_signal};
+    use rustix::process::{Pid, Signal, set_parent_process_death_signal};
+
+    use super::Relative;
 
     pub(super) fn is_single_threaded() -> bool {
         std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
@@ -78,8 +155,23 @@ mod platform {
         }
     }
 
-    pub(super) fn resident_pages() -> Option<u64> {
-        std::fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse().ok()
+    pub(super) fn resident_pages(process: Pid) -> Option<u64> {
+        let file = format!("/proc/{}/statm", process.as_raw_nonzero());
+        std::fs::read_to_string(file).ok()?.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    pub(super) fn processes() -> Vec<Relative> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| relative(entry.file_name().to_str()?)).collect()
+    }
+
+    fn relative(id: &str) -> Option<Relative> {
+        let pid = |text: &str| Pid::from_raw(text.parse().ok()?);
+        let id = pid(id)?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero())).ok()?;
+        // After the name, which may have spaces and brackets in it: state, parent, group.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+        Some(Relative { id, parent: pid(fields.next()?), group: pid(fields.next()?) })
     }
 }
 
@@ -96,15 +188,62 @@ mod platform {
 
     pub(super) fn name_process(_name: &str) {}
 
-    pub(super) fn resident_pages() -> Option<u64> {
+    pub(super) fn resident_pages(_process: super::Pid) -> Option<u64> {
         None
+    }
+
+    pub(super) fn processes() -> Vec<super::Relative> {
+        Vec::new()
     }
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Pid, getpgid};
+
+    use super::*;
+
+    #[test]
+    fn an_engine_has_its_descriptors_and_a_group_of_its_own() {
+        let (mut read, write) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat <&3 >&4; read end"]).stdin(Stdio::piped());
+        let (input, mut fill) = io::pipe().unwrap();
+        prepare_engine(&mut command, [OwnedFd::from(input), OwnedFd::from(write)]).unwrap();
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        io::Write::write_all(&mut fill, b"through").unwrap();
+        drop(fill);
+        let mut text = [0; 7];
+        read.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"through");
+        let id = Pid::from_child(&child);
+        assert_eq!(getpgid(Some(id)).unwrap(), id);
+        assert_eq!(family(id), [id]);
+        kill_group(id);
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_family_has_children_and_their_children() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sh -c 'sleep 90 & echo there; wait' & wait"]).stdout(Stdio::piped());
+        prepare_engine(&mut command, []).unwrap();
+        let mut child = command.spawn().unwrap();
+        let mut text = [0; 5];
+        child.stdout.take().unwrap().read_exact(&mut text).unwrap();
+        let id = Pid::from_child(&child);
+        assert_eq!(family(id).len(), 3);
+        kill_group(id);
+        child.wait().unwrap();
+    }
+
     #[test]
     fn resident_memory_is_known() {
-        assert!(super::resident_bytes() > 1024 * 1024);
+        assert!(resident_bytes() > 1024 * 1024);
     }
 }

@@ -5,12 +5,16 @@
 //! script in `prelude/` that chains operations and describes what was thrown.
 
 pub mod embedded;
+pub mod node;
+mod withheld;
 
 use std::future::Future;
 
 use protocol::Json;
 use protocol::run::{LogLevel, LogSource};
 use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as WordError, StrDeserializer};
 
 /// A JavaScript engine that belongs to one run.
 pub trait Engine: Send {
@@ -19,6 +23,11 @@ pub trait Engine: Send {
 
     /// Names that `adaptor` (as a step names it, with or without a version) exports, when it can be used here.
     fn exports(&self, adaptor: &str) -> Exports;
+
+    /// Whether the engine is known to be of no use any more, such as after its process ended while it waited for a run.
+    fn is_lost(&mut self) -> bool {
+        false
+    }
 
     /// The most memory that the values of the last job took, in bytes, where the engine can tell.
     fn peak_heap_bytes(&self) -> Option<u64> {
@@ -167,4 +176,13 @@ pub trait LogSink: Send + Sync + 'static {
 
     /// One line: `message` is the JSON text of an array.
     fn write(&self, source: LogSource, level: LogLevel, message: String);
+}
+
+/// The source and level of a line by the words that the prelude has for them.
+fn line_kind(source: &str, level: &str) -> Option<(LogSource, LogLevel)> {
+    fn word<'de, T: Deserialize<'de>>(word: &'de str) -> Option<T> {
+        let word: StrDeserializer<'de, WordError> = word.into_deserializer();
+        T::deserialize(word).ok()
+    }
+    Some((word(source)?, word(level)?))
 }

@@ -15,6 +15,8 @@ const SOON: Duration = Duration::from_secs(10);
 struct FakeStarter {
     engine: FakeEngine,
     started: Arc<AtomicUsize>,
+    /// What every start waits for.
+    gate: Option<Arc<Notify>>,
 }
 
 impl FakeStarter {
@@ -26,12 +28,23 @@ impl FakeStarter {
 impl EngineStarter for FakeStarter {
     type Engine = FakeEngine;
 
-    fn start(&self, wanted: &Prepare, _log: Arc<dyn LogSink>) -> Result<FakeEngine, EngineLost> {
-        if wanted.memory_bytes == 0 {
-            return Err(EngineLost::OutOfMemory);
+    fn start(
+        &self,
+        wanted: &Prepare,
+        _log: Arc<dyn LogSink>,
+    ) -> impl Future<Output = Result<FakeEngine, EngineLost>> + Send + 'static {
+        let Self { engine, started, gate } = self.clone();
+        let memory_bytes = wanted.memory_bytes;
+        async move {
+            if let Some(gate) = gate {
+                gate.notified().await;
+            }
+            if memory_bytes == 0 {
+                return Err(EngineLost::OutOfMemory);
+            }
+            started.fetch_add(1, Ordering::Relaxed);
+            Ok(engine)
         }
-        self.started.fetch_add(1, Ordering::Relaxed);
-        Ok(self.engine.clone())
     }
 }
 
@@ -240,6 +253,67 @@ async fn a_host_does_not_outlive_its_link() {
     pair.link.close().await;
     assert_eq!(tokio::time::timeout(SOON, pair.host).await.unwrap().unwrap(), ExitCode::Normal);
     assert!(run.await.unwrap().is_err());
+}
+
+/// A starter whose engines are ready when the gate opens.
+fn gated() -> (FakeStarter, Arc<Notify>) {
+    let gate = Arc::new(Notify::new());
+    (FakeStarter { gate: Some(Arc::clone(&gate)), ..FakeStarter::default() }, gate)
+}
+
+#[tokio::test]
+async fn a_host_answers_while_its_engine_starts() {
+    let (starter, gate) = gated();
+    let pair = pair(starter.clone());
+    let ask = |memory_bytes| {
+        let link = pair.link.clone();
+        tokio::spawn(async move { link.call_within(prepare(memory_bytes), SOON).await })
+    };
+    let (first, same) = (ask(1), ask(1));
+    pair.link.call(Ping {}).await.unwrap();
+    gate.notify_one();
+    for prepared in [first, same] {
+        assert_eq!(prepared.await.unwrap().unwrap().engine.0, "fake");
+    }
+    assert_eq!(starter.started.load(Ordering::Relaxed), 1);
+
+    let given_up = ask(2);
+    pair.link.call(Ping {}).await.unwrap();
+    let wanted = ask(3);
+    assert_eq!(refusal(given_up.await.unwrap()).code, RefusalCode::WrongState);
+    gate.notify_one();
+    wanted.await.unwrap().unwrap();
+    assert_eq!(starter.started.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_run_takes_the_engine_that_is_being_started() {
+    let (starter, gate) = gated();
+    let mut pair = pair(starter.clone());
+    let mut spec = workflow("a");
+    spec.options.timeout_ms = 50;
+    let wanted = Prepare::of(&spec);
+    let link = pair.link.clone();
+    let prepared = tokio::spawn(async move { link.call_within(wanted, SOON).await });
+    pair.link.call(Ping {}).await.unwrap();
+    let run = pair.start(spec);
+    // Its time begins when the engine is ready.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    gate.notify_one();
+    pair.take_step().await;
+    assert_eq!(run.await.unwrap().unwrap().exit, Exit::success());
+    assert_eq!(prepared.await.unwrap().unwrap().engine.0, "fake");
+    assert_eq!(starter.started.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_run_whose_engine_does_not_start_can_be_cancelled() {
+    let (starter, _gate) = gated();
+    let pair = pair(starter);
+    let run = pair.start(workflow("a"));
+    pair.link.call(Ping {}).await.unwrap();
+    assert!(pair.cancel("now").await);
+    assert_eq!(run.await.unwrap().unwrap().exit, Exit::error(ExitReason::Kill, "Cancelled", "now"));
 }
 
 fn prepare(memory_bytes: u64) -> Prepare {

@@ -51,7 +51,8 @@ const attempt = (read) => {
   }
 };
 
+/** Whether a value is an error; an engine with errors of more than one realm adds `host.isError(value)`. */
 const isError = (value) => {
   if (typeof value !== 'object' || value === null) return false;
-  return attempt(() => BaseError.isError?.(value) || value instanceof BaseError) === true;
+  return attempt(() => host.isError?.(value) || BaseError.isError?.(value) || value instanceof BaseError) === true;
 };

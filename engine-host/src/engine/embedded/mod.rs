@@ -15,7 +15,6 @@ mod modules;
 mod operations;
 mod sandbox;
 mod session;
-mod withheld;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};

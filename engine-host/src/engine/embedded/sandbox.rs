@@ -8,12 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use protocol::run::{LogLevel, LogSource};
 use rquickjs::context::{EvalOptions, intrinsic};
 use rquickjs::{Context, Ctx, Exception, Function, Module, Object, Persistent, Runtime, TypedArray, Value};
-use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::{Error as WordError, StrDeserializer};
 use uuid::Uuid;
 
 use super::alloc::{Meter, MeteredAllocator};
@@ -22,7 +18,7 @@ use super::imports::{Imports, NoFiles};
 use super::modules;
 use super::session::Session;
 use super::{Surroundings, operations};
-use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd};
+use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, line_kind};
 
 /// Stack that JavaScript may use: recursion gets about as deep as in V8.
 pub(super) const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -258,14 +254,6 @@ fn decode(ctx: Ctx<'_>, binary: String, encoding: String) -> rquickjs::Result<St
 
 fn named_encoding(ctx: &Ctx<'_>, name: &str) -> rquickjs::Result<Encoding> {
     Encoding::named(name).ok_or_else(|| Exception::throw_type(ctx, &format!("Unknown encoding: {name}")))
-}
-
-fn line_kind(source: &str, level: &str) -> Option<(LogSource, LogLevel)> {
-    fn word<'de, T: Deserialize<'de>>(word: &'de str) -> Option<T> {
-        let word: StrDeserializer<'de, WordError> = word.into_deserializer();
-        T::deserialize(word).ok()
-    }
-    Some((word(source)?, word(level)?))
 }
 
 /// The engine's own code failed.

@@ -8,8 +8,7 @@ use rquickjs::function::IntoArgs;
 use rquickjs::{Coerced, Ctx, Error, FromJs, Function, Module, Object, Promise, Value};
 
 use super::sandbox::Evidence;
-use super::withheld;
-use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, JobResult, Thrown};
+use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, JobResult, Thrown, withheld};
 
 /// Access to a sandbox's context and to the prelude in it.
 pub(super) struct Session<'a, 'js> {

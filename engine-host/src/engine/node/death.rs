@@ -1,0 +1,114 @@
+//! Why Node ended: from what the kernel and Node itself leave behind, never from what was printed.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::engine::EngineLost;
+
+/// What is known of the end of a Node process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evidence {
+    /// How the kernel says that it ended.
+    pub(super) status: ExitStatus,
+    /// V8 gave up for want of memory: Node's report says so.
+    pub(super) reported_oom: bool,
+}
+
+impl Evidence {
+    /// What the end means.
+    pub(super) fn verdict(self) -> EngineLost {
+        // V8 ends the process by a signal of its own when its heap is full.
+        let gave_up = self.reported_oom && self.status.signal().is_some();
+        if gave_up {
+            return EngineLost::OutOfMemory;
+        }
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => EngineLost::Exited(code),
+            (None, Some(signal)) => EngineLost::Signalled(signal_name(signal)),
+            (None, None) => EngineLost::Failed("Node ended in an unknown way".to_owned()),
+        }
+    }
+}
+
+/// Whether the report that Node writes at a fatal error tells that V8 had no memory left.
+pub(super) fn reports_oom(file: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Report {
+        header: Header,
+    }
+    #[derive(Deserialize)]
+    struct Header {
+        trigger: String,
+    }
+    let report = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Report>(&bytes).ok());
+    report.is_some_and(|report| report.header.trigger == "OOMError")
+}
+
+fn signal_name(number: i32) -> String {
+    const NAMES: [(Signal, &str); 17] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    let known = NAMES.iter().find(|(signal, _)| signal.as_raw() == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_told_from_evidence() {
+        const ABORTED: i32 = 6;
+        for (raw, reported_oom, expected) in [
+            (0x0000, false, EngineLost::Exited(0)),
+            (0x0700, false, EngineLost::Exited(7)),
+            (0x0009, false, EngineLost::Signalled("SIGKILL".into())),
+            (0x008b, false, EngineLost::Signalled("SIGSEGV".into())),
+            (ABORTED, false, EngineLost::Signalled("SIGABRT".into())),
+            (ABORTED, true, EngineLost::OutOfMemory),
+            // Whoever exits in an orderly way had memory to do so, whatever a file says.
+            (0x0100, true, EngineLost::Exited(1)),
+            (0x0022, false, EngineLost::Signalled("34".into())),
+        ] {
+            let evidence = Evidence { status: ExitStatus::from_raw(raw), reported_oom };
+            assert_eq!(evidence.verdict(), expected, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn reports_are_read_with_care() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        assert!(!reports_oom(&file));
+        for (text, expected) in [
+            (r#"{"header":{"trigger":"OOMError","event":"x"},"more":[]}"#, true),
+            (r#"{"header":{"trigger":"FatalError"}}"#, false),
+            (r#"{"header":{}}"#, false),
+            ("{", false),
+            ("", false),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(reports_oom(&file), expected, "{text}");
+        }
+    }
+}

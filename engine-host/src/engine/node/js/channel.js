@@ -1,0 +1,70 @@
+// Frames to and from the host. A frame is its length in four bytes (the least significant first), a byte that says what
+// it is, and fields: each its length in four bytes and so many bytes, or the length 0xffffffff for a field that is not
+// there.
+
+const fs = require('node:fs');
+const { apply } = Reflect;
+
+const COMMANDS = 3;
+const REPLIES = 4;
+const ABSENT = 0xffffffff;
+
+/** Sends a frame, and returns when it is on its way: a host that is slow to read holds the job. */
+function send(kind, ...fields) {
+  const parts = fields.map((field) => (field === undefined || Buffer.isBuffer(field) ? field : Buffer.from(field)));
+  const length = parts.reduce((sum, part) => sum + 4 + (part?.length ?? 0), 1);
+  const head = Buffer.allocUnsafe(5);
+  head.writeUInt32LE(length);
+  head.write(kind, 4, 'latin1');
+  const chunks = [head];
+  for (const part of parts) {
+    const size = Buffer.allocUnsafe(4);
+    size.writeUInt32LE(part === undefined ? ABSENT : part.length);
+    chunks.push(size);
+    if (part !== undefined) chunks.push(part);
+  }
+  write(Buffer.concat(chunks));
+}
+
+// Kept, since adaptors may replace what is in the module.
+const { writeSync } = fs;
+
+function write(bytes) {
+  for (let at = 0; at < bytes.length; ) at += writeSync(REPLIES, bytes, at);
+}
+
+/** Calls `onFrame(kind, fields)` for each frame of the host's. Keeps the process alive until the host goes. */
+function listen(onFrame) {
+  const { Socket } = require('node:net');
+  const socket = new Socket({ fd: COMMANDS, readable: true, writable: false });
+  let chunks = [];
+  let have = 0;
+  let wanted = 4;
+  socket.on('data', (chunk) => {
+    chunks.push(chunk);
+    have += chunk.length;
+    while (have >= wanted) {
+      const bytes = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
+      chunks = [bytes];
+      wanted = 4 + bytes.readUInt32LE();
+      if (have < wanted) return;
+      chunks = [bytes.subarray(wanted)];
+      have -= wanted;
+      const frame = bytes.subarray(4, wanted);
+      wanted = 4;
+      onFrame(frame.toString('latin1', 0, 1), fieldsOf(frame));
+    }
+  });
+  socket.on('end', () => process.reallyExit(0));
+}
+
+function fieldsOf(frame) {
+  const fields = [];
+  for (let at = 1; at < frame.length; ) {
+    const length = frame.readUInt32LE(at);
+    at += 4;
+    fields.push(length === ABSENT ? undefined : frame.toString('utf8', at, at + length));
+    if (length !== ABSENT) at += length;
+  }
+  return fields;
+}

@@ -1,0 +1,49 @@
+// What Node does for its host: gets ready, then runs what it is told, one thing at a time.
+
+/** Lines of adaptors go to the run's log while a job or a condition is under way, else where Node writes to. */
+function takeOverConsole() {
+  for (const level of ['debug', 'log', 'info', 'success', 'always', 'warn', 'error']) {
+    const original = console[level] ?? console.log;
+    console[level] = (...values) => {
+      if (current === undefined) apply(original, console, values);
+      else apply(current.hooks.adaptorConsole[level], undefined, values);
+    };
+  }
+}
+
+/** Loads what is not there yet and says what there is. */
+async function prepare({ adaptors: wantedAdaptors, caches }) {
+  const scripts = [];
+  for (const adaptor of wantedAdaptors) scripts.push([adaptor.specifier, await load(adaptor)]);
+  const known = wantedAdaptors.map(({ specifier }) => {
+    const { names, failed } = adaptors.get(specifier);
+    return { specifier, names, failed };
+  });
+  if (caches) {
+    for (const [specifier, script] of scripts) if (script !== undefined) send('d', specifier, script.createCachedData());
+  }
+  send('y', JSON.stringify({ version: process.versions.node, adaptors: known }));
+  spare = makeRoom();
+  // Loading the network client takes a while, and cannot be done before a snapshot: so it is done while nobody waits.
+  setImmediate(() => globalThis.fetch);
+}
+
+function serve() {
+  // Enough to get from what Node does for an adaptor to the adaptor.
+  Error.stackTraceLimit = 30;
+  process.on('uncaughtException', uncaught);
+  process.on('unhandledRejection', uncaught);
+  takeOverConsole();
+  listen((kind, fields) => {
+    if (kind === 'p') prepare(JSON.parse(fields[0])).catch(broken);
+    else if (kind === 'j') runJob(JSON.parse(fields[0]), fields[1], fields[2], fields[3]).catch(broken);
+    else if (kind === 't') test(fields[0], fields[1], fields[2]).catch(broken);
+  });
+}
+
+/** A fault of the engine's own. */
+function broken(error) {
+  send('f', error instanceof Error ? `${error.stack}` : String(error));
+}
+
+return { addBundle, serve };

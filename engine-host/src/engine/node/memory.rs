@@ -1,0 +1,49 @@
+//! Watches the memory of a Node process from outside: V8's own limit counts its heap alone, and Buffers are not in it.
+
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use crate::sys;
+
+/// What Node may have on top of a run's memory: its program, V8's tables, code, the young generation.
+const OVERHEAD_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often it is looked at while a job is under way. Memory that is new is filled with at most a few MB a millisecond.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// As [`INTERVAL`], where all processes of the system are looked through for descendants.
+const INTERVAL_OF_MANY: Duration = Duration::from_millis(50);
+
+/// What is watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch {
+    /// The process.
+    pub(super) process: Pid,
+    /// Whether its descendants count, too.
+    pub(super) with_children: bool,
+    /// What a run may have, in bytes.
+    pub(super) memory_bytes: u64,
+}
+
+impl Watch {
+    /// Waits until there is too much in memory; for ever when the process has ended.
+    pub(super) async fn exceeded(self) {
+        let period = if self.with_children { INTERVAL_OF_MANY } else { INTERVAL };
+        let limit = self.memory_bytes.saturating_add(OVERHEAD_BYTES);
+        loop {
+            tokio::time::sleep(period).await;
+            if self.resident_bytes() > limit {
+                return;
+            }
+        }
+    }
+
+    fn resident_bytes(self) -> u64 {
+        if self.with_children {
+            sys::family(self.process).into_iter().map(sys::resident_bytes_of).sum()
+        } else {
+            sys::resident_bytes_of(self.process)
+        }
+    }
+}

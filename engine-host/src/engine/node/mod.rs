@@ -1,0 +1,371 @@
+//! The production engine: Node, as a process of the host's own, which runs adaptors as they are published.
+//!
+//! A process serves one run. It is started before the run comes, with the engine and the adaptors from a start-up
+//! snapshot, from bundles, or as they are installed; then it takes one command at a time over a channel of its own, and
+//! is killed with all its descendants when the run is over. What it prints is not believed but shown.
+
+mod death;
+mod frame;
+mod launch;
+mod load;
+mod memory;
+mod process;
+mod scratch;
+pub mod snapshot;
+mod source;
+mod version;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::Json;
+use protocol::engine::{Adaptor, NodeSpec};
+use protocol::run::{LogLevel, LogSource};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use self::death::Evidence;
+use self::frame::{BadFrame, Frame};
+use self::launch::{Launch, Mode};
+pub use self::load::{LoadError, loads};
+use self::memory::Watch;
+use self::process::{NoAnswer, NodeProcess};
+use self::scratch::Scratch;
+pub use self::source::prelude_hash;
+pub use self::version::BadVersion;
+use super::{
+    ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, JobResult, LogSink, Thrown, withheld,
+};
+use crate::guard::say;
+
+/// How long Node may take to load the adaptors of a workflow.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// A frame that is not a value of the run's: its command and an index of exports at the most.
+const SMALL_FRAME_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a Node process is started for.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Program and adaptors.
+    pub spec: NodeSpec,
+    /// Memory of a run, in bytes.
+    pub memory_bytes: u64,
+    /// Where the process gets a private folder, which is gone when the engine is dropped.
+    pub folder: PathBuf,
+}
+
+/// Node with the adaptors of one workflow. Dropping it kills the process and its descendants.
+#[derive(Debug)]
+pub struct NodeEngine {
+    // Before the folder, in which it works.
+    process: NodeProcess,
+    scratch: Scratch,
+    watch: Watch,
+    version: String,
+    sink: SharedSink,
+    adaptors: HashMap<String, Exports>,
+    peak_heap_bytes: Option<u64>,
+    /// Why nothing more can be asked.
+    lost: Option<EngineLost>,
+}
+
+/// What Node says when it is ready.
+#[derive(Debug, Deserialize)]
+struct Ready {
+    version: String,
+    adaptors: Vec<Loaded>,
+}
+
+/// An adaptor in a Node process.
+#[derive(Debug, Deserialize)]
+struct Loaded {
+    specifier: String,
+    names: Vec<String>,
+    failed: Option<String>,
+}
+
+/// A sink that can be printed.
+#[derive(Clone)]
+struct SharedSink(Arc<dyn LogSink>);
+
+impl std::fmt::Debug for SharedSink {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("SharedSink")
+    }
+}
+
+impl NodeEngine {
+    /// Starts Node and waits until it has loaded its adaptors. The process dies with the thread that polls this first.
+    /// A snapshot that does not start is done without.
+    pub async fn start(options: NodeOptions, sink: Arc<dyn LogSink>) -> Result<Self, EngineLost> {
+        if let Some(blob) = &options.spec.snapshot {
+            match Self::start_as(&options, Mode::Snapshot(blob), false, Arc::clone(&sink)).await {
+                Ok((engine, _)) => return Ok(engine),
+                Err(lost) => say(&format!("the snapshot {} is of no use: {lost}", blob.display())),
+            }
+        }
+        Self::start_as(&options, Mode::Sent, false, sink).await.map(|(engine, _)| engine)
+    }
+
+    /// Starts Node in one way. With `caches`, also gives what V8 made of each bundle, by specifier.
+    async fn start_as(
+        options: &NodeOptions,
+        mode: Mode<'_>,
+        caches: bool,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<(Self, Vec<CodeCache>), EngineLost> {
+        let NodeOptions { spec, memory_bytes, folder } = options;
+        let failed = |what: &str, error: &dyn std::fmt::Display| EngineLost::Failed(format!("{what}: {error}"));
+        let scratch = Scratch::create(folder)
+            .map_err(|error| failed(&format!("no private folder in {}", folder.display()), &error))?;
+        let launch = Launch {
+            program: &spec.program,
+            version: spec.version.parse().map_err(|error: BadVersion| EngineLost::Failed(error.to_string()))?,
+            mode,
+            adaptors: &spec.adaptors,
+            heap_bytes: *memory_bytes,
+            scratch: &scratch,
+        };
+        // A state that is longer than the run's memory cannot be made.
+        let frame_bytes = usize::try_from(*memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES);
+        let process = NodeProcess::spawn(launch, frame_bytes, Arc::clone(&sink))
+            .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
+        let watch = Watch { process: process.id(), with_children: process.has_children(), memory_bytes: *memory_bytes };
+        let mut engine = Self {
+            process,
+            scratch,
+            watch,
+            version: spec.version.clone(),
+            sink: SharedSink(sink),
+            adaptors: HashMap::new(),
+            peak_heap_bytes: None,
+            lost: None,
+        };
+        let caches = match timeout(START_WITHIN, engine.get_ready(spec, mode, caches)).await {
+            Ok(ready) => ready?,
+            Err(_) => return Err(EngineLost::Failed(format!("it was not ready within {START_WITHIN:?}"))),
+        };
+        Ok((engine, caches))
+    }
+
+    /// Sends what the process needs, and waits until it has loaded it.
+    async fn get_ready(&mut self, spec: &NodeSpec, mode: Mode<'_>, caches: bool) -> Result<Vec<CodeCache>, EngineLost> {
+        let mut bytes = Vec::new();
+        if let Mode::Sent = mode {
+            // No larger than the program is.
+            bytes.extend((source::SOURCE.len() as u32).to_le_bytes());
+            bytes.extend(source::SOURCE.as_bytes());
+        }
+        let adaptors: Vec<Value> = spec.adaptors.iter().map(wanted).collect();
+        let setup = json!({ "adaptors": adaptors, "caches": caches }).to_string();
+        bytes.extend(encoded(b'p', &[Some(&setup)])?);
+        let mut made = Vec::new();
+        let mut answer = self.ask(&bytes).await.map_err(|lost| self.unready(lost))?;
+        while answer.kind == b'd' {
+            made.push(CodeCache::read(&mut answer).map_err(|bad| self.misbehaved(&bad))?);
+            answer = self.ask(&[]).await.map_err(|lost| self.unready(lost))?;
+        }
+        let ready = match answer.kind {
+            b'y' => answer.needed().map_err(|bad| self.misbehaved(&bad))?,
+            _ => return Err(self.unexpected(&mut answer)),
+        };
+        let ready: Ready = serde_json::from_str(&ready)
+            .map_err(|error| EngineLost::Failed(format!("it told wrongly what it loaded: {error}")))?;
+        self.version = ready.version;
+        self.adaptors = ready.adaptors.into_iter().map(|it| (it.specifier.clone(), it.into_exports())).collect();
+        Ok(made)
+    }
+
+    /// Why it does not start, with what it printed, which is for people.
+    fn unready(&self, lost: EngineLost) -> EngineLost {
+        match self.process.last_words() {
+            _ if lost == EngineLost::OutOfMemory => lost,
+            words if words.is_empty() => EngineLost::Failed(format!("Node did not get ready: {lost}")),
+            words => EngineLost::Failed(format!("Node did not get ready: {lost}. It printed: {words}")),
+        }
+    }
+
+    /// Sends a command and waits for its answer, or for what ends the process.
+    async fn ask(&mut self, bytes: &[u8]) -> Result<Frame, EngineLost> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        let answer = tokio::select! {
+            biased;
+            answer = self.process.exchange(bytes) => Ok(answer),
+            () = self.watch.exceeded() => Err(()),
+        };
+        match answer {
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(NoAnswer::Ended(status))) => {
+                let reported_oom = death::reports_oom(&self.scratch.out_of_reach(launch::REPORT));
+                Err(self.lose(Evidence { status, reported_oom }.verdict()))
+            }
+            Ok(Err(NoAnswer::Bad(bad))) => Err(self.misbehaved(&bad)),
+            Ok(Err(NoAnswer::Unknown(error))) => {
+                Err(self.lose(EngineLost::Failed(format!("nobody knows how Node ended: {error}"))))
+            }
+            Err(()) => {
+                self.process.kill();
+                Err(self.lose(EngineLost::OutOfMemory))
+            }
+        }
+    }
+
+    fn lose(&mut self, lost: EngineLost) -> EngineLost {
+        self.lost.insert(lost).clone()
+    }
+
+    /// Only the adaptors' realm can write what the engine would not.
+    fn misbehaved(&mut self, bad: &BadFrame) -> EngineLost {
+        self.process.kill();
+        self.lose(EngineLost::Failed(format!("Node broke the channel: {bad}")))
+    }
+
+    fn unexpected(&mut self, answer: &mut Frame) -> EngineLost {
+        self.process.kill();
+        let why = match answer.kind {
+            b'f' => answer.needed().unwrap_or_else(|bad| bad.to_string()),
+            kind => format!("an answer of the unknown kind {kind}"),
+        };
+        self.lose(EngineLost::Failed(why))
+    }
+
+    /// What the answer says of something that was thrown.
+    fn thrown(&mut self, answer: &mut Frame) -> Result<Thrown, EngineLost> {
+        let read = |answer: &mut Frame| -> Result<_, BadFrame> { Ok((answer.needed()?, answer.text()?)) };
+        let (description, state) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
+        let thrown = serde_json::from_str(&description);
+        let mut thrown: Thrown =
+            thrown.map_err(|error| EngineLost::Failed(format!("its prelude told an error wrongly: {error}")))?;
+        thrown.state = state;
+        Ok(thrown)
+    }
+
+    fn job_command(&self, job: &JobCall) -> Result<Vec<u8>, EngineLost> {
+        use LogLevel::{Always, Debug, Error, Info, Success, Warn};
+        let kinds = [LogSource::Job, LogSource::Adaptor, LogSource::Runtime]
+            .into_iter()
+            .flat_map(|source| [Debug, Info, Success, Always, Warn, Error].map(|level| (source, level)));
+        let wanted: Vec<String> = kinds
+            .filter(|(source, level)| self.sink.0.wants(*source, *level))
+            .map(|(source, level)| format!("{} {}", source.as_str(), level.as_str()))
+            .collect();
+        let options = json!({
+            "adaptors": job.adaptors,
+            "removed": job.state_props_to_remove,
+            "wanted": wanted,
+        });
+        let fields = [Some(&*options.to_string()), Some(&*job.code), job.globals.as_deref(), Some(job.state.as_str())];
+        encoded(b'j', &fields)
+    }
+
+    fn job_result(&mut self, answer: &mut Frame, job: &JobCall) -> Result<JobResult, EngineLost> {
+        let read = |answer: &mut Frame| -> Result<_, BadFrame> { Ok((answer.text()?, answer.text()?, answer.text()?)) };
+        let (state, webhook_response, heap) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
+        self.peak_heap_bytes = heap.and_then(|bytes| bytes.parse().ok());
+        let parse = |text: Option<String>| text.map(Json::parse).transpose();
+        let without = |state| withheld::without(state, &job.state_props_to_remove);
+        let result = parse(state).and_then(|state| state.map(without).transpose()).and_then(|state| {
+            let webhook_response = parse(webhook_response)?;
+            Ok(JobResult { state, webhook_response })
+        });
+        result.map_err(|error| EngineLost::Failed(format!("it told its result wrongly: {error}")))
+    }
+}
+
+impl Engine for NodeEngine {
+    fn version(&self) -> (String, String) {
+        ("node".to_owned(), self.version.clone())
+    }
+
+    fn exports(&self, adaptor: &str) -> Exports {
+        self.adaptors.get(adaptor).cloned().unwrap_or_else(|| {
+            Exports::Refused(format!("{adaptor} was not prepared: it is not among the adaptors of this engine"))
+        })
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.lost.is_some() || self.process.has_ended()
+    }
+
+    fn peak_heap_bytes(&self) -> Option<u64> {
+        self.peak_heap_bytes
+    }
+
+    async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
+        let command = self.job_command(&job)?;
+        let mut answer = self.ask(&command).await?;
+        match answer.kind {
+            b'r' => self.job_result(&mut answer, &job).map(JobEnd::Returned),
+            b'x' => {
+                let mut thrown = self.thrown(&mut answer)?;
+                thrown.state = thrown.state.and_then(|state| {
+                    let state = withheld::without(Json::parse(state).ok()?, &job.state_props_to_remove).ok()?;
+                    Some(state.as_str().to_owned())
+                });
+                Ok(JobEnd::Threw(thrown))
+            }
+            _ => Err(self.unexpected(&mut answer)),
+        }
+    }
+
+    async fn test(&mut self, condition: ConditionCall) -> Result<ConditionEnd, EngineLost> {
+        let ConditionCall { expression, state, upstream_step_id } = &condition;
+        let command = encoded(b't', &[Some(upstream_step_id), Some(expression), Some(state.as_str())])?;
+        let mut answer = self.ask(&command).await?;
+        match answer.kind {
+            b'c' => match answer.needed() {
+                Ok(value) => Ok(ConditionEnd::Value(!value.is_empty())),
+                Err(bad) => Err(self.misbehaved(&bad)),
+            },
+            b'x' => self.thrown(&mut answer).map(ConditionEnd::Threw),
+            _ => Err(self.unexpected(&mut answer)),
+        }
+    }
+}
+
+impl Loaded {
+    fn into_exports(self) -> Exports {
+        match self.failed {
+            None => Exports::Known(self.names),
+            Some(why) => Exports::Refused(format!("{} cannot be loaded: {why}", self.specifier)),
+        }
+    }
+}
+
+/// What V8 made of an adaptor's bundle.
+struct CodeCache {
+    specifier: String,
+    code: Vec<u8>,
+}
+
+impl CodeCache {
+    fn read(frame: &mut Frame) -> Result<Self, BadFrame> {
+        Ok(Self { specifier: frame.needed()?, code: frame.bytes()? })
+    }
+}
+
+/// Where the code is that V8 made of a bundle. It checks that it is of the same V8 and the same bundle.
+fn code_cache(bundle: &Path) -> PathBuf {
+    bundle.with_added_extension("v8")
+}
+
+/// How Node is told of an adaptor.
+fn wanted(adaptor: &Adaptor) -> Value {
+    json!({
+        "specifier": adaptor.specifier(),
+        "folder": adaptor.folder,
+        "bundle": adaptor.bundle,
+        "cache": adaptor.bundle.as_deref().map(code_cache),
+    })
+}
+
+fn encoded(kind: u8, fields: &[Option<&str>]) -> Result<Vec<u8>, EngineLost> {
+    frame::encode(kind, fields)
+        .map_err(|length| EngineLost::Failed(format!("a command of {length} bytes is too long for Node")))
+}

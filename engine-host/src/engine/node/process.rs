@@ -1,0 +1,224 @@
+//! A Node process and the channel to it.
+//!
+//! Two threads belong to it: one reads its frames (log lines go from there to the run's log, whose fullness holds them,
+//! and thereby the job), the other shows what it prints. Both end with the process. Dropping a process kills it with
+//! all its descendants.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::sync::mpsc;
+
+use super::frame::{self, BadFrame, Frame};
+use super::launch::Launch;
+use crate::engine::{LogSink, line_kind};
+use crate::guard::say;
+use crate::sys;
+
+/// A frame that is one line of the run's log.
+const LOG: u8 = b'l';
+
+/// The longest line of what Node prints that is shown whole.
+const LINE_BYTES: u64 = 8 * 1024;
+
+/// So many of its last lines, but for frames of a stack, are kept for the message that it did not start.
+const TAIL_LINES: usize = 8;
+
+/// So many frames may wait. One command has one answer, so more is a process that misbehaves, which then waits.
+const BACKLOG: usize = 4;
+
+/// What a process that ended may still have to say.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// A process that runs the engine.
+#[derive(Debug)]
+pub(super) struct NodeProcess {
+    child: Child,
+    id: Pid,
+    /// Whether it may have descendants.
+    has_children: bool,
+    commands: UnixStream,
+    replies: mpsc::Receiver<Result<Frame, BadFrame>>,
+    tail: Tail,
+}
+
+/// The last lines that a process printed.
+type Tail = Arc<Mutex<VecDeque<String>>>;
+
+/// What came instead of an answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The process ended.
+    Ended(ExitStatus),
+    /// It sent what makes no sense.
+    Bad(BadFrame),
+    /// The system did not tell how it ended.
+    Unknown(io::Error),
+}
+
+impl NodeProcess {
+    /// Starts Node. The process dies with the thread that this is called on, so that has to live as long as the host.
+    pub(super) fn spawn(launch: Launch<'_>, frame_bytes: usize, sink: Arc<dyn LogSink>) -> io::Result<Self> {
+        let (commands, its_commands) = StdUnixStream::pair()?;
+        let (replies, its_replies) = StdUnixStream::pair()?;
+        let (output, its_output) = io::pipe()?;
+        let mut command = launch.command();
+        command.stdout(its_output.try_clone()?).stderr(its_output);
+        sys::prepare_engine(&mut command, [OwnedFd::from(its_commands), OwnedFd::from(its_replies)])?;
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
+
+        commands.set_nonblocking(true)?;
+        let (frames, answers) = mpsc::channel(BACKLOG);
+        let tail = Tail::default();
+        let shown = Arc::clone(&tail);
+        named("node-frames").spawn(move || read_frames(replies, frame_bytes, &*sink, &frames))?;
+        named("node-output").spawn(move || show_output(output, &shown))?;
+        let has_children = launch.needs().child_processes;
+        Ok(Self { child, id, has_children, commands: UnixStream::from_std(commands)?, replies: answers, tail })
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> Pid {
+        self.id
+    }
+
+    /// Whether it may have descendants.
+    pub(super) fn has_children(&self) -> bool {
+        self.has_children
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The last lines that it printed, in one line.
+    pub(super) fn last_words(&self) -> String {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+    }
+
+    /// Sends bytes, and waits for the next frame that is no log line.
+    pub(super) async fn exchange(&mut self, bytes: &[u8]) -> Result<Frame, NoAnswer> {
+        let Self { child, id, commands, replies, .. } = self;
+        // A process that does not take its command ends, and that is noticed below.
+        let sending = async {
+            let _ = commands.write_all(bytes).await;
+            std::future::pending::<()>().await
+        };
+        let status = tokio::select! {
+            biased;
+            reply = replies.recv() => match reply {
+                Some(reply) => return reply.map_err(NoAnswer::Bad),
+                None => child.wait().await,
+            },
+            status = child.wait() => status,
+            () = sending => unreachable!("it waits for ever"),
+        };
+        // Its descendants have the channel, too.
+        sys::kill_group(*id);
+        let last = tokio::time::timeout(FAREWELL, replies.recv()).await;
+        match (last, status) {
+            (Ok(Some(Ok(reply))), _) => Ok(reply),
+            (_, Ok(status)) => Err(NoAnswer::Ended(status)),
+            (_, Err(error)) => Err(NoAnswer::Unknown(error)),
+        }
+    }
+
+    /// Waits for the next frame.
+    pub(super) async fn next_frame(&mut self) -> Result<Frame, NoAnswer> {
+        self.exchange(&[]).await
+    }
+
+    /// Kills it with its descendants.
+    pub(super) fn kill(&mut self) {
+        // Those that left its group are found as long as their parents live.
+        let family = if self.has_children { sys::family(self.id) } else { Vec::new() };
+        sys::kill_group(self.id);
+        for member in family {
+            let _ = kill_process(member, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn named(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024)
+}
+
+/// Passes log lines on to the sink and all other frames to who waits for them, until the stream ends.
+fn read_frames(
+    mut stream: StdUnixStream,
+    limit: usize,
+    sink: &dyn LogSink,
+    frames: &mpsc::Sender<Result<Frame, BadFrame>>,
+) {
+    loop {
+        let mut frame = match frame::read(&mut stream, limit) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(bad) => return drop(frames.blocking_send(Err(bad))),
+        };
+        if frame.kind != LOG {
+            if frames.blocking_send(Ok(frame)).is_err() {
+                return;
+            }
+            continue;
+        }
+        if let Err(bad) = write_line(&mut frame, sink) {
+            return drop(frames.blocking_send(Err(bad)));
+        }
+    }
+}
+
+fn write_line(frame: &mut Frame, sink: &dyn LogSink) -> Result<(), BadFrame> {
+    let (source, level, text) = (frame.needed()?, frame.needed()?, frame.needed()?);
+    if let Some((source, level)) = line_kind(&source, &level) {
+        sink.write(source, level, text);
+    }
+    Ok(())
+}
+
+/// Shows what the process prints, line by line, on the host's stderr, until the last who has its output is gone.
+fn show_output(output: PipeReader, tail: &Tail) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match output.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if text.is_empty() {
+            continue;
+        }
+        say(&format!("node: {text}"));
+        if text.trim_start().starts_with("at ") {
+            continue;
+        }
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(text.to_owned());
+    }
+}

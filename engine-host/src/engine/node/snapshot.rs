@@ -1,0 +1,135 @@
+//! Start-up snapshots: the heap of a Node that has loaded the engine and some adaptors, from which others start in a
+//! quarter of the time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::engine::{Adaptor, NodeSpec};
+use serde_json::json;
+
+use super::launch::{Launch, Mode};
+use super::load::{LoadError, Nobody, names, version_of};
+use super::process::{NoAnswer, NodeProcess};
+use super::scratch::Scratch;
+use super::source;
+use super::{NodeEngine, NodeOptions};
+
+/// How long making a snapshot may take.
+const BUILD_WITHIN: Duration = Duration::from_secs(120);
+
+/// Memory that making or trying one may take.
+const MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Why there is no snapshot, or none that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The program is no Node, or the adaptors cannot be loaded in it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// This Node cannot make any.
+    #[error("Node {0} makes no snapshots that the engine can use: 22 or newer does")]
+    TooOld(String),
+    /// Only what is in one file can be in a snapshot.
+    #[error("{0} has no bundle, so it cannot be in a snapshot")]
+    NotBundled(String),
+    /// A file could not be read or written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Node failed to make it.
+    #[error("Node made no snapshot: {0}")]
+    Failed(String),
+    /// An adaptor in it lacks exports that it had when it was installed.
+    #[error("{adaptor} in the snapshot does not export {missing}")]
+    Lacks {
+        /// The adaptor, as `name@version`.
+        adaptor: String,
+        /// The first name that it lacks.
+        missing: String,
+    },
+}
+
+/// Makes a snapshot of the engine and these adaptors, each from its bundle, in a fresh Node. The file `to` is there when
+/// it is complete, or not at all.
+pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<(), SnapshotError> {
+    let version = version_of(program).await?;
+    if !version.has_snapshots() {
+        return Err(SnapshotError::TooOld(version.to_string()));
+    }
+    if let Some(unbundled) = adaptors.iter().find(|adaptor| adaptor.bundle.is_none()) {
+        return Err(SnapshotError::NotBundled(unbundled.specifier()));
+    }
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = Scratch::create(folder).map_err(io(|| format!("cannot make a folder in {}", folder.display())))?;
+    let entry = scratch.out_of_reach("entry.cjs");
+    std::fs::write(&entry, script(adaptors)).map_err(io(|| format!("cannot write {}", entry.display())))?;
+    let blob = scratch.out_of_reach("blob");
+    let mode = Mode::Build { entry: &entry, blob: &blob };
+    let launch = Launch { program, version, mode, adaptors, heap_bytes: MEMORY_BYTES, scratch: &scratch };
+    let mut process = NodeProcess::spawn(launch, 0, Arc::new(Nobody))
+        .map_err(io(|| format!("cannot start {}", program.display())))?;
+    let ended = match tokio::time::timeout(BUILD_WITHIN, process.next_frame()).await {
+        Ok(Err(NoAnswer::Ended(status))) if status.success() => Ok(()),
+        Ok(Err(NoAnswer::Ended(status))) => Err(status.to_string()),
+        Ok(other) => Err(format!("it did what nobody asked for: {other:?}")),
+        Err(_) => Err(format!("it took longer than {BUILD_WITHIN:?}")),
+    };
+    ended.map_err(|why| match process.last_words() {
+        words if words.is_empty() => SnapshotError::Failed(why),
+        words => SnapshotError::Failed(format!("{why}. It printed: {words}")),
+    })?;
+    std::fs::rename(&blob, to).map_err(io(|| format!("cannot put the snapshot at {}", to.display())))
+}
+
+/// Starts a snapshot once, and checks that each adaptor in it exports what it did when it was installed.
+pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path) -> Result<(), SnapshotError> {
+    let version = version_of(program).await?;
+    let options = NodeOptions {
+        spec: NodeSpec {
+            program: program.to_owned(),
+            version: version.to_string(),
+            // Without their bundles: what is not in the snapshot cannot be loaded.
+            adaptors: adaptors
+                .iter()
+                .map(|adaptor| Adaptor { folder: PathBuf::new(), bundle: None, ..adaptor.clone() })
+                .collect(),
+            snapshot: None,
+        },
+        memory_bytes: MEMORY_BYTES,
+        folder: std::env::temp_dir(),
+    };
+    let started = NodeEngine::start_as(&options, Mode::Snapshot(blob), false, Arc::new(Nobody)).await;
+    let (engine, _) = started.map_err(|lost| SnapshotError::Failed(lost.to_string()))?;
+    for adaptor in adaptors {
+        let names = names(&engine, adaptor)?;
+        let missing = adaptor.exports.iter().flatten().find(|name| !names.contains(name));
+        if let Some(missing) = missing {
+            return Err(SnapshotError::Lacks { adaptor: adaptor.specifier(), missing: missing.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// What is run to make the heap that is kept.
+fn script(adaptors: &[Adaptor]) -> String {
+    let adaptors: Vec<_> =
+        adaptors.iter().map(|adaptor| json!({ "specifier": adaptor.specifier(), "bundle": adaptor.bundle })).collect();
+    let engine = source::SOURCE.as_str();
+    let adaptors = json!(adaptors);
+    format!(
+        "const {{ Script }} = require('node:vm');\n\
+         const engine = new Script({source}, {{ filename: 'openfn:engine' }}).runInThisContext()(require);\n\
+         for (const adaptor of {adaptors}) engine.addBundle(adaptor);\n\
+         require('node:v8').startupSnapshot.setDeserializeMainFunction(() => engine.serve());\n",
+        source = json!(engine),
+    )
+}
+
+fn io(what: impl FnOnce() -> String) -> impl FnOnce(std::io::Error) -> SnapshotError {
+    |source| SnapshotError::Io { what: what(), source }
+}
