@@ -6,7 +6,7 @@ use tests::binaries;
 
 fn worker(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(binaries::worker());
-    command.args(arguments).envs(environment.iter().copied()).env_remove("WORKER_SECRET");
+    command.args(arguments).env_remove("WORKER_SECRET").envs(environment.iter().copied());
     let Output { status, stdout, stderr } = command.output().expect("the worker was just built");
     (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
 }
@@ -66,4 +66,50 @@ fn a_host_started_by_hand_says_what_it_is() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("worker"), "{text}");
+}
+
+#[test]
+fn keys_are_made_as_environment_lines_that_a_worker_takes() {
+    let (code, text) = worker(&["gen-keys"], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=\"")));
+        line.unwrap_or_else(|| panic!("{name} is missing")).trim_end_matches('"').to_owned()
+    };
+    let secret = value("WORKER_SECRET");
+    assert_eq!(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &secret).expect("base64").len(), 32);
+    let private = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, value("WORKER_RUNS_PRIVATE_KEY"));
+    assert!(private.expect("base64").starts_with(b"-----BEGIN RSA PRIVATE KEY-----"));
+    let public = value("WORKER_LIGHTNING_PUBLIC_KEY");
+    let environment = [("WORKER_SECRET", secret.as_str()), ("WORKER_LIGHTNING_PUBLIC_KEY", public.as_str())];
+    let (code, text) = worker(&["check-config"], &environment);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn a_wrong_flag_is_answered_with_the_right_usage() {
+    for (arguments, usage) in [
+        (&["--no-such-flag"][..], "Usage: worker [OPTIONS]"),
+        (&["start", "--no-such-flag"], "Usage: worker start [OPTIONS]"),
+        (&["check-config", "--capasity", "1"], "--capacity"),
+    ] {
+        let (code, text) = worker(arguments, &[]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(usage), "{usage} is missing in: {text}");
+    }
+}
+
+#[test]
+fn manual_and_completions_are_printed() {
+    for (arguments, part) in [
+        (&["man"][..], "WORKER_LIGHTNING_SERVICE_URL"),
+        (&["man", "demo"], "worker"),
+        (&["completions", "bash"], "complete -F"),
+        (&["completions", "zsh"], "#compdef worker"),
+        (&["completions", "fish"], "complete -c worker"),
+    ] {
+        let (code, text) = worker(arguments, &[]);
+        assert_eq!(code, Some(0), "{arguments:?}: {text}");
+        assert!(text.contains(part), "{arguments:?}: {part} is missing in: {text}");
+    }
 }

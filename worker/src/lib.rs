@@ -8,6 +8,7 @@ mod dial;
 pub mod execution;
 pub mod hosts;
 pub mod http;
+pub mod keys;
 pub mod lightning;
 pub mod logging;
 mod memory;

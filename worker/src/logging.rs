@@ -1,11 +1,14 @@
-//! Where the worker's own log goes and how much of it.
+//! Where the worker's own log goes, how much of it, and how it looks.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::UtcTime;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::LogLevel;
+use crate::cli::{LogFormat, LogLevel};
 
 /// The target of lines that come from a run's log, by which they can be told from the worker's own.
 pub const RUN_LOG: &str = "run";
@@ -20,21 +23,22 @@ pub enum LogTarget {
 }
 
 /// Starts logging, once in a process. `RUST_LOG` beats `level`.
-pub fn start(level: LogLevel, target: LogTarget) {
+pub fn start(level: LogLevel, format: LogFormat, target: LogTarget) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives(level, target)));
-    let terminal = match target {
-        LogTarget::Stdout => std::io::stdout().is_terminal(),
-        LogTarget::Stderr => std::io::stderr().is_terminal(),
+    let (writer, terminal) = match target {
+        LogTarget::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
+        LogTarget::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_timer(UtcTime::rfc_3339())
-        .with_target(false)
-        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none());
-    match target {
-        LogTarget::Stdout => builder.init(),
-        LogTarget::Stderr => builder.with_writer(std::io::stderr).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(UtcTime::rfc_3339());
+    let lines = match format {
+        LogFormat::Human => {
+            lines.with_target(false).with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
+        }
+        LogFormat::Json => {
+            lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 fn directives(level: LogLevel, target: LogTarget) -> String {

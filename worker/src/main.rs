@@ -1,12 +1,16 @@
 //! The `worker` program. Exit codes: 0 done, 1 failed (a demo's run, too), 2 wrong options.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use secrecy::SecretString;
 use tracing::info;
-use worker::cli::{Cli, Command, DemoOptions, MockLightningOptions, StartOptions};
+use worker::cli::{
+    CheckConfigOptions, Cli, Command, DemoOptions, Effective, LogFormat, MockLightningOptions, StartOptions, manual,
+};
+use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, MockOptions};
 use worker::{demo, start};
@@ -20,7 +24,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let command = cli.command.unwrap_or_else(|| Command::Start(Box::new(cli.start)));
-    match runtime().and_then(|runtime| runtime.block_on(run(command))) {
+    match runtime().and_then(|runtime| runtime.block_on(run(command, &cli.effective))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", told(&error));
@@ -45,27 +49,46 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCode> {
     match command {
         Command::Start(options) => start_worker(*options).await,
         Command::Demo(options) => run_demo(options).await,
         Command::MockLightning(options) => serve_mock(options).await,
+        Command::CheckConfig(options) => check_config(&options, effective),
+        Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
+        Command::Completions { shell } => print(&manual::completions(shell)),
+        Command::Man { command } => print(&manual::page(command.as_deref())?),
     }
 }
 
 async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.operation.log, LogTarget::Stdout);
+    logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout);
     start::run(options).await?;
     Ok(ExitCode::SUCCESS)
 }
 
+fn check_config(options: &CheckConfigOptions, effective: &[Effective]) -> anyhow::Result<ExitCode> {
+    start::check(&options.start)?;
+    let lines = effective.iter().filter(|_| options.print).map(|option| format!("{option}\n"));
+    let text: String = lines.chain(["# the options are valid\n".to_owned()]).collect();
+    print(text.as_bytes())
+}
+
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    match std::io::stdout().write_all(text) {
+        // Who reads only the beginning, as `head` does, has what it wants.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
 async fn run_demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.log, LogTarget::Stderr);
+    logging::start(options.log, LogFormat::Human, LogTarget::Stderr);
     Ok(if demo::run(&options).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.log, LogTarget::Stdout);
+    logging::start(options.log, LogFormat::Human, LogTarget::Stdout);
     let private_key = match &options.private_key {
         None => None,
         Some(path) => {

@@ -156,14 +156,19 @@ async fn measure_lag() {
     }
 }
 
+/// Checks the options as [`run`] would, and starts nothing.
+pub fn check(options: &StartOptions) -> Result<(), StartError> {
+    lightning_options(options).map(drop)
+}
+
 fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartError> {
     let batches = BatchOptions { interval: options.delivery.batch_interval, limit: options.delivery.batch_limit };
     Ok(LightningOptions {
         public_key: options.lightning.lightning_public_key.clone(),
         workloops: workloops(options),
         backoff: (options.claiming.backoff.min, options.claiming.backoff.max),
-        claim_by_itself: !options.claiming.no_loop,
-        message_timeout: options.delivery.message_timeout,
+        claim_by_itself: options.claiming.loop_flag || !options.claiming.no_loop,
+        message_timeout: message_timeout(options),
         claim_timeout: options.claiming.claim_timeout,
         getter_retries: options.delivery.timeout_retry_count,
         getter_retry_delay: options.delivery.timeout_retry_delay,
@@ -174,6 +179,17 @@ fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartEr
         tail_jobs: options.operation.tail_jobs,
         ..LightningOptions::new(options.lightning.lightning.clone(), secret(options)?)
     })
+}
+
+fn message_timeout(options: &StartOptions) -> Duration {
+    let deprecated = options.delivery.socket_timeout;
+    if deprecated.is_some() {
+        warn!(
+            "--socket-timeout (WORKER_SOCKET_TIMEOUT_SECONDS) is deprecated and takes the place of --message-timeout \
+             (WORKER_MESSAGE_TIMEOUT_SECONDS): use that instead"
+        );
+    }
+    deprecated.unwrap_or(options.delivery.message_timeout)
 }
 
 fn secret(options: &StartOptions) -> Result<SecretString, StartError> {

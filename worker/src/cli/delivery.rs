@@ -21,6 +21,10 @@ pub struct DeliveryArgs {
     )]
     pub message_timeout: Duration,
 
+    /// Deprecated: takes the place of --message-timeout, in seconds.
+    #[arg(long, env = "WORKER_SOCKET_TIMEOUT_SECONDS", value_name = "SECONDS", value_parser = seconds)]
+    pub socket_timeout: Option<Duration>,
+
     /// How often a request for data is repeated.
     #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10")]
     pub timeout_retry_count: u32,

@@ -1,56 +1,94 @@
 //! The environment below the command line: empty variables, secrets in files, and errors that name variables.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name.
+use super::config::{ConfigFile, try_flag};
+
+/// The commands that a configuration file is for, beside none at all.
+const CONFIGURED: &[&str] = &["start", "check-config"];
+
+/// Where values that are neither flags nor variables come from, by the argument's id.
+pub(super) type Origins = HashMap<String, String>;
+
+/// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name, below that what `config`
+/// says of the options of `start`.
 pub(super) fn layered(
     command: clap::Command,
     variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
-) -> Result<clap::Command, clap::Error> {
+    config: &ConfigFile,
+) -> Result<(clap::Command, Origins), clap::Error> {
     let mut failures = Vec::new();
-    let mut apply = |argument: clap::Arg| match layer(&argument, variable) {
+    let mut origins = Origins::new();
+    let checked = command.clone();
+    let mut apply = |argument: clap::Arg, config: &ConfigFile| match layer(&argument, variable, config, &checked) {
         Ok(Layer::AsItIs) => argument,
         Ok(Layer::NotSet) => argument.env(None::<&str>),
-        Ok(Layer::File(value)) => argument.env(None::<&str>).default_value(value).hide_default_value(true),
+        Ok(Layer::Below(values, origin)) => {
+            origins.insert(argument.get_id().to_string(), origin);
+            let hides = argument.get_action().takes_values();
+            argument.env(None::<&str>).default_values(values).hide_default_value(hides)
+        }
         Err(failure) => {
             failures.push(failure);
             argument
         }
     };
-    let command = command.mut_args(&mut apply).mut_subcommands(|sub| sub.mut_args(&mut apply));
+    let nothing = ConfigFile::default();
+    let command = command.mut_args(|argument| apply(argument, config)).mut_subcommands(|sub| {
+        let is_start = CONFIGURED.contains(&sub.get_name());
+        sub.mut_args(|argument| apply(argument, if is_start { config } else { &nothing }))
+    });
     match failures.into_iter().next() {
-        None => Ok(command),
+        None => Ok((command, origins)),
         Some(failure) => Err(clap::Error::raw(ErrorKind::Io, failure + "\n")),
     }
 }
 
-/// What the environment says about one argument.
+/// What lies below the flag of one argument.
 enum Layer {
     AsItIs,
     NotSet,
-    File(String),
+    /// These values, and where they come from.
+    Below(Vec<String>, String),
 }
 
-fn layer(argument: &clap::Arg, variable: impl Fn(&OsStr) -> Option<OsString>) -> Result<Layer, String> {
-    let Some(name) = argument.get_env() else { return Ok(Layer::AsItIs) };
-    let without_file = match variable(name) {
-        Some(value) if !value.is_empty() => return Ok(Layer::AsItIs),
-        Some(_) => Layer::NotSet,
-        None => Layer::AsItIs,
-    };
+fn layer(
+    argument: &clap::Arg,
+    variable: impl Fn(&OsStr) -> Option<OsString>,
+    config: &ConfigFile,
+    command: &clap::Command,
+) -> Result<Layer, String> {
+    let Some(name) = argument.get_env() else { return Ok(configured(argument, config).unwrap_or(Layer::AsItIs)) };
+    if variable(name).is_some_and(|value| !value.is_empty()) {
+        return Ok(Layer::AsItIs);
+    }
     let mut file_name = name.to_owned();
     file_name.push("_FILE");
     let file = variable(&file_name).filter(|path| !path.is_empty() && argument.is_hide_env_values_set());
-    let Some(path) = file.map(PathBuf::from) else { return Ok(without_file) };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Layer::File(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => {
-            Err(format!("cannot read {}, which {} names: {error}", path.display(), file_name.to_string_lossy()))
-        }
+    let Some(path) = file.map(PathBuf::from) else { return Ok(configured(argument, config).unwrap_or(Layer::NotSet)) };
+    let origin = file_name.to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| format!("cannot read {}, which {origin} names: {error}", path.display()))?;
+    let values = vec![text.trim_end_matches(['\r', '\n']).to_owned()];
+    if let Some(long) = argument.get_long().filter(|long| command.get_arguments().any(|it| it.get_long() == Some(long)))
+    {
+        try_flag(command, long, &values)
+            .map_err(|_| format!("{} (or {origin}): what {} holds is not valid", flag(long), path.display()))?;
     }
+    Ok(Layer::Below(values, origin))
+}
+
+fn configured(argument: &clap::Arg, config: &ConfigFile) -> Option<Layer> {
+    let (values, origin) = config.get(argument.get_long()?)?;
+    Some(Layer::Below(values.to_vec(), origin))
+}
+
+fn flag(long: &str) -> String {
+    format!("--{long}")
 }
 
 /// Adds the variable to an error about a bad value, which clap tells by the flag alone.
@@ -85,12 +123,13 @@ mod tests {
     fn secrets_come_from_files_and_empty_variables_do_not_count() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "from the file\n").unwrap();
-        let command = layered(Cli::command(), |name| match name.to_str() {
+        let variable = |name: &OsStr| match name.to_str() {
             Some("WORKER_SECRET_FILE") => Some(file.path().into()),
             Some("WORKER_CAPACITY") => Some("".into()),
             _ => None,
-        });
-        let matches = command.unwrap().try_get_matches_from(["worker"]).unwrap();
+        };
+        let (mut command, _) = layered(Cli::command(), variable, &ConfigFile::default()).unwrap();
+        let matches = command.try_get_matches_from_mut(["worker"]).unwrap();
         let cli = Cli::from_arg_matches(&matches).unwrap();
         assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.lightning.secret.unwrap()), "from the file");
         assert_eq!(cli.start.claiming.capacity, None);
@@ -98,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_missing_secret_file_is_named() {
-        let error =
-            layered(Cli::command(), |name| (name == "WORKER_SECRET_FILE").then(|| OsString::from("/nowhere/secret")));
+        let variable = |name: &OsStr| (name == "WORKER_SECRET_FILE").then(|| OsString::from("/nowhere/secret"));
+        let error = layered(Cli::command(), variable, &ConfigFile::default());
         let text = error.unwrap_err().to_string();
         assert!(text.contains("/nowhere/secret") && text.contains("WORKER_SECRET_FILE"), "{text}");
     }

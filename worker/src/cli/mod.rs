@@ -1,7 +1,8 @@
 //! The command line: flags, the environment variables behind them, and what a wrong one is answered.
 //!
-//! A flag beats its variable, a variable beats the default. A variable that is set but empty counts as not set. A
-//! variable that holds a secret may instead be named with `_FILE` at its end and hold the path of a file.
+//! A flag beats its variable, a variable beats the configuration file, that beats the default. A variable that is set
+//! but empty counts as not set. A variable that holds a secret may instead be named with `_FILE` at its end and hold the
+//! path of a file.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -11,25 +12,31 @@ use clap::builder::{Styles, styling::AnsiColor};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+pub use clap_complete::Shell;
 use secrecy::SecretString;
 
+use config::ConfigFile;
 use environment::{layered, name_variable, worker_name};
 use values::secret;
 
 pub use claiming::ClaimingArgs;
 pub use delivery::DeliveryArgs;
+pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
 pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
-pub use operation::{LogLevel, OperationArgs};
+pub use operation::{LogFormat, LogLevel, OperationArgs};
 pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
 mod claiming;
+mod config;
 mod delivery;
+mod effective;
 mod environment;
 mod hosts;
 mod lightning;
 mod limits;
+pub mod manual;
 mod operation;
 mod values;
 
@@ -37,7 +44,7 @@ mod values;
 ///
 /// Without a command, `start` is meant.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110)]
+#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110, override_usage = USAGE, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -45,7 +52,20 @@ pub struct Cli {
     /// Options of `start`.
     #[command(flatten)]
     pub start: StartOptions,
+    /// The options of `start` or `check-config` as they are in the end.
+    #[arg(skip)]
+    pub effective: Vec<Effective>,
 }
+
+const USAGE: &str = "worker [OPTIONS]\n       worker <COMMAND> [OPTIONS]";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; of `start`: stopped as asked, every run ended
+  1  failed, and told why; of `demo`: the run did not succeed
+  2  an option is missing or wrong; nothing was started
+
+Each option may also stand in a file: see --config.";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -57,11 +77,27 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Claim runs from Lightning and execute them (the default).
+    #[command(override_usage = "worker start [OPTIONS]")]
     Start(Box<StartOptions>),
     /// Run a workflow here and now, with a small Lightning in the same process, and watch it.
     Demo(DemoOptions),
     /// Serve a small Lightning for people who develop workflows or workers; `worker -l mock` connects to it.
     MockLightning(MockLightningOptions),
+    /// Check the options of `start` without starting anything.
+    #[command(override_usage = "worker check-config [OPTIONS]")]
+    CheckConfig(Box<CheckConfigOptions>),
+    /// Make the three values that Lightning and its workers need, as lines for an environment file.
+    GenKeys,
+    /// Print a shell's completions of this command line.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print the manual page, of the program or of one command.
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
 }
 
 /// Options of `worker start`.
@@ -85,6 +121,17 @@ pub struct StartOptions {
     /// How the worker is run and watched.
     #[command(flatten)]
     pub operation: OperationArgs,
+}
+
+/// Options of `worker check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigOptions {
+    /// Print every option with its value and who said so. Of secrets only that they are set.
+    #[arg(long)]
+    pub print: bool,
+    /// What is checked.
+    #[command(flatten)]
+    pub start: StartOptions,
 }
 
 /// Options of `worker demo`.
@@ -133,28 +180,63 @@ impl Cli {
         if arguments.get(1).is_some_and(|first| first == "--") {
             arguments.remove(1);
         }
-        let mut command = layered(Self::command(), |name| std::env::var_os(name))?;
+        let config = configuration(&arguments)?;
+        let (mut command, origins) = layered(Self::command(), |name| std::env::var_os(name), &config)?;
         let parsed = command
             .try_get_matches_from_mut(arguments)
             .and_then(|matches| exclusive(&matches).map(|()| matches))
-            .and_then(|matches| Self::from_arg_matches(&matches));
-        let mut cli = parsed.map_err(|error| name_variable(error, &Self::command()).format(&mut command))?;
-        cli.start.claiming.name = worker_name(|name| std::env::var(name).ok());
-        if let Some(Command::Start(options)) = &mut cli.command {
-            options.claiming.name = cli.start.claiming.name.clone();
+            .and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
+        let (mut cli, matches) = parsed.map_err(|error| name_variable(error, &Self::command()).format(&mut command))?;
+        cli.effective = effective::effective(&command, of_start(&matches), &origins);
+        let name = worker_name(|name| std::env::var(name).ok());
+        match &mut cli.command {
+            None => cli.start.claiming.name = name,
+            Some(Command::Start(options)) => options.claiming.name = name,
+            Some(Command::CheckConfig(options)) => options.start.claiming.name = name,
+            Some(_) => {}
         }
         Ok(cli)
     }
 }
 
+/// The matches that hold the options of `start`.
+fn of_start(matches: &ArgMatches) -> &ArgMatches {
+    let named = |name| matches.subcommand_matches(name);
+    named("start").or_else(|| named("check-config")).unwrap_or(matches)
+}
+
+/// The configuration file that the command line or the environment names.
+fn configuration(arguments: &[OsString]) -> Result<ConfigFile, clap::Error> {
+    let command = Cli::command();
+    // Errors are told when all layers are there.
+    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(arguments) else {
+        return Ok(ConfigFile::default());
+    };
+    if !matches!(matches.subcommand_name(), None | Some("start" | "check-config")) {
+        return Ok(ConfigFile::default());
+    }
+    let matches = of_start(&matches);
+    let path = matches.try_get_one::<PathBuf>("config").ok().flatten();
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(ConfigFile::default()) };
+    let mut config = config::read(path, &command)?;
+    // They say the same in two ways, and what stands in the file weighs less.
+    const SAME: &[&str] = &["capacity", "workloops"];
+    if SAME.iter().any(|id| is_given(matches, id)) {
+        config.forget(SAME);
+    }
+    Ok(config)
+}
+
+/// Whether a flag or a variable sets it.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_contains_id(id).unwrap_or(false)
+        && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+}
+
 /// `--capacity` and `--workloops` say the same in two ways.
 fn exclusive(matches: &ArgMatches) -> Result<(), clap::Error> {
-    let matches = matches.subcommand_matches("start").unwrap_or(matches);
-    let given = |id| {
-        matches.try_contains_id(id).unwrap_or(false)
-            && matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
-    };
-    if given("capacity") && given("workloops") {
+    let matches = of_start(matches);
+    if is_given(matches, "capacity") && is_given(matches, "workloops") {
         return Err(clap::Error::raw(
             ErrorKind::ArgumentConflict,
             "--capacity (WORKER_CAPACITY) and --workloops (WORKER_WORKLOOPS) exclude each other: \

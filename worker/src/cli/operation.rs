@@ -1,6 +1,7 @@
 //! Options of `worker start`: how the worker is run and watched.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{ArgAction, BoolishValueParser};
@@ -12,6 +13,11 @@ use super::values::seconds;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Operation")]
 pub struct OperationArgs {
+    /// A TOML file whose keys are the long flags without their dashes, as in `capacity = 5`. Flags and variables beat
+    /// it.
+    #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Address of the HTTP server; all of the machine's unless set.
     #[arg(long, env = "WORKER_HOST", value_name = "IP")]
     pub host: Option<IpAddr>,
@@ -23,6 +29,10 @@ pub struct OperationArgs {
     /// Least level of what is logged.
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub log: LogLevel,
+
+    /// How log lines look: for people, or a JSON object each.
+    #[arg(long, env = "WORKER_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
+    pub log_format: LogFormat,
 
     /// Log what jobs and adaptors print, too. It is users' data.
     #[arg(
@@ -41,6 +51,15 @@ pub struct OperationArgs {
         value_parser = seconds
     )]
     pub shutdown_grace: Option<Duration>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text, in colour on a terminal.
+    Human,
+    /// A JSON object on each line, with ids of runs, steps and hosts as fields.
+    Json,
 }
 
 /// How much is logged.

@@ -20,7 +20,7 @@ use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, Ste
 use super::phoenix::{Channel, ChannelEvent};
 use super::plan::Collections;
 use super::prepare::{Prepared, prepare};
-use super::tail::{print_line, report_end};
+use super::tail::{Speaker, print_line, report_end};
 use super::{bounded, now_us, token};
 use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
 use crate::metrics::metrics;
@@ -288,7 +288,8 @@ impl Actor {
             }
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
                 let message = self.redactor.json(message);
-                print_line(&self.id, &self.host_id, self.settings.tail_jobs, source, level, &message);
+                let speaker = Speaker { run: &self.id, host: &self.host_id, step: self.timeline.open_step() };
+                print_line(speaker, self.settings.tail_jobs, source, level, &message);
                 if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
                     tracing::warn!(run = %self.id, "log lines come faster than Lightning takes them: some are dropped");
                 }

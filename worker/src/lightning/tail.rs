@@ -32,20 +32,30 @@ pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progre
     }
 }
 
+/// Whose line it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Speaker<'a> {
+    pub(super) run: &'a str,
+    pub(super) host: &'a str,
+    /// Id of the step that is being executed.
+    pub(super) step: Option<&'a str>,
+}
+
 /// Shows a line of a run's log, already without secrets. What jobs and adaptors write is users' data and is shown only
 /// when `tail_jobs` asks for it.
-pub(super) fn print_line(run: &str, host: &str, tail_jobs: bool, source: LogSource, level: LogLevel, message: &Json) {
+pub(super) fn print_line(speaker: Speaker<'_>, tail_jobs: bool, source: LogSource, level: LogLevel, message: &Json) {
     if matches!(source, LogSource::Job | LogSource::Adaptor) && !tail_jobs {
         return;
     }
+    let Speaker { run, host, step } = speaker;
     let source = source.as_str();
     match level {
-        LogLevel::Error => tracing::error!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
-        LogLevel::Warn => tracing::warn!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Error => tracing::error!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
+        LogLevel::Warn => tracing::warn!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
         LogLevel::Info | LogLevel::Success | LogLevel::Always => {
-            tracing::info!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message));
+            tracing::info!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message));
         }
-        LogLevel::Debug => tracing::debug!(target: RUN_LOG, %run, %host, "[{source}] {}", plain(message)),
+        LogLevel::Debug => tracing::debug!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
     }
 }
 

@@ -175,6 +175,11 @@ impl Timeline {
         self.tell();
     }
 
+    /// Id of the step that is being executed.
+    pub fn open_step(&self) -> Option<&str> {
+        self.view.steps.last().filter(|step| step.ended_us.is_none()).map(|step| step.step.as_str())
+    }
+
     /// The run is over like this; the rest is delivery.
     pub fn finished(&mut self, exit: &Exit) {
         let (reason, error_type) = told(exit);
