@@ -2,6 +2,7 @@
 //!
 //! Runs no user code.
 
+mod backoff;
 pub mod cli;
 pub mod demo;
 mod dial;
@@ -14,6 +15,7 @@ pub mod logging;
 mod memory;
 pub mod metrics;
 pub mod mock_lightning;
+pub mod oada;
 pub mod redact;
 pub mod start;
 pub mod telemetry;

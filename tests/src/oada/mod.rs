@@ -179,6 +179,7 @@ impl Oada {
 
     /// Closes every connection without a word.
     pub fn disconnect_all(&self) {
+        lock(&self.shared.watches).clear();
         self.shared.disconnects.send_modify(|number| *number += 1);
     }
 

@@ -54,6 +54,10 @@ impl Watches {
         self.set.remove(&(connection, request.to_owned()));
     }
 
+    pub(super) fn clear(&mut self) {
+        self.set.clear();
+    }
+
     pub(super) fn close(&mut self, connection: u64) {
         self.set.retain(|(at, _), _| *at != connection);
     }

@@ -5,7 +5,7 @@
 
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use crate::backoff::Backoff;
 
 /// The claims of one workloop.
 #[derive(Debug)]

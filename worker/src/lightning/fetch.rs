@@ -11,9 +11,9 @@ use protocol::run::{Exit, ExitReason};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::backoff::{Backoff, jitter};
 use super::outbox::is_busy;
 use super::phoenix::{Payload, Requester, Response, Status};
+use crate::backoff::{Backoff, jitter};
 
 /// Pauses while the server says that it is busy.
 const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));

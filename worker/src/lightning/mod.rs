@@ -3,7 +3,6 @@
 //! Owns the websocket and everything that is said over it. Knows of hosts only what [`crate::execution`] says. Never
 //! writes a token, a credential or a job's output to the worker's own log.
 
-mod backoff;
 mod claims;
 mod fetch;
 mod opening;

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant};
 
-use super::backoff::{Backoff, jitter};
 use super::claims::ClaimLoop;
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
@@ -19,6 +18,7 @@ use super::run::{ClaimedRun, RunSettings, execute, until};
 use super::token::RunTokenKey;
 use super::workloop::Workloop;
 use super::{ClaimError, LightningStatus, WorkloopStatus};
+use crate::backoff::{Backoff, jitter};
 use crate::execution::Executor;
 use crate::metrics::metrics;
 use crate::telemetry::Timeline;

@@ -13,7 +13,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::backoff::jitter;
 use super::fetch::Patience;
 use super::opening::{opening_lines, versions_payload};
 use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
@@ -22,6 +21,7 @@ use super::plan::Collections;
 use super::prepare::{Prepared, prepare};
 use super::tail::{Speaker, print_line, report_end};
 use super::{bounded, now_us, token};
+use crate::backoff::jitter;
 use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
 use crate::metrics::metrics;
 use crate::redact::Redactor;

@@ -16,8 +16,8 @@ use protocol::run::{Exit, ExitReason, LogLevel, LogSource, RunOutcome, StepIndex
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
 use super::phoenix::Payload;
+use crate::backoff::Backoff;
 use crate::metrics::metrics;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
 pub(super) use verdict::{describe, is_busy};

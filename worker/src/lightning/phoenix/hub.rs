@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::channel::{ChannelEvent, Loss};
 use super::frame::{Body, Message, Reply, Response, Status, encode};
 use super::payload::Payload;
-use crate::lightning::backoff::{Backoff, jitter};
+use crate::backoff::{Backoff, jitter};
 
 /// Names a channel for as long as the socket lives; topics may come again.
 pub(super) type ChannelId = u64;

@@ -22,7 +22,7 @@ use super::connect::{ConnectError, Endpoint, WebSocket, connect};
 use super::frame::{decode_binary, decode_text};
 use super::hub::{Command, Hub, Rejoin};
 use super::payload::Payload;
-use crate::lightning::backoff::{Backoff, jitter};
+use crate::backoff::{Backoff, jitter};
 use crate::metrics::metrics;
 
 /// Text beyond this is sent in fragments, between which pings pass: a link that is busy is not taken for dead.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Pauses that grow from a minimum to a maximum.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     factor: f64,
@@ -13,26 +13,26 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Pauses from `min` to `max`, each `factor` times as long as the one before.
-    pub(super) fn new((min, max): (Duration, Duration), factor: f64) -> Self {
+    pub(crate) fn new((min, max): (Duration, Duration), factor: f64) -> Self {
         let max = max.max(min);
         Self { min, max, factor, next: min }
     }
 
     /// The next pause, between minimum and maximum. `jitter` is in 0..1 and lengthens it by up to a quarter.
-    pub(super) fn next(&mut self, jitter: f64) -> Duration {
+    pub(crate) fn next(&mut self, jitter: f64) -> Duration {
         let pause = self.next.mul_f64(1.0 + jitter / 4.0).clamp(self.min, self.max);
         self.next = self.next.mul_f64(self.factor).min(self.max);
         pause
     }
 
     /// Starts again from the minimum.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.min;
     }
 }
 
 /// A random number in 0..1, so that many workers do not act in step.
-pub(super) fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     // Without randomness there is no jitter, which is no reason to stop.
     getrandom::u32().map_or(0.0, |random| f64::from(random) / (f64::from(u32::MAX) + 1.0))
 }

@@ -1,0 +1,16 @@
+//! OADA: a client of its stores, and services that work off the job queues in them.
+
+pub mod client;
+pub mod job;
+mod ksuid;
+
+pub mod paths;
+pub mod request;
+pub mod tree;
+pub mod wire;
+
+pub use client::{Client, ClientError, ClientOptions, Domain};
+pub use job::{Failure, Job, JobError, NewJob};
+pub use ksuid::{InvalidKsuid, Ksuid};
+pub use paths::{Layout, Paths};
+pub use request::{JobEvent, JobRequest, JobRequestError, do_job, post_job, post_update};
