@@ -87,7 +87,9 @@ pub(super) fn conflict_pause(failures: u32, jitter: f64) -> Duration {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, headers: &[(&str, &str)]) -> Response {
+    type Headers = &'static [(&'static str, &'static str)];
+
+    fn answer(status: u16, headers: Headers) -> Response {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Response { status, headers, data: None }
     }
@@ -96,14 +98,14 @@ mod tests {
     fn who_is_asked_again_and_when() {
         let policy = RetryPolicy { tries: 2, pause: Duration::from_secs(1), rate_limit_pause: Duration::from_secs(9) };
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
-        let date = ("retry-after", "Sat, 21 Nov 2026 12:00:30 GMT");
-        let past = ("retry-after", "Sat, 21 Nov 2026 11:00:30 GMT");
-        let cases: [(Method, u16, &[(&str, &str)], u32, Option<u64>); 14] = [
+        const DATE: Headers = &[("retry-after", "Sat, 21 Nov 2026 12:00:30 GMT")];
+        const PAST: Headers = &[("retry-after", "Sat, 21 Nov 2026 11:00:30 GMT")];
+        let cases: [(Method, u16, Headers, u32, Option<u64>); 14] = [
             (Method::Get, 429, &[], 0, Some(9)),
             (Method::Post, 429, &[("retry-after", "3")], 7, Some(3)),
             (Method::Post, 429, &[("x-ratelimit-reset", "4")], 0, Some(4)),
-            (Method::Get, 429, &[date], 0, Some(30)),
-            (Method::Get, 429, &[past], 0, Some(0)),
+            (Method::Get, 429, DATE, 0, Some(30)),
+            (Method::Get, 429, PAST, 0, Some(0)),
             (Method::Get, 429, &[("retry-after", "soon")], 0, Some(9)),
             (Method::Post, 503, &[("retry-after", "3")], 9, Some(3)),
             (Method::Post, 503, &[], 1, Some(2)),
