@@ -7,8 +7,11 @@
 //! [`Hello`], [`Welcome`] and [`Refusal`] are understood by every version: keys are only ever added to them. All the
 //! rest belongs to one [`PROTOCOL_VERSION`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::Json;
 use crate::engine::EngineSpec;
 use crate::handshake::LinkToken;
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
@@ -65,11 +68,24 @@ pub enum WorkerReply {
 pub enum WorkerNotice {
     /// Something happened in the run.
     Event(RunEvent),
+    /// Something for whoever in the worker knows this kind of host.
+    Message(Json),
+    /// Numbers of the host's work.
+    Ops(OpsReport),
 }
 
 /// What the worker tells a host without expecting an answer. There is nothing yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum HostNotice {}
+
+/// Numbers of a host's work, which the worker adds up over all hosts of a type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpsReport {
+    /// What was counted since the last report.
+    pub counts: BTreeMap<String, u64>,
+    /// What is so now.
+    pub gauges: BTreeMap<String, f64>,
+}
 
 /// Introduction of a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -349,6 +349,8 @@ impl Metrics {
 fn death_reason(reason: &Reason) -> &'static str {
     match reason {
         Reason::Retired => "retired",
+        Reason::Recycled => "recycled",
+        Reason::Drained => "drained",
         Reason::SelfExit => "self_exit",
         Reason::Crashed => "crashed",
         Reason::NotStarted(_) => "not_started",

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::cli::{MOCK_ENDPOINT, StartOptions};
-use crate::hosts::{self, HostProgram, Hosts, HostsOptions};
+use crate::hosts::{self, Broker, HostProgram, Hosts, HostsOptions, PoolSize};
 use crate::http::{self, Operations};
 use crate::lightning::{self, BatchOptions, Lightning, LightningOptions, Workloop};
 use crate::metrics::metrics;
@@ -20,6 +20,8 @@ use crate::vitals::Vitals;
 
 /// Runs at once where nothing is said.
 const DEFAULT_CAPACITY: usize = 5;
+/// The type of the hosts that execute runs.
+const ENGINES: &str = "engines";
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
 /// Time between looks at how late timers fire.
@@ -60,6 +62,7 @@ pub async fn stop_requested() -> Result<(), StartError> {
 
 /// Hosts, and what claims runs for them.
 pub struct Worker {
+    broker: Broker,
     hosts: Arc<Hosts>,
     lightning: Arc<Lightning>,
 }
@@ -67,15 +70,16 @@ pub struct Worker {
 impl Worker {
     /// Starts hosts and, when the first one has answered, claims.
     pub async fn start(lightning: LightningOptions, hosts: HostsOptions) -> Result<Self, StartError> {
-        let hosts = Arc::new(Hosts::start(hosts).await?);
+        let broker = Broker::start(None).map_err(hosts::StartError::from)?;
+        let hosts = Arc::new(broker.open(ENGINES, hosts).await?);
         let lightning = Arc::new(lightning::start(lightning, Arc::clone(&hosts)));
-        Ok(Self { hosts, lightning })
+        Ok(Self { broker, hosts, lightning })
     }
 
     /// Claims no more, and waits until all runs have ended, by themselves or because `grace` has; then stops hosts.
     pub async fn finish(self, grace: Duration) {
         self.lightning.shutdown(grace).await;
-        self.hosts.shutdown(HOSTS_STOP).await;
+        self.broker.shutdown(HOSTS_STOP).await;
     }
 }
 
@@ -230,7 +234,7 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
 fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions, StartError> {
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     Ok(HostsOptions {
-        warm: options.hosts.warm_hosts.unwrap_or(capacity),
+        size: PoolSize::OneRunEach { warm: options.hosts.warm_hosts.unwrap_or(capacity) },
         warm_bytes: options.hosts.warm_memory_mb.bytes(),
         first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() }),
         validation_timeout: options.hosts.engine_validation_timeout_ms,

@@ -49,7 +49,7 @@ mod tests {
 
     fn well() -> Vitals {
         let lightning = LightningStatus { joined: true, ..LightningStatus::default() };
-        let pool = PoolStatus { hosts: Vec::new(), waiting: 0, started: 1, last_death: None, is_circuit_open: false };
+        let pool = PoolStatus { started: 1, ..PoolStatus::default() };
         Vitals { draining: false, lightning: Some(lightning), pool: Some(pool) }
     }
 

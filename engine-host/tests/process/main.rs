@@ -186,6 +186,7 @@ impl Ran {
                     lines.push(line.message.as_str().to_owned());
                 }
             },
+            Incoming::Notice(other) => panic!("an engine host does not say {other:?}"),
         }
     }
 

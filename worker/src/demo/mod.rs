@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::cli::{DemoOptions, EngineKind};
-use crate::hosts::{HostProgram, HostsOptions};
+use crate::hosts::{HostProgram, HostsOptions, PoolSize};
 use crate::lightning::{LightningOptions, Workloop};
 use crate::mock_lightning::{self, InvalidPlan, MockError, MockLightning, MockOptions, RecordedEvent, RunState};
 use crate::start::{StartError, Worker};
@@ -106,7 +106,7 @@ fn lightning_options(mock: &MockLightning, secret: SecretString) -> LightningOpt
 
 fn hosts_options(options: &DemoOptions) -> Result<HostsOptions, StartError> {
     let program = HostProgram::find(options.engine_host.as_deref())?;
-    Ok(HostsOptions { warm: 1, ..HostsOptions::new(program) })
+    Ok(HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, ..HostsOptions::new(program) })
 }
 
 fn colour() -> bool {

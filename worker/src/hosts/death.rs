@@ -26,7 +26,7 @@ impl Death {
     /// Whether it tells against hosts in general: not when the pool wanted it, nor when a run may have caused it.
     pub fn is_failure(&self) -> bool {
         let before_a_run = matches!(self.phase, Phase::Starting | Phase::Preparing | Phase::Ready);
-        before_a_run && !matches!(self.reason, Reason::Retired | Reason::Shutdown)
+        before_a_run && !self.reason.is_wanted()
     }
 }
 
@@ -51,6 +51,8 @@ pub enum Phase {
     Ready,
     /// It executes a run.
     Running,
+    /// Somebody makes calls of it.
+    Lent,
     /// It was asked to stop, or is being killed after its run.
     Stopping,
 }
@@ -62,6 +64,7 @@ impl fmt::Display for Phase {
             Self::Preparing => "preparing",
             Self::Ready => "ready",
             Self::Running => "running",
+            Self::Lent => "lent",
             Self::Stopping => "stopping",
         })
     }
@@ -70,8 +73,12 @@ impl fmt::Display for Phase {
 /// Why a host ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It was asked to stop, and did.
+    /// It was asked to stop, because its run was over or there were more than enough, and did.
     Retired,
+    /// It was asked to stop, because another one took its place, and did.
+    Recycled,
+    /// It was asked to stop, because there were to be none, and did.
+    Drained,
     /// It exited with code 0, unasked.
     SelfExit,
     /// It exited with another code, or a signal of others killed it.
@@ -84,9 +91,9 @@ pub enum Reason {
     Overdue,
     /// Killed: it did not end a cancelled run in time.
     Cancelled,
-    /// Killed: nobody waits for its run any more.
+    /// Killed: nobody waits for its run or its answer any more.
     Abandoned,
-    /// Killed: it did not stop when asked.
+    /// Killed: it did not stop when asked, or did not answer.
     Hung,
     /// Killed: its link to the worker is of no use any more, because of this.
     LinkLost(String),
@@ -94,18 +101,27 @@ pub enum Reason {
     Shutdown,
 }
 
+impl Reason {
+    /// Whether the worker wanted the host to end, and it obeyed or was not at work.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self, Self::Retired | Self::Recycled | Self::Drained | Self::Shutdown)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retired => out.write_str("stopped as asked"),
+            Self::Recycled => out.write_str("was replaced"),
+            Self::Drained => out.write_str("was drained"),
             Self::SelfExit => out.write_str("exited by itself"),
             Self::Crashed => out.write_str("crashed"),
             Self::NotStarted(why) => write!(out, "failed to start: {why}"),
             Self::StartTimeout => out.write_str("was not ready in time and was killed"),
             Self::Overdue => out.write_str("did not end its run in time and was killed"),
             Self::Cancelled => out.write_str("did not end its cancelled run in time and was killed"),
-            Self::Abandoned => out.write_str("was killed because nobody waits for its run"),
-            Self::Hung => out.write_str("did not stop when asked and was killed"),
+            Self::Abandoned => out.write_str("was killed because nobody waits for it any more"),
+            Self::Hung => out.write_str("hung and was killed"),
             Self::LinkLost(why) => write!(out, "lost its link and was killed: {why}"),
             Self::Shutdown => out.write_str("was killed because the worker shuts down"),
         }

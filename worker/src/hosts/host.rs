@@ -14,15 +14,22 @@ use super::death::{Death, Phase, Reason, Status};
 const OVERRUN: Duration = Duration::from_secs(5);
 /// How long a host may take to report a cancelled run.
 const CANCEL: Duration = Duration::from_millis(100);
-/// How long a host may take to exit when asked.
-const STOP: Duration = Duration::from_secs(2);
-/// How long a host may take to exit when sent SIGTERM.
-const TERMINATE: Duration = Duration::from_secs(2);
 /// A dying process closes its link a little before its exit can be seen: how long that is waited for before the end
 /// of the link counts as the cause. A dump of its memory may come in between.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 /// How long a run's end waits for the death of its killed host. A process that the kernel holds dies later.
 const KILL: Duration = Duration::from_secs(1);
+
+/// How long a host may take for things that it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// Until it has an engine ready.
+    pub(super) start: Duration,
+    /// To exit when asked.
+    pub(super) stop: Duration,
+    /// To exit when sent SIGTERM.
+    pub(super) terminate: Duration,
+}
 
 /// Something that happened to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +44,14 @@ pub(super) enum Event {
     Unfit(String),
     /// It is to execute a run that may take this long.
     Run { timeout_ms: u64 },
+    /// It is lent to somebody who makes calls of it.
+    Lend,
+    /// Who had it gives it back.
+    Returned,
+    /// Who had it does not know what it does now.
+    Discarded,
+    /// It does not answer.
+    Silent,
     /// It reported the end of its run.
     Finished,
     /// It would not execute the run.
@@ -47,8 +62,8 @@ pub(super) enum Event {
     Abandoned,
     /// Its link has ended: why.
     LinkEnded(String),
-    /// It is not needed any more.
-    Stop,
+    /// It is not needed any more, for this reason.
+    Stop(Reason),
     /// It has to go now.
     Shutdown,
     /// The deadline that was set last has passed.
@@ -68,6 +83,8 @@ pub(super) enum Action {
     AnnounceUnprepared(String),
     /// Send it the run.
     Execute,
+    /// Give its link to who borrows it.
+    HandOver,
     /// Ask it to end its run like this.
     AskToCancel(Exit),
     /// Ask it to exit.
@@ -90,7 +107,7 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Host {
     state: State,
-    start_timeout: Duration,
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -101,6 +118,10 @@ enum State {
     Preparing,
     Ready,
     Running(Run),
+    /// In the hands of somebody who makes calls of it; `stop` when it is to exit afterwards.
+    Lent {
+        stop: Option<Reason>,
+    },
     /// The link has ended; most likely the process is about to be seen to end, too.
     Severed {
         phase: Phase,
@@ -108,6 +129,7 @@ enum State {
     },
     /// Asked to exit; `terminated` when SIGTERM was sent, too.
     Stopping {
+        reason: Reason,
         terminated: bool,
     },
     /// SIGKILL was sent. `end` is what is still to be told about its run.
@@ -127,8 +149,8 @@ struct Run {
 
 impl Host {
     /// A host that has just been spawned and is to prepare `first` as it starts, and what to do first.
-    pub(super) fn spawned(first: Option<Prepare>, start_timeout: Duration) -> (Self, Action) {
-        (Self { state: State::Starting(first), start_timeout }, Action::SetDeadline(Some(start_timeout)))
+    pub(super) fn spawned(first: Option<Prepare>, patience: Patience) -> (Self, Action) {
+        (Self { state: State::Starting(first), patience }, Action::SetDeadline(Some(patience.start)))
     }
 
     /// Whether it can be given a run.
@@ -139,16 +161,18 @@ impl Host {
     /// Takes in what happened, and says what to do about it, in order.
     pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
         let state = std::mem::replace(&mut self.state, State::Dead);
+        let patience = self.patience;
         let (state, actions) = match event {
             Event::Exited(status) => exited(state, status),
             Event::Shutdown => shut_down(state),
             event => match state {
                 State::Starting(first) => starting(first, event),
-                State::Preparing => preparing(event, self.start_timeout),
-                State::Ready => ready(event, self.start_timeout),
-                State::Running(run) => running(run, event),
-                State::Severed { phase, why } => severed(phase, why, event),
-                State::Stopping { terminated } => stopping(terminated, event),
+                State::Preparing => preparing(event, patience),
+                State::Ready => ready(event, patience),
+                State::Running(run) => running(run, event, patience),
+                State::Lent { stop } => lent(stop, event, patience),
+                State::Severed { phase, why } => severed(phase, why, event, patience),
+                State::Stopping { reason, terminated } => stopping(reason, terminated, event, patience),
                 State::Dying { phase, reason, end } => dying(phase, reason, end, event),
                 State::Dead => (State::Dead, Vec::new()),
             },
@@ -172,8 +196,9 @@ fn sever(phase: Phase, why: String) -> Step {
     (State::Severed { phase, why }, vec![Action::SetDeadline(Some(LAST_BREATH))])
 }
 
-fn ask_to_stop() -> Step {
-    (State::Stopping { terminated: false }, vec![Action::AskToStop, Action::SetDeadline(Some(STOP))])
+fn ask_to_stop(reason: Reason, patience: Patience) -> Step {
+    let actions = vec![Action::AskToStop, Action::SetDeadline(Some(patience.stop))];
+    (State::Stopping { reason, terminated: false }, actions)
 }
 
 fn become_ready() -> Step {
@@ -195,51 +220,70 @@ fn starting(first: Option<Prepare>, event: Event) -> Step {
         (Event::Unfit(why), _) => kill(phase, Reason::NotStarted(why), None),
         (Event::Deadline, _) => kill(phase, Reason::StartTimeout, None),
         // There is nothing that it could have to finish.
-        (Event::Stop, _) => kill(phase, Reason::Retired, None),
+        (Event::Stop(reason), _) => kill(phase, reason, None),
         (Event::LinkEnded(why), _) => sever(phase, why),
         (_, first) => stay(State::Starting(first)),
     }
 }
 
-fn preparing(event: Event, start_timeout: Duration) -> Step {
+fn preparing(event: Event, patience: Patience) -> Step {
     let phase = Phase::Preparing;
     match event {
         Event::Prepared => become_ready(),
         // Another engine may be what the next run wants.
         Event::Unfit(why) => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceUnprepared(why)]),
-        Event::Run { timeout_ms } => run(timeout_ms, start_timeout),
+        Event::Run { timeout_ms } => run(timeout_ms, patience.start),
         Event::Deadline => kill(phase, Reason::StartTimeout, None),
-        Event::Stop => kill(phase, Reason::Retired, None),
+        Event::Silent => kill(phase, Reason::Hung, None),
+        Event::Stop(reason) => kill(phase, reason, None),
         Event::LinkEnded(why) => sever(phase, why),
         _ => stay(State::Preparing),
     }
 }
 
-fn ready(event: Event, start_timeout: Duration) -> Step {
+fn ready(event: Event, patience: Patience) -> Step {
     match event {
         Event::Prepare(wanted) => {
-            (State::Preparing, vec![Action::Prepare(wanted), Action::SetDeadline(Some(start_timeout))])
+            (State::Preparing, vec![Action::Prepare(wanted), Action::SetDeadline(Some(patience.start))])
         }
         Event::Run { timeout_ms } => run(timeout_ms, Duration::ZERO),
-        Event::Stop => ask_to_stop(),
+        Event::Lend => (State::Lent { stop: None }, vec![Action::HandOver]),
+        Event::Stop(reason) => ask_to_stop(reason, patience),
+        Event::Silent => kill(Phase::Ready, Reason::Hung, None),
         Event::LinkEnded(why) => sever(Phase::Ready, why),
         _ => stay(State::Ready),
     }
 }
 
-fn running(run: Run, event: Event) -> Step {
+fn lent(stop: Option<Reason>, event: Event, patience: Patience) -> Step {
+    match (event, stop) {
+        (Event::Returned, None) => become_ready(),
+        (Event::Returned, Some(reason)) => ask_to_stop(reason, patience),
+        (Event::Stop(reason), _) => stay(State::Lent { stop: Some(reason) }),
+        (Event::Discarded, _) => kill(Phase::Lent, Reason::Abandoned, None),
+        (Event::Silent, _) => kill(Phase::Lent, Reason::Hung, None),
+        (Event::LinkEnded(why), _) => sever(Phase::Lent, why),
+        (_, stop) => stay(State::Lent { stop }),
+    }
+}
+
+fn running(run: Run, event: Event, patience: Patience) -> Step {
     let phase = Phase::Running;
     match (event, run.cancelled) {
-        (Event::Finished, _) => ask_to_stop(),
+        (Event::Finished, _) => ask_to_stop(Reason::Retired, patience),
         (Event::Abandoned, exit) => kill(phase, Reason::Abandoned, exit),
         (Event::Cancel(exit), None) => {
             let actions = vec![Action::AskToCancel(exit.clone()), Action::SetDeadline(Some(CANCEL))];
             (State::Running(Run { cancelled: Some(exit), ..run }), actions)
         }
-        (Event::Deadline | Event::LinkEnded(_) | Event::Declined(_), Some(exit)) => {
+        (Event::Deadline | Event::LinkEnded(_) | Event::Declined(_) | Event::Silent, Some(exit)) => {
             kill(phase, Reason::Cancelled, Some(exit))
         }
         (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
+        (Event::Silent, None) => {
+            let exit = platform_fault("the engine host did not answer any more and was killed".to_owned());
+            kill(phase, Reason::Hung, Some(exit))
+        }
         (Event::LinkEnded(why), None) => sever(phase, why),
         (Event::Declined(why), None) => {
             let exit = platform_fault(format!("the engine host did not execute the run: {why}"));
@@ -250,10 +294,10 @@ fn running(run: Run, event: Event) -> Step {
     }
 }
 
-fn severed(phase: Phase, why: String, event: Event) -> Step {
+fn severed(phase: Phase, why: String, event: Event, patience: Patience) -> Step {
     let end = |exit| (phase == Phase::Running).then_some(exit);
     match event {
-        Event::Finished => ask_to_stop(),
+        Event::Finished => ask_to_stop(Reason::Retired, patience),
         Event::Cancel(exit) => kill(phase, Reason::Cancelled, end(exit)),
         Event::Deadline => {
             let exit = platform_fault(format!("the link to the engine host was lost: {why}"));
@@ -263,13 +307,14 @@ fn severed(phase: Phase, why: String, event: Event) -> Step {
     }
 }
 
-fn stopping(terminated: bool, event: Event) -> Step {
+fn stopping(reason: Reason, terminated: bool, event: Event, patience: Patience) -> Step {
     match event {
         Event::Deadline if terminated => kill(Phase::Stopping, Reason::Hung, None),
         Event::Deadline => {
-            (State::Stopping { terminated: true }, vec![Action::Terminate, Action::SetDeadline(Some(TERMINATE))])
+            let actions = vec![Action::Terminate, Action::SetDeadline(Some(patience.terminate))];
+            (State::Stopping { reason, terminated: true }, actions)
         }
-        _ => stay(State::Stopping { terminated }),
+        _ => stay(State::Stopping { reason, terminated }),
     }
 }
 
@@ -290,6 +335,7 @@ fn exited(state: State, status: Status) -> Step {
         State::Starting(_) => (Phase::Starting, status.unasked_reason(), None),
         State::Preparing => (Phase::Preparing, status.unasked_reason(), None),
         State::Ready => (Phase::Ready, status.unasked_reason(), None),
+        State::Lent { .. } => (Phase::Lent, status.unasked_reason(), None),
         State::Running(Run { cancelled: Some(exit), .. }) => {
             (Phase::Running, status.unasked_reason(), Some(Action::EndRun(exit)))
         }
@@ -297,7 +343,7 @@ fn exited(state: State, status: Status) -> Step {
             (Phase::Running, status.unasked_reason(), lost())
         }
         State::Severed { phase, .. } => (phase, status.unasked_reason(), None),
-        State::Stopping { .. } => (Phase::Stopping, Reason::Retired, None),
+        State::Stopping { reason, .. } => (Phase::Stopping, reason, None),
         State::Dying { phase, reason, end } => (phase, reason, end.map(Action::EndRun)),
     };
     let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
@@ -311,6 +357,7 @@ fn shut_down(state: State) -> Step {
         State::Starting(_) => (Phase::Starting, None),
         State::Preparing => (Phase::Preparing, None),
         State::Ready => (Phase::Ready, None),
+        State::Lent { .. } => (Phase::Lent, None),
         State::Running(Run { cancelled: Some(exit), .. }) => (Phase::Running, Some(exit)),
         State::Running(_) | State::Severed { phase: Phase::Running, .. } => (Phase::Running, Some(shutdown())),
         State::Severed { phase, .. } => (phase, None),

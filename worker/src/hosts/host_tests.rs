@@ -6,6 +6,9 @@ const TIMEOUT_MS: u64 = 300;
 const SIGKILL: Status = Status::Signal(9);
 
 const START: Duration = Duration::from_secs(9);
+const STOP: Duration = Duration::from_secs(3);
+const TERMINATE: Duration = Duration::from_secs(1);
+const PATIENCE: Patience = Patience { start: START, stop: STOP, terminate: TERMINATE };
 
 fn engine() -> Prepare {
     Prepare { engine: EngineSpec::Embedded, memory_bytes: 1 }
@@ -13,7 +16,7 @@ fn engine() -> Prepare {
 
 /// Takes a new host through `events` and returns what the last one made it do.
 fn after(events: &[Event]) -> Vec<Action> {
-    let (mut host, _) = Host::spawned(Some(engine()), START);
+    let (mut host, _) = Host::spawned(Some(engine()), PATIENCE);
     events.iter().fold(Vec::new(), |_, event| host.on(event.clone()))
 }
 
@@ -71,13 +74,13 @@ fn gets_ready_executes_one_run_and_stops() {
 
 #[test]
 fn a_host_that_is_to_prepare_nothing_is_ready_when_it_has_connected() {
-    let (mut host, _) = Host::spawned(None, START);
+    let (mut host, _) = Host::spawned(None, PATIENCE);
     assert_eq!(host.on(Event::Connected), [Action::SetDeadline(None), Action::AnnounceReady]);
 }
 
 #[test]
 fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
-    use Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
+    use Event::{Connected, Deadline, LinkEnded, Prepared, Silent, Stop, Unfit};
     let preparing = |events: &[Event]| after(&[&[Connected, Prepared, Event::Prepare(engine())], events].concat());
     assert_eq!(preparing(&[]), [Action::Prepare(engine()), within(START)]);
     assert_eq!(preparing(&[Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
@@ -88,10 +91,11 @@ fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
     assert_eq!(preparing(&[Unfit(why())]), [Action::SetDeadline(None), Action::AnnounceUnprepared(why())]);
     assert_eq!(preparing(&[Unfit(why()), run()]), in_run(&[]), "it can still be used");
     assert_eq!(preparing(&[Deadline]), killed());
-    let ends: [(&[Event], Reason); 4] = [
+    let ends: [(&[Event], Reason); 5] = [
         (&[], Reason::Crashed),
         (&[Deadline], Reason::StartTimeout),
-        (&[Stop], Reason::Retired),
+        (&[Silent], Reason::Hung),
+        (&[Stop(Reason::Drained)], Reason::Drained),
         (&[LinkEnded("bad frame".into()), Deadline], lost()),
     ];
     for (events, reason) in ends {
@@ -101,20 +105,37 @@ fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
 }
 
 #[test]
+fn a_host_is_lent_again_and_again() {
+    use Event::{Connected, Lend, Prepared, Returned, Stop};
+    let lent = |events: &[Event]| after(&[&[Connected, Prepared, Lend], events].concat());
+    assert_eq!(lent(&[]), [Action::HandOver]);
+    assert_eq!(lent(&[Returned]), [Action::SetDeadline(None), Action::AnnounceReady]);
+    assert_eq!(lent(&[Returned, Lend]), [Action::HandOver]);
+    assert_eq!(lent(&[Stop(Reason::Recycled)]), [], "what it is at comes first");
+    assert_eq!(lent(&[Stop(Reason::Recycled), Returned]), [Action::AskToStop, within(STOP)]);
+}
+
+#[test]
 fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
-    use Event::{Connected, Deadline, Exited, Prepared, Shutdown, Stop, Unfit};
-    let cases: [(&[Event], Status, Phase, Reason); 12] = [
+    use Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Silent, Stop, Unfit};
+    let retire = || Stop(Reason::Retired);
+    let cases: [(&[Event], Status, Phase, Reason); 17] = [
         (&[], Status::Code(3), Phase::Starting, Reason::Crashed),
         (&[], Status::Code(0), Phase::Starting, Reason::SelfExit),
         (&[Connected, Deadline], SIGKILL, Phase::Starting, Reason::StartTimeout),
         (&[Unfit("old".into())], SIGKILL, Phase::Starting, Reason::NotStarted("old".into())),
-        (&[Stop], SIGKILL, Phase::Starting, Reason::Retired),
+        (&[retire()], SIGKILL, Phase::Starting, Reason::Retired),
         (&[Connected, link_ended()], Status::Code(1), Phase::Starting, Reason::Crashed),
         (&[Connected, Prepared], SIGKILL, Phase::Ready, Reason::Crashed),
         (&[Connected, Prepared, link_ended()], Status::Signal(11), Phase::Ready, Reason::Crashed),
         (&[Connected, Prepared, link_ended(), Deadline], SIGKILL, Phase::Ready, lost()),
-        (&[Connected, Prepared, Stop], Status::Code(0), Phase::Stopping, Reason::Retired),
-        (&[Connected, Prepared, Stop, link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
+        (&[Connected, Prepared, Silent], SIGKILL, Phase::Ready, Reason::Hung),
+        (&[Connected, Prepared, Stop(Reason::Recycled)], Status::Code(0), Phase::Stopping, Reason::Recycled),
+        (&[Connected, Prepared, retire(), link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
+        (&[Connected, Prepared, Lend], Status::Code(1), Phase::Lent, Reason::Crashed),
+        (&[Connected, Prepared, Lend, Event::Discarded], SIGKILL, Phase::Lent, Reason::Abandoned),
+        (&[Connected, Prepared, Lend, Silent], SIGKILL, Phase::Lent, Reason::Hung),
+        (&[Connected, Prepared, Lend, retire(), Returned], Status::Code(0), Phase::Stopping, Reason::Retired),
         (&[Connected, Prepared, Shutdown], SIGKILL, Phase::Ready, Reason::Shutdown),
     ];
     for (events, status, phase, reason) in cases {
@@ -125,15 +146,17 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
 
 #[test]
 fn a_lost_run_gets_one_end_and_the_right_one() {
-    use Event::{Abandoned, Cancel, Deadline, Declined, Exited, Shutdown, Stop};
+    use Event::{Abandoned, Cancel, Deadline, Declined, Exited, Shutdown, Silent, Stop};
     let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
     let crash = |status: Status| Action::LoseRun(status.run_exit());
     let segv = Status::Signal(11);
-    let cases: [(&[Event], Status, Reason, Option<Action>); 13] = [
+    let cases: [(&[Event], Status, Reason, Option<Action>); 15] = [
         (&[], Status::Code(3), Reason::Crashed, Some(crash(Status::Code(3)))),
         (&[], Status::Code(0), Reason::SelfExit, Some(crash(Status::Code(0)))),
         (&[link_ended()], segv, Reason::Crashed, Some(crash(segv))),
-        (&[Stop], segv, Reason::Crashed, Some(crash(segv))),
+        (&[Stop(Reason::Drained)], segv, Reason::Crashed, Some(crash(segv))),
+        (&[Silent], SIGKILL, Reason::Hung, Some(fault("the engine host did not answer any more and was killed"))),
+        (&[Cancel(cancel()), Silent], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
         (
@@ -185,7 +208,8 @@ fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
         Event::Cancel(cancel()),
         Event::Abandoned,
         Event::LinkEnded(String::new()),
-        Event::Stop,
+        Event::Stop(Reason::Retired),
+        Event::Silent,
         Event::Shutdown,
     ];
     for event in events {

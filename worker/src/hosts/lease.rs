@@ -3,7 +3,7 @@
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
-use super::keeper::Message;
+use super::keeper::{Message, Returned};
 use super::pool::HostNumber;
 use super::run::{Job, hand_back};
 use super::supervisor::Command;
@@ -46,7 +46,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.is_used {
             // Fails when the pool is gone, and the host with it.
-            let _ = self.pool.send(Message::GiveBack(self.host));
+            let _ = self.pool.send(Message::GiveBack(self.host, Returned::Unused));
         }
     }
 }

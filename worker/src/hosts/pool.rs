@@ -1,16 +1,17 @@
 //! Which hosts to start, to prepare and to let go, and when: policy without I/O.
 //!
-//! A pool wants some hosts waiting beyond those that are at work, plus one for each run that waits. A new host has
-//! prepared what [`Room::first`] says, or nothing. When no run waits or is being prepared, those that wait prepare
-//! what runs are likely to want next, as [`Demand`] says.
+//! A pool wants some hosts, as [`PoolSize`] says. A new one has prepared what [`Policy::first`] says, or nothing. When
+//! no run waits or is being prepared, those that wait prepare what runs are likely to want next, as [`Demand`] says.
+//! Hosts that are to be replaced go one after the other, each when there is enough without it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use protocol::message::Prepare;
 
 use super::demand::{Demand, is_cheap};
 use super::health::{Health, STABLE};
+use super::policy::{Policy, PoolSize};
 
 /// How long a run of which nothing was heard yet keeps preparations off the processor.
 const RUN_FIRST: Duration = Duration::from_secs(2);
@@ -18,26 +19,14 @@ const RUN_FIRST: Duration = Duration::from_secs(2);
 /// Number of a host, in the order of starts.
 pub(super) type HostNumber = u64;
 
-/// What a pool may have waiting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Room {
-    /// Hosts beyond those that are at work.
-    pub(super) warm: usize,
-    /// Memory of those that have prepared something, in bytes.
-    pub(super) bytes: u64,
-    /// What a host prepares as it starts.
-    pub(super) first: Option<Prepare>,
-    /// Hosts that may prepare at the same time while no run waits.
-    pub(super) preparations: usize,
-}
-
 /// The hosts of a pool as far as policy goes.
 #[derive(Debug)]
 pub(super) struct Pool {
-    room: Room,
+    policy: Policy,
     members: BTreeMap<HostNumber, Member>,
     demand: Demand,
     health: Health,
+    is_draining: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +35,13 @@ struct Member {
     /// What it has prepared, or will have when it is ready.
     prepared: Option<Prepare>,
     ready_since: Option<Instant>,
+    idle_since: Option<Instant>,
+    /// When it is too old.
+    expires: Option<Instant>,
+    /// How often it was taken.
+    runs: u32,
+    /// It is to be replaced.
+    is_outdated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +50,34 @@ enum Stage {
     /// It waits, and gets something else ready.
     Preparing,
     Ready,
-    /// Held for a run or executing one.
+    /// Held, or at work.
     Taken {
         at: Instant,
         is_heard: bool,
     },
     /// On its way out.
     Leaving,
+}
+
+impl Member {
+    fn waits(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Preparing | Stage::Ready)
+    }
+
+    fn is_taken(&self) -> bool {
+        matches!(self.stage, Stage::Taken { .. })
+    }
+}
+
+/// Why a host that is not at work is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dismissal {
+    /// There are more than enough.
+    Surplus,
+    /// Another one takes its place.
+    Recycled,
+    /// There are to be none.
+    Drained,
 }
 
 /// What to do now.
@@ -71,9 +88,15 @@ pub(super) struct Plan {
     /// Which hosts are to prepare what.
     pub(super) prepare: Vec<(HostNumber, Prepare)>,
     /// Which hosts to stop.
-    pub(super) retire: Vec<HostNumber>,
+    pub(super) retire: Vec<(HostNumber, Dismissal)>,
     /// When to ask again, although nothing happens until then.
     pub(super) again_at: Option<Instant>,
+}
+
+impl Plan {
+    fn ask_again(&mut self, at: Option<Instant>) {
+        self.again_at = self.again_at.into_iter().chain(at).min();
+    }
 }
 
 /// A host for a run.
@@ -86,34 +109,132 @@ pub(super) struct Taken {
 
 impl Pool {
     /// A pool without hosts.
-    pub(super) fn new(room: Room) -> Self {
-        Self { room, members: BTreeMap::new(), demand: Demand::default(), health: Health::default() }
+    pub(super) fn new(policy: Policy) -> Self {
+        let (demand, health) = (Demand::default(), Health::default());
+        Self { policy, members: BTreeMap::new(), demand, health, is_draining: false }
     }
 
-    /// What to do while `waiting` runs wait for a host.
-    pub(super) fn plan(&self, now: Instant, waiting: usize) -> Plan {
-        let missing = (self.room.warm + waiting).saturating_sub(self.waiting_hosts().count());
-        let delayed_until = self.health.delayed_until(now).filter(|_| missing > 0);
-        let allowed = match delayed_until {
-            Some(_) => 0,
-            None if self.health.is_doubtful() => 1_usize.saturating_sub(self.count(|stage| stage == Stage::Starting)),
-            None => missing,
+    /// What to do while `waiting` callers wait for a host.
+    pub(super) fn plan(&mut self, now: Instant, waiting: usize) -> Plan {
+        let mut plan = Plan::default();
+        if self.is_draining {
+            let all = self.members.iter().filter(|(_, member)| member.waits());
+            plan.retire = all.map(|(host, _)| (*host, Dismissal::Drained)).collect();
+            return plan;
+        }
+        self.outdate_old(now, &mut plan);
+        let wanted = self.wanted_hosts(waiting);
+        let (outdated, current) = self.counted().partition::<Vec<_>, _>(|(_, member)| member.is_outdated);
+        let all = outdated.len() + current.len();
+        let missing = wanted.saturating_sub(current.len());
+        let allowed = match outdated.len() {
+            0 => missing,
+            _ => (wanted + self.policy.recycling.surge()).saturating_sub(all),
         };
-        let mut plan = Plan { start: missing.min(allowed), again_at: delayed_until, ..Plan::default() };
-        match self.quiet_from(now) {
-            _ if waiting > 0 => {}
-            Some(time) => plan.again_at = Some(plan.again_at.map_or(time, |again_at| again_at.min(time))),
-            None => self.balance(now, &mut plan),
+        plan.start = missing.min(allowed).min(self.allowed_by_health(now, missing, &mut plan));
+        self.retire_outdated(wanted, &mut plan);
+        if missing == 0 && waiting == 0 {
+            self.retire_surplus(current.len() - wanted, now, &mut plan);
+        }
+        if waiting == 0 {
+            match self.quiet_from(now) {
+                None => self.balance(now, &mut plan),
+                later => plan.ask_again(later),
+            }
         }
         plan
     }
 
+    /// How many hosts there are to be, of those that [`counted`](Self::counted) counts.
+    fn wanted_hosts(&self, waiting: usize) -> usize {
+        match self.policy.size {
+            PoolSize::OneRunEach { warm } => warm + waiting,
+            PoolSize::Shared { least, most, .. } => {
+                (self.count(Member::is_taken) + waiting).clamp(least.min(most), most)
+            }
+        }
+    }
+
+    /// The hosts that the size is about.
+    fn counted(&self) -> impl Iterator<Item = (HostNumber, &Member)> {
+        let with_taken = matches!(self.policy.size, PoolSize::Shared { .. });
+        let counts = move |member: &Member| member.waits() || (with_taken && member.is_taken());
+        self.members.iter().filter(move |(_, member)| counts(member)).map(|(host, member)| (*host, member))
+    }
+
+    fn count(&self, is_counted: impl Fn(&Member) -> bool) -> usize {
+        self.members.values().filter(|member| is_counted(member)).count()
+    }
+
+    fn allowed_by_health(&self, now: Instant, missing: usize, plan: &mut Plan) -> usize {
+        match self.health.delayed_until(now) {
+            Some(time) if missing > 0 => {
+                plan.ask_again(Some(time));
+                0
+            }
+            _ if self.health.is_doubtful() => {
+                1_usize.saturating_sub(self.count(|member| member.stage == Stage::Starting))
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    fn outdate_old(&mut self, now: Instant, plan: &mut Plan) {
+        for member in self.members.values_mut().filter(|member| !member.is_outdated) {
+            match member.expires {
+                Some(time) if time <= now => member.is_outdated = true,
+                later => plan.ask_again(later),
+            }
+        }
+    }
+
+    /// Lets go of outdated hosts: at once of those that are of no use yet, and of as many others as can be missed.
+    fn retire_outdated(&self, wanted: usize, plan: &mut Plan) {
+        let useless = |member: &Member| matches!(member.stage, Stage::Starting | Stage::Preparing);
+        let available = self.counted().filter(|(_, member)| !useless(member)).count();
+        let mut spare = available.saturating_sub(wanted.saturating_sub(self.policy.recycling.unavailable));
+        for (host, member) in self.members.iter().filter(|(_, member)| member.is_outdated && member.waits()) {
+            let goes = useless(member) || spare > 0;
+            if member.stage == Stage::Ready && goes {
+                spare -= 1;
+            }
+            if goes {
+                plan.retire.push((*host, Dismissal::Recycled));
+            }
+        }
+    }
+
+    /// Lets go of hosts that are more than enough, those with the least to lose first.
+    fn retire_surplus(&self, surplus: usize, now: Instant, plan: &mut Plan) {
+        let mut idle: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.stage == Stage::Ready && !member.is_outdated)
+            .map(|(host, member)| (member.prepared.as_ref().is_some_and(|key| !is_cheap(key)), *host, member))
+            .collect();
+        idle.sort_by_key(|(has_something, host, _)| (*has_something, std::cmp::Reverse(*host)));
+        for (_, host, member) in idle.into_iter().take(surplus) {
+            let until = match self.policy.size {
+                PoolSize::Shared { most, idle, .. } if self.counted().count() <= most => {
+                    member.idle_since.map(|since| since + idle).filter(|time| *time > now)
+                }
+                _ => None,
+            };
+            match until {
+                None => plan.retire.push((host, Dismissal::Surplus)),
+                later => plan.ask_again(later),
+            }
+        }
+    }
+
     /// Has hosts prepare what runs are likely to want, and lets go of those that nobody wants.
     fn balance(&self, now: Instant, plan: &mut Plan) {
-        let shares = self.demand.allot(self.room.warm, self.room.bytes, |wanted| self.prepared_for(wanted), now);
+        let room = self.policy.size.target();
+        let shares = self.demand.allot(room, self.policy.warm_bytes, |wanted| self.prepared_for(wanted), now);
         let share = |wanted: &Prepare| shares.iter().find(|(key, _)| key == wanted).map_or(0, |(_, hosts)| *hosts);
         let mut free = self.free(share);
-        let mut room = self.room.preparations.saturating_sub(self.count(|stage| stage == Stage::Preparing));
+        let preparing = self.count(|member| member.stage == Stage::Preparing);
+        let mut room = self.policy.preparations.saturating_sub(preparing);
         let mut is_starved = false;
         for (key, hosts) in &shares {
             let ready = self.prepared_for(key);
@@ -128,20 +249,23 @@ impl Pool {
                 }
             }
         }
-        // A host that is about to come is free, too.
-        is_starved &= plan.start == 0 && self.count(|stage| stage == Stage::Starting) == 0;
-        let surplus = self.waiting_hosts().find(|(_, member)| {
+        // A host that is about to come is free, too; and one change at a time is enough.
+        let is_settled = plan.start == 0 && self.count(|member| member.stage == Stage::Starting) == 0;
+        if !is_settled || !plan.retire.is_empty() {
+            return;
+        }
+        let surplus = self.members.iter().find(|(_, member)| {
             let Some(prepared) = member.prepared.as_ref().filter(|prepared| !is_cheap(prepared)) else { return false };
             let is_surplus = member.stage == Stage::Ready && self.prepared_for(prepared) > share(prepared);
             is_surplus && (is_starved || !self.demand.remembers(prepared, now))
         });
-        plan.retire.extend(surplus.map(|(host, _)| *host));
+        plan.retire.extend(surplus.map(|(host, _)| (*host, Dismissal::Surplus)));
     }
 
     /// Hosts that wait with nothing prepared, or with something that is ready again in no time; the best one last.
     fn free(&self, share: impl Fn(&Prepare) -> usize) -> Vec<HostNumber> {
         let rank = |member: &Member| match &member.prepared {
-            _ if member.stage != Stage::Ready => None,
+            _ if member.stage != Stage::Ready || member.is_outdated => None,
             None => Some(1),
             Some(prepared) if is_cheap(prepared) && self.prepared_for(prepared) > share(prepared) => Some(0),
             Some(_) => None,
@@ -160,17 +284,8 @@ impl Pool {
         unheard.filter(|time| *time > now).max()
     }
 
-    fn waiting_hosts(&self) -> impl Iterator<Item = (&HostNumber, &Member)> {
-        let waits = |stage| matches!(stage, Stage::Starting | Stage::Preparing | Stage::Ready);
-        self.members.iter().filter(move |(_, member)| waits(member.stage))
-    }
-
     fn prepared_for(&self, wanted: &Prepare) -> usize {
-        self.waiting_hosts().filter(|(_, member)| member.prepared.as_ref() == Some(wanted)).count()
-    }
-
-    fn count(&self, is_counted: impl Fn(Stage) -> bool) -> usize {
-        self.members.values().filter(|member| is_counted(member.stage)).count()
+        self.count(|member| member.waits() && !member.is_outdated && member.prepared.as_ref() == Some(wanted))
     }
 
     /// A run wants this.
@@ -178,10 +293,19 @@ impl Pool {
         self.demand.wanted(wanted, now);
     }
 
-    /// A host is being started. Returns what it is to prepare.
-    pub(super) fn started(&mut self, host: HostNumber) -> Option<Prepare> {
-        let prepared = self.room.first.clone();
-        self.members.insert(host, Member { stage: Stage::Starting, prepared: prepared.clone(), ready_since: None });
+    /// A host is being started. `roll` in 0..1 spreads ages. Returns what it is to prepare.
+    pub(super) fn started(&mut self, host: HostNumber, now: Instant, roll: f64) -> Option<Prepare> {
+        let prepared = self.policy.first.clone();
+        let member = Member {
+            stage: Stage::Starting,
+            prepared: prepared.clone(),
+            ready_since: None,
+            idle_since: None,
+            expires: self.policy.recycling.lifetime(roll).map(|lifetime| now + lifetime),
+            runs: 0,
+            is_outdated: false,
+        };
+        self.members.insert(host, member);
         prepared
     }
 
@@ -192,6 +316,7 @@ impl Pool {
                 member.stage = Stage::Ready;
             }
             member.ready_since.get_or_insert(now);
+            member.idle_since.get_or_insert(now);
         }
         self.health.ready()
     }
@@ -220,37 +345,50 @@ impl Pool {
         prepared.is_some_and(|prepared| !is_cheap(prepared) && self.demand.is_unmeasured(prepared))
     }
 
-    /// A host that waits takes this much memory.
+    /// A host takes this much memory.
     pub(super) fn measured(&mut self, host: HostNumber, bytes: u64) {
-        if let Some(Member { prepared: Some(prepared), .. }) = self.members.get(&host) {
+        let Some(member) = self.members.get_mut(&host) else { return };
+        member.is_outdated |= self.policy.recycling.max_bytes.is_some_and(|most| bytes > most);
+        if let Some(prepared) = member.prepared.as_ref().filter(|_| member.waits()) {
             self.demand.measured(prepared, bytes);
         }
     }
 
-    /// The best host for a run, which is from now on taken: one that has prepared what is `wanted`, else one that has
-    /// nothing to lose; of several the one that has been ready the longest.
-    pub(super) fn take(&mut self, wanted: &Prepare, now: Instant) -> Option<Taken> {
+    /// The best host, which is from now on taken: one that has prepared what is `wanted`, else one that has nothing to
+    /// lose; of several the one that has been ready the longest, and one that is to be replaced only if there is no
+    /// other.
+    pub(super) fn take(&mut self, wanted: Option<&Prepare>, now: Instant) -> Option<Taken> {
         let rank = |member: &Member| match (&member.prepared, member.stage) {
-            (Some(prepared), Stage::Ready) if prepared == wanted => Some(0),
-            (Some(prepared), Stage::Preparing) if prepared == wanted => Some(1),
+            _ if self.is_draining => None,
+            (prepared, Stage::Ready) if prepared.as_ref() == wanted => Some(0),
+            (prepared, Stage::Preparing) if prepared.as_ref() == wanted => Some(1),
             (None, Stage::Ready) => Some(2),
             (Some(prepared), Stage::Ready) if is_cheap(prepared) => Some(3),
             _ => None,
         };
-        let candidates = self.members.iter_mut().filter_map(|(host, member)| Some((rank(member)?, *host, member)));
-        let (rank, host, member) = candidates.min_by_key(|(rank, host, member)| (*rank, member.ready_since, *host))?;
-        member.stage = Stage::Taken { at: now, is_heard: false };
-        member.prepared = Some(wanted.clone());
+        let candidates = self.members.iter().filter_map(|(host, member)| {
+            let rank = rank(member)?;
+            Some((member.is_outdated, rank, member.ready_since, *host))
+        });
+        let (_, rank, _, host) = candidates.min()?;
+        let member = self.members.get_mut(&host)?;
+        member.stage = Stage::Taken { at: now, is_heard: wanted.is_none() };
+        member.prepared = wanted.cloned();
+        member.runs += 1;
         Some(Taken { host, is_prepared: rank < 2 })
     }
 
-    /// A host that was taken comes back unused; it has, or is at, what was wanted of it.
-    pub(super) fn give_back(&mut self, host: HostNumber) {
-        if let Some(member) = self.members.get_mut(&host)
-            && matches!(member.stage, Stage::Taken { .. })
-        {
-            member.stage = Stage::Ready;
+    /// A host that was taken comes back, `used` or not. What was wanted of it, it has or is at.
+    pub(super) fn give_back(&mut self, host: HostNumber, used: bool, now: Instant) {
+        let Some(member) = self.members.get_mut(&host).filter(|member| member.is_taken()) else { return };
+        member.stage = Stage::Ready;
+        if used {
+            member.idle_since = Some(now);
+            self.health.worked();
+        } else {
+            member.runs -= 1;
         }
+        member.is_outdated |= self.policy.recycling.max_runs.is_some_and(|most| member.runs >= most);
     }
 
     /// Something was heard of a host's run.
@@ -282,6 +420,47 @@ impl Pool {
     /// Whether hosts die so often that waiting for one is of no use.
     pub(super) fn is_open(&self) -> bool {
         self.health.is_open()
+    }
+
+    /// All hosts are to be replaced. Returns which.
+    pub(super) fn recycle(&mut self) -> BTreeSet<HostNumber> {
+        let there = self.members.iter_mut().filter(|(_, member)| member.stage != Stage::Leaving);
+        let outdate = |(host, member): (&HostNumber, &mut Member)| {
+            member.is_outdated = true;
+            *host
+        };
+        there.map(outdate).collect()
+    }
+
+    /// There are to be no hosts, or again as many as the policy says.
+    pub(super) fn drain(&mut self, is_draining: bool) {
+        self.is_draining = is_draining;
+    }
+
+    /// Whether there are to be none.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Sets something else.
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// What failed before counts no more: other hosts are started from now on.
+    pub(super) fn start_afresh(&mut self) {
+        self.health = Health::default();
+    }
+
+    /// Whether as many hosts are ready as there are to be when nobody waits, and no more than that.
+    pub(super) fn is_settled(&self) -> bool {
+        let ready = self.counted().filter(|(_, member)| !matches!(member.stage, Stage::Starting)).count();
+        let is_current = self.members.values().all(|member| !member.is_outdated);
+        let is_right = match self.policy.size {
+            PoolSize::OneRunEach { warm } => ready == warm,
+            PoolSize::Shared { least, most, .. } => (least.min(most)..=most).contains(&ready),
+        };
+        !self.is_draining && is_current && is_right
     }
 }
 

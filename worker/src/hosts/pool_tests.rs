@@ -1,5 +1,6 @@
 use protocol::engine::{EngineSpec, NodeSpec};
 
+use super::super::policy::Recycling;
 use super::*;
 
 const MB: u64 = 1024 * 1024;
@@ -32,8 +33,18 @@ impl Bench {
     }
 
     fn with(first: Option<Prepare>) -> Self {
-        let room = Room { warm: 2, bytes: 1_000 * MB, first, preparations: 1 };
-        Self { pool: Pool::new(room), start: Instant::now(), ms: 0 }
+        Self::of(PoolSize::OneRunEach { warm: 2 }, first, Recycling::default())
+    }
+
+    /// Hosts are lent again and again: one at least, three at most.
+    fn shared() -> Self {
+        let size = PoolSize::Shared { least: 1, most: 3, idle: Duration::from_secs(10) };
+        Self::of(size, None, Recycling::default())
+    }
+
+    fn of(size: PoolSize, first: Option<Prepare>, recycling: Recycling) -> Self {
+        let policy = Policy { size, warm_bytes: 1_000 * MB, first, preparations: 1, recycling };
+        Self { pool: Pool::new(policy), start: Instant::now(), ms: 0 }
     }
 
     fn at(&mut self, ms: u64) -> &mut Self {
@@ -45,8 +56,12 @@ impl Bench {
         self.start + Duration::from_millis(self.ms)
     }
 
+    fn starts(&mut self, host: HostNumber) {
+        self.pool.started(host, self.now(), 0.0);
+    }
+
     fn ready(&mut self, host: HostNumber) -> bool {
-        self.pool.started(host);
+        self.starts(host);
         self.pool.ready(host, self.now())
     }
 
@@ -60,13 +75,13 @@ impl Bench {
     /// A run comes, takes a host and reports something.
     fn run(&mut self, wanted: &Prepare) -> Option<(HostNumber, bool)> {
         self.pool.wanted(wanted, self.now());
-        let taken = self.pool.take(wanted, self.now())?;
+        let taken = self.pool.take(Some(wanted), self.now())?;
         self.pool.heard(taken.host);
         Some((taken.host, taken.is_prepared))
     }
 
     fn fail(&mut self, host: HostNumber) -> bool {
-        self.pool.started(host);
+        self.starts(host);
         self.die(host)
     }
 
@@ -74,14 +89,15 @@ impl Bench {
         self.pool.died(host, true, self.now(), 1.0)
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&mut self) -> Plan {
         self.pool.plan(self.now(), 0)
     }
 
     #[track_caller]
-    fn wants(&self, waiting: usize, start: usize, again_ms: Option<u64>) {
+    fn wants(&mut self, waiting: usize, start: usize, again_ms: Option<u64>) {
         let again_at = again_ms.map(|ms| self.start + Duration::from_millis(ms));
-        assert_eq!(self.pool.plan(self.now(), waiting), Plan { start, again_at, ..Plan::default() });
+        let plan = self.pool.plan(self.now(), waiting);
+        assert_eq!(plan, Plan { start, again_at, ..Plan::default() });
     }
 }
 
@@ -90,13 +106,13 @@ fn keeps_spares_ready_beyond_what_is_taken_and_wanted() {
     let mut bench = Bench::embedded();
     bench.wants(0, 2, None);
     bench.wants(3, 5, None);
-    bench.pool.started(1);
+    bench.starts(1);
     bench.wants(0, 1, None);
     bench.ready(2);
     bench.wants(0, 0, None);
     assert_eq!(bench.run(&embedded()), Some((2, true)));
     bench.wants(0, 1, None);
-    bench.pool.give_back(2);
+    bench.pool.give_back(2, false, bench.now());
     bench.wants(0, 0, None);
 }
 
@@ -106,11 +122,11 @@ fn takes_the_one_that_waits_longest_and_never_one_twice() {
     assert_eq!(bench.run(&embedded()), None);
     bench.at(20).ready(1);
     bench.at(10).ready(2);
-    bench.pool.started(3);
+    bench.starts(3);
     for expected in [Some((2, true)), Some((1, true)), None] {
         assert_eq!(bench.run(&embedded()), expected);
     }
-    bench.pool.give_back(9);
+    bench.pool.give_back(9, false, bench.now());
     assert_eq!(bench.run(&embedded()), None);
 }
 
@@ -152,12 +168,12 @@ fn nothing_is_prepared_while_a_run_waits_or_is_not_heard_of() {
     }
     bench.pool.wanted(&node("a"), bench.now());
     bench.wants(1, 0, None);
-    let taken = bench.pool.take(&node("a"), bench.now()).unwrap();
+    let taken = bench.pool.take(Some(&node("a")), bench.now()).unwrap();
     bench.wants(0, 0, Some(2_000));
     bench.pool.heard(taken.host);
     assert_eq!(bench.plan().prepare.len(), 1);
     bench.at(100);
-    assert!(bench.pool.take(&node("a"), bench.now()).is_some());
+    assert!(bench.pool.take(Some(&node("a")), bench.now()).is_some());
     bench.at(2_100);
     assert_eq!(bench.plan().prepare.len(), 1, "a run that says nothing does not stop it for ever");
 }
@@ -172,7 +188,7 @@ fn a_host_of_a_key_that_is_wanted_less_makes_way_for_one_that_has_none() {
     for _ in 0..3 {
         bench.pool.wanted(&node("b"), bench.now());
     }
-    assert_eq!(bench.plan(), Plan { retire: vec![1], ..Plan::default() });
+    assert_eq!(bench.plan(), Plan { retire: vec![(1, Dismissal::Surplus)], ..Plan::default() });
     bench.pool.leaving(1);
     assert_eq!(bench.plan(), Plan { start: 1, ..Plan::default() });
     bench.ready(3);
@@ -186,7 +202,7 @@ fn a_host_that_nobody_has_wanted_for_long_is_let_go() {
     bench.keyed(1, &node("a"));
     bench.keyed(2, &node("a"));
     assert_eq!(bench.plan(), Plan::default());
-    assert_eq!(bench.at(3_600_000).plan(), Plan { retire: vec![1], ..Plan::default() });
+    assert_eq!(bench.at(3_600_000).plan(), Plan { retire: vec![(1, Dismissal::Surplus)], ..Plan::default() });
 }
 
 #[test]
@@ -199,7 +215,7 @@ fn a_host_that_cannot_prepare_stays_and_is_not_asked_again_for_a_while() {
     bench.pool.preparing(2, node("a"));
     bench.pool.not_prepared(2, bench.now());
     assert_eq!(bench.plan(), Plan::default());
-    assert_eq!(bench.pool.take(&node("a"), bench.now()), Some(Taken { host: 1, is_prepared: false }));
+    assert_eq!(bench.pool.take(Some(&node("a")), bench.now()), Some(Taken { host: 1, is_prepared: false }));
 }
 
 #[test]
@@ -257,4 +273,141 @@ fn an_open_circuit_is_probed_by_one_host_at_a_time() {
     bench.at(300_000).wants(4, 1, None);
     assert!(bench.ready(20), "closes it");
     assert!(!bench.pool.is_open());
+}
+
+/// What a plan does: hosts to start, and hosts to retire with the reason.
+#[track_caller]
+fn does(bench: &mut Bench, start: usize, retire: &[(HostNumber, Dismissal)]) {
+    let plan = bench.plan();
+    assert_eq!((plan.start, plan.retire.as_slice()), (start, retire));
+}
+
+#[test]
+fn hosts_are_recycled_one_after_the_other_each_when_its_successor_is_ready() {
+    let mut bench = Bench::embedded();
+    bench.ready(1);
+    bench.ready(2);
+    assert_eq!(bench.pool.recycle().into_iter().collect::<Vec<_>>(), [1, 2]);
+    does(&mut bench, 1, &[]);
+    bench.starts(3);
+    does(&mut bench, 0, &[]);
+    bench.pool.ready(3, bench.now());
+    does(&mut bench, 0, &[(1, Dismissal::Recycled)]);
+    bench.pool.leaving(1);
+    does(&mut bench, 1, &[]);
+    bench.ready(4);
+    assert!(!bench.pool.is_settled());
+    does(&mut bench, 0, &[(2, Dismissal::Recycled)]);
+    bench.pool.leaving(2);
+    for host in 1..=2 {
+        bench.pool.died(host, false, bench.now(), 0.0);
+    }
+    does(&mut bench, 0, &[]);
+    assert!(bench.pool.is_settled());
+}
+
+#[test]
+fn surge_and_unavailable_say_how_many_are_replaced_at_a_time() {
+    let table = [((2, 0), 2, 0), ((9, 0), 2, 0), ((0, 1), 0, 1), ((0, 0), 1, 0), ((1, 2), 1, 2)];
+    for ((surge, unavailable), start, retired) in table {
+        let recycling = Recycling { surge, unavailable, ..Recycling::default() };
+        let mut bench = Bench::of(PoolSize::OneRunEach { warm: 2 }, None, recycling);
+        bench.ready(1);
+        bench.ready(2);
+        bench.pool.recycle();
+        let plan = bench.plan();
+        assert_eq!((plan.start, plan.retire.len()), (start, retired), "{surge}, {unavailable}");
+    }
+}
+
+#[test]
+fn a_host_at_work_is_recycled_by_its_end_and_one_that_starts_at_once() {
+    let mut bench = Bench::embedded();
+    bench.ready(1);
+    bench.run(&embedded());
+    bench.starts(2);
+    bench.ready(3);
+    bench.pool.recycle();
+    does(&mut bench, 1, &[(2, Dismissal::Recycled)]);
+    // It is taken only because there is no other.
+    assert_eq!(bench.run(&embedded()), Some((3, true)));
+}
+
+#[test]
+fn a_host_goes_when_it_is_too_old() {
+    let recycling = Recycling { max_age: Some(Duration::from_secs(60)), ..Recycling::default() };
+    let mut bench = Bench::of(PoolSize::OneRunEach { warm: 1 }, None, recycling);
+    bench.ready(1);
+    bench.wants(0, 0, Some(60_000));
+    does(bench.at(60_000), 1, &[]);
+    bench.ready(2);
+    does(&mut bench, 0, &[(1, Dismissal::Recycled)]);
+}
+
+#[test]
+fn a_shared_host_goes_when_it_was_used_too_often_or_has_grown() {
+    let recycling = Recycling { max_runs: Some(2), max_bytes: Some(MB), ..Recycling::default() };
+    let size = PoolSize::Shared { least: 1, most: 1, idle: Duration::ZERO };
+    let mut bench = Bench::of(size, None, recycling);
+    bench.ready(1);
+    for replaced in [0, 1] {
+        does(&mut bench, 0, &[]);
+        let taken = bench.pool.take(None, bench.now()).unwrap();
+        bench.pool.give_back(taken.host, true, bench.now());
+        does(&mut bench, replaced, &[]);
+    }
+    bench.ready(2);
+    does(&mut bench, 0, &[(1, Dismissal::Recycled)]);
+    bench.pool.died(1, false, bench.now(), 0.0);
+    bench.pool.measured(2, MB);
+    does(&mut bench, 0, &[]);
+    bench.pool.measured(2, MB + 1);
+    does(&mut bench, 1, &[]);
+}
+
+#[test]
+fn shared_hosts_come_as_they_are_wanted_and_go_when_they_are_idle() {
+    let mut bench = Bench::shared();
+    bench.wants(0, 1, None);
+    bench.wants(2, 2, None);
+    bench.wants(9, 3, None);
+    for host in 1..=3 {
+        bench.ready(host);
+        assert!(bench.pool.take(None, bench.now()).is_some());
+    }
+    bench.wants(5, 0, None);
+    for host in 1..=3 {
+        bench.at(host * 1_000);
+        bench.pool.give_back(host, true, bench.now());
+    }
+    bench.wants(0, 0, Some(12_000));
+    does(bench.at(12_000), 0, &[(2, Dismissal::Surplus)]);
+    bench.at(13_000);
+    assert_eq!(bench.plan().retire, [(3, Dismissal::Surplus), (2, Dismissal::Surplus)]);
+}
+
+#[test]
+fn a_smaller_pool_lets_go_of_those_with_the_least_to_lose() {
+    let mut bench = Bench::unkeyed();
+    bench.run(&node("a"));
+    bench.ready(1);
+    bench.keyed(2, &node("a"));
+    let smaller = Policy { size: PoolSize::OneRunEach { warm: 1 }, ..bench.pool.policy.clone() };
+    bench.pool.set_policy(smaller);
+    does(&mut bench, 0, &[(1, Dismissal::Surplus)]);
+}
+
+#[test]
+fn a_drained_pool_has_no_hosts_until_it_is_resumed() {
+    let mut bench = Bench::embedded();
+    bench.ready(1);
+    bench.starts(2);
+    bench.ready(3);
+    bench.run(&embedded());
+    bench.pool.drain(true);
+    let drained = [(2, Dismissal::Drained), (3, Dismissal::Drained)];
+    does(&mut bench, 0, &drained);
+    assert_eq!(bench.run(&embedded()), None);
+    bench.pool.drain(false);
+    assert_eq!(bench.run(&embedded()), Some((3, true)));
 }

@@ -1,6 +1,8 @@
 //! One run on one host: what the host sends goes to whoever waits for the run, and the end comes last, once.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,7 +15,7 @@ use tokio::time::timeout;
 
 use super::host::{Event, platform_fault};
 use super::keeper::Message;
-use super::supervisor::{Identity, Report};
+use super::supervisor::{Identity, Report, Said};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 
 /// How many signals may wait for being taken before the host is made to wait.
@@ -82,19 +84,29 @@ pub(super) struct Verdict {
     pub(super) may_move: bool,
 }
 
-/// Follows the run to its end, and tells the host's supervisor what it has to know by `events`.
+/// Whom a run tells what they have to know of it.
+#[derive(Debug)]
+pub(super) struct Witness {
+    /// The host's supervisor.
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    /// The pool.
+    pub(super) identity: Identity,
+    /// Whether the host waits because nobody takes what it says.
+    pub(super) is_held_up: Arc<AtomicBool>,
+}
+
+/// Follows the run to its end.
 pub(super) async fn execute(
     link: Link<WorkerSide>,
     inbox: Inbox<WorkerSide>,
     job: Job,
     verdict: oneshot::Receiver<Verdict>,
-    events: mpsc::UnboundedSender<Event>,
-    identity: Identity,
+    witness: Witness,
 ) {
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
-    let mut relay = Relay { inbox, job, events, identity, was_heard: false, is_over: false };
+    let mut relay = Relay { inbox, job, witness, was_heard: false, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
@@ -122,7 +134,7 @@ pub(super) async fn execute(
                 Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
                     (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
                     (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
-                        return hand_back(relay.job, &relay.identity.pool);
+                        return hand_back(relay.job, &relay.witness.identity.pool);
                     }
                     (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
                     (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),
@@ -145,8 +157,7 @@ struct Abandoned;
 struct Relay {
     inbox: Inbox<WorkerSide>,
     job: Job,
-    events: mpsc::UnboundedSender<Event>,
-    identity: Identity,
+    witness: Witness,
     was_heard: bool,
     is_over: bool,
 }
@@ -154,7 +165,7 @@ struct Relay {
 impl Relay {
     fn tell(&self, event: Event) {
         // Fails when the host is dead.
-        let _ = self.events.send(event);
+        let _ = self.witness.events.send(event);
     }
 
     /// Whether the run may go to another host.
@@ -165,6 +176,14 @@ impl Relay {
     async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
         let signal = match incoming {
             Some(Incoming::Notice(WorkerNotice::Event(event))) => RunSignal::Event(event),
+            Some(Incoming::Notice(WorkerNotice::Message(message))) => {
+                self.witness.identity.report(Report::Said(Said::Message(message)));
+                return Ok(());
+            }
+            Some(Incoming::Notice(WorkerNotice::Ops(report))) => {
+                self.witness.identity.report(Report::Said(Said::Ops(report)));
+                return Ok(());
+            }
             Some(Incoming::Request(WorkerRequest::StepCompleted(step), responder)) => {
                 let (acknowledge, acknowledged) = oneshot::channel();
                 tokio::spawn(async move {
@@ -181,23 +200,30 @@ impl Relay {
             }
         };
         if !std::mem::replace(&mut self.was_heard, true) {
-            self.identity.report(Report::Heard);
+            self.witness.identity.report(Report::Heard);
         }
         self.send(signal).await
     }
 
     /// Waits for room, and goes on hearing that the run is to be cancelled.
     async fn send(&mut self, signal: RunSignal) -> Result<(), Abandoned> {
+        let signal = match self.job.signals.try_send(signal) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Full(signal) | mpsc::error::TrySendError::Closed(signal)) => signal,
+        };
+        self.witness.is_held_up.store(true, Ordering::Relaxed);
         let mut sending = pin!(self.job.signals.send(signal));
-        loop {
+        let sent = loop {
             tokio::select! {
-                sent = &mut sending => return sent.map_err(|_| Abandoned),
+                sent = &mut sending => break sent.map_err(|_| Abandoned),
                 Some(exit) = self.job.cancel.recv() => {
                     // Fails when the host is dead.
-                    let _ = self.events.send(Event::Cancel(exit));
+                    let _ = self.witness.events.send(Event::Cancel(exit));
                 }
             }
-        }
+        };
+        self.witness.is_held_up.store(false, Ordering::Relaxed);
+        sent
     }
 
     /// Forwards what has arrived.

@@ -71,6 +71,7 @@ impl Spawner {
     pub(super) async fn spawn(
         &self,
         program: &HostProgram,
+        environment: &[(String, String)],
         directory: &Path,
         invitation: Invitation<'_>,
     ) -> io::Result<Child> {
@@ -79,6 +80,7 @@ impl Spawner {
             .args(program.arguments())
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .env(ADDRESS_VARIABLE, invitation.address)
             .env(TOKEN_VARIABLE, invitation.token.expose())
             .env(PARENT_VARIABLE, std::process::id().to_string())

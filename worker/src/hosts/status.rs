@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use protocol::Json;
 use protocol::engine::EngineSpec;
-use protocol::message::Prepare;
+use protocol::message::{OpsReport, Prepare};
 
 use super::death::Death;
+use super::ops::OpsStatus;
+use super::policy::PoolSize;
 
 /// Something that happened in the pool, for whoever subscribed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HostEvent {
     /// A host's process was started.
     Started {
@@ -17,11 +20,11 @@ pub enum HostEvent {
         /// Its process.
         pid: u32,
     },
-    /// A host is ready for a run.
+    /// A host is ready, the first time or with another engine.
     Ready {
         /// The host's id.
         host: String,
-        /// How long it took, from the decision to start it.
+        /// How long it took, from the decision to start it or to have it prepare.
         after: Duration,
     },
     /// A host ended as the worker wanted.
@@ -45,11 +48,29 @@ pub enum HostEvent {
     },
     /// A host got ready again.
     CircuitClosed,
+    /// A host says something that is for whoever knows its kind.
+    Message {
+        /// The host's id.
+        host: String,
+        /// What it says.
+        message: Json,
+    },
+    /// A host reports numbers of its work.
+    Ops {
+        /// The host's id.
+        host: String,
+        /// The numbers.
+        report: OpsReport,
+    },
 }
 
 /// A look at the pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PoolStatus {
+    /// The pool's type.
+    pub pool: String,
+    /// How many hosts there are to be.
+    pub size: PoolSize,
     /// The hosts that live, oldest first.
     pub hosts: Vec<HostStatus>,
     /// Runs that wait for a host.
@@ -60,6 +81,10 @@ pub struct PoolStatus {
     pub last_death: Option<(String, Death)>,
     /// Whether hosts fail one after the other, so that no run can be executed for now.
     pub is_circuit_open: bool,
+    /// Whether there are to be no hosts for now.
+    pub is_draining: bool,
+    /// The numbers that hosts report of their work.
+    pub ops: OpsStatus,
 }
 
 /// A look at one host.
@@ -73,20 +98,24 @@ pub struct HostStatus {
     pub state: HostState,
     /// The engine that it has ready, or gets ready; none if it waits for being told.
     pub prepared: Option<String>,
+    /// The run that it executes.
+    pub run: Option<String>,
     /// Time since it was started.
     pub age: Duration,
-    /// Runs that it was given.
+    /// Runs that it was given, or how often it was lent.
     pub runs: u32,
+    /// Memory of it and of its engine when it was last asked, in bytes.
+    pub bytes: Option<u64>,
 }
 
 /// What a host does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostState {
     /// It gets ready.
     Starting,
     /// It waits for a run.
     Ready,
-    /// It is held for a run that has not started yet.
+    /// It is lent, or held for a run that has not started yet.
     Reserved,
     /// It executes a run.
     Running,

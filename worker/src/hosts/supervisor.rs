@@ -6,37 +6,60 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::link::{CallError, Inbox, Link, WorkerSide};
-use protocol::message::{Cancel, Ping, Prepare, Stop};
+use protocol::Json;
+use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
+use protocol::message::{Cancel, OpsReport, Ping, Prepare, Stop, WorkerNotice};
+use protocol::run::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::arrivals::{Arrival, Arrivals, Ticket};
-use super::death::Death;
-use super::host::{Action, Event, Host};
+use super::arrivals::{Arrival, Ticket};
+use super::broker::Ground;
+use super::death::{Death, Reason};
+use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
+use super::loan::{Borrower, Claim, LentHost};
+use super::options::HostsOptions;
 use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{Job, Verdict, execute, hand_back};
-use super::spawn::{Invitation, Spawner};
+use super::run::{Job, Verdict, Witness, execute, hand_back};
+use super::spawn::Invitation;
 
 /// How long a dead host's output is still read for: something that it started may hold the pipes open.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
-/// What all hosts of a pool have in common.
+/// Notices of a lent host that may wait for who has it.
+const NOTICES: usize = 256;
+
+/// What all hosts of a pool that are started at a time have in common.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) program: HostProgram,
-    pub(super) spawner: Spawner,
-    pub(super) arrivals: Arrivals,
-    /// Each host works in a folder of its own in this one.
-    pub(super) folder: PathBuf,
+    pub(super) ground: Arc<Ground>,
+    program: HostProgram,
+    environment: Vec<(String, String)>,
+    patience: Patience,
+    ping_every: Duration,
+    ping_timeout: Duration,
+}
+
+impl Setup {
+    pub(super) fn new(options: &HostsOptions, ground: Arc<Ground>) -> Self {
+        Self {
+            ground,
+            program: options.program.clone(),
+            environment: options.environment.clone(),
+            patience: options.patience(),
+            ping_every: options.ping_every,
+            ping_timeout: options.ping_timeout,
+        }
+    }
 }
 
 /// What the pool wants of a host.
@@ -46,8 +69,19 @@ pub(super) enum Command {
     Prepare(Prepare),
     /// Say how much memory it takes.
     Measure,
+    /// Execute this.
     Run(Job),
-    Stop,
+    /// End the run like this.
+    Cancel(Exit),
+    /// Be this one's for a while.
+    Lend(Claim, Borrower),
+    /// Who had it is done with it.
+    TakeBack,
+    /// Who had it does not know what it does now.
+    Discard,
+    /// Exit, for this reason.
+    Stop(Reason),
+    /// Exit now.
     Shutdown,
 }
 
@@ -60,13 +94,23 @@ pub(super) enum Report {
     Unprepared(String),
     /// It takes so much memory, in bytes.
     Measured(u64),
-    Running,
+    /// It executes the run of this id.
+    Running(String),
     /// It said something of its run.
     Heard,
+    /// It said something that is not about a run.
+    Said(Said),
     /// It was asked to stop, after a run or because it is not needed.
     Stopping,
     /// The last one.
     Died(Death),
+}
+
+/// What a host says that is not about a run.
+#[derive(Debug)]
+pub(super) enum Said {
+    Message(Json),
+    Ops(OpsReport),
 }
 
 /// Which host it is, and whom it reports to.
@@ -92,20 +136,26 @@ pub(super) async fn supervise(
     start_timeout: Duration,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let folder = setup.folder.join(&identity.id);
+    let folder = setup.ground.folder().join(&identity.id);
     let mut pumps = JoinSet::new();
+    let announced = watch::Sender::new(None);
+    let patience = Patience { start: start_timeout, ..setup.patience };
     let death = match start(&setup, &identity.id, &folder).await {
         Ok((process, ticket)) => {
-            let mut supervisor = Supervisor::new(&identity, process, ticket);
+            let mut supervisor = Supervisor::new(&setup, &identity, process, ticket, announced.subscribe());
             supervisor.pump_output(&mut pumps);
-            supervisor.serve(first, start_timeout, &mut commands).await
+            supervisor.serve(first, patience, &mut commands).await
         }
         Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
     };
+    announced.send_replace(Some(death.clone()));
     commands.close();
     while let Some(command) = commands.recv().await {
-        if let Command::Run(job) = command {
-            hand_back(job, &identity.pool);
+        match command {
+            Command::Run(job) => hand_back(job, &identity.pool),
+            // Fails when the pool is gone, and with it whoever waits.
+            Command::Lend(_, borrower) => drop(identity.pool.send(Message::Borrow(borrower))),
+            _ => {}
         }
     }
     // What still reads after that is aborted.
@@ -117,9 +167,11 @@ pub(super) async fn supervise(
 }
 
 async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Process, Ticket)> {
-    let ticket = setup.arrivals.expect(host_id)?;
-    let invitation = Invitation { address: setup.arrivals.address(), token: &ticket.token };
-    let process = Process::new(setup.spawner.spawn(&setup.program, folder, invitation).await?);
+    let ground = &setup.ground;
+    let ticket = ground.arrivals.expect(host_id)?;
+    let invitation = Invitation { address: ground.arrivals.address(), token: &ticket.token };
+    let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
+    let process = Process::new(child);
     if let Some(pid) = process.id() {
         ticket.is_held_by(pid);
     }
@@ -139,6 +191,7 @@ async fn remove(folder: PathBuf) {
 }
 
 struct Supervisor<'a> {
+    setup: &'a Setup,
     identity: &'a Identity,
     process: Process,
     /// Where the link comes from, until it is there.
@@ -148,34 +201,56 @@ struct Supervisor<'a> {
     inbox: Option<Inbox<WorkerSide>>,
     /// A run that was taken and not started yet.
     job: Option<Job>,
+    /// Who is to get the host, and how it comes back.
+    borrower: Option<(Claim, Borrower)>,
+    /// Where the notices of a lent host go.
+    notices: Option<mpsc::Sender<WorkerNotice>>,
     /// Where the end of a lost run goes.
     verdict: Option<oneshot::Sender<Verdict>>,
+    /// Whether the host waits because nobody takes what it says.
+    is_held_up: Arc<AtomicBool>,
     /// The run's id, for the output.
     run: watch::Sender<Option<String>>,
     deadline: Option<Instant>,
+    /// When to ask whether it lives.
+    ping_at: Instant,
     events: mpsc::UnboundedReceiver<Event>,
     event_sender: mpsc::UnboundedSender<Event>,
     /// Calls and watches that are of no use without this.
     tasks: JoinSet<()>,
+    /// Where its end is told to who has it.
+    announced: watch::Receiver<Option<Death>>,
     death: Option<Death>,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(identity: &'a Identity, process: Process, ticket: Ticket) -> Self {
+    fn new(
+        setup: &'a Setup,
+        identity: &'a Identity,
+        process: Process,
+        ticket: Ticket,
+        announced: watch::Receiver<Option<Death>>,
+    ) -> Self {
         let (event_sender, events) = mpsc::unbounded_channel();
         Self {
+            setup,
             identity,
             process,
             ticket: Some(ticket),
             link: None,
             inbox: None,
             job: None,
+            borrower: None,
+            notices: None,
             verdict: None,
+            is_held_up: Arc::default(),
             run: watch::Sender::default(),
             deadline: None,
+            ping_at: Instant::now() + setup.ping_every,
             events,
             event_sender,
             tasks: JoinSet::new(),
+            announced,
             death: None,
         }
     }
@@ -194,11 +269,11 @@ impl<'a> Supervisor<'a> {
     async fn serve(
         &mut self,
         first: Option<Prepare>,
-        start_timeout: Duration,
+        patience: Patience,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Death {
         self.identity.report(Report::Started(self.process.id()));
-        let (mut host, begin) = Host::spawned(first, start_timeout);
+        let (mut host, begin) = Host::spawned(first, patience);
         self.perform(begin);
         let mut is_wanted = true;
         loop {
@@ -206,20 +281,25 @@ impl<'a> Supervisor<'a> {
                 biased;
                 command = commands.recv(), if is_wanted => {
                     is_wanted = command.is_some();
-                    match self.obey(command.unwrap_or(Command::Shutdown), host.is_ready()) {
-                        Some(event) => event,
-                        None => continue,
-                    }
+                    self.obey(command.unwrap_or(Command::Shutdown), &host)
                 }
-                arrival = arrival(&mut self.ticket) => self.receive(arrival),
-                Some(event) = self.events.recv() => event,
-                () = self.process.ended() => Event::Exited(self.process.reap().await),
+                arrival = arrival(&mut self.ticket) => Some(self.receive(arrival)),
+                Some(event) = self.events.recv() => Some(event),
+                incoming = next(&mut self.inbox) => {
+                    self.listen(incoming);
+                    None
+                }
+                () = self.process.ended() => Some(Event::Exited(self.process.reap().await)),
                 () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
                     self.deadline = None;
-                    Event::Deadline
+                    Some(Event::Deadline)
+                }
+                () = sleep_until(self.ping_at), if self.link.is_some() => {
+                    self.ping();
+                    None
                 }
             };
-            for action in host.on(event) {
+            for action in event.into_iter().flat_map(|event| host.on(event)) {
                 self.perform(action);
             }
             if let Some(death) = self.death.take() {
@@ -228,25 +308,51 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// What a command means to the host, which can be given a run or not.
-    fn obey(&mut self, command: Command, is_ready: bool) -> Option<Event> {
+    /// What a command means to the host.
+    fn obey(&mut self, command: Command, host: &Host) -> Option<Event> {
         match command {
-            Command::Prepare(wanted) => Some(Event::Prepare(wanted)),
-            Command::Run(job) if is_ready => {
+            Command::Prepare(wanted) => return Some(Event::Prepare(wanted)),
+            Command::Measure => self.measure(),
+            Command::Run(job) if host.is_ready() => {
                 let timeout_ms = job.spec.options.timeout_ms;
                 self.job = Some(job);
-                Some(Event::Run { timeout_ms })
+                return Some(Event::Run { timeout_ms });
             }
-            Command::Run(job) => {
-                hand_back(job, &self.identity.pool);
-                None
+            Command::Run(job) => hand_back(job, &self.identity.pool),
+            Command::Cancel(exit) => return Some(Event::Cancel(exit)),
+            Command::Lend(claim, borrower) if host.is_ready() => {
+                self.borrower = Some((claim, borrower));
+                return Some(Event::Lend);
             }
-            Command::Measure => {
-                self.measure();
-                None
+            // Fails when the pool is gone, and with it whoever waits.
+            Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::Borrow(borrower))),
+            Command::TakeBack => {
+                self.notices = None;
+                return Some(Event::Returned);
             }
-            Command::Stop => Some(Event::Stop),
-            Command::Shutdown => Some(Event::Shutdown),
+            Command::Discard => return Some(Event::Discarded),
+            Command::Stop(reason) => return Some(Event::Stop(reason)),
+            Command::Shutdown => return Some(Event::Shutdown),
+        }
+        None
+    }
+
+    /// Takes what the host sends while it executes no run.
+    fn listen(&mut self, incoming: Option<Incoming<WorkerSide>>) {
+        match incoming {
+            Some(Incoming::Notice(WorkerNotice::Message(message))) => {
+                self.identity.report(Report::Said(Said::Message(message)));
+            }
+            Some(Incoming::Notice(WorkerNotice::Ops(report))) => self.identity.report(Report::Said(Said::Ops(report))),
+            Some(Incoming::Notice(notice)) => {
+                if let Some(notices) = &self.notices {
+                    // Fails when too many wait, or nobody takes them.
+                    let _ = notices.try_send(notice);
+                }
+            }
+            // There is nothing that it could ask without a run: it is refused as the responder is dropped.
+            Some(Incoming::Request(..)) => {}
+            None => self.inbox = None,
         }
     }
 
@@ -272,6 +378,7 @@ impl<'a> Supervisor<'a> {
             Action::AnnounceReady => self.identity.report(Report::Ready),
             Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
             Action::Execute => self.execute(),
+            Action::HandOver => self.hand_over(),
             Action::AskToCancel(exit) => self.ask(|link| async move { link.call(Cancel { exit }).await.err() }),
             Action::AskToStop => {
                 self.identity.report(Report::Stopping);
@@ -303,7 +410,7 @@ impl<'a> Supervisor<'a> {
 
     fn measure(&mut self) {
         let identity = self.identity.clone();
-        self.ask(move |link| async move {
+        self.ask(|link| async move {
             match link.call(Ping {}).await {
                 Ok(pong) => identity.report(Report::Measured(pong.rss_bytes)),
                 Err(failure) => return Some(failure),
@@ -312,17 +419,52 @@ impl<'a> Supervisor<'a> {
         });
     }
 
+    /// Asks whether the host lives.
+    fn ping(&mut self) {
+        let timeout = self.setup.ping_timeout;
+        self.ping_at = Instant::now() + self.setup.ping_every.max(timeout);
+        let (identity, events) = (self.identity.clone(), self.event_sender.clone());
+        let is_held_up = Arc::clone(&self.is_held_up);
+        self.ask(move |link| async move {
+            // An answer comes after all that was said before it, which may wait for being taken.
+            let was_held_up = is_held_up.load(Ordering::Relaxed);
+            match link.call_within(Ping {}, timeout).await {
+                Ok(pong) => identity.report(Report::Measured(pong.rss_bytes)),
+                Err(CallError::Timeout { .. }) if !was_held_up && !is_held_up.load(Ordering::Relaxed) => {
+                    // Fails when the host is dead.
+                    let _ = events.send(Event::Silent);
+                }
+                Err(failure) => return Some(failure),
+            }
+            None
+        });
+    }
+
+    fn hand_over(&mut self) {
+        let (Some((claim, borrower)), Some(link)) = (self.borrower.take(), self.link.clone()) else { return };
+        let (sender, notices) = mpsc::channel(NOTICES);
+        self.notices = Some(sender);
+        let death = self.announced.clone();
+        // It comes back by itself when nobody waits.
+        let _ = borrower.send(Ok(LentHost::new(self.identity.id.clone(), link, notices, death, claim)));
+    }
+
     fn execute(&mut self) {
         let (Some(job), Some(link), Some(inbox)) = (self.job.take(), self.link.clone(), self.inbox.take()) else {
             // Not possible: a host is ready when it has a link, and runs when it has a job.
             return drop(self.event_sender.send(Event::Abandoned));
         };
-        self.identity.report(Report::Running);
+        self.identity.report(Report::Running(job.spec.run_id.clone()));
         self.run.send_replace(Some(job.spec.run_id.clone()));
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.
-        tokio::spawn(execute(link, inbox, job, lost, self.event_sender.clone(), self.identity.clone()));
+        let witness = Witness {
+            events: self.event_sender.clone(),
+            identity: self.identity.clone(),
+            is_held_up: Arc::clone(&self.is_held_up),
+        };
+        tokio::spawn(execute(link, inbox, job, lost, witness));
     }
 
     fn judge(&mut self, verdict: Verdict) {
@@ -356,6 +498,14 @@ async fn arrival(ticket: &mut Option<Ticket>) -> Arrival {
         return arrival;
     }
     std::future::pending().await
+}
+
+/// What the host sends next; waits for ever if somebody else takes that.
+async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<Incoming<WorkerSide>> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A moment from now. Limits that are beyond the clock are as good as a year.

@@ -33,6 +33,12 @@ pub(crate) enum Habit {
     IgnoresStop,
     IgnoresTerm,
     PrintsItsEnvironment,
+    /// Never answers whether it lives.
+    IgnoresPings,
+    /// Says something when it is ready, and again whenever it is asked whether it lives.
+    Talks,
+    /// Dies when it is asked whether it lives.
+    DiesOfPings,
 }
 
 /// What a host does in a run.
@@ -137,6 +143,14 @@ async fn serve(address: &str, token: String) {
                 if let Some(waiting) = waiting {
                     Responder::reply(waiting, HostReply::Ran(RunOutcome { exit, final_state: None, final_step: None }));
                 }
+            }
+            HostRequest::Ping(_) if has(Habit::IgnoresPings) => std::mem::forget(responder),
+            HostRequest::Ping(_) if has(Habit::DiesOfPings) => exit(6),
+            HostRequest::Ping(_) if has(Habit::Talks) => {
+                link.notify(WorkerNotice::Message(Json::encode(&"hello").unwrap())).await.unwrap();
+                let (counts, gauges) = ([("pings".into(), 1)].into(), [("mood".into(), 0.5)].into());
+                link.notify(WorkerNotice::Ops(OpsReport { counts, gauges })).await.unwrap();
+                responder.reply(HostReply::Pong(Pong { rss_bytes: 4_711 }));
             }
             HostRequest::Ping(_) => responder.reply(HostReply::Pong(Pong { rss_bytes: 0 })),
             HostRequest::Stop(_) if has(Habit::IgnoresStop) => drop(responder),

@@ -9,7 +9,7 @@ use protocol::message::Prepare;
 use protocol::run::{Exit, RunEvent, RunOptions, RunSpec};
 use tokio::sync::broadcast;
 use worker::execution::{ActiveRun, Executor, Reservation, RunEnd, RunSignal};
-use worker::hosts::{HostEvent, HostProgram, Hosts, HostsOptions, PoolStatus, StartError};
+use worker::hosts::{Death, HostEvent, HostProgram, Hosts, HostsOptions, PoolStatus, StartError};
 
 use crate::fake::{Act, HOST, Habit};
 
@@ -155,4 +155,13 @@ pub(crate) async fn until_ready(hosts: &Hosts, count: usize) -> PoolStatus {
 /// Whether the process is there, a zombie included.
 pub(crate) fn is_there(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Waits for the end of a host.
+pub(crate) async fn ended(events: &mut broadcast::Receiver<HostEvent>) -> Death {
+    let ended = event(events, |event| match event {
+        HostEvent::Ended { death, .. } | HostEvent::Died { death, .. } => Some(death.clone()),
+        _ => None,
+    });
+    ended.await
 }

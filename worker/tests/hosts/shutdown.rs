@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::run::ExitReason;
 use worker::execution::Executor;
-use worker::hosts::{Hosts, HostsOptions};
+use worker::hosts::{Broker, HostsOptions, PoolSize};
 
 use crate::fake::{Act, Habit};
 use crate::harness::*;
@@ -13,11 +13,15 @@ use crate::harness::*;
 async fn every_process_is_reaped_and_the_folder_is_gone() {
     for habits in [&[][..], &[Habit::IgnoresStop, Habit::IgnoresTerm]] {
         let root = tempfile::tempdir().unwrap();
-        let options = HostsOptions { runtime_root: Some(root.path().to_owned()), ..options(habits) };
-        let hosts = soon(Hosts::start(options)).await.unwrap();
-        let pids: Vec<u32> = until_ready(&hosts, 2).await.hosts.iter().filter_map(|host| host.pid).collect();
-        assert!(pids.len() >= 2 && pids.iter().all(|pid| is_there(*pid)));
-        soon(hosts.shutdown(Duration::from_secs(1))).await;
+        let broker = Broker::start(Some(root.path())).unwrap();
+        let hosts = soon(broker.open("engines", options(habits))).await.unwrap();
+        let shared =
+            HostsOptions { size: PoolSize::Shared { least: 1, most: 1, idle: Duration::MAX }, ..options(habits) };
+        let other = soon(broker.open("others", shared)).await.unwrap();
+        let all = [until_ready(&hosts, 2).await.hosts, until_ready(&other, 1).await.hosts].concat();
+        let pids: Vec<u32> = all.iter().filter_map(|host| host.pid).collect();
+        assert!(pids.len() >= 3 && pids.iter().all(|pid| is_there(*pid)));
+        soon(broker.shutdown(Duration::from_secs(1))).await;
         assert!(!pids.iter().any(|pid| is_there(*pid)));
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
         assert!(soon(hosts.reserve(wanted())).await.is_err());

@@ -1,0 +1,140 @@
+//! All hosts of a worker: pools by type, which share one socket and one folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use protocol::socket::{Listener, RuntimeDir};
+
+use super::arrivals::Arrivals;
+use super::handle::Hosts;
+use super::options::HostsOptions;
+use super::spawn::Spawner;
+use super::{BrokerError, StartError};
+
+/// What the pools of a worker have in common. It goes when the last of them has.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) spawner: Spawner,
+    pub(super) arrivals: Arrivals,
+    next_host: AtomicU64,
+    /// Goes last, with everything that is in it.
+    directory: RuntimeDir,
+}
+
+impl Ground {
+    pub(super) fn new(root: Option<&Path>) -> Result<Self, BrokerError> {
+        let directory = RuntimeDir::create(root)?;
+        let arrivals = Arrivals::at(Listener::bind(&directory)?);
+        let spawner = Spawner::start().map_err(BrokerError::Thread)?;
+        Ok(Self { spawner, arrivals, next_host: AtomicU64::new(1), directory })
+    }
+
+    /// Each host works in a folder of its own in this one.
+    pub(super) fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A name that no other host of the worker has.
+    pub(super) fn next_host_id(&self) -> String {
+        format!("h{}", self.next_host.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The pools of a worker, each with a type, hosts of its own kind and a size of its own. Clones share them.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use worker::hosts::{Broker, HostProgram, HostsOptions};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::start(None)?;
+/// let program = HostProgram::find(None)?;
+/// let engines = broker.open("engines", HostsOptions::new(program.clone())).await?;
+/// // At most two of another kind, started when somebody wants one.
+/// let handlers = broker.open("handlers", HostsOptions::shared(program, 2)).await?;
+///
+/// engines.resize(4).await?;
+/// handlers.recycle().await?;
+/// for status in broker.status().await {
+///     println!("{}: {} hosts", status.pool, status.hosts.len());
+/// }
+/// broker.shutdown(Duration::from_secs(10)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Broker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// None when the broker was shut down.
+    ground: Mutex<Option<Arc<Ground>>>,
+    pools: Mutex<Vec<Hosts>>,
+    folder: PathBuf,
+}
+
+impl Broker {
+    /// Makes the socket, in a private folder below `root`, or below the user's folder for such things. Must be called
+    /// within a tokio runtime.
+    pub fn start(root: Option<&Path>) -> Result<Self, BrokerError> {
+        let ground = Arc::new(Ground::new(root)?);
+        let folder = ground.folder().to_owned();
+        let ground = Mutex::new(Some(ground));
+        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder })))
+    }
+
+    /// Opens a pool of hosts of a type. If there are always to be some, returns when the first one is ready.
+    ///
+    /// # Errors
+    /// When no host gets ready, when there is a pool of that type, or when the broker was shut down.
+    pub async fn open(&self, pool: &str, options: HostsOptions) -> Result<Hosts, StartError> {
+        let taken = || StartError::Taken(pool.to_owned());
+        if self.pool(pool).is_some() {
+            return Err(taken());
+        }
+        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hosts = Hosts::open(pool, options, ground.ok_or(StartError::Closed)?).await?;
+        let mut pools = self.pools();
+        if pools.iter().any(|known| known.pool() == pool) {
+            return Err(taken());
+        }
+        pools.push(hosts.clone());
+        Ok(hosts)
+    }
+
+    /// The pool of this type.
+    pub fn pool(&self, pool: &str) -> Option<Hosts> {
+        self.pools().iter().find(|known| known.pool() == pool).cloned()
+    }
+
+    /// All pools, in the order in which they were opened.
+    pub fn all(&self) -> Vec<Hosts> {
+        self.pools().clone()
+    }
+
+    /// A look at all pools.
+    pub async fn status(&self) -> Vec<super::PoolStatus> {
+        let pools = self.all();
+        join_all(pools.iter().map(Hosts::status)).await.into_iter().flatten().collect()
+    }
+
+    /// The private folder that the socket lies in. It goes with the hosts.
+    pub fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// Shuts all pools down, as [`Hosts::shutdown`] does. When this returns, no process and no file is left.
+    pub async fn shutdown(&self, grace: Duration) {
+        let pools = std::mem::take(&mut *self.pools());
+        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).take();
+        join_all(pools.iter().map(|pool| pool.shutdown(grace))).await;
+        drop(ground);
+    }
+
+    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<Hosts>> {
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

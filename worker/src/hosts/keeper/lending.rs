@@ -1,0 +1,116 @@
+//! Who waits for a host, and how it gets one.
+
+use protocol::message::Prepare;
+use tokio::sync::oneshot;
+
+use super::{Command, HostState, Keeper, Returned, now};
+use crate::execution::{Reservation, ReserveError};
+use crate::hosts::host::platform_fault;
+use crate::hosts::lease::Lease;
+use crate::hosts::loan::{Borrower, Claim};
+use crate::hosts::pool::{HostNumber, Taken};
+use crate::hosts::run::Job;
+
+/// Who wants a host for a run.
+pub(in crate::hosts) type Caller = oneshot::Sender<Result<Reservation, ReserveError>>;
+
+/// Who waits for a host.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Caller(Prepare, Caller),
+    /// A run whose host died before anything was heard of it.
+    Run(Job),
+    Borrower(Borrower),
+}
+
+impl Waiter {
+    fn wanted(&self) -> Option<&Prepare> {
+        match self {
+            Self::Caller(wanted, _) => Some(wanted),
+            Self::Run(job) => Some(job.wanted()),
+            Self::Borrower(_) => None,
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Caller(_, caller) => caller.is_closed(),
+            Self::Run(job) => job.is_abandoned(),
+            Self::Borrower(borrower) => borrower.is_closed(),
+        }
+    }
+
+    fn refuse(self, why: &str) {
+        let error = ReserveError(why.to_owned());
+        match self {
+            // Both fail when nobody waits.
+            Self::Caller(_, caller) => drop(caller.send(Err(error))),
+            Self::Borrower(borrower) => drop(borrower.send(Err(error))),
+            Self::Run(job) => job.give_up(platform_fault(error.to_string())),
+        }
+    }
+}
+
+impl Keeper {
+    /// Lends what there is to those who wait, in the order of asking. Who waits for an engine that nobody has does not
+    /// hold up the others.
+    pub(super) fn lend_all(&mut self) {
+        for waiter in std::mem::take(&mut self.waiting) {
+            match self.pool.take(waiter.wanted(), now()) {
+                Some(taken) => self.lend(taken, waiter),
+                None => self.waiting.push_back(waiter),
+            }
+        }
+    }
+
+    fn lend(&mut self, Taken { host, is_prepared }: Taken, waiter: Waiter) {
+        let Some(member) = self.hosts.get_mut(&host) else { return };
+        member.state = HostState::Reserved;
+        member.prepared = waiter.wanted().cloned();
+        if !is_prepared && let Some(wanted) = member.prepared.clone() {
+            // Ahead of the run itself, which may have to wait for its data.
+            member.command(Command::Prepare(wanted));
+        }
+        let (commands, pool) = (member.commands.clone(), self.sender.clone());
+        match waiter {
+            Waiter::Caller(_, caller) => {
+                let lease = Lease::new(host, commands, pool);
+                let reservation = Reservation::new(member.id.clone(), |spec| lease.start(spec));
+                // Comes back here by the lease when nobody waits.
+                let _ = caller.send(Ok(reservation));
+            }
+            Waiter::Run(job) => Lease::new(host, commands, pool).execute(job),
+            Waiter::Borrower(borrower) => {
+                member.runs += 1;
+                let claim = Claim { host, commands, pool };
+                if let Err(refused) = member.commands.send(Command::Lend(claim, borrower))
+                    && let Command::Lend(_, borrower) = refused.0
+                {
+                    self.waiting.push_back(Waiter::Borrower(borrower));
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_back(&mut self, host: HostNumber, returned: Returned) {
+        let Some(member) = self.hosts.get_mut(&host).filter(|member| member.state == HostState::Reserved) else {
+            return;
+        };
+        match returned {
+            Returned::Spent => {
+                member.state = HostState::Stopping;
+                self.pool.leaving(host);
+            }
+            Returned::Unused | Returned::Used => {
+                member.state = HostState::Ready;
+                self.pool.give_back(host, returned == Returned::Used, now());
+            }
+        }
+    }
+
+    pub(super) fn refuse_all(&mut self, why: &str) {
+        for waiter in self.waiting.drain(..) {
+            waiter.refuse(why);
+        }
+    }
+}

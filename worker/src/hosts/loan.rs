@@ -1,0 +1,111 @@
+//! A host that is lent to somebody who makes calls of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use protocol::link::{Call, CallError, Link, WorkerSide};
+use protocol::message::WorkerNotice;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::death::Death;
+use super::keeper::{Message, Returned};
+use super::pool::HostNumber;
+use super::supervisor::Command;
+use crate::execution::ReserveError;
+
+/// How long the death of a host whose link has ended is waited for.
+const BURIAL: Duration = Duration::from_secs(5);
+
+/// Who waits for a host to borrow.
+pub(super) type Borrower = oneshot::Sender<Result<LentHost, ReserveError>>;
+
+/// A host in the hands of one caller, who may make any number of calls of it at the same time. Dropping it gives the
+/// host back; after a call that got no answer in time the host is killed instead, because nobody knows what it does.
+#[derive(Debug)]
+pub struct LentHost {
+    host_id: String,
+    link: Link<WorkerSide>,
+    notices: Option<mpsc::Receiver<WorkerNotice>>,
+    death: watch::Receiver<Option<Death>>,
+    is_spent: AtomicBool,
+    claim: Claim,
+}
+
+/// Why a call of a borrowed host has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoanError {
+    /// The host was refusing, silent, or not to be understood.
+    #[error(transparent)]
+    Call(CallError),
+    /// The host ended before it had answered.
+    #[error("the host {0}")]
+    Died(Death),
+}
+
+/// The way back.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) host: HostNumber,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) pool: mpsc::UnboundedSender<Message>,
+}
+
+impl LentHost {
+    pub(super) fn new(
+        host_id: String,
+        link: Link<WorkerSide>,
+        notices: mpsc::Receiver<WorkerNotice>,
+        death: watch::Receiver<Option<Death>>,
+        claim: Claim,
+    ) -> Self {
+        Self { host_id, link, notices: Some(notices), death, is_spent: AtomicBool::new(false), claim }
+    }
+
+    /// Name of the host, for log lines.
+    pub fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
+    /// Asks the host, and waits this long for the answer.
+    pub async fn call<C: Call<WorkerSide>>(&self, call: C, deadline: Duration) -> Result<C::Answer, LoanError> {
+        let failure = match self.link.call_within(call, deadline).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        match &failure {
+            CallError::Ended(_) => {
+                let mut death = self.death.clone();
+                if let Ok(Ok(death)) = timeout(BURIAL, death.wait_for(Option::is_some)).await
+                    && let Some(death) = death.clone()
+                {
+                    return Err(LoanError::Died(death));
+                }
+            }
+            CallError::Timeout { .. } => self.is_spent.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        Err(LoanError::Call(failure))
+    }
+
+    /// What the host tells while it is lent, the first time. Who does not take it in time misses some.
+    pub fn take_notices(&mut self) -> Option<mpsc::Receiver<WorkerNotice>> {
+        self.notices.take()
+    }
+
+    /// Has the host killed instead of given back, because nobody knows what it does now.
+    pub fn discard(self) {
+        self.is_spent.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LentHost {
+    fn drop(&mut self) {
+        let is_spent = self.is_spent.load(Ordering::Relaxed);
+        let (command, returned) =
+            if is_spent { (Command::Discard, Returned::Spent) } else { (Command::TakeBack, Returned::Used) };
+        // Both fail when the host is dead.
+        let _ = self.claim.commands.send(command);
+        let _ = self.claim.pool.send(Message::GiveBack(self.claim.host, returned));
+    }
+}

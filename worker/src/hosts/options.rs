@@ -1,0 +1,95 @@
+//! What a pool is told when it is opened, and may be told anew later.
+
+use std::time::Duration;
+
+use protocol::engine::EngineSpec;
+use protocol::message::Prepare;
+
+use super::HostProgram;
+use super::host::Patience;
+use super::policy::{Policy, PoolSize, Recycling};
+
+const MB: u64 = 1024 * 1024;
+
+/// What hosts a pool starts, how many, and how long they may take.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostsOptions {
+    /// The program, with its arguments.
+    pub program: HostProgram,
+    /// Variables beside those few of the worker's that every host gets. Users' code may read them.
+    pub environment: Vec<(String, String)>,
+    /// How many hosts.
+    pub size: PoolSize,
+    /// Memory of the hosts that wait with an engine ready, in bytes.
+    pub warm_bytes: u64,
+    /// What hosts prepare before any run has said what it wants.
+    pub first: Option<Prepare>,
+    /// When hosts are replaced.
+    pub recycling: Recycling,
+    /// How long a host may take to get ready.
+    pub start_timeout: Duration,
+    /// How long a host may take to exit when asked, before it gets SIGTERM.
+    pub stop_timeout: Duration,
+    /// How long a host may take to exit when sent SIGTERM, before it gets SIGKILL.
+    pub kill_timeout: Duration,
+    /// How often a host is asked whether it lives.
+    pub ping_every: Duration,
+    /// How long a host may take to answer that.
+    pub ping_timeout: Duration,
+    /// How long the very first host may take to get ready.
+    pub validation_timeout: Duration,
+    /// How often the first host is started again when it did not get ready.
+    pub validation_retries: u32,
+}
+
+impl HostsOptions {
+    /// Engine hosts of this program, two of them warm, with the limits that the reference worker has.
+    pub fn new(program: HostProgram) -> Self {
+        Self {
+            program,
+            environment: Vec::new(),
+            size: PoolSize::default(),
+            warm_bytes: 512 * MB,
+            first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }),
+            recycling: Recycling::default(),
+            start_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(2),
+            kill_timeout: Duration::from_secs(2),
+            ping_every: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(15),
+            validation_timeout: Duration::from_secs(5),
+            validation_retries: 3,
+        }
+    }
+
+    /// Hosts of this program that are lent again and again, for whatever they can do: at most `most`, none when
+    /// nobody wants one.
+    pub fn shared(program: HostProgram, most: usize) -> Self {
+        let size = PoolSize::Shared { least: 0, most, idle: Duration::from_secs(30) };
+        Self { size, first: None, ..Self::new(program) }
+    }
+
+    /// Whether hosts of these options are other hosts than those of `before`, and not only more or fewer.
+    pub(super) fn starts_others(&self, before: &Self) -> bool {
+        self.program != before.program || self.environment != before.environment
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            size: self.size,
+            warm_bytes: self.warm_bytes,
+            first: self.first.clone(),
+            preparations: preparations(),
+            recycling: self.recycling,
+        }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience { start: self.start_timeout, stop: self.stop_timeout, terminate: self.kill_timeout }
+    }
+}
+
+/// Hosts that may prepare at once while nothing else is to be done: half of the processors' worth.
+fn preparations() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
