@@ -314,7 +314,7 @@ async fn deliver(link: &Link<HostSide>, mut reports: mpsc::Receiver<Report>, ove
                 }
             }
             Some(Report::Completed(mut step, mut taken)) => {
-                step.memory.system = sys::resident_bytes();
+                step.memory.system = sys::take_peak_resident_bytes();
                 let request = link.call_within(step, Duration::MAX);
                 tokio::select! {
                     biased;

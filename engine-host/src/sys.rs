@@ -126,6 +126,11 @@ struct Relative {
     group: Option<Pid>,
 }
 
+/// The most resident memory of this process since the last call of this, in bytes; 0 where the system does not tell.
+pub fn take_peak_resident_bytes() -> u64 {
+    platform::take_peak_resident_bytes().unwrap_or_else(resident_bytes)
+}
+
 #[cfg(target_os = "linux")]
 mod platform {
     use std::ffi::CString;
@@ -173,10 +178,25 @@ mod platform {
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
         Some(Relative { id, parent: pid(fields.next()?), group: pid(fields.next()?) })
     }
+
+    /// Written to `clear_refs`, begins the peak anew.
+    const RESET_PEAK: &str = "5";
+
+    pub(super) fn take_peak_resident_bytes() -> Option<u64> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        // Where this is forbidden, the peak is that of the whole run.
+        let _ = std::fs::write("/proc/self/clear_refs", RESET_PEAK);
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
+    pub(super) fn take_peak_resident_bytes() -> Option<u64> {
+        None
+    }
+
     /// Cannot be told here. Nothing but `main` asks, before all else.
     pub(super) fn is_single_threaded() -> bool {
         true
@@ -245,5 +265,14 @@ mod tests {
     #[test]
     fn resident_memory_is_known() {
         assert!(resident_bytes() > 1024 * 1024);
+    }
+
+    #[test]
+    fn the_peak_outlives_the_memory_that_made_it() {
+        const LARGE: usize = 64 * 1024 * 1024;
+        take_peak_resident_bytes();
+        let large = std::hint::black_box(vec![1_u8; LARGE]);
+        drop(large);
+        assert!(take_peak_resident_bytes() > LARGE as u64);
     }
 }

@@ -22,7 +22,7 @@ use crate::outcome::{Ends, Leaf};
 use crate::plan::Way;
 use crate::report::Reporter;
 use crate::workflow::{self, Unready, Workflow};
-use crate::{errors, state};
+use crate::{compile, errors, state};
 
 /// The adaptor of jobs that name none, where the engine has it at hand.
 const DEFAULT_ADAPTOR: &str = "@openfn/language-common";
@@ -193,7 +193,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
 
     async fn test(&mut self, expression: &str, step_id: &str, state: &Json) -> Result<bool, Exit> {
         let call = ConditionCall {
-            expression: expression.to_owned(),
+            expression: compile::condition(expression).to_owned(),
             state: state.clone(),
             upstream_step_id: step_id.to_owned(),
         };

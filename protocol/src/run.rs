@@ -215,7 +215,7 @@ pub struct StepCompleted {
 pub struct StepMemory {
     /// JavaScript heap.
     pub job: u64,
-    /// Resident memory of the engine's process.
+    /// The most resident memory of the engine's process.
     pub system: u64,
 }
 

@@ -99,14 +99,41 @@ pub fn compile(source: &str, adaptors: &[Adaptor<'_>]) -> Result<Compiled, Compi
 /// Checks the syntax of an edge's condition, which is what follows `return` in a function. The error is the message
 /// alone, as `Unexpected end of input`.
 pub fn check_condition(expression: &str) -> Result<(), String> {
-    let body = format!("return {expression}");
+    let body = format!("return {}", condition(expression));
     on_own_stack(&body, || {
         let allocator = Allocator::default();
         let options = ParseOptions { allow_return_outside_function: true, ..parse_options() };
         let parsed = Parser::new(&allocator, &body, SourceType::script()).with_options(options).parse();
-        check_syntax(&body, &parsed).map(drop)
+        check_syntax(&body, &parsed).map(drop).or_else(|fault| check_function(&body).map_err(|()| fault))
     })
     .map_err(|fault| fault.message)
+}
+
+/// Checks code that may only stand in a function, such as `new.target`.
+fn check_function(body: &str) -> Result<(), ()> {
+    let allocator = Allocator::default();
+    let script = format!("(function () {{ {body}\n}})");
+    let parsed = Parser::new(&allocator, &script, SourceType::script()).with_options(parse_options()).parse();
+    check_syntax(&script, &parsed).map_err(drop)?;
+    // Otherwise the body ends the function itself, and goes on outside of it.
+    if syntax::is_function(&parsed.program) { Ok(()) } else { Err(()) }
+}
+
+/// An edge's condition less what comes before its first token: the end of a line would end the `return` before it.
+pub fn condition(expression: &str) -> &str {
+    let trimmed =
+        |text: &'_ str| text.trim_start_matches(|char: char| char.is_whitespace() || char == '\u{feff}').len();
+    let mut rest = &expression[expression.len() - trimmed(expression)..];
+    loop {
+        let after = if let Some(line) = rest.strip_prefix("//") {
+            line.find(['\n', '\r', '\u{2028}', '\u{2029}']).map_or("", |end| &line[end..])
+        } else if let Some((_, after)) = rest.strip_prefix("/*").and_then(|comment| comment.split_once("*/")) {
+            after
+        } else {
+            return rest;
+        };
+        rest = &after[after.len() - trimmed(after)..];
+    }
 }
 
 /// The line `number`, from 1, of a source, without its end.

@@ -35,6 +35,12 @@ fn top_level_variables<'t, 'a>(statement: &'t mut Statement<'a>) -> Option<&'t m
     }
 }
 
+/// Whether the whole of a script is a function in parentheses.
+pub(super) fn is_function(program: &Program<'_>) -> bool {
+    let [Statement::ExpressionStatement(statement)] = program.body.as_slice() else { return false };
+    matches!(statement.expression, Expression::FunctionExpression(_))
+}
+
 fn is_object(expression: Option<&Expression<'_>>) -> bool {
     matches!(expression, Some(Expression::ObjectExpression(_)))
 }

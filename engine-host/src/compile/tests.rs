@@ -402,3 +402,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_condition_begins_at_its_first_token() {
+    for (expression, expected) in [
+        ("state.a", "state.a"),
+        (" \n\u{feff}\u{2028}state.a ", "state.a "),
+        ("// why\nstate.a // c", "state.a // c"),
+        ("/* why\n */ // more\r\n/**/state.a", "state.a"),
+        ("// c", ""),
+        ("/* c", "/* c"),
+        ("/x/.test(state.a)", "/x/.test(state.a)"),
+        ("", ""),
+    ] {
+        assert_eq!(condition(expression), expected, "{expression:?}");
+    }
+}

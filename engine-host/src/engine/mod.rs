@@ -73,7 +73,7 @@ pub struct JobCall {
 /// One condition to evaluate.
 #[derive(Debug, Clone)]
 pub struct ConditionCall {
-    /// The JavaScript expression.
+    /// The JavaScript expression, from its first token on: what follows `return` in a function.
     pub expression: String,
     /// The upstream step's state.
     pub state: Json,

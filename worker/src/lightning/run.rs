@@ -119,11 +119,13 @@ impl Actor {
         prepared: Result<Prepared, Exit>,
     ) -> Self {
         let input = prepared.as_ref().ok().and_then(|it| it.input_dataclip_id.clone());
+        let options = prepared.as_ref().map_or(&settings.defaults, |it| &it.spec.options);
         let outbox = OutboxOptions {
             run_id: run.id.clone(),
             input_dataclip_id: input,
             batch: settings.batch,
             stringify: settings.stringify,
+            line_bytes: options.log_payload_bytes,
         };
         let mut it = Self {
             id: run.id,

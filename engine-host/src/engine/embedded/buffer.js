@@ -28,7 +28,14 @@ const index = (given, most) => {
 /** The bytes to look for in a Buffer, or to fill one with: those of a text, a number that is one byte, or bytes. */
 function needleOf(value, encoding) {
   if (isText(value)) return encode(value, encoding);
-  return typeof value === 'number' ? new Bytes(setPrototypeOf({ length: 1, 0: value }, null)) : value;
+  return typeof value === 'number' ? new Bytes(setPrototypeOf({ length: 1, 0: value }, null)) : value ?? new Bytes();
+}
+
+/** `bytes` with a pattern from one index to another, over and over; zeros where the pattern is empty. */
+function filled(bytes, pattern, from, to) {
+  const { length } = pattern;
+  for (let i = from; i < to; i += 1) bytes[i] = length === 0 ? 0 : pattern[(i - from) % length];
+  return bytes;
 }
 
 /** Whether `bytes` has `part` at an index. */
@@ -62,10 +69,7 @@ class Buffer extends Bytes {
   }
 
   static alloc(size, fill = '', encoding = 'utf8') {
-    const bytes = new Bytes(size);
-    const pattern = needleOf(fill, encoding);
-    if (pattern.length > 0) for (let i = 0; i < bytes.length; i += 1) bytes[i] = pattern[i % pattern.length];
-    return asBuffer(bytes);
+    return asBuffer(filled(new Bytes(size), needleOf(fill, encoding), 0, size));
   }
 
   static concat(parts, wanted) {
@@ -107,6 +111,29 @@ class Buffer extends Bytes {
       if (hasAt(this, needle, at)) return at;
     }
     return -1;
+  }
+
+  lastIndexOf(value, start, encoding = 'utf8') {
+    const needle = needleOf(value, isText(start) ? start : encoding);
+    const given = +start;
+    const from = given !== given ? this.length : given < 0 ? this.length + given : given;
+    for (let at = from < 0 ? -1 : index(from, this.length - needle.length); at >= 0; at -= 1) {
+      if (hasAt(this, needle, at)) return at;
+    }
+    return -1;
+  }
+
+  fill(value, start, end, encoding) {
+    const { length } = this;
+    const pattern = needleOf(value, isText(start) ? start : isText(end) ? end : encoding);
+    const to = end === undefined || isText(end) ? length : index(end, length);
+    return filled(this, pattern, isText(start) ? 0 : index(start, length), to);
+  }
+
+  compare(other) {
+    const most = this.length < other.length ? this.length : other.length;
+    for (let i = 0; i < most; i += 1) if (this[i] !== other[i]) return this[i] < other[i] ? -1 : 1;
+    return this.length === other.length ? 0 : this.length < other.length ? -1 : 1;
   }
 
   includes(value, start, encoding) {

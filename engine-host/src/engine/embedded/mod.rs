@@ -8,6 +8,7 @@
 //! next one starts, not even a promise that is still to be handled.
 
 mod alloc;
+mod bytecode;
 mod encoding;
 mod imports;
 mod interrupt;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use self::bytecode::OwnModules;
 pub use self::interrupt::Interrupt;
 use self::sandbox::Sandbox;
 use super::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
@@ -58,6 +60,7 @@ enum Command {
 #[derive(Clone)]
 struct Surroundings {
     memory_bytes: usize,
+    modules: Arc<OwnModules>,
     sink: Arc<dyn LogSink>,
     interrupt: Interrupt,
     /// Notified when the engine's thread stands still for good, for want of memory.
@@ -75,6 +78,7 @@ impl EmbeddedEngine {
         let exhausted = Arc::new(Notify::new());
         let surroundings = Surroundings {
             memory_bytes,
+            modules: Arc::new(OwnModules::new()),
             sink,
             interrupt: interrupt.clone(),
             exhausted: exhausted.clone(),

@@ -42,13 +42,3 @@ pub(super) const PROVIDED: &[&str] = &[
 
 /// The names that the published adaptor has and the core operations lack.
 pub(super) const LACKING: &[&str] = &["_", "dateFns", "http", "validate"];
-
-/// The module's source.
-pub(super) const SOURCE: &str = concat!(
-    include_str!("operations/references.js"),
-    include_str!("operations/util.js"),
-    include_str!("operations/json_path.js"),
-    include_str!("operations/filter.js"),
-    include_str!("operations/csv.js"),
-    include_str!("operations/operations.js"),
-);

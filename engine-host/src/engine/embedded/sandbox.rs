@@ -1,23 +1,22 @@
 //! One QuickJS runtime with one context, for one job or one condition.
 
 use std::cell::RefCell;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rquickjs::context::{EvalOptions, intrinsic};
-use rquickjs::{Context, Ctx, Exception, Function, Module, Object, Persistent, Runtime, TypedArray, Value};
+use rquickjs::context::intrinsic;
+use rquickjs::{Context, Ctx, Exception, Function, Object, Persistent, Runtime, TypedArray, Value};
 use uuid::Uuid;
 
+use super::Surroundings;
 use super::alloc::{Meter, MeteredAllocator};
+use super::bytecode::OwnModules;
 use super::encoding::Encoding;
 use super::imports::{Imports, NoFiles};
 use super::modules;
 use super::session::Session;
-use super::{Surroundings, operations};
 use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, line_kind};
 
 /// Stack that JavaScript may use: recursion gets about as deep as in V8.
@@ -25,22 +24,6 @@ pub(super) const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// What the thread's stack needs on top: the frames of this crate, and native functions that look at the limit late.
 pub(super) const STACK_RESERVE_BYTES: usize = 4 * 1024 * 1024;
-
-const PRELUDE: &str = concat!(
-    "(function (host) {\n'use strict';\n",
-    include_str!("../../prelude/intrinsics.js"),
-    include_str!("../../prelude/json.js"),
-    include_str!("../../prelude/errors.js"),
-    include_str!("../../prelude/console.js"),
-    include_str!("../../prelude/operations.js"),
-    include_str!("lockdown.js"),
-    include_str!("timers.js"),
-    include_str!("buffer.js"),
-    include_str!("hooks.js"),
-    "})"
-);
-
-const RUNTIME_MODULE: &str = include_str!("../../prelude/runtime.js");
 
 /// The language, without what QuickJS adds to it.
 type Language = (
@@ -67,8 +50,6 @@ pub(super) struct Sandbox {
     context: Context,
     hooks: SharedHooks,
     evidence: Evidence,
-    /// Ends the names of the engine's own modules, so that a job cannot make up frames of theirs.
-    token: String,
 }
 
 /// Why the engine cannot go on, whatever the exceptions say.
@@ -113,7 +94,6 @@ impl Sandbox {
     pub(super) fn bare(surroundings: &Surroundings) -> Result<Self, EngineLost> {
         let evidence = Evidence::new(surroundings);
         let hooks = SharedHooks::default();
-        let token = token();
         let failed = |error: rquickjs::Error| EngineLost::Failed(format!("cannot make a context: {error}"));
         let runtime = Runtime::new_with_alloc(MeteredAllocator(evidence.meter.clone())).map_err(failed)?;
         runtime.set_max_stack_size(STACK_BYTES);
@@ -121,9 +101,9 @@ impl Sandbox {
         let watched = evidence.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watched.check().is_err())));
         runtime.set_host_promise_rejection_tracker(Some(rejection_tracker(hooks.clone())));
-        runtime.set_loader(Imports { token: token.clone(), hooks: hooks.clone() }, NoFiles);
+        runtime.set_loader(Imports { token: surroundings.modules.token.clone(), hooks: hooks.clone() }, NoFiles);
         let context = Context::custom::<Language>(&runtime).map_err(failed)?;
-        Self { context, hooks, evidence, token }.prepared(Self::add_prelude)
+        Self { context, hooks, evidence }.prepared(Self::add_prelude)
     }
 
     /// Gives QuickJS up without freeing it. It checks, when it is freed, that nothing was left behind, and aborts the
@@ -166,32 +146,31 @@ impl Sandbox {
     }
 
     fn add_prelude(&self, ctx: &Ctx<'_>) -> rquickjs::Result<()> {
-        let mut options = EvalOptions::default();
-        options.filename = Some(format!("prelude{}", self.token));
-        let prelude: Function = ctx.eval_with_options(PRELUDE, options)?;
-        let hooks: Object = prelude.call((self.host(ctx)?,))?;
+        let (prelude, _evaluated) = self.own_modules().prelude.declare(ctx)?.eval()?;
+        let hooks: Object = prelude.get::<_, Function>("default")?.call((self.host(ctx)?,))?;
         self.hooks.replace(Some(Persistent::save(ctx, hooks)));
         Ok(())
     }
 
     fn add_modules(&self, ctx: &Ctx<'_>) -> rquickjs::Result<()> {
-        let sources = [(modules::Module::Runtime, RUNTIME_MODULE), (modules::Module::Common, operations::SOURCE)];
-        for (module, source) in sources {
-            let declared = Module::declare(ctx.clone(), format!("{}{}", module.package(), self.token), source)?;
-            let hooks = restored(ctx, &self.hooks)?;
-            // Nobody but the module itself can see these.
-            let meta = declared.meta()?;
-            meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
-            meta.set("refused", hooks.get::<_, Value>("lacking")?)?;
-            meta.set("uuid", Function::new(ctx.clone(), || Uuid::new_v4().to_string())?)?;
-        }
-        Ok(())
+        let OwnModules { runtime, common, .. } = self.own_modules();
+        runtime.declare(ctx)?;
+        let hooks = restored(ctx, &self.hooks)?;
+        // Nobody but the module itself can see these.
+        let meta = common.declare(ctx)?.meta()?;
+        meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
+        meta.set("refused", hooks.get::<_, Value>("lacking")?)?;
+        meta.set("uuid", Function::new(ctx.clone(), || Uuid::new_v4().to_string())?)
+    }
+
+    fn own_modules(&self) -> &OwnModules {
+        &self.evidence.surroundings.modules
     }
 
     /// What the prelude gets from the engine.
     fn host<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
         let host = Object::new(ctx.clone())?;
-        host.set("token", self.token.as_str())?;
+        host.set("token", self.own_modules().token.as_str())?;
         let start = Instant::now();
         host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
         host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;
@@ -236,11 +215,6 @@ fn rejection_tracker(hooks: SharedHooks) -> rquickjs::runtime::RejectionTracker 
             ctx.catch();
         }
     })
-}
-
-/// A text that a job cannot guess.
-fn token() -> String {
-    format!("#{:016x}", RandomState::new().hash_one(()))
 }
 
 fn encode<'js>(ctx: Ctx<'js>, text: String, encoding: String) -> rquickjs::Result<TypedArray<'js, u8>> {

@@ -49,6 +49,25 @@ pub(super) struct OutboxOptions {
     pub(super) batch: Option<BatchOptions>,
     /// Whether dataclips go as strings that hold JSON.
     pub(super) stringify: bool,
+    /// The longest line of the log, in bytes of JSON.
+    pub(super) line_bytes: u64,
+}
+
+/// As much of a text as makes a line of at most `limit` bytes of JSON.
+fn cut(text: &str, limit: u64) -> &str {
+    const AROUND: u64 = "[\"\"]".len() as u64;
+    let mut length = AROUND;
+    for (at, char) in text.char_indices() {
+        length += match char {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            '\0'..='\u{1f}' => 6,
+            char => char.len_utf8() as u64,
+        };
+        if length > limit {
+            return &text[..at];
+        }
+    }
+    text
 }
 
 /// A step that Lightning is told of and that has not ended. Without one there is no `step:complete`.
@@ -248,7 +267,8 @@ impl Outbox {
         let RunOutcome { exit, final_state, final_step } = outcome;
         self.say(&format!("Run complete with status: {}", exit.reason.as_str()), timestamp_us);
         if let Some(error) = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success) {
-            self.say(&format!("{}: {}", error.kind, error.message), timestamp_us);
+            let line = format!("{}: {}", error.kind, error.message);
+            self.say(cut(&line, self.options.line_bytes), timestamp_us);
         }
         let final_state = final_state.map(as_object);
         self.put(Item::RunComplete(Box::new(RunComplete { exit, final_state, final_step, timestamp_us })));

@@ -21,7 +21,8 @@ fn fixture() -> Fixture {
 }
 
 fn with_batches(batch: Option<BatchOptions>) -> Fixture {
-    let options = OutboxOptions { run_id: RUN.into(), input_dataclip_id: Some(INPUT.into()), batch, stringify: true };
+    let (run_id, input_dataclip_id) = (RUN.into(), Some(INPUT.into()));
+    let options = OutboxOptions { run_id, input_dataclip_id, batch, stringify: true, line_bytes: 1024 };
     Fixture { outbox: Outbox::new(options, true), now: Instant::now() }
 }
 
@@ -628,4 +629,32 @@ proptest! {
         prop_assert_eq!(server.state, expected);
         prop_assert!(server.complete);
     }
+}
+
+#[test]
+fn a_line_is_cut_to_the_bytes_that_it_takes_as_json() {
+    for (text, limit, expected) in [
+        ("Error: no", 13, "Error: no"),
+        ("Error: no", 12, "Error: n"),
+        ("a\n\"b", 9, "a\n\""),
+        ("a\u{1}b", 11, "a\u{1}"),
+        ("a\u{1}b", 10, "a"),
+        ("é😀", 6, "é"),
+        ("é", 0, ""),
+    ] {
+        assert_eq!(cut(text, limit), expected, "{text:?} {limit}");
+        let line = Json::encode(&[cut(text, limit)]).unwrap();
+        assert!(line.len() as u64 <= limit.max(4), "{line:?}");
+    }
+}
+
+#[test]
+fn the_closing_line_is_no_longer_than_a_line_may_be() {
+    let mut it = fixture();
+    let exit = Exit::error(ExitReason::Crash, "RuntimeCrash", "\n".repeat(1024));
+    it.outbox.complete(RunOutcome { exit, final_state: None, final_step: None }, 2);
+    let closing = it.pushes().into_iter().filter(|(_, event, _)| *event == "run:log").nth(1).unwrap();
+    let message = &closing.2["message"];
+    assert!(message[0].as_str().unwrap().starts_with("RuntimeCrash: \n\n"));
+    assert!(message.to_string().len() <= 1024, "{message}");
 }

@@ -250,3 +250,45 @@ fn buffers() {
         ("Buffer.from(5)", r#""TypeError: Buffer.from takes a string, an array, an ArrayBuffer or a Buffer""#),
     ]);
 }
+
+#[test]
+fn buffers_are_searched_and_filled() {
+    check(&[
+        ("Buffer.alloc(5,'ab').toString()", r#""ababa""#),
+        ("Buffer.from('abcdef').fill('xy').toString()", r#""xyxyxy""#),
+        ("Buffer.from('abcdef').fill('xy', 1).toString()", r#""axyxyx""#),
+        ("Buffer.from('abcdef').fill('xy', 1, 4).toString()", r#""axyxef""#),
+        ("Buffer.from('abcdef').fill('7a', 'hex').toString()", r#""zzzzzz""#),
+        ("Buffer.from('abcdef').fill('7a', 2, 'hex').toString()", r#""abzzzz""#),
+        ("Buffer.from('abcdef').fill('7a', 2, 3, 'hex').toString()", r#""abzdef""#),
+        ("Buffer.from('abc').fill('').toString('hex')", r#""000000""#),
+        ("Buffer.from('abc').fill(353).toString('hex')", r#""616161""#),
+        ("Buffer.from('abc').fill().toString('hex')", r#""000000""#),
+        ("Buffer.from('abcabc').lastIndexOf('abc')", "3"),
+        ("Buffer.from('abcabc').lastIndexOf('b')", "4"),
+        ("Buffer.from('abcabc').lastIndexOf('b', 3)", "1"),
+        ("Buffer.from('abcabc').lastIndexOf('b', -3)", "1"),
+        ("Buffer.from('abcabc').lastIndexOf('b', -9)", "-1"),
+        ("Buffer.from('abcabc').lastIndexOf('x')", "-1"),
+        ("Buffer.from('abcabc').lastIndexOf('')", "6"),
+        ("Buffer.from('abcabc').lastIndexOf(99)", "5"),
+        ("Buffer.from('abcabc').lastIndexOf(Buffer.from('ca'))", "2"),
+        ("Buffer.from('abcabc').lastIndexOf('6263', undefined, 'hex')", "4"),
+        ("Buffer.from('abcabc').lastIndexOf('6263', 'hex')", "4"),
+        ("Buffer.from('abc').lastIndexOf('abcd')", "-1"),
+        ("Buffer.from('abcabc').indexOf('c', 3)", "5"),
+        ("Buffer.from('abcabc').indexOf('c', -1)", "5"),
+        ("Buffer.from('abcabc').indexOf('c', -99)", "2"),
+        ("Buffer.from('abcabc').indexOf('63', 0, 'hex')", "2"),
+        ("Buffer.from('abcabc').indexOf('63', 'hex')", "2"),
+        ("Buffer.from('abcabc').indexOf('', 4)", "4"),
+        ("Buffer.from('a').compare(Buffer.from('b'))", "-1"),
+        ("Buffer.from('ab').compare(Buffer.from('a'))", "1"),
+        ("Buffer.from('ab').compare(Buffer.from('ab'))", "0"),
+        ("Buffer.from('abc').includes('bc')", "true"),
+        (
+            "[String(Buffer), String(console.log), String(c.each)].map(code => /native code/.test(code))",
+            "[true,true,true]",
+        ),
+    ]);
+}

@@ -1,0 +1,92 @@
+//! Compiles the embedded engine's own JavaScript to bytecode, so that no host has to parse it.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use rquickjs::{Context, Module, Runtime, WriteOptions};
+
+/// Ends the names of the modules, and gives way to a text that a job cannot guess: see `src/engine/embedded/bytecode.rs`.
+const PLACEHOLDER: &str = "#placeholder-here";
+
+/// A module: its name, what stands around its files, and the files that it consists of, in order.
+struct Source {
+    name: &'static str,
+    head: &'static str,
+    tail: &'static str,
+    files: &'static [&'static str],
+}
+
+const SOURCES: &[Source] = &[
+    Source {
+        name: "prelude",
+        head: "export default function (host) {\n",
+        tail: "}\n",
+        files: &[
+            "prelude/intrinsics.js",
+            "prelude/json.js",
+            "prelude/errors.js",
+            "prelude/console.js",
+            "prelude/operations.js",
+            "engine/embedded/lockdown.js",
+            "engine/embedded/timers.js",
+            "engine/embedded/buffer.js",
+            "engine/embedded/hooks.js",
+        ],
+    },
+    Source { name: "@openfn/runtime", head: "", tail: "", files: &["prelude/runtime.js"] },
+    Source {
+        name: "@openfn/language-common",
+        head: "",
+        tail: "",
+        files: &[
+            "engine/embedded/operations/references.js",
+            "engine/embedded/operations/util.js",
+            "engine/embedded/operations/json_path.js",
+            "engine/embedded/operations/filter.js",
+            "engine/embedded/operations/csv.js",
+            "engine/embedded/operations/operations.js",
+        ],
+    },
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-env=BYTECODE_PLACEHOLDER={PLACEHOLDER}");
+    let root = directory("CARGO_MANIFEST_DIR").join("src");
+    for source in SOURCES {
+        let short = source.name.rsplit('/').next().unwrap_or(source.name);
+        let target = directory("OUT_DIR").join(format!("{short}.bytecode"));
+        let bytecode = compile(source.name, &source.text(&root));
+        fs::write(&target, bytecode).unwrap_or_else(|error| panic!("cannot write {}: {error}", target.display()));
+    }
+}
+
+impl Source {
+    fn text(&self, root: &Path) -> String {
+        let mut text = self.head.to_owned();
+        for file in self.files {
+            let path = root.join(file);
+            println!("cargo::rerun-if-changed={}", path.display());
+            text +=
+                &fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        }
+        text + self.tail
+    }
+}
+
+/// The bytecode without the source, which no job is to see, but with the places that stacks tell.
+fn compile(name: &str, source: &str) -> Vec<u8> {
+    let runtime = Runtime::new().expect("there is memory for a runtime");
+    let context = Context::full(&runtime).expect("there is memory for a context");
+    context.with(|ctx| {
+        let options = WriteOptions { strip_source: true, ..WriteOptions::default() };
+        let module = Module::declare(ctx.clone(), format!("{name}{PLACEHOLDER}"), source);
+        module.and_then(|module| module.write(options)).unwrap_or_else(|error| {
+            panic!("cannot compile {name}: {error}: {:?}", ctx.catch().as_exception());
+        })
+    })
+}
+
+fn directory(variable: &str) -> PathBuf {
+    env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("cargo did not set {variable}"))
+}
