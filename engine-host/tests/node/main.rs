@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod adaptors;
+mod console;
 mod ends;
+mod errors;
 mod jobs;
+mod limits;
 mod snapshots;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::engine::EngineLost;
 
+/// The signals by which V8 ends its own process.
+const GIVING_UP: [Signal; 3] = [Signal::ABORT, Signal::ILL, Signal::TRAP];
+
 /// What is known of the end of a Node process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Evidence {
@@ -16,14 +19,16 @@ pub(super) struct Evidence {
     pub(super) status: ExitStatus,
     /// V8 gave up for want of memory: Node's report says so.
     pub(super) reported_oom: bool,
+    /// The process had as much in memory as its heap may take.
+    pub(super) was_full: bool,
 }
 
 impl Evidence {
     /// What the end means.
     pub(super) fn verdict(self) -> EngineLost {
-        // V8 ends the process by a signal of its own when its heap is full.
-        let gave_up = self.reported_oom && self.status.signal().is_some();
-        if gave_up {
+        // V8 ends the process by a signal of its own when its heap is full. It is not always able to report that.
+        let gave_up = self.status.signal().is_some_and(|signal| GIVING_UP.iter().any(|it| it.as_raw() == signal));
+        if gave_up && (self.reported_oom || self.was_full) {
             return EngineLost::OutOfMemory;
         }
         match (self.status.code(), self.status.signal()) {
@@ -79,18 +84,22 @@ mod tests {
     #[test]
     fn the_end_is_told_from_evidence() {
         const ABORTED: i32 = 6;
-        for (raw, reported_oom, expected) in [
-            (0x0000, false, EngineLost::Exited(0)),
-            (0x0700, false, EngineLost::Exited(7)),
-            (0x0009, false, EngineLost::Signalled("SIGKILL".into())),
-            (0x008b, false, EngineLost::Signalled("SIGSEGV".into())),
-            (ABORTED, false, EngineLost::Signalled("SIGABRT".into())),
-            (ABORTED, true, EngineLost::OutOfMemory),
+        const TRAPPED: i32 = 5;
+        for (raw, reported_oom, was_full, expected) in [
+            (0x0000, false, true, EngineLost::Exited(0)),
+            (0x0700, false, false, EngineLost::Exited(7)),
+            (0x0009, true, true, EngineLost::Signalled("SIGKILL".into())),
+            (0x008b, false, true, EngineLost::Signalled("SIGSEGV".into())),
+            (ABORTED, false, false, EngineLost::Signalled("SIGABRT".into())),
+            (ABORTED, true, false, EngineLost::OutOfMemory),
+            (ABORTED, false, true, EngineLost::OutOfMemory),
+            (TRAPPED, false, true, EngineLost::OutOfMemory),
+            (TRAPPED, false, false, EngineLost::Signalled("SIGTRAP".into())),
             // Whoever exits in an orderly way had memory to do so, whatever a file says.
-            (0x0100, true, EngineLost::Exited(1)),
-            (0x0022, false, EngineLost::Signalled("34".into())),
+            (0x0100, true, true, EngineLost::Exited(1)),
+            (0x0022, false, false, EngineLost::Signalled("34".into())),
         ] {
-            let evidence = Evidence { status: ExitStatus::from_raw(raw), reported_oom };
+            let evidence = Evidence { status: ExitStatus::from_raw(raw), reported_oom, was_full };
             assert_eq!(evidence.verdict(), expected, "{evidence:?}");
         }
     }

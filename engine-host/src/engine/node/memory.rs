@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const INTERVAL_OF_MANY: Duration = Duration::from_millis(50);
 
 /// What is watched.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Watch {
     /// The process.
     pub(super) process: Pid,
@@ -24,22 +24,30 @@ pub(super) struct Watch {
     pub(super) with_children: bool,
     /// What a run may have, in bytes.
     pub(super) memory_bytes: u64,
+    /// The most that there was.
+    pub(super) peak_bytes: u64,
 }
 
 impl Watch {
     /// Waits until there is too much in memory; for ever when the process has ended.
-    pub(super) async fn exceeded(self) {
+    pub(super) async fn exceeded(&mut self) {
         let period = if self.with_children { INTERVAL_OF_MANY } else { INTERVAL };
         let limit = self.memory_bytes.saturating_add(OVERHEAD_BYTES);
         loop {
             tokio::time::sleep(period).await;
-            if self.resident_bytes() > limit {
+            self.peak_bytes = self.peak_bytes.max(self.resident_bytes());
+            if self.peak_bytes > limit {
                 return;
             }
         }
     }
 
-    fn resident_bytes(self) -> u64 {
+    /// Whether there was so much that V8 may have had no more.
+    pub(super) fn was_full(&self) -> bool {
+        self.peak_bytes >= self.memory_bytes
+    }
+
+    fn resident_bytes(&self) -> u64 {
         if self.with_children {
             sys::family(self.process).into_iter().map(sys::resident_bytes_of).sum()
         } else {

@@ -134,7 +134,12 @@ impl NodeEngine {
         let frame_bytes = usize::try_from(*memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES);
         let process = NodeProcess::spawn(launch, frame_bytes, Arc::clone(&sink))
             .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
-        let watch = Watch { process: process.id(), with_children: process.has_children(), memory_bytes: *memory_bytes };
+        let watch = Watch {
+            process: process.id(),
+            with_children: process.has_children(),
+            memory_bytes: *memory_bytes,
+            peak_bytes: 0,
+        };
         let mut engine = Self {
             process,
             scratch,
@@ -203,7 +208,7 @@ impl NodeEngine {
             Ok(Ok(frame)) => Ok(frame),
             Ok(Err(NoAnswer::Ended(status))) => {
                 let reported_oom = death::reports_oom(&self.scratch.out_of_reach(launch::REPORT));
-                Err(self.lose(Evidence { status, reported_oom }.verdict()))
+                Err(self.lose(Evidence { status, reported_oom, was_full: self.watch.was_full() }.verdict()))
             }
             Ok(Err(NoAnswer::Bad(bad))) => Err(self.misbehaved(&bad)),
             Ok(Err(NoAnswer::Unknown(error))) => {

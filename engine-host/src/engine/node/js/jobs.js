@@ -44,12 +44,17 @@ function makeRoom() {
 /** Resolves when the prelude says that the work is over and all that was to come of its promises has come. */
 function ending(room) {
   return new Promise((resolve) => {
+    let found = false;
     const look = () => {
-      const result = room.hooks.outcome();
-      if (result !== undefined) resolve(result);
+      // What comes afterwards is for who asks next.
+      const result = found ? undefined : room.hooks.outcome();
+      if (result === undefined) return;
+      found = true;
+      resolve(result);
     };
     room.settle = () => setImmediate(look);
-    if (late.length > 0) room.hooks.uncaught(late.shift());
+    if (late.length === 0) return;
+    room.hooks.uncaught(late.shift());
     room.settle();
   });
 }
