@@ -11,7 +11,7 @@ use protocol::run::{Exit, ExitReason};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::outbox::is_busy;
+use super::outbox::{is_busy, says_gone};
 use super::phoenix::{Payload, Requester, Response, Status};
 use crate::backoff::{Backoff, jitter};
 
@@ -36,57 +36,83 @@ pub(super) struct Fetcher {
     pub(super) patience: Patience,
 }
 
+/// Why a run does not start.
+#[derive(Debug)]
+pub(super) enum Unprepared {
+    /// It ends so.
+    Exit(Exit),
+    /// It is over for the server, with the reason.
+    Gone(String),
+}
+
+impl From<Exit> for Unprepared {
+    fn from(exit: Exit) -> Self {
+        Self::Exit(exit)
+    }
+}
+
 /// Why something was not had.
 #[derive(Debug)]
 enum FetchError {
+    /// The run is over for the server.
+    Gone(String),
     /// The server said no.
     Refused(Json),
+    /// The server sent something else.
+    Odd(&'static str),
     /// No answer came.
     Timeout,
 }
 
 impl Fetcher {
     /// The plan's JSON.
-    pub(super) async fn plan(&self) -> Result<Json, Exit> {
-        let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}"));
+    pub(super) async fn plan(&self) -> Result<Json, Unprepared> {
+        let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}")).into();
         match self.get("fetch:plan", Payload::empty()).await {
             Ok(Response::Json(plan)) => Ok(plan),
             Ok(Response::Binary(bytes)) => Json::parse(bytes).map_err(|error| failed(&error.to_string())),
+            Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
             Err(error) => Err(failed(&error.text("fetch:plan"))),
         }
     }
 
     /// The dataclip `id`, which may be nothing.
-    pub(super) async fn dataclip(&self, id: Option<&str>) -> Result<Option<Json>, Exit> {
+    pub(super) async fn dataclip(&self, id: Option<&str>) -> Result<Option<Json>, Unprepared> {
         let Some(id) = id else { return Ok(None) };
-        let failed = |why: String| exception("DataClipError", format!("Failed to load dataclip {id}: {why}"));
+        let failed = |why: String| exception("DataClipError", format!("Failed to load dataclip {id}: {why}")).into();
         match self.get("fetch:dataclip", Payload::object(&json!({ "id": id }))).await {
             Ok(response) => read_dataclip(response).map_err(failed),
             Err(FetchError::Refused(json)) => Err(failed(json.decode().unwrap_or_else(|_| json.as_str().to_owned()))),
+            Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
+            Err(FetchError::Odd(what)) => Err(failed(what.into())),
             Err(FetchError::Timeout) => Err(failed("timeout".into())),
         }
     }
 
     /// The bodies of the credentials, fetched at the same time.
-    pub(super) async fn credentials(&self, ids: Vec<String>) -> Result<HashMap<String, Json>, Exit> {
+    pub(super) async fn credentials(&self, ids: Vec<String>) -> Result<HashMap<String, Json>, Unprepared> {
         let bodies = join_all(ids.iter().map(|id| self.credential(id))).await;
         let mut credentials = HashMap::new();
         let mut failures = Vec::new();
         for (id, body) in ids.into_iter().zip(bodies) {
             match body {
                 Ok(body) => drop(credentials.insert(id, body)),
-                Err(why) => failures.push(format!("Failed to load credential {id}: {why}")),
+                Err(FetchError::Gone(why)) => return Err(Unprepared::Gone(why)),
+                Err(error) => {
+                    failures.push(format!("Failed to load credential {id}: {}", error.text("fetch:credential")));
+                }
             }
         }
-        if failures.is_empty() { Ok(credentials) } else { Err(exception("CredentialLoadError", failures.join("\n"))) }
+        match failures.is_empty() {
+            true => Ok(credentials),
+            false => Err(exception("CredentialLoadError", failures.join("\n")).into()),
+        }
     }
 
-    async fn credential(&self, id: &str) -> Result<Json, String> {
-        const EVENT: &str = "fetch:credential";
-        match self.get(EVENT, Payload::object(&json!({ "id": id }))).await {
-            Ok(Response::Json(body)) if body.is_object() => Ok(body),
-            Ok(_) => Err(format!("[{EVENT}] the answer is not a JSON object")),
-            Err(error) => Err(error.text(EVENT)),
+    async fn credential(&self, id: &str) -> Result<Json, FetchError> {
+        match self.get("fetch:credential", Payload::object(&json!({ "id": id }))).await? {
+            Response::Json(body) if body.is_object() => Ok(body),
+            _ => Err(FetchError::Odd("the answer is not a JSON object")),
         }
     }
 
@@ -103,9 +129,20 @@ impl Fetcher {
             match timeout(wait, asked.next()).await {
                 Ok(Some(Some(reply))) if reply.status == Status::Ok => return Ok(reply.response),
                 Ok(Some(Some(reply))) if is_busy(&reply) && !last => sleep(busy.next(jitter())).await,
-                Ok(Some(Some(reply))) => return Err(FetchError::Refused(reply.response.into_json())),
+                Ok(Some(Some(reply))) => {
+                    return Err(match says_gone(&reply) {
+                        Some(why) => FetchError::Gone(why),
+                        None => FetchError::Refused(reply.response.into_json()),
+                    });
+                }
                 Ok(_) => return Err(FetchError::Timeout),
-                Err(_) => tracing::warn!(run = %self.run_id, "no answer to {event} for {}s", wait.as_secs()),
+                Err(_) => {
+                    tracing::warn!(run = %self.run_id, "no answer to {event} for {}s", wait.as_secs());
+                    // Asking a second time did not help: the server's process may hang.
+                    if attempt > 0 && !last {
+                        self.requester.restart();
+                    }
+                }
             }
         }
         Err(FetchError::Timeout)
@@ -116,6 +153,8 @@ impl FetchError {
     fn text(&self, event: &str) -> String {
         match self {
             Self::Refused(json) => format!("[{event}] {}", json.as_str()),
+            Self::Odd(what) => format!("[{event}] {what}"),
+            Self::Gone(why) => format!("[{event}] {why}"),
             Self::Timeout => format!("[{event}] timeout"),
         }
     }

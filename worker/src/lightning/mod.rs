@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use crate::execution::Executor;
 use fetch::Patience;
 pub use outbox::BatchOptions;
-pub use phoenix::{Endpoint, InvalidEndpoint};
+pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
 use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;
 use queue::{Command, Queue, QueueSettings};
@@ -50,6 +50,12 @@ const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 pub struct LightningOptions {
     /// Where Lightning's worker socket is.
     pub endpoint: Endpoint,
+    /// How that is reached: by TCP unless set.
+    pub network: Network,
+    /// Time between heartbeats. A link is dead on which nothing came from one to the next.
+    pub heartbeat: Duration,
+    /// Shortest and longest pause between attempts to connect.
+    pub reconnect: (Duration, Duration),
     /// The secret that Lightning shares with its workers.
     pub secret: SecretString,
     /// The key to check run tokens with; without one they are not checked.
@@ -89,6 +95,9 @@ impl LightningOptions {
     pub fn new(endpoint: Endpoint, secret: SecretString) -> Self {
         Self {
             endpoint,
+            network: Network::default(),
+            heartbeat: HEARTBEAT,
+            reconnect: RECONNECT,
             secret,
             public_key: None,
             workloops: vec![Workloop::standard(5)],
@@ -177,9 +186,10 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
     };
     let socket = Socket::spawn(SocketOptions {
         endpoint: options.endpoint,
+        network: options.network,
         query: Box::new(query),
-        heartbeat: HEARTBEAT,
-        reconnect: RECONNECT,
+        heartbeat: options.heartbeat,
+        reconnect: options.reconnect,
     });
     let queue_settings = QueueSettings {
         workloops: options.workloops,

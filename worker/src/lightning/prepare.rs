@@ -3,7 +3,7 @@
 use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason, RunSpec};
 
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Unprepared};
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent};
 use super::plan::Plan;
@@ -29,7 +29,11 @@ pub(super) async fn prepare<E: Executor>(
 ) -> Result<Result<Prepared, Exit>, String> {
     let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), patience: settings.patience };
     tokio::select! {
-        prepared = fetch_and_reserve(run, &fetcher, executor, settings) => Ok(prepared),
+        prepared = fetch_and_reserve(run, &fetcher, executor, settings) => match prepared {
+            Ok(prepared) => Ok(Ok(prepared)),
+            Err(Unprepared::Exit(exit)) => Ok(Err(exit)),
+            Err(Unprepared::Gone(why)) => Err(why),
+        },
         why = follow(channel, joined) => Err(why),
     }
 }
@@ -55,7 +59,7 @@ async fn fetch_and_reserve<E: Executor>(
     fetcher: &Fetcher,
     executor: &E,
     settings: &RunSettings,
-) -> Result<Prepared, Exit> {
+) -> Result<Prepared, Unprepared> {
     let plan = fetcher.plan().await?;
     let mut plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
         .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
@@ -63,7 +67,7 @@ async fn fetch_and_reserve<E: Executor>(
     let reserve = async {
         executor.equip(&mut spec).await?;
         let reserved = executor.reserve(Prepare::of(&spec)).await;
-        reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()))
+        reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()).into())
     };
     let input = fetcher.dataclip(plan.dataclip_id.as_deref());
     let credentials = fetcher.credentials(plan.credential_ids());

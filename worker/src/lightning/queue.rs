@@ -262,6 +262,7 @@ impl<E: Executor> Queue<E> {
             return None;
         }
         self.active_ids.insert(id.clone());
+        tracing::debug!(run = %id, "claimed");
         Some(ClaimedRun { id, token })
     }
 

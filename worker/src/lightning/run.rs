@@ -181,13 +181,11 @@ impl Actor {
                     Progress::Going
                 }
                 Event::Deadline => Progress::Gone("its time is over".into()),
-                Event::Timer => {
-                    self.report_late();
-                    Progress::Going
-                }
+                Event::Timer => self.timer(),
             };
             match progress {
                 Progress::Going => {}
+                Progress::Rejoin => self.rejoin(),
                 Progress::StopEngine(why) => {
                     tracing::error!(run = %self.id, "the run is stopped: {why}");
                     let exit = Exit::error(ExitReason::Exception, "LightningError", why);
@@ -206,7 +204,7 @@ impl Actor {
     }
 
     async fn next_event(&mut self, kill: &mut watch::Receiver<bool>, may_be_killed: bool) -> Event {
-        let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).min();
+        let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).chain(self.stuck_at()).min();
         let signal = async {
             match &mut self.active {
                 Some(active) => active.signals.recv().await,
@@ -377,8 +375,23 @@ impl Actor {
         Some(waits_since.max(self.told_late.unwrap_or(waits_since)) + self.settings.patience.timeout)
     }
 
-    fn report_late(&mut self) {
+    fn stuck_at(&self) -> Option<Instant> {
+        self.outbox.stuck_at(self.settings.patience.timeout)
+    }
+
+    fn rejoin(&mut self) {
+        tracing::warn!(run = %self.id, "Lightning does not answer on the run's channel any more: joining it anew");
+        self.outbox.rejoining();
+        self.channel.restart();
+    }
+
+    fn timer(&mut self) -> Progress {
         let now = Instant::now();
+        self.report_late(now);
+        if self.stuck_at().is_some_and(|at| at <= now) { Progress::Rejoin } else { Progress::Going }
+    }
+
+    fn report_late(&mut self, now: Instant) {
         if self.late_at().is_some_and(|at| at <= now) {
             self.told_late = Some(now);
             metrics().replies_late.inc();

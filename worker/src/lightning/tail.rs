@@ -10,7 +10,7 @@ use crate::logging::RUN_LOG;
 
 /// Says how a run ended, and all of it if Lightning could not be told.
 pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progress: &Progress, claimed_at: Instant) {
-    let reason = exit.map_or("unknown", |exit| exit.reason.as_str());
+    let reason = exit.map_or("not yet, so it was stopped", |exit| exit.reason.as_str());
     let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!(" ({}: {})", it.kind, it.message));
     let error = error.unwrap_or_default();
     let lines = outbox.lines_dropped();

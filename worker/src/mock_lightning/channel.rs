@@ -1,13 +1,15 @@
 //! One channel of one connection, what is a process in Phoenix: handles its messages one at a time, in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::connection::Control;
 use super::fields::Rejection;
 use super::frame::{self, ClientMessage, Response};
 use super::hooks::{Incoming, Verdict};
@@ -26,17 +28,22 @@ pub(super) struct Channel {
     pub(super) topic: String,
     /// Frames to the client.
     pub(super) out: mpsc::Sender<Message>,
-    /// Cuts the connection.
-    pub(super) cut: Arc<Notify>,
+    /// What becomes of the connection.
+    pub(super) control: Arc<Control>,
     /// The `join_ref` of the join that is in force.
     pub(super) joined: Option<Option<String>>,
+    /// It handles nothing until it is joined again.
+    pub(super) hangs: bool,
 }
 
 /// What a hook leaves to do with a message.
 enum Next {
     GoOn,
+    GoOnLate(Duration),
     Refuse(Value),
     Nothing,
+    /// The channel's process died on it.
+    Crashed,
 }
 
 /// What handling a message came to.
@@ -77,14 +84,27 @@ impl Channel {
     }
 
     async fn take(&mut self, message: &ClientMessage) {
+        self.hangs &= message.event != "phx_join";
+        if self.hangs {
+            return;
+        }
         let incoming = Incoming {
             connection: self.connection,
             topic: &message.topic,
             event: &message.event,
             payload: &message.payload,
         };
-        let mut outcome = match self.obey(self.shared.hooks.before_message(&incoming)).await {
+        let mut late = Duration::ZERO;
+        let mut outcome = match self.obey(self.shared.hooks.before_message(&incoming), Some(message)).await {
             Next::GoOn => None,
+            Next::Crashed if message.event == "phx_join" => {
+                Some(Outcome::Reply(Err(json!({"reason": "join crashed"}))))
+            }
+            Next::Crashed => return,
+            Next::GoOnLate(time) => {
+                late = time;
+                None
+            }
             Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
             Next::Nothing => return,
         };
@@ -93,10 +113,17 @@ impl Channel {
             self.close_earlier_join(message).await;
             let handled = self.handle(message, &mut claim);
             let accepted = matches!(handled, Outcome::Reply(Ok(_)) | Outcome::Silence);
-            outcome = match self.obey(self.shared.hooks.before_reply(&incoming, accepted)).await {
+            outcome = match self.obey(self.shared.hooks.before_reply(&incoming, accepted), None).await {
                 Next::GoOn => Some(handled),
+                Next::GoOnLate(time) => {
+                    late = late.max(time);
+                    Some(handled)
+                }
                 Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
-                Next::Nothing => None,
+                Next::Crashed if message.event == "phx_join" => {
+                    Some(Outcome::Reply(Err(json!({"reason": "join crashed"}))))
+                }
+                Next::Nothing | Next::Crashed => None,
             };
         }
         match outcome {
@@ -104,7 +131,7 @@ impl Channel {
                 if reply.is_err() && message.event == "phx_join" {
                     self.joined = None;
                 }
-                self.reply(message, reply.as_ref()).await;
+                self.reply(message, reply.as_ref(), late).await;
             }
             Some(Outcome::Crash) => self.crash().await,
             Some(Outcome::Silence) | None => {}
@@ -114,26 +141,61 @@ impl Channel {
         }
     }
 
-    /// Does what a hook says.
-    async fn obey(&mut self, verdict: Verdict) -> Next {
+    /// Does what a hook says; `unhandled` is the message that was not handled yet.
+    async fn obey(&mut self, verdict: Verdict, unhandled: Option<&ClientMessage>) -> Next {
         match verdict {
             Verdict::GoOn => Next::GoOn,
+            Verdict::ReplyLate(time) => Next::GoOnLate(time),
             Verdict::Delay(time) => {
                 tokio::time::sleep(time).await;
                 Next::GoOn
             }
             Verdict::Drop => Next::Nothing,
+            Verdict::Hang => {
+                self.hangs = true;
+                Next::Nothing
+            }
             Verdict::Refuse(response) => Next::Refuse(response),
             Verdict::CloseChannel => {
                 self.crash().await;
-                Next::Nothing
+                Next::Crashed
             }
+            Verdict::ReadSlowly(pace) => {
+                self.control.read_slowly(pace);
+                Next::GoOn
+            }
+            Verdict::CutThenHandle(time) => {
+                if let Some(message) = unhandled {
+                    self.handle_later(message, time);
+                }
+                self.control.cut();
+                std::future::pending().await
+            }
+            // What follows ends with the connection: whatever is open now stays unfinished.
             Verdict::CloseSocket => {
-                self.cut.notify_one();
-                // Ends with the connection: whatever is open now stays unfinished.
+                self.control.cut();
+                std::future::pending().await
+            }
+            Verdict::HalfOpen => {
+                self.control.fall_silent();
+                std::future::pending().await
+            }
+            Verdict::Restart(time) => {
+                self.shared.restart(time);
                 std::future::pending().await
             }
         }
+    }
+
+    /// Handles an event of a run when its connection is long gone.
+    fn handle_later(&self, message: &ClientMessage, time: Duration) {
+        let Some(run_id) = self.run_id().filter(|_| self.joined.is_some()).map(str::to_owned) else { return };
+        let (shared, event, payload) = (self.shared.clone(), message.event.clone(), message.payload.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            // Nobody is there to be told that it is refused.
+            let _ = shared.store().handle_event(&run_id, &event, &payload);
+        });
     }
 
     fn handle(&mut self, message: &ClientMessage, claim: &mut Option<OpenClaim>) -> Outcome {
@@ -241,9 +303,19 @@ impl Channel {
         self.shared.store().record_violation(&origin, reason);
     }
 
-    async fn reply(&self, message: &ClientMessage, outcome: Result<&Response, &Value>) {
+    async fn reply(&self, message: &ClientMessage, outcome: Result<&Response, &Value>, late: Duration) {
         let join_ref = self.joined.as_ref().unwrap_or(&message.join_ref).as_deref();
-        self.send(frame::reply(self.shared.dialect, join_ref, message, outcome)).await;
+        let frame = frame::reply(self.shared.dialect, join_ref, message, outcome);
+        if late.is_zero() {
+            self.send(frame).await;
+        } else {
+            let out = self.out.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                // The connection may have ended meanwhile.
+                let _ = out.send(frame).await;
+            });
+        }
         if message.event == "phx_leave" && outcome.is_ok() {
             self.push(join_ref, "phx_close").await;
         }

@@ -15,7 +15,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -31,8 +31,63 @@ use super::token::verify_worker_token;
 
 /// Phoenix closes a socket that sent nothing for this long.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a connection that fell silent stays open.
+const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);
 /// Frames that may wait for a client that reads slowly, before its channels wait too.
 const OUTGOING_FRAMES: usize = 256;
+
+/// What becomes of a connection.
+#[derive(Debug)]
+pub(super) struct Control(watch::Sender<Course>);
+
+#[derive(Debug, Clone, Copy)]
+enum Course {
+    /// Reads on, with this pause between frames.
+    Serve(Duration),
+    /// Stays open, and nothing comes through.
+    Silent,
+    /// Ends without a close frame.
+    Cut,
+}
+
+impl Control {
+    fn new() -> Self {
+        Self(watch::Sender::new(Course::Serve(Duration::ZERO)))
+    }
+
+    /// Ends the connection without a close frame.
+    pub(super) fn cut(&self) {
+        self.0.send_replace(Course::Cut);
+    }
+
+    /// Lets nothing through any more.
+    pub(super) fn fall_silent(&self) {
+        self.0.send_replace(Course::Silent);
+    }
+
+    /// Pauses that long between frames that are read.
+    pub(super) fn read_slowly(&self, pace: Duration) {
+        self.0.send_replace(Course::Serve(pace));
+    }
+
+    fn pace(&self) -> Duration {
+        if let Course::Serve(pace) = *self.0.borrow() { pace } else { Duration::ZERO }
+    }
+
+    /// Resolves when nothing is read any more.
+    async fn stop_reading(&self) {
+        // It cannot fail: the sender is here.
+        let _ = self.0.subscribe().wait_for(|course| !matches!(course, Course::Serve(_))).await;
+    }
+
+    /// Waits as long as a connection stays half open.
+    async fn bear_silence(&self) {
+        let cut = async {
+            let _ = self.0.subscribe().wait_for(|course| matches!(course, Course::Cut)).await;
+        };
+        let _ = tokio::time::timeout(HALF_OPEN_LIMIT, cut).await;
+    }
+}
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -126,12 +181,24 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
     let (sink, mut stream) = socket.split();
     let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
-    let cut = Arc::new(Notify::new());
-    let mut connection = Connection { opened, cut: cut.clone(), out, tasks: JoinSet::new(), channels: HashMap::new() };
-    connection.tasks.spawn(write(sink, outgoing));
+    let control = Arc::new(Control::new());
+    let mut connection =
+        Connection { opened, control: control.clone(), out, tasks: JoinSet::new(), channels: HashMap::new() };
+    let silenced = control.clone();
+    connection.tasks.spawn(async move {
+        tokio::select! {
+            () = write(sink, outgoing) => {}
+            () = silenced.stop_reading() => {}
+        }
+    });
+    let read = async {
+        tokio::select! {
+            () = connection.read(&mut stream) => {}
+            () = control.stop_reading() => control.bear_silence().await,
+        }
+    };
     tokio::select! {
-        () = connection.read(&mut stream) => {}
-        () = cut.notified() => {}
+        () = read => {}
         _ = cut_all.changed() => {}
     }
     // What is open is given up before the client can see the end.
@@ -155,7 +222,7 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receive
 
 struct Connection {
     opened: Opened,
-    cut: Arc<Notify>,
+    control: Arc<Control>,
     out: mpsc::Sender<Message>,
     /// The writer and the channels.
     tasks: JoinSet<()>,
@@ -178,6 +245,10 @@ impl Connection {
                 Message::Ping(_) => self.opened.shared.store().activity.pings += 1,
                 Message::Close(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
+            let pace = self.control.pace();
+            if !pace.is_zero() {
+                tokio::time::sleep(pace).await;
+            }
         }
     }
 
@@ -195,8 +266,9 @@ impl Connection {
                     connection: self.opened.number,
                     topic: topic.clone(),
                     out: self.out.clone(),
-                    cut: self.cut.clone(),
+                    control: self.control.clone(),
                     joined: None,
+                    hangs: false,
                 };
                 self.tasks.spawn(channel.serve(messages));
                 entry.insert(inbox)

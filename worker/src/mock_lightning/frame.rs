@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::Dialect;
+use super::{Dialect, deep};
 
 /// A message from the client.
 #[derive(Debug, PartialEq)]
@@ -22,8 +22,8 @@ pub(super) struct ClientMessage {
 impl ClientMessage {
     /// Reads a text frame, `[join_ref, ref, topic, event, payload]`.
     pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        let (join_ref, reference, topic, event, payload) = serde_json::from_str::<(_, _, _, _, Value)>(text)?;
-        Ok(Self { join_ref, reference, topic, event, payload: payload.into() })
+        let (join_ref, reference, topic, event, payload) = serde_json::from_str::<(_, _, _, _, &RawValue)>(text)?;
+        Ok(Self { join_ref, reference, topic, event, payload: deep::value(payload.get())?.into() })
     }
 }
 

@@ -17,21 +17,35 @@ pub struct Incoming<'a> {
     pub payload: &'a Value,
 }
 
-/// What happens next to a message or to its reply. Later messages of the same channel wait for it.
+/// What happens next to a message or to its reply. Later messages of the same channel wait for it, unless it says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// As if there were no hook.
     GoOn,
     /// After this time, as if there were no hook.
     Delay(Duration),
+    /// As if there were no hook, but the reply comes this much later, and later messages do not wait for that.
+    ReplyLate(Duration),
     /// The message is never handled, or its reply never sent.
     Drop,
+    /// The message is never handled, nor is anything else on this channel until it is joined again.
+    Hang,
     /// The message is refused with this response: without being handled, or although it was.
     Refuse(Value),
     /// The channel crashes (`phx_error`), as a Phoenix process does.
     CloseChannel,
     /// The socket is cut, without a close frame.
     CloseSocket,
+    /// The socket is cut, and the message handled this much later, as by a server that is slow to notice. The same as
+    /// [`Verdict::CloseSocket`] where the message was handled already.
+    CutThenHandle(Duration),
+    /// The connection stays open, and nothing comes through it any more in either direction.
+    HalfOpen,
+    /// From now on the connection reads one frame in this time.
+    ReadSlowly(Duration),
+    /// Every socket is cut, and for this time nobody is let in. All that was recorded stays.
+    Restart(Duration),
 }
 
 /// Decides about each message. The default does nothing.

@@ -6,11 +6,15 @@
 
 mod channel;
 mod connection;
+mod deep;
 mod events;
+mod faults;
 mod fields;
 mod frame;
 mod hooks;
 mod http;
+mod janitor;
+mod memory;
 mod plan;
 mod queue;
 mod record;
@@ -23,20 +27,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
+pub use faults::{AppliedFault, Fault, FaultOptions, Faults};
 pub use hooks::{Hooks, Incoming, NoHooks, Verdict};
+pub use memory::MemoryConnector;
 pub use plan::InvalidPlan;
 pub use record::{
     Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, StepRecord, Violation,
 };
 
+use memory::Pipes;
 use plan::Submission;
 use store::Store;
 use token::RunTokens;
@@ -79,6 +87,9 @@ pub struct MockOptions {
     pub dialect: Dialect,
     /// Whether ids in plans must be UUIDs, as in Lightning. Ids that the worker makes always must.
     pub strict_ids: bool,
+    /// Marks a run lost that has not ended this long after its own timeout, as Lightning's janitor does; none does
+    /// unless set.
+    pub lost_after: Option<Duration>,
     /// Faults.
     pub hooks: Arc<dyn Hooks>,
 }
@@ -92,6 +103,7 @@ impl Default for MockOptions {
             dataclip_reply: DataclipReply::default(),
             dialect: Dialect::default(),
             strict_ids: false,
+            lost_after: None,
             hooks: Arc::new(NoHooks),
         }
     }
@@ -154,6 +166,17 @@ impl Shared {
     fn is_listening(&self) -> bool {
         self.listening.load(Ordering::Relaxed)
     }
+
+    /// Cuts every socket and lets nobody in for this time.
+    fn restart(self: &Arc<Self>, time: Duration) {
+        self.listening.store(false, Ordering::Relaxed);
+        self.cut.send_replace(());
+        let shared = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            shared.listening.store(true, Ordering::Relaxed);
+        });
+    }
 }
 
 /// A running double. Dropping it ends it.
@@ -161,6 +184,9 @@ pub struct MockLightning {
     shared: Arc<Shared>,
     address: SocketAddr,
     listener: Mutex<Option<JoinHandle<()>>>,
+    /// Where pipes go when it does not listen on a port.
+    pipes: Option<mpsc::UnboundedSender<DuplexStream>>,
+    janitor: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for MockLightning {
@@ -171,7 +197,22 @@ impl fmt::Debug for MockLightning {
 
 /// Starts a double.
 pub async fn start(options: MockOptions) -> Result<MockLightning, MockError> {
-    let MockOptions { address, secret, private_key, dataclip_reply, dialect, strict_ids, hooks } = options;
+    let mut mock = unconnected(options)?;
+    mock.address = mock.listen().await?;
+    Ok(mock)
+}
+
+/// Starts a double that listens on no port and is reached through [`MockLightning::connector`] alone.
+pub fn start_in_memory(options: MockOptions) -> Result<MockLightning, MockError> {
+    let mut mock = unconnected(options)?;
+    let (pipes, incoming) = mpsc::unbounded_channel();
+    mock.pipes = Some(pipes);
+    mock.accept_from(Pipes(incoming));
+    Ok(mock)
+}
+
+fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
+    let MockOptions { address, secret, private_key, dataclip_reply, dialect, strict_ids, lost_after, hooks } = options;
     let shared = Arc::new(Shared {
         store: Mutex::new(Store::new(strict_ids, dataclip_reply)),
         secret,
@@ -183,9 +224,8 @@ pub async fn start(options: MockOptions) -> Result<MockLightning, MockError> {
         wakeups: broadcast::Sender::new(WAKEUPS),
         cut: watch::Sender::new(()),
     });
-    let mut mock = MockLightning { shared, address, listener: Mutex::new(None) };
-    mock.address = mock.listen().await?;
-    Ok(mock)
+    let janitor = lost_after.map(|grace| tokio::spawn(janitor::sweep(shared.clone(), grace)));
+    Ok(MockLightning { shared, address, listener: Mutex::new(None), pipes: None, janitor })
 }
 
 impl MockLightning {
@@ -197,6 +237,11 @@ impl MockLightning {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What opens pipes to it; none if it listens on a port.
+    pub fn connector(&self) -> Option<MemoryConnector> {
+        self.pipes.clone().map(|pipes| MemoryConnector { shared: self.shared.clone(), pipes })
     }
 
     /// Queues a run, without waking workers, and gives its id. Takes what `POST /run` takes.
@@ -218,7 +263,7 @@ impl MockLightning {
     /// Body of a dataclip, also of one that a step made.
     pub fn dataclip(&self, id: &str) -> Option<Value> {
         let text = self.shared.store().dataclips.get(id)?.clone();
-        serde_json::from_str(text.get()).ok()
+        deep::value(text.get()).ok()
     }
 
     /// Pushes `work-available` to every joined queue channel.
@@ -263,6 +308,9 @@ impl MockLightning {
     /// Refuses new connections from now on. Open ones stay.
     pub async fn stop_listening(&self) {
         self.shared.listening.store(false, Ordering::Relaxed);
+        if self.pipes.is_some() {
+            return;
+        }
         if let Some(listener) = self.take_listener() {
             listener.abort();
             // The port is free once the task is gone; that it was cancelled is what was asked for.
@@ -273,6 +321,10 @@ impl MockLightning {
     /// Takes connections again, on the same port, with all that was recorded.
     pub async fn listen_again(&self) -> Result<(), MockError> {
         self.stop_listening().await;
+        if self.pipes.is_some() {
+            self.shared.listening.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         self.listen().await.map(|_| ())
     }
 
@@ -289,6 +341,11 @@ impl MockLightning {
             // Without it replies only wait longer.
             let _ = stream.set_nodelay(true);
         });
+        self.accept_from(listener);
+        Ok(address)
+    }
+
+    fn accept_from<L: Listener<Addr: fmt::Debug>>(&self, listener: L) {
         let serve = axum::serve(listener, http::router(self.shared.clone()));
         let task = tokio::spawn(async move {
             // Accepting never ends by itself.
@@ -296,7 +353,6 @@ impl MockLightning {
         });
         self.shared.listening.store(true, Ordering::Relaxed);
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-        Ok(address)
     }
 
     fn take_listener(&self) -> Option<JoinHandle<()>> {
@@ -309,6 +365,9 @@ impl Drop for MockLightning {
         self.shared.listening.store(false, Ordering::Relaxed);
         if let Some(listener) = self.take_listener() {
             listener.abort();
+        }
+        if let Some(janitor) = &self.janitor {
+            janitor.abort();
         }
         self.cut_sockets();
     }

@@ -86,8 +86,9 @@ impl Submission {
         let option = |key| options.get(key).filter(|value| value.get() != "null");
         let output_dataclips = option("output_dataclips")
             .map_or(Ok(true), |value| read("options.output_dataclips", value, "true or false"))?;
-        let timeout_ms = option("run_timeout_ms")
-            .map_or(Ok(DEFAULT_TIMEOUT_MS as f64), |value| read("options.run_timeout_ms", value, "a number"))?;
+        check_options(option)?;
+        let timeout_ms = option("run_timeout_ms").and_then(|value| value.get().parse().ok());
+        let timeout_ms: f64 = timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS as f64);
         Ok(Self {
             id,
             queue,
@@ -99,6 +100,30 @@ impl Submission {
             credentials,
         })
     }
+}
+
+/// Checks what a worker would otherwise take for something else, or for nothing.
+fn check_options<'a>(option: impl Fn(&'static str) -> Option<&'a Box<RawValue>>) -> Result<(), InvalidPlan> {
+    for key in ["run_timeout_ms", "run_memory_limit_mb", "payload_limit_mb", "log_payload_limit_mb"] {
+        let Some(value) = option(key) else { continue };
+        let number: f64 = read(&format!("options.{key}"), value, "a number")?;
+        if number <= 0.0 {
+            return Err(InvalidPlan(format!("options.{key}: must be a number above zero, it is {number}")));
+        }
+    }
+    let words: [(&str, &[&str]); 2] = [
+        ("sanitize", &["none", "remove", "obfuscate", "summarize"]),
+        ("job_log_level", &["debug", "info", "warn", "error", "none"]),
+    ];
+    for (key, words) in words {
+        let Some(value) = option(key) else { continue };
+        let expected = format!("one of {}", words.join(", "));
+        let word: String = read(&format!("options.{key}"), value, &expected)?;
+        if !words.contains(&word.as_str()) {
+            return Err(InvalidPlan(format!("options.{key}: must be {expected}, it is {word:?}")));
+        }
+    }
+    Ok(())
 }
 
 fn check_jobs(plan: &Object, strict_ids: bool) -> Result<Jobs, InvalidPlan> {
@@ -204,6 +229,16 @@ mod tests {
         check(r#"{"edges":["a"]}"#, false, "edges[0]: must be an object");
         check(r#"{"dataclip_id":{}}"#, false, "dataclip_id: must be a string");
         check(r#"{"options":{"output_dataclips":"no"}}"#, false, "options.output_dataclips: must be true or false");
+        check(
+            r#"{"options":{"run_timeout_ms":-1}}"#,
+            false,
+            "options.run_timeout_ms: must be a number above zero, it is -1",
+        );
+        check(r#"{"options":{"run_timeout_ms":"5"}}"#, false, "options.run_timeout_ms: must be a number");
+        check(r#"{"options":{"run_memory_limit_mb":0}}"#, false, "options.run_memory_limit_mb: must be a number above");
+        check(r#"{"options":{"payload_limit_mb":-0.5}}"#, false, "options.payload_limit_mb: must be a number above");
+        check(r#"{"options":{"sanitize":"all"}}"#, false, "must be one of none, remove, obfuscate, summarize, it is");
+        check(r#"{"options":{"job_log_level":3}}"#, false, "options.job_log_level: must be one of debug, info");
         check(r#"{"dataclips":[]}"#, false, "dataclips: must be an object of id: JSON");
         check(r#"{"credentials":{"c":"x"}}"#, false, "credentials.c: must be an object");
     }

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::DataclipReply;
 use super::plan::{InvalidPlan, Jobs, Submission};
@@ -23,7 +24,9 @@ pub(super) struct Run {
     pub(super) jobs: Jobs,
     pub(super) output_dataclips: bool,
     pub(super) log_ids: HashSet<String>,
-    timeout_seconds: u64,
+    pub(super) timeout_seconds: u64,
+    /// When it was claimed, by a clock that only goes forward.
+    pub(super) claimed: Option<Instant>,
     place: u64,
     tokens: Vec<SecretString>,
     waiting_for_end: Vec<oneshot::Sender<()>>,
@@ -124,6 +127,7 @@ impl Store {
             output_dataclips,
             log_ids: HashSet::new(),
             timeout_seconds,
+            claimed: None,
             place,
             tokens: Vec::new(),
             waiting_for_end: Vec::new(),
@@ -142,6 +146,7 @@ impl Store {
             {
                 run.record.state = RunState::Claimed;
                 run.record.claimed_at = Some(now());
+                run.claimed = Some(Instant::now());
                 run.record.worker_name = worker_name.map(str::to_owned);
                 claimed.push(Claimed { id, timeout_seconds: run.timeout_seconds });
             }
@@ -179,6 +184,7 @@ impl Store {
             if let Some(run) = self.runs.get_mut(id).filter(|run| run.record.state == RunState::Claimed) {
                 run.record.state = RunState::Available;
                 run.record.claimed_at = None;
+                run.claimed = None;
                 run.record.worker_name = None;
                 run.tokens.clear();
                 self.queues.entry(run.record.queue.clone()).or_default().insert(run.place, id.clone());

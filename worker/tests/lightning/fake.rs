@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use worker::execution::{ActiveRun, Executor, Reservation, ReserveError, RunEnd, RunSignal};
 use worker::lightning::{Lightning, LightningOptions, Workloop, start};
-use worker::mock_lightning::{MockLightning, MockOptions, RunRecord, start as start_mock};
+use worker::mock_lightning::{MockLightning, MockOptions, RunRecord, start as start_mock, start_in_memory};
+
+use crate::network;
 
 /// How long a test waits for what must happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -151,6 +153,22 @@ pub(crate) async fn with_options(
     let secret = mock.secret.clone().unwrap_or_else(|| "a secret".into());
     let mock = start_mock(mock).await.unwrap();
     let mut options = LightningOptions::new(mock.url().parse().unwrap(), secret);
+    options.backoff = (Duration::from_secs(60), Duration::from_secs(60));
+    change(&mut options);
+    Setting { lightning: start(options, hosts), mock }
+}
+
+/// The same in memory, with bytes that take `latency` each way.
+pub(crate) fn in_memory(
+    mock: MockOptions,
+    latency: Duration,
+    hosts: Arc<FakeHosts>,
+    change: impl FnOnce(&mut LightningOptions),
+) -> Setting {
+    let secret = mock.secret.clone().unwrap_or_else(|| "a secret".into());
+    let mock = start_in_memory(mock).unwrap();
+    let mut options = LightningOptions::new(mock.url().parse().unwrap(), secret);
+    options.network = network::to(&mock, latency);
     options.backoff = (Duration::from_secs(60), Duration::from_secs(60));
     change(&mut options);
     Setting { lightning: start(options, hosts), mock }

@@ -5,8 +5,10 @@
 mod delivery;
 mod failures;
 mod fake;
-mod faults;
+mod network;
 mod queue;
+mod random_scripts;
 mod reconnect;
 mod runs;
 mod shutdown;
+mod workload;

@@ -20,13 +20,16 @@ use super::phoenix::Payload;
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
-pub(super) use verdict::{describe, is_busy};
+pub(super) use verdict::{describe, is_busy, says_gone};
 
 /// Memory that unsent log lines may take. What comes beyond is dropped and counted.
 pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// States that wait for delivery beyond this stop the host until they are taken.
 const MAX_STATE_BYTES: usize = 32 * 1024 * 1024;
+
+/// How many times the usual patience a channel may be silent before it is joined anew.
+const STUCK: u32 = 4;
 
 /// Pauses while the server says that it is busy.
 const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -111,6 +114,8 @@ pub(super) enum Progress {
     Going,
     /// Lightning refuses what the rest of the run builds on: stop the engine. The outbox has completed the run.
     StopEngine(String),
+    /// Replies are missing that can come no more: join the channel anew.
+    Rejoin,
     /// Lightning has everything, `run:complete` included.
     Done,
     /// The run is over for Lightning: nothing more can be told.
@@ -170,6 +175,8 @@ struct Entry {
 struct Sent {
     tag: u64,
     at: Instant,
+    /// A later push was answered before it, which the server does not do with one that it will still answer.
+    overtaken: bool,
     size: usize,
     entries: Vec<Entry>,
 }
@@ -298,6 +305,18 @@ impl Outbox {
     /// Since when the oldest push waits for its reply.
     pub(super) fn oldest_push(&self) -> Option<Instant> {
         self.sent.front().map(|sent| sent.at)
+    }
+
+    /// The channel is about to be joined anew: nothing is pushed until [`Self::down`] says that it is down.
+    pub(super) fn rejoining(&mut self) {
+        self.joined = false;
+    }
+
+    /// When the channel should be joined anew because a reply does not come, if nothing else happens. A reply may be
+    /// late by `patience`; one that may only be slow is given many times that.
+    pub(super) fn stuck_at(&self, patience: Duration) -> Option<Instant> {
+        let oldest = self.sent.front().filter(|_| self.joined)?;
+        Some(oldest.at + if oldest.overtaken { patience } else { patience * STUCK })
     }
 
     /// How many events Lightning has not confirmed.

@@ -27,7 +27,7 @@ impl Outbox {
         let size = entries.iter().map(|entry| entry.item.size()).sum();
         self.last_tag += 1;
         let push = self.push(self.last_tag, &entries);
-        self.sent.push_back(Sent { tag: self.last_tag, at: now, size, entries });
+        self.sent.push_back(Sent { tag: self.last_tag, at: now, overtaken: false, size, entries });
         Some(push)
     }
 

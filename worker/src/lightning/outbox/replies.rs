@@ -14,7 +14,7 @@ use crate::metrics::metrics;
 const MAX_LOSSES: u32 = 10;
 
 /// The same for a large one, which is the cause more often.
-const MAX_LOSSES_LARGE: u32 = 3;
+const MAX_LOSSES_LARGE: u32 = 5;
 
 /// What counts as large there.
 pub(super) const LARGE: usize = 1024 * 1024;
@@ -76,6 +76,7 @@ impl Outbox {
     pub(in crate::lightning) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
         let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
         let Some(sent) = self.sent.remove(at) else { return Progress::Going };
+        self.sent.iter_mut().take(at).for_each(|earlier| earlier.overtaken = true);
         match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
             Verdict::Accepted => {
                 self.busy.reset();
@@ -87,6 +88,11 @@ impl Outbox {
                 Progress::Going
             }
             Verdict::Gone(reason) => Progress::Gone(reason),
+            Verdict::Rejected(_) if at > 0 => {
+                // The server may never have seen what this one builds on.
+                sent.entries.into_iter().for_each(|entry| self.requeue(entry));
+                Progress::Rejoin
+            }
             Verdict::Rejected(reason) => self.rejected(sent.entries, &reason),
         }
     }
@@ -126,7 +132,7 @@ impl Outbox {
                 // Servers differ in what they say to a run that has started already.
                 progress = self.accepted(entry);
             } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
-                entry.resent = false;
+                // It stays one that the server may have, in its first form.
                 self.requeue(entry);
             } else {
                 progress = self.give_up(entry, reason);
@@ -159,7 +165,6 @@ impl Outbox {
             }
             Item::RunComplete(run) if run.exit.reason != ExitReason::Exception => {
                 run.exit = Exit::error(ExitReason::Exception, "LightningError", message);
-                entry.resent = false;
                 self.requeue(entry);
                 Progress::Going
             }

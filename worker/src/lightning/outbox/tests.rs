@@ -339,7 +339,7 @@ fn a_large_state_that_kills_the_link_each_time_is_withheld() {
     it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
     let first = it.pushes();
     it.accept(&first[..1]);
-    for _ in 0..3 {
+    for _ in 0..5 {
         it.pushes();
         it.outbox.down(Loss::Link);
         it.outbox.joined();
@@ -487,6 +487,7 @@ fn lines_of_a_refused_batch_go_one_by_one() {
     it.reply(pushes[0].0, &error(json!("no")));
     let alone = it.pushes();
     assert_eq!(events(&alone), ["run:log", "run:log", "run:log"]);
+    it.accept(&alone[..1]);
     it.reply(alone[1].0, &error(json!("no")));
     assert_eq!((it.pushes(), it.outbox.lines_dropped()), (Vec::new(), 1));
 }

@@ -3,7 +3,7 @@
 use protocol::Json;
 use serde_json::Value;
 
-use crate::lightning::phoenix::{Reply, Response, Status};
+use crate::lightning::phoenix::{Reply, Response, Status, says_busy};
 
 /// What becomes of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn judge(reply: &Reply, resent: bool) -> Verdict {
         "token expired",
     ]) {
         Verdict::Gone(reason)
-    } else if says(&["busy", "overloaded", "try again", "temporarily", "timeout", "timed out", "too many requests"]) {
+    } else if says_busy(&reason) {
         Verdict::Busy
     } else {
         Verdict::Rejected(reason)
@@ -48,6 +48,11 @@ pub(super) fn judge(reply: &Reply, resent: bool) -> Verdict {
 /// Whether a refusal only says that the server is busy.
 pub(in crate::lightning) fn is_busy(reply: &Reply) -> bool {
     judge(reply, false) == Verdict::Busy
+}
+
+/// Why the run is over for the server, if a refusal says so.
+pub(in crate::lightning) fn says_gone(reply: &Reply) -> Option<String> {
+    if let Verdict::Gone(reason) = judge(reply, false) { Some(reason) } else { None }
 }
 
 /// A refusal as people read it: `field: message, message; …` where the server named fields.

@@ -57,6 +57,11 @@ impl Channel {
         let _ = self.commands.send(Command::Rejoin { channel: self.id, epoch: self.epoch });
     }
 
+    /// Joins anew although the channel seems to live: what has no answer never gets one.
+    pub(in crate::lightning) fn restart(&self) {
+        let _ = self.commands.send(Command::Restart { channel: self.id, epoch: Some(self.epoch) });
+    }
+
     /// Something that asks questions on this channel beside its owner.
     pub(in crate::lightning) fn requester(&self) -> Requester {
         Requester { id: self.id, commands: self.commands.clone() }
@@ -77,6 +82,11 @@ pub(in crate::lightning) struct Requester {
 }
 
 impl Requester {
+    /// Joins the channel anew although it seems to live. Questions that are open are asked again.
+    pub(in crate::lightning) fn restart(&self) {
+        let _ = self.commands.send(Command::Restart { channel: self.id, epoch: None });
+    }
+
     /// Sends an idempotent question, right behind the join if that is still open, and again after each rejoin until
     /// it is answered. None when the channel is gone for good. Dropping the future withdraws the question.
     pub(in crate::lightning) async fn request(&self, event: &'static str, payload: Payload) -> Option<Reply> {

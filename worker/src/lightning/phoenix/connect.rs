@@ -1,10 +1,12 @@
 //! Opens a websocket to Lightning, with TLS where the endpoint wants it.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::http::Uri;
@@ -14,7 +16,39 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 use crate::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
 
 /// A websocket to Lightning.
-pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
+
+/// A stream of bytes to Lightning's address, below TLS and the websocket.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Opens a stream to an endpoint in place of TCP.
+type Dial = dyn Fn(&Endpoint) -> io::Result<Box<dyn Stream>> + Send + Sync;
+
+/// How the endpoint is reached: by TCP, or through a network that is not the system's.
+#[derive(Clone, Default)]
+pub struct Network(Option<Arc<Dial>>);
+
+impl Network {
+    /// A network that `dial` opens streams in.
+    pub fn new(dial: impl Fn(&Endpoint) -> io::Result<Box<dyn Stream>> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(dial)))
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, ConnectError> {
+        if let Some(dial) = &self.0 {
+            return dial(endpoint).map_err(|error| DialError::Addresses(error.to_string()).into());
+        }
+        Ok(Box::new(dial(&endpoint.host, endpoint.port).await?))
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.0.is_some() { "Network(own)" } else { "Network(tcp)" })
+    }
+}
 
 /// The largest message taken. A dataclip of 100 MB as an array of byte values, as the development mock sends it, fits.
 const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
@@ -85,8 +119,12 @@ pub(super) enum ConnectError {
 }
 
 /// Opens a websocket to `endpoint` with this query, which holds the worker's token.
-pub(super) async fn connect(endpoint: &Endpoint, query: &SecretString) -> Result<WebSocket, ConnectError> {
-    let stream = dial(&endpoint.host, endpoint.port).await?;
+pub(super) async fn connect(
+    network: &Network,
+    endpoint: &Endpoint,
+    query: &SecretString,
+) -> Result<WebSocket, ConnectError> {
+    let stream = network.open(endpoint).await?;
     let connector = if endpoint.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
     let config = WebSocketConfig::default()
         .read_buffer_size(64 * 1024)
@@ -144,8 +182,8 @@ mod tests {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
             stream
         };
-        let query = "token=x".into();
-        let (result, _stream) = tokio::join!(connect(&endpoint, &query), server);
+        let (network, query) = (Network::default(), "token=x".into());
+        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query), server);
         // A machine may have no trust roots, which is told in its own words.
         assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Dial(DialError::Tls(_)))));
     }
@@ -155,7 +193,8 @@ mod tests {
         // A port that nobody listens on: bound and released.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let endpoint: Endpoint = format!("ws://localhost:{port}/worker").parse().unwrap();
-        let error = connect(&endpoint, &"token=x".into()).await.unwrap_err().to_string();
+        let connected = connect(&Network::default(), &endpoint, &"token=x".into()).await;
+        let error = connected.map(drop).unwrap_err().to_string();
         assert!(error.contains(&format!("127.0.0.1:{port}: ")), "{error}");
         assert!(error.contains(&format!("[::1]:{port}: ")), "{error}");
     }

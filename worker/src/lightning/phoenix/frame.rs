@@ -53,6 +53,14 @@ pub(in crate::lightning) enum Status {
     Error,
 }
 
+/// Whether a refusal in these words means: not now.
+pub(in crate::lightning) fn says_busy(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    ["busy", "overloaded", "try again", "temporarily", "timeout", "timed out", "too many requests"]
+        .iter()
+        .any(|part| reason.contains(part))
+}
+
 /// What a reply carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::lightning) enum Response {

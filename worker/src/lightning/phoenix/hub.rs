@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{ChannelEvent, Loss};
-use super::frame::{Body, Message, Reply, Response, Status, encode};
+use super::frame::{Body, Message, Reply, Response, Status, encode, says_busy};
 use super::payload::Payload;
 use crate::backoff::{Backoff, jitter};
 
@@ -19,13 +19,42 @@ pub(super) type ChannelId = u64;
 /// Pauses before a channel that crashed on a living link is joined again.
 const REJOIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// Heartbeats that a join waits for its answer.
+const JOIN_BEATS: u8 = 1;
+
 /// What owners of channels ask for.
 pub(super) enum Command {
-    Open { channel: ChannelId, topic: String, join: Payload, events: mpsc::UnboundedSender<(u64, ChannelEvent)> },
-    Push { channel: ChannelId, epoch: u64, tag: u64, event: &'static str, payload: Payload },
-    Request { channel: ChannelId, event: &'static str, payload: Payload, answer: oneshot::Sender<Reply> },
-    Rejoin { channel: ChannelId, epoch: u64 },
-    Leave { channel: ChannelId },
+    Open {
+        channel: ChannelId,
+        topic: String,
+        join: Payload,
+        events: mpsc::UnboundedSender<(u64, ChannelEvent)>,
+    },
+    Push {
+        channel: ChannelId,
+        epoch: u64,
+        tag: u64,
+        event: &'static str,
+        payload: Payload,
+    },
+    Request {
+        channel: ChannelId,
+        event: &'static str,
+        payload: Payload,
+        answer: oneshot::Sender<Reply>,
+    },
+    Rejoin {
+        channel: ChannelId,
+        epoch: u64,
+    },
+    /// Join anew; only if no join has happened since that epoch, where one is given.
+    Restart {
+        channel: ChannelId,
+        epoch: Option<u64>,
+    },
+    Leave {
+        channel: ChannelId,
+    },
 }
 
 /// A channel to be joined again after a pause.
@@ -65,14 +94,15 @@ struct Entry {
 enum State {
     Down,
     Refused,
-    Joining(u64),
+    /// Asked to join with this ref, so many heartbeats ago.
+    Joining(u64, u8),
     Joined(u64),
 }
 
 impl State {
     fn join_ref(self) -> Option<u64> {
         match self {
-            Self::Joining(join_ref) | Self::Joined(join_ref) => Some(join_ref),
+            Self::Joining(join_ref, _) | Self::Joined(join_ref) => Some(join_ref),
             Self::Down | Self::Refused => None,
         }
     }
@@ -130,8 +160,21 @@ impl Hub {
         }
     }
 
-    /// Adds a heartbeat.
+    /// Adds a heartbeat, and asks again to join what the server has not answered to for long.
     pub(super) fn heartbeat(&mut self) {
+        let mut unanswered = Vec::new();
+        for (&id, entry) in &mut self.channels {
+            if let State::Joining(_, beats) = &mut entry.state {
+                *beats += 1;
+                if *beats > JOIN_BEATS {
+                    unanswered.push(id);
+                }
+            }
+        }
+        for id in unanswered {
+            self.pending.retain(|_, pending| pending.channel != id);
+            self.join(id);
+        }
         let reference = self.next_ref();
         self.outgoing.push(encode(None, reference, "phoenix", "heartbeat", &Payload::empty()));
     }
@@ -167,6 +210,16 @@ impl Hub {
                     self.join(channel);
                 }
             }
+            Command::Restart { channel, epoch } => {
+                let entry =
+                    self.channels.get_mut(&channel).filter(|entry| epoch.is_none_or(|epoch| entry.epoch == epoch));
+                if let Some(entry) = entry.filter(|entry| matches!(entry.state, State::Joined(_))) {
+                    // The server ends its process of the earlier join before it lets us in again.
+                    entry.tell(ChannelEvent::Down(Loss::Channel));
+                    self.pending.retain(|_, pending| pending.channel != channel);
+                    self.join(channel);
+                }
+            }
             Command::Leave { channel } => self.leave(channel),
         }
     }
@@ -175,7 +228,7 @@ impl Hub {
     pub(super) fn message(&mut self, message: Message) {
         let Message { join_ref, topic, body } = message;
         if let Body::Reply { reference, reply } = body {
-            return self.reply(&reference, reply);
+            return self.reply(&topic, &reference, reply);
         }
         let Some(&id) = self.topics.get(&topic) else { return };
         let Some(entry) = self.channels.get_mut(&id) else { return };
@@ -190,17 +243,19 @@ impl Hub {
         }
     }
 
-    fn reply(&mut self, reference: &str, reply: Reply) {
-        let Some(Pending { channel, kind }) = reference.parse().ok().and_then(|it: u64| self.pending.remove(&it))
-        else {
-            tracing::trace!(reference, "an answer to nothing that was asked");
-            return;
+    fn reply(&mut self, topic: &str, reference: &str, reply: Reply) {
+        let reference = reference.parse().unwrap_or_default();
+        let channel = self.pending.get(&reference).map(|pending| pending.channel);
+        let entry = channel.and_then(|channel| self.channels.get_mut(&channel)).filter(|entry| entry.topic == topic);
+        let (Some(entry), Some(Pending { channel, kind })) = (entry, self.pending.remove(&reference)) else {
+            return tracing::trace!(reference, "an answer to nothing that was asked");
         };
-        let Some(entry) = self.channels.get_mut(&channel) else { return };
         match kind {
-            PendingKind::Join if refusal(&reply) == Some("join crashed") => self.crashed(channel),
+            PendingKind::Join if refusal(&reply).is_some_and(|it| it == "join crashed" || says_busy(it)) => {
+                self.crashed(channel);
+            }
             PendingKind::Join => {
-                let State::Joining(join_ref) = entry.state else { return };
+                let State::Joining(join_ref, _) = entry.state else { return };
                 let joined = reply.status == Status::Ok;
                 entry.state = if joined { State::Joined(join_ref) } else { State::Refused };
                 entry.tell(if joined { ChannelEvent::Joined } else { ChannelEvent::Refused(reply) });
@@ -238,7 +293,7 @@ impl Hub {
         }
         let reference = self.next_ref();
         let Some(entry) = self.channels.get_mut(&channel) else { return };
-        entry.state = State::Joining(reference);
+        entry.state = State::Joining(reference, 0);
         self.outgoing.push(encode(Some(reference), reference, &entry.topic, "phx_join", &entry.join));
         self.pending.insert(reference, Pending { channel, kind: PendingKind::Join });
         entry.requests.retain(|_, request| !request.answer.is_closed());

@@ -10,7 +10,7 @@ mod payload;
 mod socket;
 
 pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
-pub use connect::{Endpoint, InvalidEndpoint};
-pub(super) use frame::{Reply, Response, Status};
+pub use connect::{Endpoint, InvalidEndpoint, Network, Stream};
+pub(super) use frame::{Reply, Response, Status, says_busy};
 pub(super) use payload::Payload;
 pub(super) use socket::{Socket, SocketOptions};

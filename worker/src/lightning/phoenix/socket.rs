@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::channel::Channel;
-use super::connect::{ConnectError, Endpoint, WebSocket, connect};
+use super::connect::{ConnectError, Endpoint, Network, WebSocket, connect};
 use super::frame::{decode_binary, decode_text};
 use super::hub::{Command, Hub, Rejoin};
 use super::payload::Payload;
@@ -35,6 +35,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(in crate::lightning) struct SocketOptions {
     /// Where to.
     pub(in crate::lightning) endpoint: Endpoint,
+    /// How it is reached.
+    pub(in crate::lightning) network: Network,
     /// Makes the query of the URL, with a fresh token, for each connect.
     pub(in crate::lightning) query: Box<dyn Fn() -> SecretString + Send + Sync>,
     /// Time between heartbeats. Nothing received from one to the next means that the link is dead.
@@ -237,7 +239,7 @@ impl Actor {
 
 async fn attempt(options: &SocketOptions, pause: Duration) -> Result<WebSocket, ConnectError> {
     sleep(pause).await;
-    connect(&options.endpoint, &(options.query)()).await
+    connect(&options.network, &options.endpoint, &(options.query)()).await
 }
 
 fn after(failures: u32) -> String {

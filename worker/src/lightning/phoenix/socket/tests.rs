@@ -28,7 +28,7 @@ impl Server {
         let count = Arc::new(AtomicUsize::new(0));
         let query = Box::new(move || format!("token={}", count.fetch_add(1, Ordering::Relaxed)).into());
         let reconnect = (Duration::from_millis(5), Duration::from_millis(20));
-        Socket::spawn(SocketOptions { endpoint, query, heartbeat, reconnect })
+        Socket::spawn(SocketOptions { endpoint, network: Network::default(), query, heartbeat, reconnect })
     }
 
     async fn accept(&self) -> (Connection, String) {
