@@ -44,6 +44,7 @@ const SOURCES: &[Source] = &[
             "engine/embedded/operations/json_path.js",
             "engine/embedded/operations/filter.js",
             "engine/embedded/operations/csv.js",
+            "engine/embedded/operations/dates.js",
             "engine/embedded/operations/operations.js",
         ],
     },

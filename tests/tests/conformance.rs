@@ -36,7 +36,6 @@ const DEPARTURES: &[(&str, Departure, &str)] = &[
     ("http-basic-auth", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("http-post-then", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("error-install", Departure::Refused("ImportError", "does-not-exist"), "nothing is installed for this engine"),
-    ("common-helpers", Departure::Refused("ImportError", "dateFns"), "not one of the core operations"),
     ("error-range", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),
     ("error-type", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),
     ("graph-errors-carry-on", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),

@@ -14,6 +14,7 @@ pub(super) const PROVIDED: &[&str] = &[
     "cursor",
     "dataPath",
     "dataValue",
+    "dateFns",
     "debug",
     "each",
     "execute",
@@ -41,4 +42,4 @@ pub(super) const PROVIDED: &[&str] = &[
 ];
 
 /// The names that the published adaptor has and the core operations lack.
-pub(super) const LACKING: &[&str] = &["_", "dateFns", "http", "validate"];
+pub(super) const LACKING: &[&str] = &["_", "http", "validate"];

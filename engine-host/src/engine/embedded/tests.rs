@@ -7,6 +7,7 @@ mod json_paths;
 mod limits;
 mod operations;
 mod results;
+mod tricks;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

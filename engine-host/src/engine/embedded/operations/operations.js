@@ -230,6 +230,7 @@ export {
   cursor,
   dataPath,
   dataValue,
+  dateFns,
   debug,
   each,
   execute,

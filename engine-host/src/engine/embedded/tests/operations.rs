@@ -195,6 +195,65 @@ fn positions_and_symbols() {
 }
 
 #[test]
+fn dates_are_shown_by_pattern() {
+    let cases = [
+        ("yyyy-MM-dd HH:mm:ss.SSS", "2020-01-02 15:04:05.006"),
+        ("d/M/yy h:mm a", "2/1/20 3:04 PM"),
+        ("EEEE, MMMM do, yyyy", "Thursday, January 2nd, 2020"),
+        ("EEE MMM EEEEEE MMMMM haaa haaaa haaaaa", "Thu Jan Th J 3pm 3p.m. 3p"),
+        ("'it''s' QQQ, QQQQ, DDD, I R i", "it's Q1, 1st quarter, 002, 1 2020 4"),
+        ("PPpp", "Jan 2, 2020, 3:04:05 PM"),
+        ("k K S SS ''", "15 3 0 00 '"),
+    ];
+    let cases = cases.map(|(pattern, expected)| {
+        let pattern = serde_json::to_string(pattern).unwrap();
+        let call = format!("c.dateFns.format(new Date(2020, 0, 2, 15, 4, 5, 6), {pattern})");
+        (call, serde_json::to_string(expected).unwrap())
+    });
+    check(&cases.iter().map(|(call, expected)| (call.as_str(), expected.as_str())).collect::<Vec<_>>());
+    check(&[
+        ("c.dateFns.format(new Date(NaN), 'y')", r#""RangeError: Invalid time value""#),
+        ("c.dateFns.format('2020-01-02', 'y')", r#""RangeError: Invalid time value""#),
+        (
+            "c.dateFns.format(new Date(0), 'YYYY')",
+            r#""RangeError: The letters YYYY in the pattern YYYY have no meaning here""#,
+        ),
+    ]);
+}
+
+#[test]
+fn dates_are_read_by_pattern() {
+    let cases = [
+        ("02/01/2020", "dd/MM/yyyy", "2020-01-02 00:00:00.000"),
+        ("2/1/80", "d/M/yy", "1980-01-02 00:00:00.000"),
+        ("2/1/75", "d/M/yy", "2075-01-02 00:00:00.000"),
+        ("january 5th, 2020", "MMMM do, yyyy", "2020-01-05 00:00:00.000"),
+        ("202001021530", "yyyyMMddHHmm", "2020-01-02 15:30:00.000"),
+        ("12:30 AM", "h:mm a", "2026-11-23 00:30:00.000"),
+        ("03", "MM", "2026-03-01 00:00:00.000"),
+        ("2020-02-30", "yyyy-MM-dd", "invalid"),
+        ("25:00", "HH:mm", "invalid"),
+        ("2020-01-02 more", "yyyy-MM-dd", "invalid"),
+    ];
+    let cases = cases.map(|(text, pattern, expected)| {
+        let call = format!("c.dateFns.parse('{text}', '{pattern}', new Date(2026, 10, 23, 13, 5, 6, 7))");
+        let show = format!("(d => isNaN(d) ? 'invalid' : c.dateFns.format(d, 'yyyy-MM-dd HH:mm:ss.SSS'))({call})");
+        (show, serde_json::to_string(expected).unwrap())
+    });
+    check(&cases.iter().map(|(call, expected)| (call.as_str(), expected.as_str())).collect::<Vec<_>>());
+    check(&[
+        (
+            "c.dateFns.parse('2020-01-02T03:04:05+02:00', \"yyyy-MM-dd'T'HH:mm:ssxxx\", new Date())",
+            r#""2020-01-02T01:04:05.000Z""#,
+        ),
+        (
+            "c.dateFns.parse('2020-01-02T03:04:05.678Z', \"yyyy-MM-dd'T'HH:mm:ss.SSSX\", new Date())",
+            r#""2020-01-02T03:04:05.678Z""#,
+        ),
+    ]);
+}
+
+#[test]
 fn utilities() {
     check(&[
         ("c.util.decode(c.util.encode({ a: 1 }))", r#"{"a":1}"#),
