@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::install::InstallerRequest;
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
     Cancelled, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping, WorkerNotice,
@@ -18,6 +19,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::{Engine, EngineLost, LogSink};
 use crate::guard::say;
+use crate::install::Installer;
 use crate::report::{self, EngineLog, Report};
 use crate::{limits, sys, walk};
 
@@ -68,6 +70,8 @@ enum State<E> {
     Ready(Ready<E>),
     /// It executes a run.
     Running(Running),
+    /// It looks after a repo of adaptors, to its end.
+    Installing(Installer),
 }
 
 /// A run under way.
@@ -112,13 +116,18 @@ pub async fn serve<S: EngineStarter>(
 
 impl<S: EngineStarter> Host<S> {
     fn is_free(&self) -> bool {
-        !matches!(self.state, State::Running(_))
+        match &self.state {
+            State::Idle | State::Preparing(_) | State::Ready(_) => true,
+            State::Running(_) => false,
+            State::Installing(installer) => installer.is_done(),
+        }
     }
 
     /// Waits for the end of what is under way, and answers who waits for it. Waits for ever if there is nothing.
     async fn work_over(&mut self) {
         match &mut self.state {
             State::Idle | State::Ready(_) => std::future::pending().await,
+            State::Installing(installer) => installer.one_done().await,
             State::Preparing(preparing) => {
                 let started = (&mut preparing.starting).await;
                 self.prepared(started);
@@ -164,6 +173,7 @@ impl<S: EngineStarter> Host<S> {
                 self.stopping = true;
                 responder.reply(HostReply::Stopping(Stopping {}));
             }
+            (HostRequest::Installer(request), _) => self.install(request, responder),
         }
     }
 
@@ -202,6 +212,20 @@ impl<S: EngineStarter> Host<S> {
         }
     }
 
+    /// Does something to a repo of adaptors. From the first time on this host does nothing else.
+    fn install(&mut self, request: InstallerRequest, responder: Responder<HostSide>) {
+        if !self.stopping && matches!(self.state, State::Idle) {
+            self.state = State::Installing(Installer::default());
+        }
+        match &mut self.state {
+            State::Installing(installer) if !self.stopping => installer.take(request, self.link.clone(), responder),
+            _ => {
+                let why = "this host executes runs, or is stopping; it looks after no adaptors";
+                responder.refuse(Refusal::new(RefusalCode::WrongState, why));
+            }
+        }
+    }
+
     fn start_engine(&self, wanted: &Prepare) -> Starting<S::Engine> {
         let log = Arc::new(EngineLog::default());
         let starting = self.starter.start(wanted, Arc::clone(&log) as Arc<dyn LogSink>);
@@ -215,6 +239,7 @@ impl<S: EngineStarter> Host<S> {
             State::Running(running) => {
                 format!("this host is busy with run {}; it takes one at a time", running.run_id)
             }
+            State::Installing(_) => "this host looks after adaptors; it takes no runs".to_owned(),
             _ if self.stopping => "this host is stopping".to_owned(),
             _ => return None,
         };

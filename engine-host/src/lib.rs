@@ -9,6 +9,7 @@ pub mod engines;
 pub mod errors;
 pub mod guard;
 pub mod host;
+pub mod install;
 pub mod limits;
 pub mod log;
 pub mod outcome;

@@ -6,10 +6,12 @@
 pub mod engine;
 pub mod frame;
 pub mod handshake;
+pub mod install;
 mod json;
 pub mod link;
 pub mod message;
 pub mod run;
 pub mod socket;
+pub mod specifier;
 
 pub use json::{InvalidJson, Json};

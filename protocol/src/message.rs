@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::Json;
 use crate::engine::EngineSpec;
 use crate::handshake::LinkToken;
+use crate::install::{InstallerReply, InstallerRequest, Progress};
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
 
-/// Version of everything in this module and in [`crate::run`]. Worker and host must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of everything in this module, in [`crate::run`] and in [`crate::install`]. Worker and host must have the same.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What the worker asks of a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub enum HostRequest {
     Ping(Ping),
     /// Finish and exit.
     Stop(Stop),
+    /// Look after a repo of adaptors. A host that was asked for this executes no runs.
+    Installer(InstallerRequest),
 }
 
 /// A host's answers, in the order of [`HostRequest`].
@@ -47,6 +50,8 @@ pub enum HostReply {
     Pong(Pong),
     /// To [`HostRequest::Stop`]: the host exits when this is on its way.
     Stopping(Stopping),
+    /// To [`HostRequest::Installer`].
+    Installer(InstallerReply),
 }
 
 /// What a host asks of the worker.
@@ -72,6 +77,8 @@ pub enum WorkerNotice {
     Message(Json),
     /// Numbers of the host's work.
     Ops(OpsReport),
+    /// A request that takes its time has come further.
+    Progress(Progress),
 }
 
 /// What the worker tells a host without expecting an answer. There is nothing yet.
@@ -203,4 +210,6 @@ pub enum RefusalCode {
     WrongState,
     /// The other side tried, and failed.
     Failed,
+    /// The other side tried, and failed because a package registry did not serve it. Later it may.
+    RegistryDown,
 }

@@ -5,6 +5,9 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::install::{
+    Install, InstalledAdaptor, InstallerReply, InstallerRequest, Prune, Pruned, Resolve, Resolved, Survey, Surveyed,
+};
 use crate::message::{
     Cancel, Cancelled, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, Stop, Stopping, Taken,
     WorkerNotice, WorkerReply, WorkerRequest,
@@ -89,3 +92,31 @@ call!(WorkerSide: Ping as "ping" => HostRequest::Ping, HostReply::Pong => Pong);
 call!(WorkerSide: Stop as "stop" => HostRequest::Stop, HostReply::Stopping => Stopping);
 call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
+
+/// The same for what is asked of an installer.
+macro_rules! installer_call {
+    ($call:ident as $name:literal => $reply:ident => $answer:ty) => {
+        impl From<$call> for HostRequest {
+            fn from(call: $call) -> Self {
+                Self::Installer(InstallerRequest::$call(call))
+            }
+        }
+
+        impl Call<WorkerSide> for $call {
+            const NAME: &'static str = $name;
+            type Answer = $answer;
+
+            fn answer(reply: HostReply) -> Option<$answer> {
+                match reply {
+                    HostReply::Installer(InstallerReply::$reply(answer)) => Some(answer),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+installer_call!(Survey as "survey" => Surveyed => Surveyed);
+installer_call!(Resolve as "resolve" => Resolved => Resolved);
+installer_call!(Install as "install" => Installed => InstalledAdaptor);
+installer_call!(Prune as "prune" => Pruned => Pruned);

@@ -184,6 +184,8 @@ impl Relay {
                 self.witness.identity.report(Report::Said(Said::Ops(report)));
                 return Ok(());
             }
+            // Hosts that install make it, not those that execute runs.
+            Some(Incoming::Notice(WorkerNotice::Progress(_))) => return Ok(()),
             Some(Incoming::Request(WorkerRequest::StepCompleted(step), responder)) => {
                 let (acknowledge, acknowledged) = oneshot::channel();
                 tokio::spawn(async move {

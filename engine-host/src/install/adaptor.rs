@@ -1,0 +1,268 @@
+//! Installs one adaptor and gets it ready.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use protocol::engine::Needs;
+use protocol::install::InstalledAdaptor;
+use protocol::specifier::Specifier;
+use serde::Deserialize;
+
+use super::files::Workplace;
+use super::layout::{self, Layout};
+use super::npm::Npm;
+use super::record::{Bundle, Record};
+use super::retry::Schedule;
+use super::{Failure, Workshop, bundle, load, reference};
+
+/// Installs `name@version`, unless it is in the repo, and prepares it.
+pub(super) async fn install(workshop: &Workshop, name: &str, version: &str) -> Result<InstalledAdaptor, Failure> {
+    let specifier = Specifier::new(name, Some(version)).map_err(|error| Failure::Other(error.to_string()))?;
+    if let Some(installed) = complete(workshop, name, version) {
+        return Ok(installed);
+    }
+    let reference = reference::package(&workshop.layout, name, version);
+    let made = match make(workshop, &specifier, version, reference.as_deref()).await {
+        // A repo that cannot be written to is used as it is.
+        Err(Failure::Disk { why, .. }) if reference.is_some() => {
+            workshop.tell(format!("{specifier}: used as the reference worker installed it: {why}")).await;
+            return Ok(reference::installed(name, version, reference.unwrap_or_default(), why));
+        }
+        made => made?,
+    };
+    if reference.is_none()
+        && let Err(error) = reference::register(workshop, name, version, &made).await
+    {
+        workshop.tell(format!("{specifier}: the reference worker will not see it: {error}")).await;
+    }
+    complete(workshop, name, version)
+        .ok_or_else(|| Failure::Other(format!("{specifier} was installed and is gone again")))
+}
+
+/// What is known of an adaptor, if that is all that can be known.
+fn complete(workshop: &Workshop, name: &str, version: &str) -> Option<InstalledAdaptor> {
+    let installation = workshop.layout.adaptor(name, version);
+    let record = Record::read(&installation)?;
+    let is_final = workshop.repo.offline || !matches!(record.bundle, Bundle::Untried(_));
+    if is_final { record.installed(&installation) } else { None }
+}
+
+/// Makes the installation, and returns its folder.
+async fn make(
+    workshop: &Workshop,
+    specifier: &Specifier,
+    version: &str,
+    reference: Option<&Path>,
+) -> Result<PathBuf, Failure> {
+    let name = specifier.name.as_str();
+    let installation = workshop.layout.adaptor(name, version);
+    let _lock = workshop.lock(&specifier.to_string()).await?;
+    if complete(workshop, name, version).is_some() {
+        return Ok(installation);
+    }
+    if let Some(record) = Record::read(&installation).filter(|record| record.installed(&installation).is_some()) {
+        let record = bundle_later(workshop, &installation, record).await;
+        record.write(&installation).map_err(|error| Failure::io(&installation, &error))?;
+        return Ok(installation);
+    }
+    if reference.is_none() && workshop.repo.offline {
+        return Err(Failure::Other("it is not in the repo, and this worker is offline".to_owned()));
+    }
+    let temporary = workshop.layout.temporary();
+    let place = Workplace::create(&temporary).map_err(|error| Failure::io(&temporary, &error))?;
+    let folder = place.path().join("installation");
+    fs::create_dir(&folder).map_err(|error| Failure::io(&folder, &error))?;
+    let record = match reference {
+        Some(_) => adopt(workshop, specifier, version, &folder).await?,
+        None => fetch(workshop, specifier, version, &folder).await?,
+    };
+    record.write(&folder).map_err(|error| Failure::io(&folder, &error))?;
+    remove_damaged(&installation)?;
+    place.publish(&folder, &installation).map_err(|error| Failure::io(&installation, &error))?;
+    Ok(installation)
+}
+
+/// Takes a folder out of the way that has the name of an installation and is none, such as one of another format.
+fn remove_damaged(installation: &Path) -> Result<(), Failure> {
+    let is_whole = Record::read(installation).is_some_and(|record| record.installed(installation).is_some());
+    match fs::remove_dir_all(installation) {
+        _ if is_whole => Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::io(installation, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Gets an adaptor from the registry.
+async fn fetch(workshop: &Workshop, specifier: &Specifier, version: &str, folder: &Path) -> Result<Record, Failure> {
+    let name = specifier.name.as_str();
+    let npm = Npm::find(&workshop.repo.node)?;
+    npm.install(workshop, folder, &specifier.to_string(), Schedule::installation()).await?;
+    let package = layout::package(folder, name);
+    let found = Manifest::read(&package).and_then(|manifest| manifest.version);
+    if found.as_deref() != Some(version) {
+        let found = found.unwrap_or_else(|| "nothing".to_owned());
+        return Err(Failure::Other(format!("npm installed {found} for {specifier}")));
+    }
+    prepare(workshop, specifier, version, folder, Module { import: name, package: &package }).await
+}
+
+/// Prepares an adaptor that the reference worker installed, and leaves it where it is.
+async fn adopt(workshop: &Workshop, specifier: &Specifier, version: &str, folder: &Path) -> Result<Record, Failure> {
+    let alias = layout::alias(&specifier.name, version);
+    let package = workshop.layout.alias(&alias);
+    prepare(workshop, specifier, version, folder, Module { import: &alias, package: &package }).await
+}
+
+/// A package as it is found from the folder of an installation.
+#[derive(Clone, Copy)]
+struct Module<'a> {
+    import: &'a str,
+    package: &'a Path,
+}
+
+async fn prepare(
+    workshop: &Workshop,
+    specifier: &Specifier,
+    version: &str,
+    folder: &Path,
+    module: Module<'_>,
+) -> Result<Record, Failure> {
+    let node = &workshop.repo.node;
+    workshop.tell(format!("{specifier}: loading it once")).await;
+    let exports = load::exports(node, folder, module.import).await;
+    let exports = exports.map_err(|why| Failure::Other(format!("it cannot be loaded: {why}")))?;
+    let is_within = module.package.starts_with(folder);
+    let package = match module.package.strip_prefix(folder) {
+        Ok(path) => path.to_owned(),
+        Err(_) => Path::new("../../../node_modules").join(module.import),
+    };
+    let package = package.to_string_lossy().into_owned();
+    let node_modules = if is_within { folder.join("node_modules") } else { workshop.layout.alias("") };
+    let natives = natives(node_modules).await;
+    let declared = Manifest::read(module.package).map(|manifest| manifest.openfn.needs).unwrap_or_default();
+
+    let bundled = bundle_once(workshop, specifier, folder, module.import, &natives, &exports).await;
+    let addons = match &bundled {
+        Ok(bundled) => bundled.addons,
+        Err(_) => is_within && !natives.is_empty(),
+    };
+    let bundle = match bundled {
+        Ok(_) => Bundle::File(bundle::FILE.to_owned()),
+        Err(bundle) => bundle,
+    };
+    let mut record = Record::new(&specifier.name, version, package, exports, bundle);
+    record.needs = Needs { addons: declared.addons || addons, ..declared };
+    Ok(record)
+}
+
+async fn natives(node_modules: PathBuf) -> Vec<String> {
+    // It reads thousands of folders. It cannot panic, and is not cancelled.
+    tokio::task::spawn_blocking(move || bundle::natives(&node_modules)).await.unwrap_or_default()
+}
+
+/// Bundles an adaptor and compares what the bundle exports with what the adaptor does.
+async fn bundle_once(
+    workshop: &Workshop,
+    specifier: &Specifier,
+    folder: &Path,
+    import: &str,
+    natives: &[String],
+    exports: &[String],
+) -> Result<bundle::Bundled, Bundle> {
+    let tool = tool(workshop).await.map_err(Bundle::Untried)?;
+    workshop.tell(format!("{specifier}: bundling")).await;
+    let node = &workshop.repo.node;
+    let bundled = bundle::bundle(node, &tool, folder, import, natives).await;
+    let verified = match bundled {
+        Ok(bundled) => match load::exports(node, folder, &format!("./{}", bundle::FILE)).await {
+            Ok(found) if found == exports => return Ok(bundled),
+            Ok(_) => "the bundle exports other names than the adaptor".to_owned(),
+            Err(why) => format!("the bundle cannot be loaded: {why}"),
+        },
+        Err(why) => why,
+    };
+    // There may be none.
+    let _ = fs::remove_file(folder.join(bundle::FILE));
+    workshop.tell(format!("{specifier}: it works in no bundle: {verified}")).await;
+    Err(Bundle::Impossible(verified))
+}
+
+/// Bundles an adaptor that was installed when there was nothing to bundle it with.
+async fn bundle_later(workshop: &Workshop, installation: &Path, mut record: Record) -> Record {
+    let specifier = Specifier { name: record.name.clone(), version: Some(record.version.clone()) };
+    let alias = layout::alias(&record.name, &record.version);
+    let is_own = layout::package(installation, &record.name).exists();
+    let (import, node_modules) = if is_own {
+        (record.name.as_str(), installation.join("node_modules"))
+    } else {
+        (alias.as_str(), workshop.layout.alias(""))
+    };
+    let natives = natives(node_modules).await;
+    match bundle_once(workshop, &specifier, installation, import, &natives, &record.exports).await {
+        Ok(bundled) => {
+            record.needs.addons |= bundled.addons;
+            record.bundle = Bundle::File(bundle::FILE.to_owned());
+        }
+        Err(bundle) => record.bundle = bundle,
+    }
+    record
+}
+
+/// The folder where the bundler is installed, once for the repo. An error is the reason in one line.
+async fn tool(workshop: &Workshop) -> Result<PathBuf, String> {
+    let (name, version) = bundle::TOOL;
+    let folder = workshop.layout.tool(name, version);
+    if folder.exists() {
+        return Ok(folder);
+    }
+    if workshop.repo.offline {
+        return Err(format!("{name} {version} is not in the repo, and this worker is offline"));
+    }
+    let installed = install_tool(workshop, &format!("{name}@{version}"), &folder).await;
+    installed.map(|()| folder).map_err(|failure| format!("{name} {version} cannot be installed: {failure}"))
+}
+
+async fn install_tool(workshop: &Workshop, specifier: &str, folder: &Path) -> Result<(), Failure> {
+    let _lock = workshop.lock(specifier).await?;
+    if folder.exists() {
+        return Ok(());
+    }
+    let npm = Npm::find(&workshop.repo.node)?;
+    let temporary = workshop.layout.temporary();
+    let place = Workplace::create(&temporary).map_err(|error| Failure::io(&temporary, &error))?;
+    let made = place.path().join("tool");
+    fs::create_dir(&made).map_err(|error| Failure::io(&made, &error))?;
+    npm.install(workshop, &made, specifier, Schedule::lookup()).await?;
+    place.publish(&made, folder).map(drop).map_err(|error| Failure::io(folder, &error))
+}
+
+/// What a package says of itself.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) name: Option<String>,
+    pub(super) version: Option<String>,
+    #[serde(default)]
+    openfn: OpenFn,
+}
+
+/// What an adaptor tells those who run it.
+#[derive(Debug, Default, Deserialize)]
+struct OpenFn {
+    #[serde(default)]
+    needs: Needs,
+}
+
+impl Manifest {
+    /// Reads a package's `package.json`. None if it has none that can be read.
+    pub(super) fn read(package: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(package.join("package.json")).ok()?).ok()
+    }
+}
+
+/// All installations in a repo with their records.
+pub(super) fn installations(layout: &Layout) -> Vec<(PathBuf, Record)> {
+    let entries = fs::read_dir(layout.adaptors()).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries.filter_map(|entry| Some((entry.path(), Record::read(&entry.path())?))).collect();
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    found
+}

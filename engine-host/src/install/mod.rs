@@ -1,0 +1,148 @@
+//! Looks after a repo of adaptors: installs them with npm, gets them ready to be loaded quickly, knows what is there.
+//!
+//! Owns the layout of a repo. Whatever happens, and whenever this process is killed, nothing that is unfinished counts
+//! as installed: things are made in a folder of their own and get their name when they are complete. Decides nothing
+//! about which adaptors and versions are wanted. Code of adaptors runs in Node processes of its own here, never in
+//! this one.
+
+mod adaptor;
+mod bundle;
+mod files;
+mod layout;
+mod load;
+mod lock;
+mod npm;
+mod process;
+mod process_id;
+mod prune;
+mod record;
+mod reference;
+mod retry;
+mod survey;
+mod tags;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use protocol::install::{InstallerReply, InstallerRequest, Progress, Repo};
+use protocol::link::{HostSide, Link, Responder};
+use protocol::message::{HostReply, Refusal, RefusalCode, WorkerNotice};
+use tokio::task::JoinSet;
+
+use self::layout::Layout;
+use self::lock::Lock;
+use self::npm::NpmFailure;
+
+/// What a host does that looks after a repo: any number of things at once.
+#[derive(Debug, Default)]
+pub struct Installer {
+    tasks: JoinSet<()>,
+}
+
+impl Installer {
+    /// Does what is asked, and answers when it is done. Reports progress over the link.
+    pub fn take(&mut self, request: InstallerRequest, link: Link<HostSide>, responder: Responder<HostSide>) {
+        self.tasks.spawn(async move {
+            match perform(request, link).await {
+                Ok(reply) => responder.reply(HostReply::Installer(reply)),
+                Err(failure) => responder.refuse(failure.into()),
+            }
+        });
+    }
+
+    /// Whether everything is done.
+    pub fn is_done(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Waits until one of the things is done; for ever if there is none.
+    pub async fn one_done(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+async fn perform(request: InstallerRequest, link: Link<HostSide>) -> Result<InstallerReply, Failure> {
+    Ok(match request {
+        InstallerRequest::Survey(survey) => {
+            let workshop = Workshop::new(survey.repo, link);
+            InstallerReply::Surveyed(survey::survey(&workshop))
+        }
+        InstallerRequest::Resolve(resolve) => {
+            let workshop = Workshop::new(resolve.repo, link);
+            InstallerReply::Resolved(tags::resolve(&workshop, &resolve.name).await?)
+        }
+        InstallerRequest::Install(install) => {
+            let workshop = Workshop::new(install.repo, link);
+            InstallerReply::Installed(adaptor::install(&workshop, &install.name, &install.version).await?)
+        }
+        InstallerRequest::Prune(prune) => {
+            let workshop = Workshop::new(prune.repo, link);
+            InstallerReply::Pruned(prune::prune(&workshop, prune.versions).await?)
+        }
+    })
+}
+
+/// A repo that something is done to.
+struct Workshop {
+    repo: Repo,
+    layout: Layout,
+    link: Link<HostSide>,
+}
+
+impl Workshop {
+    fn new(repo: Repo, link: Link<HostSide>) -> Self {
+        Self { layout: Layout::of(&repo.folder), repo, link }
+    }
+
+    /// Tells the worker how far something has come.
+    async fn tell(&self, what: impl fmt::Display) {
+        // When the link has ended so has this process, in a moment.
+        let _ = self.link.notify(WorkerNotice::Progress(Progress { what: what.to_string() })).await;
+    }
+
+    /// Waits until no other process does something to `thing`.
+    async fn lock(&self, thing: &str) -> Result<Lock, Failure> {
+        if !self.repo.lock {
+            return Ok(Lock::Unlocked);
+        }
+        let path = self.layout.lock(thing);
+        let link = self.link.clone();
+        let what = format!("{thing}: another process is at it; waiting");
+        let on_wait = || {
+            tokio::spawn(async move { link.notify(WorkerNotice::Progress(Progress { what })).await });
+        };
+        Lock::acquire(&path, on_wait).await.map_err(|source| Failure::io(path, &source))
+    }
+}
+
+/// Something was not done.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// npm did not do its part.
+    #[error(transparent)]
+    Npm(#[from] NpmFailure),
+    /// Something in the repo cannot be read or written.
+    #[error("{}: {why}", .path.display())]
+    Disk { path: PathBuf, why: String },
+    /// Anything else, in one line.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
+        Self::Disk { path: path.into(), why: error.to_string() }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let code = match &failure {
+            Failure::Npm(failure) if failure.is_registry_trouble() => RefusalCode::RegistryDown,
+            _ => RefusalCode::Failed,
+        };
+        Self::new(code, failure.to_string())
+    }
+}

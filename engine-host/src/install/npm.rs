@@ -1,0 +1,328 @@
+//! Runs npm: finds it, gives it no more of the environment than it needs, and understands why it failed.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::Workshop;
+use super::process::{self, Output};
+use super::retry::{Schedule, jitter};
+
+/// npm gives up on a registry that says nothing for this long, in milliseconds.
+const FETCH_TIMEOUT: (&str, &str) = ("npm_config_fetch_timeout", "60000");
+/// Repeats are ours: npm's own take minutes.
+const FETCH_RETRIES: (&str, &str) = ("npm_config_fetch_retries", "0");
+/// What npm gets of this process's environment, beside everything that starts as in [`NPM_CONFIG`].
+const ENVIRONMENT: &[&str] = &[
+    "ALL_PROXY",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LC_ALL",
+    "NODE_AUTH_TOKEN",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
+    "NPM_TOKEN",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "TZ",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+const NPM_CONFIG: &str = "npm_config_";
+
+/// The npm program.
+#[derive(Debug, Clone)]
+pub(super) struct Npm {
+    program: PathBuf,
+    /// The script that `program` is to run, where that is Node.
+    script: Option<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// npm did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct NpmFailure {
+    /// npm's own code, such as `E404`.
+    code: Option<String>,
+    /// npm's own reason, in one line.
+    reason: String,
+}
+
+impl NpmFailure {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { code: None, reason: reason.into() }
+    }
+
+    /// Whether the registry, or the way there, is to blame: later it may work.
+    pub(super) fn is_registry_trouble(&self) -> bool {
+        const CODES: &[&str] = &[
+            "E429",
+            "EAI_AGAIN",
+            "ECONNABORTED",
+            "ECONNREFUSED",
+            "ECONNRESET",
+            "EHOSTUNREACH",
+            "EINTEGRITY",
+            "ENETUNREACH",
+            "ENOTFOUND",
+            "EPIPE",
+            "EPROTO",
+            "ERR_SOCKET_TIMEOUT",
+            "ERR_STREAM_PREMATURE_CLOSE",
+            "ETIMEDOUT",
+            "TAR_BAD_ARCHIVE",
+            "TAR_ENTRY_INVALID",
+            "Z_BUF_ERROR",
+            "Z_DATA_ERROR",
+        ];
+        let Some(code) = self.code.as_deref() else { return false };
+        let is_server_error = code.len() == 4 && code.starts_with("E5");
+        is_server_error || CODES.contains(&code)
+    }
+}
+
+/// The way in which npm answers `--json`.
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<AnswerError>,
+}
+
+#[derive(Deserialize)]
+struct AnswerError {
+    code: Option<String>,
+    summary: Option<String>,
+    detail: Option<String>,
+}
+
+impl Npm {
+    /// The npm that came with `node`, else the one on the path.
+    pub(super) fn find(node: &Path) -> Result<Self, NpmFailure> {
+        let beside = node.parent().map(Path::to_owned);
+        let with_node = beside
+            .iter()
+            .flat_map(|folder| [folder.join("npm"), folder.join("../lib/node_modules/npm/bin/npm-cli.js")]);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let on_path = std::env::split_paths(&path).map(|folder| folder.join("npm"));
+        let found = with_node.chain(on_path).find_map(|place| place.canonicalize().ok().filter(|path| path.is_file()));
+        let found = found.ok_or_else(|| NpmFailure::new("npm was found neither beside Node nor on the PATH"))?;
+        let is_script = found.extension().is_some_and(|extension| extension == "js");
+        let environment = environment(std::env::vars_os(), node);
+        Ok(if is_script {
+            Self { program: node.to_owned(), script: Some(found), environment }
+        } else {
+            Self { program: found, script: None, environment }
+        })
+    }
+
+    /// Installs a package into `folder`, which becomes its root. Scripts of packages are not run. Repeats what fails
+    /// because of the registry as often as `schedule` says.
+    pub(super) async fn install(
+        &self,
+        workshop: &Workshop,
+        folder: &Path,
+        specifier: &str,
+        schedule: Schedule,
+    ) -> Result<(), NpmFailure> {
+        let manifest = folder.join("package.json");
+        // So that npm does not look for a root in the folders above.
+        std::fs::write(
+            &manifest,
+            "{\"private\": true}
+",
+        )
+        .map_err(|error| NpmFailure::new(format!("cannot write {}: {error}", manifest.display())))?;
+        workshop.tell(format!("{specifier}: npm install")).await;
+        const FLAGS: [&str; 6] = ["--json", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--"];
+        let arguments: Vec<&str> = ["install"].into_iter().chain(FLAGS).chain([specifier]).collect();
+        self.repeat(workshop, &arguments, folder, schedule).await.map(drop)
+    }
+
+    /// What the tags of a package stand for.
+    pub(super) async fn tags(&self, workshop: &Workshop, name: &str) -> Result<Vec<(String, String)>, NpmFailure> {
+        let arguments = ["view", "--json", "--", name, "dist-tags"];
+        let answer = self.repeat(workshop, &arguments, &workshop.repo.folder, Schedule::lookup()).await?;
+        let tags: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&answer)
+            .map_err(|error| NpmFailure::new(format!("npm's answer about the tags of {name} is no object: {error}")))?;
+        Ok(tags.into_iter().filter_map(|(tag, version)| Some((tag, version.as_str()?.to_owned()))).collect())
+    }
+
+    async fn repeat(
+        &self,
+        workshop: &Workshop,
+        arguments: &[&str],
+        folder: &Path,
+        schedule: Schedule,
+    ) -> Result<String, NpmFailure> {
+        let mut pauses = schedule.pauses(jitter);
+        loop {
+            let failure = match self.run(arguments, folder).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let pause = pauses.next().filter(|_| failure.is_registry_trouble());
+            let Some(pause) = pause else { return Err(failure) };
+            workshop.tell(format!("npm failed, trying again in {:.1} s: {failure}", pause.as_secs_f64())).await;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn run(&self, arguments: &[&str], folder: &Path) -> Result<String, NpmFailure> {
+        let mut command = process::command(&self.program, folder, self.environment.iter().cloned());
+        command.args(&self.script).args(arguments);
+        let output = process::output(command).await;
+        let output =
+            output.map_err(|error| NpmFailure::new(format!("cannot run {}: {error}", self.program.display())))?;
+        if output.status.success() { Ok(output.stdout) } else { Err(reason(&output)) }
+    }
+}
+
+/// What npm gets of these variables.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>, node: &Path) -> Vec<(OsString, OsString)> {
+    let is_config =
+        |name: &str| name.get(..NPM_CONFIG.len()).is_some_and(|start| start.eq_ignore_ascii_case(NPM_CONFIG));
+    let is_wanted = |name: &OsString| name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name) || is_config(name));
+    let mut kept: Vec<_> = variables.filter(|(name, _)| is_wanted(name)).collect();
+    for (name, value) in [FETCH_TIMEOUT, FETCH_RETRIES, ("npm_config_update_notifier", "false")] {
+        if !kept.iter().any(|(kept, _)| kept.eq_ignore_ascii_case(name)) {
+            kept.push((name.into(), value.into()));
+        }
+    }
+    // Where npm starts `node`, it is to be this one.
+    if let (Some(folder), Some((_, path))) = (node.parent(), kept.iter_mut().find(|(name, _)| name == "PATH")) {
+        let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(path));
+        *path = std::env::join_paths(folders).unwrap_or_else(|_| path.clone());
+    }
+    kept
+}
+
+/// npm's reason in one line: as JSON on stdout, or else in what it printed.
+fn reason(output: &Output) -> NpmFailure {
+    let json = output.stdout.find('{').and_then(|start| serde_json::from_str::<Answer>(&output.stdout[start..]).ok());
+    if let Some(error) = json.and_then(|answer| answer.error) {
+        let told = error.summary.or(error.detail).filter(|text| !text.trim().is_empty());
+        let reason = match (told, &error.code) {
+            (Some(told), _) => one_line(&told),
+            (None, Some(code)) => code.clone(),
+            (None, None) => format!("npm failed: {}", output.status),
+        };
+        return NpmFailure { code: error.code, reason };
+    }
+    let lines = output.stderr.lines().filter_map(|line| Some(Said(line.strip_prefix("npm error ")?)));
+    let (codes, words): (Vec<Said>, Vec<Said>) = lines.partition(|line| line.0.starts_with("code "));
+    let code = codes.first().map(|line| line.0["code ".len()..].trim().to_owned());
+    let last = output.stderr.lines().rfind(|line| !line.trim().is_empty());
+    let reason = match (words.first(), last) {
+        (Some(line), _) => line.to_string(),
+        (None, Some(line)) => format!("npm failed ({}): {}", output.status, one_line(line)),
+        (None, None) => format!("npm failed: {}", output.status),
+    };
+    NpmFailure { code, reason }
+}
+
+/// A line of npm's about an error.
+struct Said<'a>(&'a str);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&one_line(self.0))
+    }
+}
+
+/// A text without line breaks, and not longer than anyone reads.
+pub(super) fn one_line(text: &str) -> String {
+    const LONGEST: usize = 500;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn failed(stdout: &str, stderr: &str) -> NpmFailure {
+        let status = ExitStatus::from_raw(0x100);
+        reason(&Output { status, stdout: stdout.into(), stderr: stderr.into() })
+    }
+
+    #[test]
+    fn npms_reason_is_one_line() {
+        let json =
+            r#"{"error": {"code": "E404", "summary": "Not Found - GET https://r/x\n", "detail": "Note that\n\n…"}}"#;
+        assert_eq!(
+            failed(json, ""),
+            NpmFailure { code: Some("E404".into()), reason: "Not Found - GET https://r/x".into() }
+        );
+        let old = "npm error code ETARGET\nnpm error notarget No matching version found for x@9.\nnpm error more\n";
+        let failure = failed("", old);
+        assert_eq!(failure.code.as_deref(), Some("ETARGET"));
+        assert_eq!(failure.to_string(), "notarget No matching version found for x@9.");
+        assert_eq!(failed("", "cannot find module\n\n").to_string(), "npm failed (exit status: 1): cannot find module");
+        assert_eq!(failed("{", "").to_string(), "npm failed: exit status: 1");
+        assert_eq!(failed(r#"{"error": {"code": "EACCES"}}"#, "").to_string(), "EACCES");
+    }
+
+    #[test]
+    fn only_trouble_with_the_registry_is_worth_another_try() {
+        let trouble = |code: &str| NpmFailure { code: Some(code.into()), reason: String::new() }.is_registry_trouble();
+        for code in ["E500", "E503", "E429", "ECONNREFUSED", "ETIMEDOUT", "ENOTFOUND", "EINTEGRITY"] {
+            assert!(trouble(code), "{code}");
+        }
+        for code in ["E404", "E401", "E403", "ETARGET", "EACCES", "ENOSPC", "E5000", "EUSAGE"] {
+            assert!(!trouble(code), "{code}");
+        }
+        assert!(!NpmFailure::new("npm was not found").is_registry_trouble());
+    }
+
+    #[test]
+    fn npm_gets_its_own_settings_and_nothing_else() {
+        let variables = [
+            ("HOME", "/home/x"),
+            ("PATH", "/bin"),
+            ("https_proxy", "http://p"),
+            ("NPM_CONFIG_REGISTRY", "http://r"),
+            ("npm_config_@openfn:registry", "http://o"),
+            ("NPM_CONFIG_FETCH_RETRIES", "5"),
+            ("WORKER_SECRET", "s"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("NODE_OPTIONS", "--require /tmp/x"),
+            ("npm_confi", "x"),
+        ];
+        let kept =
+            environment(variables.map(|(name, value)| (name.into(), value.into())).into_iter(), Path::new("/n/node"));
+        let names: Vec<&str> = kept.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        let expected = [
+            "HOME",
+            "PATH",
+            "https_proxy",
+            "NPM_CONFIG_REGISTRY",
+            "npm_config_@openfn:registry",
+            "NPM_CONFIG_FETCH_RETRIES",
+            "npm_config_fetch_timeout",
+            "npm_config_update_notifier",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(kept[1].1, "/n:/bin");
+    }
+
+    #[test]
+    fn long_reasons_are_cut_between_characters() {
+        assert_eq!(one_line(" a\n\n b\tc "), "a b c");
+        assert!(one_line(&"ö".repeat(1000)).ends_with("ö …"));
+    }
+}
