@@ -2,6 +2,7 @@
 //!
 //! Runs no user code.
 
+pub mod adaptors;
 mod backoff;
 pub mod cli;
 pub mod demo;

@@ -30,7 +30,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// A name beside `path` that nobody else uses.
 pub(super) fn unfinished_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}-{}.part", std::process::id(), number()));
+    name.push(format!(".{}.{}.part", ProcessId::own(), number()));
     name.into()
 }
 

@@ -1,4 +1,7 @@
-//! Runs npm: finds it, gives it no more of the environment than it needs, and understands why it failed.
+//! Runs npm: finds it, and understands why it failed.
+//!
+//! npm gets the environment of this process, which the worker chose for it: npm's own settings are in there, and
+//! proxies.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,30 +17,6 @@ use super::retry::{Schedule, jitter};
 const FETCH_TIMEOUT: (&str, &str) = ("npm_config_fetch_timeout", "60000");
 /// Repeats are ours: npm's own take minutes.
 const FETCH_RETRIES: (&str, &str) = ("npm_config_fetch_retries", "0");
-/// What npm gets of this process's environment, beside everything that starts as in [`NPM_CONFIG`].
-const ENVIRONMENT: &[&str] = &[
-    "ALL_PROXY",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LANG",
-    "LC_ALL",
-    "NODE_AUTH_TOKEN",
-    "NODE_EXTRA_CA_CERTS",
-    "NO_PROXY",
-    "NPM_TOKEN",
-    "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TMPDIR",
-    "TZ",
-    "all_proxy",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-const NPM_CONFIG: &str = "npm_config_";
-
 /// The npm program.
 #[derive(Debug, Clone)]
 pub(super) struct Npm {
@@ -185,23 +164,20 @@ impl Npm {
     }
 }
 
-/// What npm gets of these variables.
+/// These variables, with our settings below the operator's own.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>, node: &Path) -> Vec<(OsString, OsString)> {
-    let is_config =
-        |name: &str| name.get(..NPM_CONFIG.len()).is_some_and(|start| start.eq_ignore_ascii_case(NPM_CONFIG));
-    let is_wanted = |name: &OsString| name.to_str().is_some_and(|name| ENVIRONMENT.contains(&name) || is_config(name));
-    let mut kept: Vec<_> = variables.filter(|(name, _)| is_wanted(name)).collect();
+    let mut all: Vec<_> = variables.collect();
     for (name, value) in [FETCH_TIMEOUT, FETCH_RETRIES, ("npm_config_update_notifier", "false")] {
-        if !kept.iter().any(|(kept, _)| kept.eq_ignore_ascii_case(name)) {
-            kept.push((name.into(), value.into()));
+        if !all.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)) {
+            all.push((name.into(), value.into()));
         }
     }
     // Where npm starts `node`, it is to be this one.
-    if let (Some(folder), Some((_, path))) = (node.parent(), kept.iter_mut().find(|(name, _)| name == "PATH")) {
+    if let (Some(folder), Some((_, path))) = (node.parent(), all.iter_mut().find(|(name, _)| name == "PATH")) {
         let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(path));
         *path = std::env::join_paths(folders).unwrap_or_else(|_| path.clone());
     }
-    kept
+    all
 }
 
 /// npm's reason in one line: as JSON on stdout, or else in what it printed.
@@ -290,34 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn npm_gets_its_own_settings_and_nothing_else() {
-        let variables = [
-            ("HOME", "/home/x"),
-            ("PATH", "/bin"),
-            ("https_proxy", "http://p"),
-            ("NPM_CONFIG_REGISTRY", "http://r"),
-            ("npm_config_@openfn:registry", "http://o"),
-            ("NPM_CONFIG_FETCH_RETRIES", "5"),
-            ("WORKER_SECRET", "s"),
-            ("AWS_SECRET_ACCESS_KEY", "s"),
-            ("NODE_OPTIONS", "--require /tmp/x"),
-            ("npm_confi", "x"),
-        ];
-        let kept =
-            environment(variables.map(|(name, value)| (name.into(), value.into())).into_iter(), Path::new("/n/node"));
-        let names: Vec<&str> = kept.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+    fn the_operators_settings_beat_ours() {
+        let variables = [("PATH", "/bin"), ("NPM_CONFIG_FETCH_RETRIES", "5")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let all = environment(variables.into_iter(), Path::new("/n/node"));
+        let all: Vec<(&str, &str)> =
+            all.iter().map(|(name, value)| (name.to_str().unwrap(), value.to_str().unwrap())).collect();
         let expected = [
-            "HOME",
-            "PATH",
-            "https_proxy",
-            "NPM_CONFIG_REGISTRY",
-            "npm_config_@openfn:registry",
-            "NPM_CONFIG_FETCH_RETRIES",
-            "npm_config_fetch_timeout",
-            "npm_config_update_notifier",
+            ("PATH", "/n:/bin"),
+            ("NPM_CONFIG_FETCH_RETRIES", "5"),
+            FETCH_TIMEOUT,
+            ("npm_config_update_notifier", "false"),
         ];
-        assert_eq!(names, expected);
-        assert_eq!(kept[1].1, "/n:/bin");
+        assert_eq!(all, expected);
     }
 
     #[test]

@@ -1,0 +1,163 @@
+//! What has adaptors installed: engine hosts that are lent for it, from a pool of their own.
+
+use std::future::Future;
+use std::time::Duration;
+
+use protocol::install::{
+    Install, InstalledAdaptor, Progress, Prune, Pruned, Repo, Resolve, Resolved, Survey, Surveyed,
+};
+use protocol::link::{Call, CallError, WorkerSide};
+use protocol::message::{RefusalCode, WorkerNotice};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::ledger::InstallFailure;
+use crate::hosts::{Hosts, LoanError};
+
+/// How long a look into the repo, or at the registry, may take.
+const QUICK: Duration = Duration::from_secs(60);
+/// How often a host may die of one thing before that is given up.
+const MOST_DEATHS: u32 = 3;
+
+/// Everything that is asked about one repo. Clones share the means.
+#[derive(Debug, Clone)]
+pub(super) struct Installer {
+    hosts: Hosts,
+    repo: Repo,
+    /// How long an installation may take.
+    limit: Duration,
+}
+
+impl Installer {
+    pub(super) fn new(hosts: Hosts, repo: Repo, limit: Duration) -> Self {
+        Self { hosts, repo, limit }
+    }
+
+    pub(super) fn repo(&self) -> &Repo {
+        &self.repo
+    }
+
+    pub(super) async fn survey(&self) -> Result<Surveyed, String> {
+        let repo = self.repo.clone();
+        self.ask(QUICK, || Survey { repo: repo.clone() }).await.map_err(|error| told(&error))
+    }
+
+    pub(super) async fn look_up(&self, name: &str) -> Result<Resolved, String> {
+        let resolve = || Resolve { repo: self.repo.clone(), name: name.to_owned() };
+        self.ask(QUICK, resolve).await.map_err(|error| told(&error))
+    }
+
+    pub(super) async fn install(&self, name: &str, version: &str) -> Result<InstalledAdaptor, InstallFailure> {
+        let install = || Install { repo: self.repo.clone(), name: name.to_owned(), version: version.to_owned() };
+        self.ask(self.limit, install)
+            .await
+            .map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
+    }
+
+    pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {
+        let prune = || Prune { repo: self.repo.clone(), versions };
+        self.ask(self.limit, prune).await.map_err(|error| told(&error))
+    }
+
+    /// Asks a host. One that dies did no harm, whatever it was at, so another one is asked.
+    async fn ask<C: Call<WorkerSide>>(&self, limit: Duration, call: impl Fn() -> C) -> Result<C::Answer, AskError> {
+        let mut deaths = 0;
+        loop {
+            let mut host = self.hosts.lend().await.map_err(|error| AskError::NoHost(error.to_string()))?;
+            let showing = host.take_notices().map(|notices| tokio::spawn(show(notices)));
+            let answer = host.call(call(), limit).await;
+            drop(host);
+            if let Some(showing) = showing {
+                showing.abort();
+            }
+            match answer {
+                Err(LoanError::Died(death)) if deaths + 1 < MOST_DEATHS => {
+                    deaths += 1;
+                    warn!(target: "adaptors", "{}: the engine host {death}; trying again", C::NAME);
+                }
+                answer => return answer.map_err(AskError::Loan),
+            }
+        }
+    }
+}
+
+/// Something was not done.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("{0}")]
+    NoHost(String),
+    #[error(transparent)]
+    Loan(LoanError),
+}
+
+impl AskError {
+    fn is_registry_down(&self) -> bool {
+        matches!(self, Self::Loan(LoanError::Call(CallError::Refused(it))) if it.code == RefusalCode::RegistryDown)
+    }
+}
+
+/// Logs what a host tells of its progress.
+async fn show(mut notices: mpsc::Receiver<WorkerNotice>) {
+    while let Some(notice) = notices.recv().await {
+        if let WorkerNotice::Progress(Progress { what }) = notice {
+            info!(target: "adaptors", "{what}");
+        }
+    }
+}
+
+/// The one line that an error has.
+fn told(error: &AskError) -> String {
+    match error {
+        AskError::Loan(LoanError::Call(CallError::Refused(refusal))) => refusal.message.clone(),
+        AskError::Loan(LoanError::Call(CallError::Timeout { after, .. })) => {
+            format!("it was not done within {after:?}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What hosts that install get of the worker's environment: what npm needs to reach its registry. They run no users'
+/// code.
+pub(super) fn npm_environment() -> Vec<(String, String)> {
+    // What is no Unicode is no setting of npm's.
+    let variables = std::env::vars_os();
+    let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    variables.filter(|(name, _)| is_for_npm(name)).collect()
+}
+
+fn is_for_npm(variable: &str) -> bool {
+    const NAMES: &[&str] = &["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NODE_AUTH_TOKEN", "NO_PROXY", "NPM_TOKEN"];
+    const CONFIG: &str = "npm_config_";
+    let is_config = variable.get(..CONFIG.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONFIG));
+    is_config
+        || NAMES.contains(&variable)
+        || (variable.ends_with("_proxy") && NAMES.contains(&&*variable.to_uppercase()))
+}
+
+/// Runs `work`, and tells how long it took.
+pub(super) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let began = tokio::time::Instant::now();
+    let result = work.await;
+    (result, began.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_npm_needs_is_passed_on() {
+        for (variable, expected) in [
+            ("https_proxy", true),
+            ("NO_PROXY", true),
+            ("NPM_CONFIG_REGISTRY", true),
+            ("npm_config_@openfn:registry", true),
+            ("npm_confi", false),
+            ("NODE_OPTIONS", false),
+            ("WORKER_SECRET", false),
+            ("my_proxy", false),
+        ] {
+            assert_eq!(is_for_npm(variable), expected, "{variable}");
+        }
+    }
+}

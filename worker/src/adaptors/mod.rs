@@ -1,0 +1,236 @@
+//! The adaptors that runs need: which versions they come down to, and that they are there.
+//!
+//! One actor owns what is known of the repo and who waits for what ([`ledger`] decides). All that touches the disk, npm
+//! or Node is done by engine hosts that are started for it ([`installer`]); this process runs none of it.
+
+mod installer;
+mod ledger;
+mod local;
+mod node;
+mod wanted;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::engine::Adaptor;
+use protocol::install::{InstalledAdaptor, Pruned, Repo, Surveyed};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use self::installer::{Installer, npm_environment, timed};
+use self::ledger::{Action, Event, Ledger, Rules, WantId};
+pub use self::node::{NodeError, NodeProgram};
+pub use self::wanted::{Refused, Requirement, Wanted};
+use crate::hosts::{Broker, HostProgram, HostsOptions, StartError};
+
+/// What the pool of hosts that look after adaptors is called.
+const POOL: &str = "installers";
+
+/// Where adaptors are, and how they are got.
+#[derive(Debug, Clone)]
+pub struct AdaptorsOptions {
+    /// The folder with installed adaptors: an absolute path.
+    pub repo: PathBuf,
+    /// Whether the repo is locked while it is changed.
+    pub lock: bool,
+    /// Whether the registry is never asked.
+    pub offline: bool,
+    /// Monorepos with adaptors that are worked on.
+    pub monorepos: Vec<PathBuf>,
+    /// The Node that adaptors are prepared for.
+    pub node: NodeProgram,
+    /// How long an installation may take.
+    pub install_timeout: Duration,
+    /// How long an answer of the registry about tags is good.
+    pub tags_for: Duration,
+    /// Installations at once.
+    pub at_once: usize,
+}
+
+impl AdaptorsOptions {
+    /// The usual ones, for this repo and this Node.
+    pub fn new(repo: PathBuf, node: NodeProgram) -> Self {
+        Self {
+            repo,
+            lock: true,
+            offline: false,
+            monorepos: Vec::new(),
+            node,
+            install_timeout: Duration::from_secs(300),
+            tags_for: Duration::from_secs(300),
+            at_once: 3,
+        }
+    }
+}
+
+/// A repo of adaptors. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Adaptors {
+    wants: mpsc::UnboundedSender<Message>,
+    installer: Installer,
+    monorepos: Vec<PathBuf>,
+}
+
+enum Message {
+    Want(Wanted, oneshot::Sender<Result<InstalledAdaptor, Refused>>),
+    /// This name and version is not where it was.
+    Gone(String, String),
+}
+
+impl Adaptors {
+    /// Looks after a repo, with hosts of this program in a pool of their own. Must be called within a tokio runtime.
+    pub async fn start(broker: &Broker, program: HostProgram, options: AdaptorsOptions) -> Result<Self, StartError> {
+        let repo = Repo {
+            folder: options.repo,
+            lock: options.lock,
+            offline: options.offline,
+            node: options.node.path,
+            node_version: options.node.version,
+        };
+        // One more than installs at once, so that a look-up does not wait for an installation.
+        let hosts =
+            HostsOptions { environment: npm_environment(), ..HostsOptions::shared(program, options.at_once + 1) };
+        let hosts = broker.open(POOL, hosts).await?;
+        let installer = Installer::new(hosts, repo, options.install_timeout);
+        let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };
+        let (wants, messages) = mpsc::unbounded_channel();
+        tokio::spawn(Desk::new(rules, installer.clone()).work(messages));
+        Ok(Self { wants, installer, monorepos: options.monorepos })
+    }
+
+    /// The Node program that adaptors are prepared for, and its version.
+    pub fn node(&self) -> (PathBuf, String) {
+        let repo = self.installer.repo();
+        (repo.node.clone(), repo.node_version.clone())
+    }
+
+    /// Waits until an adaptor is there. Whoever wants the same one meanwhile waits for the same installation.
+    pub async fn get(&self, wanted: &Wanted) -> Result<Adaptor, Refused> {
+        if wanted.requirement == Requirement::Local {
+            return local::find(&wanted.name, &self.monorepos).map_err(|why| wanted.refused(why));
+        }
+        let mut adaptor = self.ask(wanted).await?.adaptor;
+        if is_gone(&adaptor).await {
+            warn!("{} is not in {} any more", adaptor.specifier(), adaptor.folder.display());
+            // Fails when the actor is gone, as does the next line.
+            let _ = self.wants.send(Message::Gone(adaptor.name, adaptor.version));
+            adaptor = self.ask(wanted).await?.adaptor;
+        }
+        Ok(adaptor)
+    }
+
+    async fn ask(&self, wanted: &Wanted) -> Result<InstalledAdaptor, Refused> {
+        let gone = || wanted.refused("the worker is stopping");
+        let (asker, answer) = oneshot::channel();
+        self.wants.send(Message::Want(wanted.clone(), asker)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Everything that is in the repo. An error is the reason in one line.
+    pub async fn survey(&self) -> Result<Surveyed, String> {
+        self.installer.survey().await
+    }
+
+    /// Takes out of the repo what nobody needs, and of each adaptor all but its newest `versions`.
+    pub async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {
+        self.installer.prune(versions).await
+    }
+}
+
+/// Whether somebody removed an adaptor since it was found.
+async fn is_gone(adaptor: &Adaptor) -> bool {
+    let parts: Vec<PathBuf> = [Some(adaptor.folder.clone()), adaptor.bundle.clone()].into_iter().flatten().collect();
+    // It cannot panic. If the runtime is going down, nothing is going to be loaded either.
+    tokio::task::spawn_blocking(move || parts.iter().any(|part| !part.exists())).await.unwrap_or(true)
+}
+
+/// The actor.
+struct Desk {
+    ledger: Ledger,
+    installer: Installer,
+    /// What is under way.
+    errands: JoinSet<Event>,
+    askers: HashMap<WantId, oneshot::Sender<Result<InstalledAdaptor, Refused>>>,
+    next_id: WantId,
+}
+
+impl Desk {
+    fn new(rules: Rules, installer: Installer) -> Self {
+        let mut errands = JoinSet::new();
+        let surveyor = installer.clone();
+        errands.spawn(async move { Event::Surveyed(surveyor.survey().await) });
+        Self { ledger: Ledger::new(rules), installer, errands, askers: HashMap::new(), next_id: 0 }
+    }
+
+    /// Works until nobody can want anything any more. What is under way then is ended.
+    async fn work(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        loop {
+            let event = tokio::select! {
+                message = messages.recv() => match message {
+                    Some(Message::Want(wanted, asker)) => {
+                        self.next_id += 1;
+                        self.askers.insert(self.next_id, asker);
+                        Event::Wanted(self.next_id, wanted)
+                    }
+                    Some(Message::Gone(name, version)) => Event::Gone(name, version),
+                    None => return,
+                },
+                Some(ended) = self.errands.join_next() => match ended {
+                    Ok(event) => event,
+                    Err(panic) => {
+                        error!("looking after adaptors failed: {panic}");
+                        return;
+                    }
+                },
+            };
+            self.forget_the_gone();
+            self.handle(event);
+        }
+    }
+
+    /// Takes those off the list who wait no more, so that nothing is begun for them.
+    fn forget_the_gone(&mut self) {
+        let gone: Vec<WantId> = self.askers.iter().filter(|(_, asker)| asker.is_closed()).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.askers.remove(&id);
+            self.handle(Event::Unwanted(id));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        for action in self.ledger.on(event, Instant::now()) {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let installer = self.installer.clone();
+        match action {
+            Action::Answer(id, answer) => {
+                if let Some(asker) = self.askers.remove(&id) {
+                    // Fails when nobody waits any more.
+                    let _ = asker.send(answer);
+                }
+            }
+            Action::Warn(text) => warn!(target: "adaptors", "{text}"),
+            Action::LookUp(name) => drop(self.errands.spawn(async move {
+                let answer = installer.look_up(&name).await;
+                Event::LookedUp(name, answer)
+            })),
+            Action::Install(name, version) => drop(self.errands.spawn(async move {
+                info!(target: "adaptors", "installing {name}@{version}");
+                let (result, took) = timed(installer.install(&name, &version.to_string())).await;
+                match &result {
+                    Ok(_) => info!(target: "adaptors", ?took, "{name}@{version} is installed"),
+                    Err(failure) => {
+                        warn!(target: "adaptors", ?took, "{name}@{version} was not installed: {}", failure.why);
+                    }
+                }
+                Event::Installed(name, version, result.map(Box::new))
+            })),
+        }
+    }
+}
