@@ -190,7 +190,7 @@ fn the_newest_one_installed_is_the_last_resort_of_a_tag() {
         let mut desk = Desk::with(&have);
         desk.want("@openfn/language-x@latest");
         let answered = desk.on(Event::LookedUp(X.into(), Err("no network".into())));
-        assert_eq!(answers(&answered), [expected.clone()]);
+        assert_eq!(answers(&answered).first(), Some(&expected));
 
         let mut desk = Desk::with(&have);
         desk.want("@openfn/language-x@latest");
