@@ -25,6 +25,11 @@ impl Backoff {
         pause
     }
 
+    /// The next pause as [`Self::next`] has it, but at least `least` as far as the maximum allows.
+    pub(crate) fn next_at_least(&mut self, least: Duration, jitter: f64) -> Duration {
+        self.next(jitter).max(least.min(self.max))
+    }
+
     /// Starts again from the minimum.
     pub(crate) fn reset(&mut self) {
         self.next = self.min;

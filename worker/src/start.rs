@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::cli::{MOCK_ENDPOINT, StartOptions};
 use crate::hosts::{self, Broker, HostProgram, Hosts, HostsOptions, PoolSize};
 use crate::http::{self, Operations};
-use crate::lightning::{self, BatchOptions, Lightning, LightningOptions, Workloop};
+use crate::lightning::{self, BatchOptions, Journal, Lightning, LightningOptions, Workloop};
 use crate::metrics::metrics;
 use crate::vitals::Vitals;
 
@@ -42,6 +42,9 @@ pub enum StartError {
     /// No host answered.
     #[error(transparent)]
     Hosts(#[from] hosts::StartError),
+    /// The journal's folder cannot be used.
+    #[error(transparent)]
+    Journal(#[from] lightning::JournalError),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -50,7 +53,7 @@ pub enum StartError {
 impl StartError {
     /// Whether other options would help.
     pub fn is_about_options(&self) -> bool {
-        matches!(self, Self::Options(_))
+        matches!(self, Self::Options(_) | Self::Journal(_))
     }
 }
 
@@ -85,7 +88,10 @@ impl Worker {
 
 /// Runs the worker until it is asked to stop and has finished.
 pub async fn run(options: StartOptions) -> Result<(), StartError> {
-    let lightning_options = lightning_options(&options)?;
+    let mut lightning_options = lightning_options(&options)?;
+    let journal = options.delivery.journal_dir.as_deref();
+    let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
+    lightning_options.journal = journal.map(Arc::new);
     let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
     let hosts_options = hosts_options(&options, capacity)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;

@@ -1,5 +1,6 @@
 //! Options of `worker start`: how a run's events get to Lightning.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -76,4 +77,9 @@ pub struct DeliveryArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub no_stringify_state: bool,
+
+    /// Folder for a small file a run in flight, so that after a crash the next worker tells Lightning at once. The
+    /// files hold the runs' tokens. Off unless set.
+    #[arg(long, env = "WORKER_JOURNAL_DIR", value_name = "FOLDER")]
+    pub journal_dir: Option<PathBuf>,
 }

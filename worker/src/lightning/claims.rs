@@ -3,9 +3,14 @@
 //! Pure. A claim takes its slots before it is pushed and keeps them until it is answered or its link dies, so no more
 //! runs can arrive than there are slots, however late an answer comes.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
+
+/// How much the last answer counts for the server's reply time, of all that came before.
+const RECENT: f64 = 0.25;
 
 /// The claims of one workloop.
 #[derive(Debug)]
@@ -16,6 +21,8 @@ pub(super) struct ClaimLoop {
     /// Slots taken by claims that are not answered yet.
     open: usize,
     backoff: Backoff,
+    /// How long the server takes to answer a claim, of late.
+    reply_time: Duration,
     due: Due,
     /// Work was announced while claims were open, which may have missed it.
     announced: bool,
@@ -36,7 +43,17 @@ impl ClaimLoop {
     /// A loop without a link. `backoff` paces the claims that bring nothing.
     pub(super) fn new(capacity: usize, backoff: Backoff) -> Self {
         let due = Due::OnEvent;
-        Self { capacity, active: 0, open: 0, backoff, due, announced: false, linked: false, stopped: false }
+        Self {
+            capacity,
+            active: 0,
+            open: 0,
+            backoff,
+            reply_time: Duration::ZERO,
+            due,
+            announced: false,
+            linked: false,
+            stopped: false,
+        }
     }
 
     /// The claim to push now, as its number of slots, which are taken.
@@ -71,8 +88,10 @@ impl ClaimLoop {
         }
     }
 
-    /// A claim of `demand` slots was answered with so many runs.
-    pub(super) fn answered(&mut self, demand: usize, runs: usize, now: Instant, jitter: f64) {
+    /// A claim of `demand` slots was answered with so many runs, after the time that it `took`. The longer answers take
+    /// of late, the longer the pauses between claims that bring nothing, so that a server in trouble is asked less.
+    pub(super) fn answered(&mut self, demand: usize, runs: usize, took: Duration, now: Instant, jitter: f64) {
+        self.reply_time = self.reply_time.mul_f64(1.0 - RECENT) + took.mul_f64(RECENT);
         self.open = self.open.saturating_sub(demand);
         self.active += runs;
         if runs > 0 {
@@ -81,7 +100,7 @@ impl ClaimLoop {
         } else if std::mem::take(&mut self.announced) {
             self.due = Due::Now;
         } else {
-            let at = now + self.backoff.next(jitter);
+            let at = now + self.backoff.next_at_least(self.reply_time, jitter);
             self.due = match self.due {
                 Due::Now => Due::Now,
                 Due::At(earlier) if earlier < at && earlier > now => Due::At(earlier),
@@ -134,13 +153,12 @@ impl ClaimLoop {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const QUICK: Duration = Duration::ZERO;
 
     fn joined(capacity: usize) -> ClaimLoop {
         let mut it = ClaimLoop::new(capacity, Backoff::new((SECOND, 10 * SECOND), 1.15));
@@ -154,9 +172,9 @@ mod tests {
         let mut it = joined(5);
         assert_eq!(it.next_claim(now), Some(5));
         assert_eq!(it.next_claim(now + 100 * SECOND), None, "the claim is open, however long");
-        it.answered(5, 2, now, 0.0);
+        it.answered(5, 2, QUICK, now, 0.0);
         assert_eq!(it.next_claim(now), Some(3), "it brought work, so there may be more");
-        it.answered(3, 3, now, 0.0);
+        it.answered(3, 3, QUICK, now, 0.0);
         assert_eq!(it.next_claim(now), None, "full");
         it.run_ended();
         assert_eq!(it.next_claim(now), Some(1), "at once");
@@ -170,7 +188,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..30 {
             assert_eq!(it.next_claim(at), Some(1));
-            it.answered(1, 0, at, 0.0);
+            it.answered(1, 0, QUICK, at, 0.0);
             let wake = it.wake_at().unwrap();
             assert_eq!(it.next_claim(wake - SECOND / 100), None);
             pauses.push(wake - at);
@@ -182,20 +200,58 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_answers_slowly_is_asked_less() {
+        let mut now = Instant::now();
+        let mut it = joined(1);
+        let mut miss = |it: &mut ClaimLoop, took: Duration| {
+            assert_eq!(it.next_claim(now), Some(1));
+            it.answered(1, 0, took, now, 0.0);
+            it.backoff.reset();
+            let wake = it.wake_at().unwrap();
+            let pause = wake - now;
+            now = wake;
+            pause
+        };
+        assert_eq!(miss(&mut it, QUICK), SECOND);
+        let pauses: Vec<_> = (0..20).map(|_| miss(&mut it, 8 * SECOND)).collect();
+        assert_eq!(pauses[0], 2 * SECOND, "a single slow answer counts for a quarter");
+        assert!(pauses.is_sorted() && pauses[19] > 7 * SECOND && pauses[19] <= 8 * SECOND, "{pauses:?}");
+        let pauses: Vec<_> = (0..40).map(|_| miss(&mut it, QUICK)).collect();
+        assert!(pauses[0] < 7 * SECOND && pauses[39] == SECOND, "it recovers: {pauses:?}");
+        for _ in 0..20 {
+            assert!(miss(&mut it, 600 * SECOND) <= 10 * SECOND, "the longest pause holds");
+        }
+        it.work_available();
+        assert_eq!(it.next_claim(now), Some(1), "announced work is claimed at once all the same");
+    }
+
+    #[test]
+    fn an_outage_does_not_count_as_slowness() {
+        let now = Instant::now();
+        let mut it = joined(2);
+        it.next_claim(now);
+        it.lost();
+        it.joined();
+        assert_eq!(it.next_claim(now + 3600 * SECOND), Some(2), "at once");
+        it.answered(2, 0, QUICK, now, 0.0);
+        assert_eq!(it.wake_at(), Some(now + SECOND));
+    }
+
+    #[test]
     fn announced_work_is_claimed_at_once() {
         let now = Instant::now();
         let mut it = joined(2);
         it.next_claim(now);
-        it.answered(2, 0, now, 0.0);
+        it.answered(2, 0, QUICK, now, 0.0);
         it.work_available();
         assert_eq!(it.next_claim(now), Some(2));
         for _ in 0..100 {
             it.work_available();
             assert_eq!(it.next_claim(now), None, "a storm finds no free slot");
         }
-        it.answered(2, 0, now, 0.0);
+        it.answered(2, 0, QUICK, now, 0.0);
         assert_eq!(it.next_claim(now), Some(2), "the open claim may have missed the announced work");
-        it.answered(2, 0, now, 0.0);
+        it.answered(2, 0, QUICK, now, 0.0);
         assert_eq!(it.next_claim(now), None, "but once only");
     }
 
@@ -204,12 +260,12 @@ mod tests {
         let now = Instant::now();
         let mut it = joined(2);
         it.next_claim(now);
-        it.answered(2, 1, now, 0.0);
+        it.answered(2, 1, QUICK, now, 0.0);
         assert_eq!(it.next_claim(now), Some(1));
         it.run_ended();
         assert_eq!(it.next_claim(now), Some(1));
-        it.answered(1, 1, now, 0.0);
-        it.answered(1, 1, now + 600 * SECOND, 0.0);
+        it.answered(1, 1, QUICK, now, 0.0);
+        it.answered(1, 1, QUICK, now + 600 * SECOND, 0.0);
         assert_eq!(it.active, 2, "the late answer is honoured");
     }
 
@@ -231,7 +287,7 @@ mod tests {
         let mut it = joined(2);
         it.next_claim(now);
         it.stop();
-        it.answered(2, 1, now, 0.0);
+        it.answered(2, 1, QUICK, now, 0.0);
         assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
     }
 
@@ -254,7 +310,7 @@ mod tests {
                     0 if !open.is_empty() => {
                         let demand = open.swap_remove(number % open.len());
                         let runs = number.min(demand);
-                        it.answered(demand, runs, now, 0.5);
+                        it.answered(demand, runs, SECOND * number as u32, now, 0.5);
                         active += runs;
                     }
                     1 if active > 0 => {

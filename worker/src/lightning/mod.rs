@@ -5,6 +5,7 @@
 
 mod claims;
 mod fetch;
+mod journal;
 mod opening;
 mod outbox;
 mod phoenix;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::execution::Executor;
 use fetch::Patience;
+pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
 use phoenix::{Socket, SocketOptions};
@@ -88,6 +90,8 @@ pub struct LightningOptions {
     pub worker_version: String,
     /// Whether what jobs and adaptors log goes to the worker's own log, too.
     pub tail_jobs: bool,
+    /// Where runs in flight are written down; nowhere unless set.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl LightningOptions {
@@ -114,6 +118,7 @@ impl LightningOptions {
             getter_retry_delay: Duration::from_secs(30),
             worker_version: env!("CARGO_PKG_VERSION").into(),
             tail_jobs: false,
+            journal: None,
         }
     }
 }
@@ -200,6 +205,7 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
         public_key: options.public_key,
     };
     let run_settings = RunSettings {
+        journal: options.journal,
         defaults: options.run_defaults,
         collections: options.collections,
         patience: Patience {

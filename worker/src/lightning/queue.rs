@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant};
 use super::claims::ClaimLoop;
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
-use super::run::{ClaimedRun, RunSettings, execute, until};
+use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, until};
 use super::token::RunTokenKey;
 use super::workloop::Workloop;
 use super::{ClaimError, LightningStatus, WorkloopStatus};
@@ -28,6 +28,12 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 
 /// How long runs that are killed may take to be reported.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// How long runs may take to say what Lightning could not be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The workloop of runs that a dead worker left behind, as far as timelines are concerned.
+const RECOVERED: &str = "journal";
 
 /// What the worker asks of the actor.
 pub(super) enum Command {
@@ -63,7 +69,7 @@ pub(super) struct Queue<E> {
     runs: JoinSet<()>,
     active: HashMap<task::Id, (String, usize)>,
     active_ids: HashSet<String>,
-    kill: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     status: watch::Sender<LightningStatus>,
     refusals: Backoff,
     refused_tokens: u64,
@@ -129,7 +135,7 @@ impl<E: Executor> Queue<E> {
             runs: JoinSet::new(),
             active: HashMap::new(),
             active_ids: HashSet::new(),
-            kill: watch::Sender::new(false),
+            stop: watch::Sender::new(Stop::No),
             status,
             refusals: Backoff::new(REFUSED, 2.0),
             refused_tokens: 0,
@@ -146,6 +152,7 @@ impl<E: Executor> Queue<E> {
     /// Runs until it is told to stop and everything has ended, or nobody holds the other end of `commands`.
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut connected = self.socket.connected();
+        self.recover();
         while !self.is_over() {
             self.claim();
             self.publish(*connected.borrow_and_update());
@@ -170,14 +177,34 @@ impl<E: Executor> Queue<E> {
         self.end().await;
     }
 
+    /// Sees to the runs of workers that died.
+    fn recover(&mut self) {
+        let Some(journal) = self.run_settings.journal.clone() else { return };
+        for orphan in journal.orphans() {
+            let channel = self.open_run(&orphan.run);
+            let timeline = Timeline::claimed(&orphan.run.id, RECOVERED);
+            let settings = self.run_settings.clone();
+            // It takes no slot: nothing is executed.
+            self.runs.spawn(recover(orphan, timeline, channel, settings, self.stop.subscribe()));
+        }
+    }
+
+    fn open_run(&self, run: &ClaimedRun) -> Channel {
+        let join = Payload::object(&json!({ "token": run.token.expose_secret() }));
+        self.socket.open(format!("run:{}", run.id), join)
+    }
+
     fn is_over(&self) -> bool {
         let given_up = self.give_up_at.is_some_and(|at| at <= Instant::now());
         self.stopping && (given_up || (self.claims.is_empty() && self.active.is_empty()))
     }
 
     async fn end(mut self) {
-        for (id, _) in self.active.values() {
-            tracing::error!(run = %id, "the run's end could not be told to Lightning in time");
+        // Runs of dead workers take no slot, so nobody waited for them until now.
+        let told = tokio::time::timeout(LAST_WORDS, all_of(&mut self.runs)).await;
+        self.stop.send_replace(Stop::GiveUp);
+        if told.is_err() && tokio::time::timeout(LAST_WORDS, all_of(&mut self.runs)).await.is_err() {
+            tracing::error!("{} runs do not end", self.runs.len());
         }
         // Ends the hosts of runs that are left.
         self.runs.shutdown().await;
@@ -233,7 +260,8 @@ impl<E: Executor> Queue<E> {
         let accepted: Vec<_> = runs.into_iter().filter_map(|run| self.check(run)).collect();
         let count = accepted.len();
         metrics().claim_answered(claim.since.elapsed(), count);
-        self.loops[claim.workloop].answered(claim.demand, count, Instant::now(), jitter());
+        let took = claim.since.elapsed();
+        self.loops[claim.workloop].answered(claim.demand, count, took, Instant::now(), jitter());
         if count > claim.demand {
             tracing::warn!("Lightning gave {count} runs to a claim of {}; all of them are executed", claim.demand);
         }
@@ -267,12 +295,11 @@ impl<E: Executor> Queue<E> {
     }
 
     fn start(&mut self, run: ClaimedRun, workloop: usize) {
-        let join = Payload::object(&json!({ "token": run.token.expose_secret() }));
-        let channel = self.socket.open(format!("run:{}", run.id), join);
+        let channel = self.open_run(&run);
         let id = run.id.clone();
         let (executor, settings) = (self.executor.clone(), self.run_settings.clone());
         let timeline = Timeline::claimed(&run.id, &self.settings.workloops[workloop].name());
-        let task = self.runs.spawn(execute(run, timeline, channel, executor, settings, self.kill.subscribe()));
+        let task = self.runs.spawn(execute(run, timeline, channel, executor, settings, self.stop.subscribe()));
         self.active.insert(task.id(), (id, workloop));
     }
 
@@ -314,7 +341,7 @@ impl<E: Executor> Queue<E> {
     fn kill_all(&mut self) {
         self.kill_at = None;
         self.give_up_at.get_or_insert(Instant::now() + KILL_GRACE);
-        self.kill.send_replace(true);
+        self.stop.send_replace(Stop::Kill);
     }
 
     fn timer(&mut self) {
@@ -402,6 +429,10 @@ impl<E: Executor> Queue<E> {
         });
         status.collect()
     }
+}
+
+async fn all_of(runs: &mut JoinSet<()>) {
+    while runs.join_next().await.is_some() {}
 }
 
 fn read_claim(reply: Reply) -> Result<Vec<Value>, String> {

@@ -3,6 +3,7 @@
 //! Owns the run's channel, its outbox and its place on a host. Ends in exactly one of two ways: Lightning has the
 //! outcome, or the worker's own log has it.
 
+use std::io;
 use std::sync::Arc;
 
 use protocol::Json;
@@ -14,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::fetch::Patience;
+use super::journal::{Entry, Journal, Orphan};
 use super::opening::{opening_lines, versions_payload};
 use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
 use super::phoenix::{Channel, ChannelEvent};
@@ -30,9 +32,13 @@ use crate::telemetry::Timeline;
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
 const DELIVERY_GRACE: Duration = Duration::from_secs(600);
 
+/// Why a run is given up that Lightning could not be told of in time.
+const STOPPED: &str = "the worker stops before Lightning could be told";
+
 /// What all runs have in common.
 #[derive(Debug)]
 pub(super) struct RunSettings {
+    pub(super) journal: Option<Arc<Journal>>,
     pub(super) defaults: RunOptions,
     pub(super) collections: Option<Collections>,
     pub(super) patience: Patience,
@@ -49,29 +55,95 @@ pub(super) struct ClaimedRun {
     pub(super) token: SecretString,
 }
 
-/// Executes a run whose channel was just opened. `kill` ends it at once when it becomes true.
+/// What runs are told when the worker stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    /// Nothing: go on.
+    No,
+    /// Kill what still executes, and tell Lightning.
+    Kill,
+    /// Time is up: say in the worker's own log what Lightning could not be told.
+    GiveUp,
+}
+
+/// Executes a run whose channel was just opened, until Lightning has its end or `stop` says that time is up.
 pub(super) async fn execute<E: Executor>(
     run: ClaimedRun,
     timeline: Timeline,
     mut channel: Channel,
     executor: Arc<E>,
     settings: Arc<RunSettings>,
-    mut kill: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Stop>,
 ) {
     let claimed_at = Instant::now();
-    let expires = token::lifetime(&run.token).map(|lifetime| claimed_at + bounded(lifetime));
+    let lifetime = token::lifetime(&run.token).map(bounded);
+    let expires = lifetime.map(|lifetime| claimed_at + lifetime);
+    let entry = journal_entry(&settings, &run, lifetime).await;
     let mut joined = false;
     let prepared = tokio::select! {
         prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
-        () = killed(&mut kill) => Ok(Err(shutdown_exit())),
+        () = stopped(&mut stop, Stop::Kill) => Ok(Err(shutdown_exit())),
         () = until(expires) => Err("its token expired before it could start".into()),
     };
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(why) => return tracing::error!(run = %run.id, "the run is given up: {why}"),
+    let told = match prepared {
+        Ok(prepared) => {
+            let mut actor = Actor::new(run, timeline, channel, joined, expires, settings, prepared);
+            actor.run(stop, claimed_at).await
+        }
+        Err(why) => {
+            tracing::error!(run = %run.id, "the run is given up: {why}");
+            Told::AsFarAsPossible
+        }
     };
-    let mut actor = Actor::new(run, timeline, channel, joined, expires, settings, prepared);
-    actor.run(kill, claimed_at).await;
+    close_entry(entry, told).await;
+}
+
+/// Tells Lightning of a run that a dead worker left behind.
+pub(super) async fn recover(
+    orphan: Orphan,
+    timeline: Timeline,
+    channel: Channel,
+    settings: Arc<RunSettings>,
+    stop: watch::Receiver<Stop>,
+) {
+    let Orphan { run, left, pid, entry } = orphan;
+    tracing::warn!(run = %run.id, "the worker with the process id {pid} died with this run, which ends as a crash");
+    let now = Instant::now();
+    let expires = now + left.map_or(DELIVERY_GRACE, bounded);
+    let message = "The worker that executed this run has crashed";
+    let exit = Exit::error(ExitReason::Crash, "WorkerCrashError", message);
+    let mut actor = Actor::new(run, timeline, channel, false, Some(expires), settings, Err(exit));
+    let told = actor.run(stop, now).await;
+    close_entry(Some(entry), told).await;
+}
+
+async fn journal_entry(settings: &RunSettings, run: &ClaimedRun, lifetime: Option<Duration>) -> Option<Entry> {
+    let journal = settings.journal.clone()?;
+    let (id, token) = (run.id.clone(), run.token.clone());
+    let written = tokio::task::spawn_blocking(move || journal.enter(&id, &token, lifetime)).await;
+    match written.map_err(io::Error::from).flatten() {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            tracing::error!(run = %run.id, "the run could not be written to the journal, and goes on without: {error}");
+            None
+        }
+    }
+}
+
+/// What became of a run's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Lightning has it, or can never have it.
+    AsFarAsPossible,
+    /// The worker stopped before Lightning could be told.
+    NotYet,
+}
+
+async fn close_entry(entry: Option<Entry>, told: Told) {
+    if let Some(entry) = entry.filter(|_| told == Told::AsFarAsPossible) {
+        // It cannot fail: it does not panic, and nobody aborts it.
+        let _ = tokio::task::spawn_blocking(move || entry.remove()).await;
+    }
 }
 
 /// What a run gets that is killed because the worker stops.
@@ -103,7 +175,7 @@ struct Actor {
 enum Event {
     Channel(Option<ChannelEvent>),
     Signal(Option<RunSignal>),
-    Kill,
+    Stop,
     Deadline,
     Timer,
 }
@@ -164,21 +236,25 @@ impl Actor {
         self.active = Some(reservation.start(spec));
     }
 
-    async fn run(&mut self, mut kill: watch::Receiver<bool>, claimed_at: Instant) {
-        let mut may_be_killed = true;
+    async fn run(&mut self, mut stop: watch::Receiver<Stop>, claimed_at: Instant) -> Told {
+        let mut next_stop = Stop::Kill;
         let progress = loop {
             self.push();
-            let event = self.next_event(&mut kill, may_be_killed).await;
+            let event = self.next_event(&mut stop, next_stop).await;
             let progress = match event {
                 Event::Channel(event) => self.channel_event(event),
                 Event::Signal(signal) => {
                     self.signal(signal);
                     Progress::Going
                 }
-                Event::Kill => {
-                    may_be_killed = false;
+                Event::Stop if next_stop == Stop::Kill => {
+                    next_stop = Stop::GiveUp;
                     self.kill();
                     Progress::Going
+                }
+                Event::Stop => {
+                    report_end(&self.id, self.exit.as_ref(), &self.outbox, &Progress::Gone(STOPPED.into()), claimed_at);
+                    return Told::NotYet;
                 }
                 Event::Deadline => Progress::Gone("its time is over".into()),
                 Event::Timer => self.timer(),
@@ -201,9 +277,10 @@ impl Actor {
             }
         };
         report_end(&self.id, self.exit.as_ref(), &self.outbox, &progress, claimed_at);
+        Told::AsFarAsPossible
     }
 
-    async fn next_event(&mut self, kill: &mut watch::Receiver<bool>, may_be_killed: bool) -> Event {
+    async fn next_event(&mut self, stop: &mut watch::Receiver<Stop>, next_stop: Stop) -> Event {
         let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).chain(self.stuck_at()).min();
         let signal = async {
             match &mut self.active {
@@ -214,7 +291,7 @@ impl Actor {
         tokio::select! {
             event = self.channel.next() => Event::Channel(event),
             signal = signal => Event::Signal(signal),
-            () = killed(kill), if may_be_killed => Event::Kill,
+            () = stopped(stop, next_stop) => Event::Stop,
             () = until(self.deadline) => Event::Deadline,
             () = until(timer) => Event::Timer,
         }
@@ -409,8 +486,9 @@ pub(super) async fn until(at: Option<Instant>) {
     }
 }
 
-async fn killed(kill: &mut watch::Receiver<bool>) {
-    if kill.wait_for(|killed| *killed).await.is_err() {
+/// Waits until runs are told to stop so far.
+async fn stopped(stop: &mut watch::Receiver<Stop>, so_far: Stop) {
+    if stop.wait_for(|told| *told >= so_far).await.is_err() {
         std::future::pending().await
     }
 }

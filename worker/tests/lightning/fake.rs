@@ -25,10 +25,21 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 type Script = dyn Fn(RunSpec, Host) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
+/// What a run can wait for before it is on a host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Stuck {
+    /// Its adaptors.
+    Equipping,
+    /// A host.
+    Reserving,
+}
+
 /// Lends hosts that follow a script.
 pub(crate) struct FakeHosts {
     script: Arc<Script>,
     started: AtomicUsize,
+    /// What never comes to an end.
+    stuck: Option<Stuck>,
     /// Hosts that were dropped by the worker before their script ended.
     pub(crate) killed: Arc<AtomicUsize>,
 }
@@ -39,12 +50,30 @@ impl FakeHosts {
         F: Future<Output = ()> + Send + 'static,
     {
         let script: Arc<Script> = Arc::new(move |spec, host| Box::pin(script(spec, host)));
-        Arc::new(Self { script, started: AtomicUsize::new(0), killed: Arc::default() })
+        Arc::new(Self { script, started: AtomicUsize::new(0), stuck: None, killed: Arc::default() })
+    }
+
+    /// Never gets a run onto a host.
+    pub(crate) fn stuck(stuck: Stuck) -> Arc<Self> {
+        let script: Arc<Script> = Arc::new(|_, _| Box::pin(std::future::ready(())));
+        Arc::new(Self { script, started: AtomicUsize::new(0), stuck: Some(stuck), killed: Arc::default() })
+    }
+
+    async fn wait_for_ever_if(&self, stuck: Stuck) {
+        if self.stuck == Some(stuck) {
+            std::future::pending().await
+        }
     }
 }
 
 impl Executor for FakeHosts {
+    async fn equip(&self, _spec: &mut RunSpec) -> Result<(), Exit> {
+        self.wait_for_ever_if(Stuck::Equipping).await;
+        Ok(())
+    }
+
     async fn reserve(&self, _wanted: Prepare) -> Result<Reservation, ReserveError> {
+        self.wait_for_ever_if(Stuck::Reserving).await;
         let (script, killed) = (self.script.clone(), self.killed.clone());
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         Ok(Reservation::new(format!("fake-{number}"), move |spec| {
@@ -195,6 +224,11 @@ impl Setting {
     pub(crate) async fn joined(&self) {
         let mut status = self.lightning.watch();
         tokio::time::timeout(DEADLINE, status.wait_for(|status| status.joined)).await.unwrap().unwrap();
+    }
+
+    pub(crate) fn assert_only_refused(&self, why: &str) {
+        let violations = self.mock.violations();
+        assert!(violations.iter().all(|violation| violation.reason.contains(why)), "{violations:#?}");
     }
 
     pub(crate) fn assert_nothing_was_refused(&self) {

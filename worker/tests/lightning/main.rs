@@ -5,10 +5,13 @@
 mod delivery;
 mod failures;
 mod fake;
+mod journal;
+mod known_failures;
 mod network;
 mod queue;
 mod random_scripts;
 mod reconnect;
 mod runs;
 mod shutdown;
+mod silence;
 mod workload;

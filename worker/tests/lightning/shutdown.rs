@@ -1,15 +1,17 @@
 //! The worker stops.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::run::StepInput;
 use tokio::sync::Notify;
 use worker::execution::{RunEnd, RunSignal};
-use worker::lightning::ClaimError;
-use worker::mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use worker::lightning::{ClaimError, Workloop};
+use worker::mock_lightning::{Hooks, Incoming, MockOptions, NoHooks, RunRecord, RunState, Verdict};
 
 use crate::fake::*;
+use crate::network::{WorkerLog, simulate};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -114,4 +116,93 @@ async fn what_is_left_after_the_grace_is_killed_and_told() {
         assert_eq!((run.state, run.error_type.as_deref()), (RunState::Killed, Some("Shutdown")));
         assert_eq!(run.steps[0].reason.as_deref(), Some("kill"));
     }
+}
+
+/// What a worker was doing when it was told to stop, and how its run ends then.
+async fn stopped_while(
+    log: WorkerLog,
+    hosts: Arc<FakeHosts>,
+    until: &str,
+    hooks: Arc<dyn Hooks>,
+) -> (RunRecord, Duration) {
+    let mock = MockOptions { hooks, ..MockOptions::default() };
+    let it =
+        in_memory(mock, Duration::from_millis(5), hosts, |options| options.workloops = vec![Workloop::standard(1)]);
+    it.joined().await;
+    let id = it.queue(&one_job());
+    while !log.text().contains(until) && !it.mock.run(&id).unwrap().events.iter().any(|event| event.event == until) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let asked = tokio::time::Instant::now();
+    it.lightning.shutdown(Duration::from_secs(20)).await;
+    (it.mock.run(&id).unwrap(), asked.elapsed())
+}
+
+#[test]
+fn asked_to_stop_while_adaptors_are_installed_or_a_host_is_awaited() {
+    for stuck in [Stuck::Equipping, Stuck::Reserving] {
+        let (run, took) = simulate(|log| stopped_while(log, FakeHosts::stuck(stuck), "fetch:plan", Arc::new(NoHooks)));
+        assert_eq!((run.state, run.error_type.as_deref()), (RunState::Killed, Some("Shutdown")), "{stuck:?}");
+        assert!((20..22).contains(&took.as_secs()), "{stuck:?}: {took:?}");
+    }
+}
+
+#[test]
+fn asked_to_stop_while_it_runs() {
+    let (run, took) = simulate(|log| stopped_while(log, endless(), "step:start", Arc::new(NoHooks)));
+    assert_eq!((run.state, run.error_type.as_deref()), (RunState::Killed, Some("Shutdown")));
+    assert_eq!(run.steps[0].reason.as_deref(), Some("kill"));
+    assert!((20..22).contains(&took.as_secs()), "{took:?}");
+}
+
+/// Is slow with the end of a run.
+struct SlowEnd;
+
+impl Hooks for SlowEnd {
+    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+        match message.event {
+            "run:complete" => Verdict::Delay(Duration::from_secs(15)),
+            _ => Verdict::GoOn,
+        }
+    }
+}
+
+#[test]
+fn asked_to_stop_while_a_run_completes() {
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let (run, took) = simulate(|log| stopped_while(log, hosts, "step:complete", Arc::new(SlowEnd)));
+    assert_eq!(run.state, RunState::Success);
+    assert!((14..17).contains(&took.as_secs()), "it waits for the answer, and no longer: {took:?}");
+}
+
+/// Goes away when a step starts first, for so long.
+struct GoesAway(Duration, AtomicBool);
+
+impl Hooks for GoesAway {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+        let now = message.event == "step:start" && !self.1.swap(true, Ordering::Relaxed);
+        if now { Verdict::Restart(self.0) } else { Verdict::GoOn }
+    }
+}
+
+#[test]
+fn asked_to_stop_while_disconnected_and_the_server_comes_back_in_time() {
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let away = Arc::new(GoesAway(Duration::from_secs(3), AtomicBool::new(false)));
+    let (run, took) = simulate(|log| stopped_while(log, hosts, "lost the connection", away));
+    assert_eq!((run.state, job_lines(&run).len()), (RunState::Success, 1));
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn asked_to_stop_while_disconnected_for_good() {
+    let ((run, took), log) = simulate(|log| async move {
+        let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+        let away = Arc::new(GoesAway(Duration::from_secs(3600), AtomicBool::new(false)));
+        (stopped_while(log.clone(), hosts, "lost the connection", away).await, log)
+    });
+    assert!(!run.state.is_final(), "nobody could tell");
+    assert!((20..33).contains(&took.as_secs()), "the grace, and what it takes to give up: {took:?}");
+    let told = log.lines_with(&["run lost for Lightning", "the worker stops", "ended here: success"]);
+    assert_eq!(told.len(), 1, "{}", log.text());
 }

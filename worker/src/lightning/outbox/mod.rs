@@ -136,6 +136,7 @@ pub(super) struct Outbox {
     open_step: Option<Uuid>,
     last_sequence: u64,
     last_tag: u64,
+    last_reply: Option<Instant>,
     busy: Backoff,
     /// The server is busy until then.
     hold_until: Option<Instant>,
@@ -194,6 +195,7 @@ impl Outbox {
             open_step: None,
             last_sequence: 0,
             last_tag: 0,
+            last_reply: None,
             busy: Backoff::new(BUSY, 2.0),
             hold_until: None,
             gather_until: None,
@@ -316,7 +318,9 @@ impl Outbox {
     /// late by `patience`; one that may only be slow is given many times that.
     pub(super) fn stuck_at(&self, patience: Duration) -> Option<Instant> {
         let oldest = self.sent.front().filter(|_| self.joined)?;
-        Some(oldest.at + if oldest.overtaken { patience } else { patience * STUCK })
+        // A server that answers others is slow, not stuck.
+        let since = self.last_reply.map_or(oldest.at, |reply| reply.max(oldest.at));
+        Some(since + if oldest.overtaken { patience } else { patience * STUCK })
     }
 
     /// How many events Lightning has not confirmed.

@@ -76,6 +76,7 @@ impl Outbox {
     pub(in crate::lightning) fn replied(&mut self, tag: u64, reply: &Reply, now: Instant, jitter: f64) -> Progress {
         let Some(at) = self.sent.iter().position(|sent| sent.tag == tag) else { return Progress::Going };
         let Some(sent) = self.sent.remove(at) else { return Progress::Going };
+        self.last_reply = Some(now);
         self.sent.iter_mut().take(at).for_each(|earlier| earlier.overtaken = true);
         match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
             Verdict::Accepted => {
