@@ -26,7 +26,7 @@ pub(super) use verdict::{describe, is_busy, says_gone};
 pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// States that wait for delivery beyond this stop the host until they are taken.
-const MAX_STATE_BYTES: usize = 32 * 1024 * 1024;
+const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many times the usual patience a channel may be silent before it is joined anew.
 const STUCK: u32 = 4;
