@@ -29,6 +29,12 @@ const SECONDS: &[f64] = &[
     3600.0,
 ];
 
+/// Upper bounds, in seconds, for what takes from a second to six days.
+const LONG_SECONDS: [f64; 20] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
+    65536.0, 131_072.0, 262_144.0, 524_288.0,
+];
+
 /// Error types that are told apart; jobs and adaptors can make up any others.
 const ERROR_TYPES: &[&str] = &[
     "AdaptorError",
@@ -141,6 +147,9 @@ pub struct Metrics {
     event_loop_lag: Histogram,
     draining: Gauge,
     exports_dropped: Family<Labels<1>, Counter>,
+    oada_jobs: Family<Labels<3>, Gauge>,
+    oada_job_duration: Family<Labels<3>, Histogram, LongBuckets>,
+    oada_late_updates: Counter,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -149,6 +158,15 @@ struct Buckets;
 impl MetricConstructor<Histogram> for Buckets {
     fn new_metric(&self) -> Histogram {
         histogram()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LongBuckets;
+
+impl MetricConstructor<Histogram> for LongBuckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(LONG_SECONDS)
     }
 }
 
@@ -246,6 +264,14 @@ impl Metrics {
             ),
             draining: it.add("draining", "Whether the worker was asked to stop and finishes what runs"),
             exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
+            oada_jobs: it.add("oada_jobs", "OADA jobs, by what they do (queued, running) or how they ended"),
+            oada_job_duration: it.with_unit(
+                "oada_job_duration",
+                Unit::Seconds,
+                "Time from the first look at an OADA job until it is filed",
+                Family::new_with_constructor(LongBuckets),
+            ),
+            oada_late_updates: it.add("oada_late_updates", "What OADA handlers did after their run had ended"),
             registry: it.0,
         }
     }
@@ -312,6 +338,22 @@ impl Metrics {
         self.event_loop_lag.observe(lag.as_secs_f64());
     }
 
+    /// How many OADA jobs of a service and type are in this state; in an end they only grow.
+    pub fn oada_jobs(&self, service: &str, kind: &str, state: &'static str) -> Gauge {
+        self.oada_jobs.get_or_create(&oada_labels(service, kind, ("state", state))).clone()
+    }
+
+    /// An OADA job was filed.
+    pub fn oada_job_finished(&self, service: &str, kind: &str, status: &'static str, took: Duration) {
+        let labels = oada_labels(service, kind, ("status", status));
+        self.oada_job_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A handler did something after its run had ended, which was refused.
+    pub fn oada_late_update(&self) {
+        self.oada_late_updates.inc();
+    }
+
     /// All metrics in the text format of OpenMetrics, with the gauges as they are now.
     pub fn render(&self, vitals: &Vitals) -> String {
         self.refresh(vitals);
@@ -366,6 +408,10 @@ fn death_reason(reason: &Reason) -> &'static str {
 
 fn label(name: &'static str, value: &'static str) -> Labels<1> {
     [(name, value.into())]
+}
+
+fn oada_labels(service: &str, kind: &str, (name, value): (&'static str, &'static str)) -> Labels<3> {
+    [("service", service.to_owned().into()), ("type", kind.to_owned().into()), (name, value.into())]
 }
 
 fn count(number: usize) -> i64 {

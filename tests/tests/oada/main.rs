@@ -4,9 +4,25 @@
 
 mod support;
 
+mod batches;
+mod claims;
 mod client_conflicts;
 mod client_links;
 mod client_lost_answers;
 mod client_rate_limits;
 mod client_watches;
+mod finish_reporters;
+mod finished_before;
+mod invalid_jobs;
+mod job_fails;
+mod job_succeeds;
+mod layout_v2;
+mod link_changes;
+mod links_back;
+mod lost_connections;
+mod queues;
 mod real_client;
+mod requests;
+mod retries;
+mod timeouts;
+mod unknown_types;

@@ -1,11 +1,14 @@
 //! OADA: a client of its stores, and services that work off the job queues in them.
 
 pub mod client;
+pub mod cron;
 pub mod job;
 mod ksuid;
 
+mod list;
 pub mod paths;
 pub mod request;
+pub mod service;
 pub mod tree;
 pub mod wire;
 
@@ -14,3 +17,4 @@ pub use job::{Failure, Job, JobError, NewJob};
 pub use ksuid::{InvalidKsuid, Ksuid};
 pub use paths::{Layout, Paths};
 pub use request::{JobEvent, JobRequest, JobRequestError, do_job, post_job, post_update};
+pub use service::{Context, Service, ServiceBuilder};

@@ -1,0 +1,33 @@
+//! Resources that a job names link to it when it is finished.
+
+use serde_json::json;
+use tests::oada::{Fault, Oada};
+use worker::oada::JobError;
+use worker::oada::service::TypeOptions;
+
+use crate::support::{JSON, LONG, body, demo, finished, place, start};
+
+#[tokio::test]
+async fn they_link_to_the_job_and_never_fail_it() {
+    let oada = Oada::start().await;
+    for id in ["DOC", "OUT", "ASKED"] {
+        oada.put(&format!("/resources/{id}"), JSON, json!({}));
+    }
+    let pointers = ["/config/doc", "/config/gone", "/result/out"].map(ToOwned::to_owned).to_vec();
+    let options = TypeOptions { links: pointers, ..TypeOptions::new(LONG) };
+    let service = demo(&oada).on_with("ok", options, |_, context| async move {
+        context.link("/resources/ASKED");
+        Ok::<_, JobError>(json!({ "out": { "_id": "resources/OUT" } }))
+    });
+    let _service = start(&oada, service).await;
+    oada.inject(Fault::status("refused", 403).method("put").path("/resources/GONE"));
+    place(&oada, "J", body("ok", json!({ "doc": "resources/DOC", "gone": "resources/GONE" })));
+    assert_eq!(finished(&oada, "J").await.status.as_deref(), Some("success"));
+    let link = json!({ "_id": "resources/J" });
+    for id in ["DOC", "OUT", "ASKED"] {
+        let path = format!("/resources/{id}/_meta/services/demo/jobs");
+        let found = oada.until("the link", |oada| oada.get(&path)).await;
+        assert_eq!(found["J"], link, "{id}");
+    }
+    assert_eq!(oada.happened("refused"), 1);
+}

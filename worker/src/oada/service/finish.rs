@@ -1,0 +1,224 @@
+//! The end of a job: its status, its last update, where it is filed, and out of the list. In this order, each step
+//! repeated until the store has taken it, so that whoever comes after a crash finds where to go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
+
+use super::claim::Claim;
+use super::handler::{Outcome, Target};
+use super::pending::{CancelSignal, Cancelled, Verdict};
+use super::queue::QueueEnv;
+use super::reporters::Finished;
+use crate::metrics::metrics;
+use crate::oada::client::ClientError;
+use crate::oada::job::{Failure, Job, Status};
+use crate::oada::paths::Shelf;
+use crate::oada::request::post_update;
+use crate::oada::wire::{Method, Request};
+
+/// What the last update says, in the words that clients know.
+const FINISHED: &str = "Runner finshed";
+
+/// How a job ends.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) status: Status,
+    /// None is left out.
+    pub(super) result: Option<Value>,
+    /// The way of failing.
+    pub(super) kind: Option<String>,
+    /// Whether it has failed as often as it may, which is more than once.
+    pub(super) dead_letter: bool,
+    /// Resources that are to link to it.
+    pub(super) links: Vec<String>,
+}
+
+impl End {
+    pub(super) fn of(outcome: Outcome, is_last_of_many: bool) -> Self {
+        match outcome {
+            Ok(value) => {
+                let result = (!value.is_null()).then_some(value);
+                Self { status: Status::Success, result, kind: None, dead_letter: false, links: Vec::new() }
+            }
+            Err(failure) => Self { dead_letter: is_last_of_many, ..Self::failed(failure) },
+        }
+    }
+
+    pub(super) fn failed(failure: Failure) -> Self {
+        let (kind, result) = (failure.kind().map(ToOwned::to_owned), Some(failure.result()));
+        Self { status: Status::Failure, result, kind, dead_letter: false, links: Vec::new() }
+    }
+}
+
+/// Finishes one job.
+pub(super) struct Finisher<'a> {
+    pub(super) env: &'a QueueEnv,
+    pub(super) target: &'a Target,
+    /// The job's revision as far as it is known.
+    pub(super) rev: &'a Arc<AtomicU64>,
+    /// Says whether the job was taken out of the list.
+    pub(super) cancel: &'a CancelSignal,
+    /// The label for metrics.
+    pub(super) kind: String,
+    /// When work on it began.
+    pub(super) begun: Instant,
+}
+
+/// Another service has the job now.
+struct NotOurs;
+
+impl Finisher<'_> {
+    /// Takes all steps.
+    pub(super) async fn finish(&self, end: &End) -> Verdict {
+        if self.write_status(end).await.is_err() {
+            tracing::warn!(job = self.target.id, "another service has the job: its end is not written");
+            return Verdict::Left;
+        }
+        self.write_update(end.status).await;
+        self.put_away(end.status, end.kind.as_deref(), end.dead_letter, Timestamp::now()).await;
+        self.link_back(&end.links).await;
+        Verdict::Done
+    }
+
+    /// Files a job that was finished before, under the day on which it was.
+    pub(super) async fn file_finished(&self, job: &Job, status: Status) -> Verdict {
+        let at = job.finished_at();
+        if at.is_none() {
+            self.write_update(status).await;
+        }
+        self.put_away(status, job.failure_type(), false, at.unwrap_or_else(Timestamp::now)).await;
+        Verdict::Done
+    }
+
+    async fn write_status(&self, end: &End) -> Result<(), NotOurs> {
+        let path = format!("/{}", self.target.id);
+        let mut body = json!({ "status": end.status.as_str() });
+        if let (Some(result), Some(object)) = (&end.result, body.as_object_mut()) {
+            object.insert("result".to_owned(), result.clone());
+        }
+        let request = Request::new(Method::Put, path.as_str()).body("application/json", body);
+        loop {
+            let rev = self.rev.load(Ordering::Acquire);
+            let conditional = self.env.conditional(request.clone(), &self.target.id, rev);
+            let written = self.env.persist(|| self.env.client.send(conditional.clone()).boxed()).await;
+            let Err(error) = written else { return Ok(()) };
+            if !error.is_conflict() {
+                // What can be done without it is done, so that the job does not come again and again.
+                self.complain("its status was not written", &error);
+                return Ok(());
+            }
+            match self.env.persist(|| self.env.client.get(&path).boxed()).await {
+                Ok(response) => {
+                    let body = response.data.unwrap_or_default();
+                    if !Claim::read(&body).is_some_and(|claim| claim.is_of(&self.env.shared.instance)) {
+                        return Err(NotOurs);
+                    }
+                    let rev = body.get("_rev").and_then(Value::as_u64).unwrap_or(0);
+                    self.rev.store(rev, Ordering::Release);
+                    if body.get("status").and_then(Value::as_str) == Some(end.status.as_str()) {
+                        // Written before, by a request whose answer was lost.
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    self.complain("its status was not written", &error);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn write_update(&self, status: Status) {
+        let meta = Some(Value::from(FINISHED));
+        let update = || post_update(&self.env.client, &self.target.id, status.as_str(), meta.clone()).boxed();
+        if let Err(error) = self.env.persist(update).await {
+            self.complain("its last update was not written", &error);
+        }
+    }
+
+    /// Files the job, takes it out of the list, counts it, and tells who wants to know.
+    async fn put_away(&self, status: Status, kind: Option<&str>, dead_letter: bool, at: Timestamp) {
+        let date = at.to_zoned(TimeZone::UTC).date();
+        let shelf = match status {
+            Status::Success => Shelf::Success,
+            Status::Failure => Shelf::Failure,
+        };
+        let filed = self.file(shelf, date).await;
+        if let (Status::Failure, Some(kind)) = (status, kind) {
+            self.file(Shelf::TypedFailure(kind), date).await;
+        }
+        if dead_letter {
+            self.file(Shelf::DeadLetter, date).await;
+        }
+        self.take_out().await;
+        let service = self.env.shared.paths.service();
+        metrics().oada_jobs(service, &self.kind, status.as_str()).inc();
+        metrics().oada_job_finished(service, &self.kind, status.as_str(), self.begun.elapsed());
+        self.report(status, filed.as_deref().unwrap_or_default()).await;
+    }
+
+    /// Takes the job out of the list, unless somebody did: then its key may lead to another job by now.
+    async fn take_out(&self) {
+        if *self.cancel.borrow() == Some(Cancelled::Removed) {
+            return;
+        }
+        let link = format!("{}/{}", self.env.shared.paths.pending(), self.target.key);
+        match self.env.persist(|| self.env.client.delete(&link).boxed()).await {
+            Err(error) if !error.is_missing() => self.complain("it was not taken out of the list", &error),
+            _ => {}
+        }
+    }
+
+    /// Links the job on a shelf. Returns the path of the day, if the shelf exists in these paths.
+    async fn file(&self, shelf: Shelf<'_>, date: Date) -> Option<String> {
+        let paths = &self.env.shared.paths;
+        let day = paths.day(shelf, date)?;
+        let mut links = Map::new();
+        links.insert(self.target.key.clone(), paths.filed_link(&self.target.id));
+        let tree = paths.tree();
+        let put = || self.env.client.put_tree(&day, Value::Object(links.clone()), &tree).boxed();
+        if let Err(error) = self.env.persist(put).await {
+            self.complain("it was not filed", &error);
+        }
+        Some(day)
+    }
+
+    /// Has the resources that the job names link to it. Never fails the job.
+    async fn link_back(&self, resources: &[String]) {
+        for resource in resources {
+            let path =
+                format!("{resource}/_meta/services/{}/jobs/{}", self.env.shared.paths.service(), self.target.key);
+            let put = self.env.client.put(&path, "application/json", json!({ "_id": self.target.id })).await;
+            if let Err(error) = put {
+                self.complain(&format!("{resource} does not link to it"), &error);
+            }
+        }
+    }
+
+    async fn report(&self, status: Status, filed: &str) {
+        let reporters = &self.env.shared.options.finish_reporters;
+        if reporters.iter().all(|reporter| reporter.status != status) {
+            return;
+        }
+        let job = match self.env.client.get(&format!("/{}", self.target.id)).await {
+            Ok(response) => response.data.unwrap_or_default(),
+            Err(error) => return self.complain("it cannot be read to report it", &error),
+        };
+        let domain = self.env.client.domain().to_string();
+        for reporter in reporters {
+            let (service, job_id) = (self.env.shared.paths.service(), &self.target.job_id);
+            reporter.tell(Finished { service, domain: &domain, job_id, status, filed, job: &job }).await;
+        }
+    }
+
+    fn complain(&self, what: &str, error: &ClientError) {
+        tracing::warn!(job = self.target.id, "a job is finished, but {what}: {error}");
+    }
+}

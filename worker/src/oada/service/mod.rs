@@ -1,0 +1,245 @@
+//! Services: they work off the job queues of an OADA store with handlers, which are functions here.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use worker::oada::{JobError, Service};
+//!
+//! let service = Service::builder("mailer", "oada.example.org".parse()?, "the token".into())
+//!     .concurrency(10)
+//!     .on("email", Duration::from_secs(30), |job, context| async move {
+//!         let Some(to) = job.config.get("to") else { return Err(JobError::typed("nobody to write to", "bad-input")) };
+//!         context.log.info("sending", to.clone()).await.map_err(|error| JobError::of(&error))?;
+//!         Ok(serde_json::json!({ "sent": true }))
+//!     })
+//!     .start()
+//!     .await?;
+//! service.stop(Duration::from_secs(60)).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod claim;
+mod finish;
+mod gauges;
+mod handler;
+mod lease;
+mod options;
+mod pending;
+mod queue;
+mod queues;
+mod reporters;
+mod runner;
+mod webhook;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+pub use self::batch::{BatchOptions, BatchOutcome};
+use self::batch::{Collector, batch_work};
+pub use self::handler::{Context, JobClient, JobClientError, JobLog, Outcome};
+use self::handler::{Handler, Registered, work};
+pub use self::lease::{Lease, RunOver};
+pub use self::options::{Check, HalfRun, Retry, ServiceOptions, TypeOptions, UnknownType};
+use self::queue::Phase;
+use self::queues::Queues;
+pub use self::reporters::{FinishReporter, InvalidReporter};
+use super::client::{Client, ClientError, Domain};
+use super::job::{Failure, Job};
+use super::ksuid::Ksuid;
+use super::paths::{InvalidName, Paths};
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its name is impossible.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Its own queue cannot be served.
+    #[error("the service's own queue cannot be served: {0}")]
+    Queue(#[from] ClientError),
+}
+
+/// What all queues and jobs of a service share.
+pub(super) struct Shared {
+    paths: Paths,
+    options: ServiceOptions,
+    /// The name under which jobs are claimed.
+    instance: String,
+    types: RwLock<HashMap<String, Arc<Registered>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Shared {
+    fn handler(&self, kind: &str) -> Option<Arc<Registered>> {
+        self.types.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+    }
+
+    fn register(&self, kind: &str, registered: Registered) {
+        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        types.insert(kind.to_owned(), Arc::new(registered));
+    }
+}
+
+enum Registration {
+    Single(TypeOptions, handler::Work),
+    Batch(TypeOptions, BatchOptions, batch::BatchWork),
+}
+
+/// A service that is not started yet.
+pub struct ServiceBuilder {
+    name: String,
+    domain: Domain,
+    token: SecretString,
+    options: ServiceOptions,
+    types: Vec<(String, Registration)>,
+}
+
+impl ServiceBuilder {
+    /// Jobs that run at once, over all queues; 1 unless set.
+    #[must_use]
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.options.concurrency = jobs;
+        self
+    }
+
+    /// Changes options.
+    #[must_use]
+    pub fn options(mut self, change: impl FnOnce(&mut ServiceOptions)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// Gives jobs of a type to a function, each for at most `timeout`.
+    #[must_use]
+    pub fn on<H, F, E>(self, kind: &str, timeout: Duration, handler: H) -> Self
+    where
+        H: Fn(Job, Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        self.on_with(kind, TypeOptions::new(timeout), handler)
+    }
+
+    /// Gives jobs of a type to a function.
+    #[must_use]
+    pub fn on_with<H, F, E>(mut self, kind: &str, options: TypeOptions, handler: H) -> Self
+    where
+        H: Fn(Job, Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        self.types.push((kind.to_owned(), Registration::Single(options, work(handler))));
+        self
+    }
+
+    /// Gives jobs of a type to a function in batches: it gets the queue's name and the jobs.
+    #[must_use]
+    pub fn on_batch<H, F>(mut self, kind: &str, batch: BatchOptions, handler: H) -> Self
+    where
+        H: Fn(String, Vec<(Job, Context)>) -> F + Send + Sync + 'static,
+        F: Future<Output = BatchOutcome> + Send + 'static,
+    {
+        let options = TypeOptions::new(batch.timeout);
+        self.types.push((kind.to_owned(), Registration::Batch(options, batch, batch_work(handler))));
+        self
+    }
+
+    /// Starts to work. Returns when the service's own queue is watched.
+    pub async fn start(self) -> Result<Service, StartError> {
+        let Self { name, domain, token, options, types } = self;
+        let paths = Paths::new(&name, options.layout)?;
+        let client = Client::connect(domain, token.clone(), options.client.clone());
+        let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
+        let instance = options.instance.clone().unwrap_or_else(|| Ksuid::generate().to_string());
+        let shared = Arc::new(Shared { paths, options, instance, types: RwLock::default(), slots });
+        for (kind, registration) in types {
+            let registered = match registration {
+                Registration::Single(options, work) => Registered { options, handler: Handler::Single(work) },
+                Registration::Batch(options, batch, work) => {
+                    let collector = Collector::start(batch, work, Arc::clone(&shared.slots));
+                    Registered { options, handler: Handler::Batch(collector) }
+                }
+            };
+            shared.register(&kind, registered);
+        }
+        let (phase, phase_seen) = watch::channel(Phase::Run);
+        let queues = Queues::start(Arc::clone(&shared), client.clone(), token, phase_seen).await?;
+        let task = Mutex::new(Some(tokio::spawn(queues.run())));
+        Ok(Service { shared, client, phase, task })
+    }
+}
+
+/// A service at work. Dropping it ends what runs at once; [`Service::stop`] lets it finish.
+pub struct Service {
+    shared: Arc<Shared>,
+    client: Client,
+    phase: watch::Sender<Phase>,
+    /// None when it was waited for.
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Service {
+    /// A service called `name`, whose own queue is in the store at `domain`, in the account of `token`.
+    pub fn builder(name: &str, domain: Domain, token: SecretString) -> ServiceBuilder {
+        let (name, options) = (name.to_owned(), ServiceOptions::default());
+        ServiceBuilder { name, domain, token, options, types: Vec::new() }
+    }
+
+    /// The client with the service's own token.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Gives jobs of a type to a function from now on.
+    pub fn on<H, F, E>(&self, kind: &str, options: TypeOptions, handler: H)
+    where
+        H: Fn(Job, Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<Failure>,
+    {
+        self.shared.register(kind, Registered { options, handler: Handler::Single(work(handler)) });
+    }
+
+    /// Handles no more jobs of a type. Whether there was a handler.
+    pub fn off(&self, kind: &str) -> bool {
+        self.shared.types.write().unwrap_or_else(PoisonError::into_inner).remove(kind).is_some()
+    }
+
+    /// Whether there is a handler for a type.
+    pub fn handles(&self, kind: &str) -> bool {
+        self.shared.handler(kind).is_some()
+    }
+
+    /// Begins no more jobs, and returns when those that run have ended, by themselves or because `grace` has. Jobs
+    /// that were ended stay in their queues, for the next service.
+    pub async fn stop(&self, grace: Duration) {
+        self.phase.send_replace(Phase::Drain);
+        let mut task = self.task.lock().await;
+        let Some(mut running) = task.take() else { return };
+        if tokio::time::timeout(grace, &mut running).await.is_err() {
+            self.phase.send_replace(Phase::Kill);
+            // It cannot be cancelled: nobody else has it.
+            let _ = running.await;
+        }
+    }
+
+    /// Ends what runs at once.
+    pub fn kill(&self) {
+        self.phase.send_replace(Phase::Kill);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

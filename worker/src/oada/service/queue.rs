@@ -1,0 +1,249 @@
+//! One queue: its lists, its watch, and the jobs that are under way.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until};
+
+use super::Shared;
+use super::pending::{Pending, Verdict};
+use super::runner;
+use crate::backoff::{Backoff, jitter};
+use crate::oada::client::{Client, ClientError, Watch, WatchEvent};
+use crate::oada::list::{links, list_changes};
+use crate::oada::paths::Shelf;
+use crate::oada::wire::Request;
+
+/// Shortest and longest pause between attempts to do what the store does not take.
+const PERSIST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Shortest and longest pause between attempts to watch a list.
+const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// What the jobs of one queue share.
+pub(super) struct QueueEnv {
+    pub(super) shared: Arc<Shared>,
+    /// With the queue's token.
+    pub(super) client: Client,
+    /// The queue's name.
+    pub(super) id: String,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// What a queue is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Run jobs.
+    Run,
+    /// Begin none any more; end when those that run have ended.
+    Drain,
+    /// End those, too.
+    Kill,
+}
+
+/// Returns when the phase is this one or a later one.
+pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
+    // Who decides about the phase says `Kill` before going away.
+    let _ = phase.wait_for(|phase| *phase >= wanted).await;
+}
+
+impl QueueEnv {
+    /// Repeats something until the store has taken it, has refused it for good, or the service is to end at once.
+    pub(super) async fn persist<'a, T>(
+        &self,
+        what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let mut backoff = Backoff::new(PERSIST, 2.0);
+        let mut phase = self.phase.clone();
+        loop {
+            match what().await {
+                Err(error) if error.is_passing() => {
+                    tokio::select! {
+                        () = sleep(backoff.next(jitter())) => {}
+                        () = reached(&mut phase, Phase::Kill) => return Err(error),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The request, to be done only if the resource still has this revision. Without claims, nobody cares.
+    pub(super) fn conditional(&self, request: Request, id: &str, rev: u64) -> Request {
+        match self.shared.options.claim_lease {
+            Some(_) if rev > 0 => {
+                request.header("if-match", format!("\"{}/{rev}\"", id.trim_start_matches("resources/")))
+            }
+            _ => request,
+        }
+    }
+}
+
+/// Learns whether a queue can be served.
+pub(super) type Ready = oneshot::Sender<Result<(), ClientError>>;
+
+/// Serves a queue until it is told to end. With `ready` a first attempt to watch it that fails is the last one.
+pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
+    let mut queue = Queue { pending: Pending::default(), jobs: JoinSet::new(), is_first: true, env };
+    let mut backoff = Backoff::new(WATCH_AGAIN, 2.0);
+    let mut phase = queue.env.phase.clone();
+    while *phase.borrow() == Phase::Run {
+        let watching = tokio::select! {
+            watching = queue.watch() => watching,
+            () = reached(&mut phase, Phase::Drain) => break,
+        };
+        match watching {
+            Ok(watch) => {
+                if let Some(ready) = ready.take() {
+                    // Fails when nobody waits.
+                    let _ = ready.send(Ok(()));
+                }
+                backoff.reset();
+                queue.follow(watch).await;
+            }
+            Err(error) => {
+                tracing::error!(queue = queue.env.id, "the queue cannot be watched: {error}");
+                if let Some(ready) = ready.take() {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep(backoff.next(jitter())) => {}
+            () = reached(&mut phase, Phase::Drain) => {}
+        }
+    }
+    queue.finish().await;
+}
+
+struct Queue {
+    env: Arc<QueueEnv>,
+    pending: Pending,
+    jobs: JoinSet<(String, Verdict)>,
+    /// Whether the list has not been read yet.
+    is_first: bool,
+}
+
+impl Queue {
+    /// Makes sure that the lists exist, reads the pending one, and watches it from there.
+    async fn watch(&mut self) -> Result<Watch, ClientError> {
+        let (paths, client) = (&self.env.shared.paths, &self.env.client);
+        let tree = paths.tree();
+        client.ensure(&paths.pending(), &tree).await?;
+        for shelf in [Shelf::Failure, Shelf::Success].into_iter().filter_map(|shelf| paths.shelf(shelf)) {
+            client.ensure(&shelf, &tree).await?;
+        }
+        let list = client.get(&paths.pending()).await?;
+        let watch = client.watch(&paths.pending(), list.rev()).await?;
+        self.listed(list.data.as_ref());
+        Ok(watch)
+    }
+
+    fn listed(&mut self, list: Option<&serde_json::Value>) {
+        let list = list.and_then(serde_json::Value::as_object).map(links).unwrap_or_default();
+        self.pending.list(list);
+        if std::mem::take(&mut self.is_first) && self.env.shared.options.skip_queue_on_startup {
+            self.pending.skip_waiting();
+        }
+    }
+
+    /// Works off the list until it cannot be watched any more or the queue is to end.
+    async fn follow(&mut self, mut watch: Watch) {
+        let mut phase = self.env.phase.clone();
+        let verify = self.env.shared.options.verify_interval;
+        let mut verification = interval_at(tokio::time::Instant::now() + verify, verify);
+        verification.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let slots = Arc::clone(&self.env.shared.slots);
+            tokio::select! {
+                event = watch.next() => match event {
+                    Some(WatchEvent::Changed(set)) => {
+                        if !list_changes(&set).into_iter().all(|change| self.pending.apply(change)) {
+                            return self.pending.list(Default::default());
+                        }
+                    }
+                    Some(WatchEvent::Missed) => {
+                        if !self.read_again(&mut watch).await {
+                            return;
+                        }
+                    }
+                    Some(WatchEvent::Refused(_)) | None => return,
+                },
+                permit = slots.acquire_owned(), if self.pending.has_waiting() => {
+                    if let Ok(permit) = permit {
+                        self.start_next(permit);
+                    }
+                }
+                Some(done) = self.jobs.join_next() => self.done(done),
+                () = until(self.pending.next_due()) => self.pending.wake(Instant::now()),
+                _ = verification.tick() => {
+                    if !self.read_again(&mut watch).await {
+                        return;
+                    }
+                }
+                () = reached(&mut phase, Phase::Drain) => return,
+            }
+        }
+    }
+
+    /// Reads the list again. False if it is another one by now, or cannot be read.
+    async fn read_again(&mut self, watch: &mut Watch) -> bool {
+        let list = match self.env.client.get(&self.env.shared.paths.pending()).await {
+            Ok(list) => list,
+            Err(error) => {
+                tracing::warn!(queue = self.env.id, "the list of pending jobs cannot be read: {error}");
+                return false;
+            }
+        };
+        self.listed(list.data.as_ref());
+        if let Some(rev) = list.rev() {
+            watch.caught_up(rev);
+        }
+        match (watch.resource(), list.resource_id()) {
+            (Some(watched), Some(read)) => watched == read,
+            _ => true,
+        }
+    }
+
+    fn start_next(&mut self, permit: OwnedSemaphorePermit) {
+        if let Some(due) = self.pending.take() {
+            let (key, env) = (due.key.clone(), Arc::clone(&self.env));
+            self.jobs.spawn(async move { (key, runner::run(env, due, permit).await) });
+        }
+    }
+
+    fn done(&mut self, done: Result<(String, Verdict), tokio::task::JoinError>) {
+        match done {
+            Ok((key, verdict)) => self.pending.done(&key, verdict, Instant::now()),
+            Err(error) => tracing::error!(queue = self.env.id, "the task of a job failed: {error}"),
+        }
+    }
+
+    /// Lets what runs end, or ends it.
+    async fn finish(&mut self) {
+        let mut phase = self.env.phase.clone();
+        loop {
+            tokio::select! {
+                done = self.jobs.join_next() => match done {
+                    Some(done) => self.done(done),
+                    None => return,
+                },
+                () = reached(&mut phase, Phase::Kill) => break,
+            }
+        }
+        self.pending.cancel_all();
+        while let Some(done) = self.jobs.join_next().await {
+            self.done(done);
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
