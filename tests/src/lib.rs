@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the programs under test, processes, and how results are compared.
 
 pub mod binaries;
+pub mod browser;
+pub mod collector;
 pub mod lightning;
 pub mod matching;
 pub mod oada;

@@ -28,14 +28,24 @@ impl Worker {
         Self::start_in(lightning, options, &std::env::temp_dir()).await
     }
 
+    /// Starts a worker with these variables beside the ones that every test needs.
+    pub async fn start_with(lightning: &MockLightning, options: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(lightning, options, &std::env::temp_dir(), environment)
+    }
+
     /// Starts a worker that keeps its socket in this folder.
     pub async fn start_in(lightning: &MockLightning, options: &[&str], runtime: &Path) -> Self {
+        Self::spawn(lightning, options, runtime, &[])
+    }
+
+    fn spawn(lightning: &MockLightning, options: &[&str], runtime: &Path, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binaries::worker());
         command
             .args(["--lightning", &lightning.url(), "--port", "0", "--backoff", "0.05/0.2", "--log", "debug"])
             .args(options)
             .env("XDG_RUNTIME_DIR", runtime)
             .env("WORKER_SECRET", crate::lightning::SECRET)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -93,7 +103,7 @@ impl Worker {
     }
 
     /// The port that it listens on, which it prints.
-    async fn port(&self) -> u16 {
+    pub async fn port(&self) -> u16 {
         self.printed("port=").await;
         let output = self.output();
         let digits = output.split("port=").nth(1).unwrap_or_default();

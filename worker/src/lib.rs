@@ -19,5 +19,7 @@ pub mod mock_lightning;
 pub mod oada;
 pub mod redact;
 pub mod start;
+mod systemd;
 pub mod telemetry;
 pub mod vitals;
+mod watchers;

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -9,6 +10,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
+use crate::telemetry::collector;
 
 /// The target of lines that come from a run's log, by which they can be told from the worker's own.
 pub const RUN_LOG: &str = "run";
@@ -22,8 +24,9 @@ pub enum LogTarget {
     Stderr,
 }
 
-/// Starts logging, once in a process. `RUST_LOG` beats `level`.
-pub fn start(level: LogLevel, format: LogFormat, target: LogTarget) {
+/// Starts logging, once in a process. `RUST_LOG` beats `level`. The worker's own lines are collected from level
+/// `collected` on, for who else wants them.
+pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: Option<Level>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives(level, target)));
     let (writer, terminal) = match target {
         LogTarget::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
@@ -38,7 +41,7 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget) {
             lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(collected.map(collector)).init();
 }
 
 fn directives(level: LogLevel, target: LogTarget) -> String {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use secrecy::SecretString;
-use tracing::info;
+use tracing::{Level, info};
 use worker::cli::{
     CheckConfigOptions, Cli, Command, DemoOptions, Effective, LogFormat, MockLightningOptions, StartOptions, manual,
 };
@@ -62,7 +62,12 @@ async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCo
 }
 
 async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout);
+    let collected = match &options.observation {
+        seen if seen.dashboard => Some(Level::DEBUG),
+        seen if seen.sentry_dsn.is_some() => Some(Level::ERROR),
+        _ => None,
+    };
+    logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout, collected);
     start::run(options).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -83,12 +88,12 @@ fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.log, LogFormat::Human, LogTarget::Stderr);
+    logging::start(options.log, LogFormat::Human, LogTarget::Stderr, None);
     Ok(if demo::run(&options).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
-    logging::start(options.log, LogFormat::Human, LogTarget::Stdout);
+    logging::start(options.log, LogFormat::Human, LogTarget::Stdout, None);
     let private_key = match &options.private_key {
         None => None,
         Some(path) => {

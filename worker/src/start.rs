@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
@@ -15,8 +15,9 @@ use crate::cli::{MOCK_ENDPOINT, StartOptions};
 use crate::hosts::{self, Broker, HostProgram, Hosts, HostsOptions, PoolSize};
 use crate::http::{self, Operations};
 use crate::lightning::{self, BatchOptions, Journal, Lightning, LightningOptions, Workloop};
-use crate::metrics::metrics;
+use crate::systemd;
 use crate::vitals::Vitals;
+use crate::watchers::Watchers;
 
 /// Runs at once where nothing is said.
 const DEFAULT_CAPACITY: usize = 5;
@@ -24,8 +25,8 @@ const DEFAULT_CAPACITY: usize = 5;
 const ENGINES: &str = "engines";
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
-/// Time between looks at how late timers fire.
-const LAG_CHECK: Duration = Duration::from_millis(500);
+/// Beyond the grace of runs: how long their ends and their hosts' ends may take.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
 
 /// The worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -100,18 +101,21 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, "worker starts");
 
     let running = Arc::new(Running::default());
-    let server = tokio::spawn(http::serve(listener, Arc::clone(&running)));
-    let lag = tokio::spawn(measure_lag());
+    let mut watchers = Watchers::start(&options);
+    let server = tokio::spawn(http::serve(listener, Arc::clone(&running), watchers.dashboard.clone()));
     let worker = tokio::select! {
         worker = Worker::start(lightning_options, hosts_options) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
     let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
+    watchers.watch(&worker.hosts, &worker.lightning, &options);
+    systemd::ready();
     signals.next().await;
     running.draining.store(true, Ordering::Relaxed);
     let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
     info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    systemd::stopping(grace + STOP_MARGIN);
     let lightning = Arc::clone(&worker.lightning);
     let finished = worker.finish(grace);
     tokio::pin!(finished);
@@ -125,7 +129,7 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     }
     // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
     server.abort();
-    lag.abort();
+    watchers.stop().await;
     info!("stopped");
     Ok(())
 }
@@ -154,15 +158,6 @@ impl Operations for Running {
             }
             None => Vitals { draining, ..Vitals::default() },
         }
-    }
-}
-
-/// Measures for ever how much too late timers fire.
-async fn measure_lag() {
-    loop {
-        let due = Instant::now() + LAG_CHECK;
-        tokio::time::sleep(LAG_CHECK).await;
-        metrics().lagged(due.elapsed());
     }
 }
 

@@ -25,6 +25,7 @@ pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
 pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
+pub use observation::ObservationArgs;
 pub use operation::{LogFormat, LogLevel, OperationArgs};
 pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
@@ -37,6 +38,7 @@ mod hosts;
 mod lightning;
 mod limits;
 pub mod manual;
+mod observation;
 mod operation;
 mod values;
 
@@ -121,6 +123,9 @@ pub struct StartOptions {
     /// How the worker is run and watched.
     #[command(flatten)]
     pub operation: OperationArgs,
+    /// Who gets to see what happens.
+    #[command(flatten)]
+    pub observation: ObservationArgs,
 }
 
 /// Options of `worker check-config`.

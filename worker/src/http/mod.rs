@@ -1,4 +1,6 @@
-//! The worker's HTTP server: liveness, readiness, metrics, and claims on request.
+//! The worker's HTTP server: liveness, readiness, metrics, claims on request, and a dashboard.
+
+mod dashboard;
 
 use std::future::Future;
 use std::io;
@@ -12,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
+pub use self::dashboard::{Access, Dashboard};
 use crate::metrics::metrics;
 use crate::vitals::Vitals;
 
@@ -51,15 +54,21 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
 }
 
 /// Serves for ever; fails when it cannot.
-pub async fn serve<O: Operations>(listener: TcpListener, worker: Arc<O>) -> io::Result<()> {
+pub async fn serve<O: Operations>(
+    listener: TcpListener,
+    worker: Arc<O>,
+    dashboard: Option<Arc<Dashboard>>,
+) -> io::Result<()> {
+    let shown = dashboard.map(|dashboard| dashboard::routes(dashboard, Arc::clone(&worker)));
     let router = Router::new()
         .route("/", get(alive))
         .route("/livez", get(alive))
         .route("/readyz", get(ready::<O>))
         .route("/metrics", get(measure::<O>))
         .route("/claim", post(claim::<O>))
-        .with_state(worker);
-    axum::serve(listener, router).await
+        .with_state(worker)
+        .merge(shown.unwrap_or_default());
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 async fn alive() -> &'static str {

@@ -11,23 +11,23 @@ use crate::logging::RUN_LOG;
 /// Says how a run ended, and all of it if Lightning could not be told.
 pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progress: &Progress, claimed_at: Instant) {
     let reason = exit.map_or("not yet, so it was stopped", |exit| exit.reason.as_str());
-    let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!(" ({}: {})", it.kind, it.message));
-    let error = error.unwrap_or_default();
+    // A field of its own: it may quote users' data, and who collects messages leaves it out.
+    let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!("{}: {}", it.kind, it.message));
     let lines = outbox.lines_dropped();
     if lines > 0 {
         tracing::warn!(run = %run, "{lines} log lines were not delivered");
     }
     match progress {
         Progress::Gone(_) if outbox.may_be_complete() => {
-            tracing::info!(run = %run, "run ended: {reason}{error}; whether Lightning has its end is not known");
+            tracing::info!(run = %run, error, "run ended: {reason}; whether Lightning has its end is not known");
         }
         Progress::Gone(why) => {
             let events = outbox.unconfirmed();
-            tracing::error!(run = %run, "run lost for Lightning: {why}; it ended here: {reason}{error}; {events} events are not delivered");
+            tracing::error!(run = %run, error, "run lost for Lightning: {why}; it ended here: {reason}; {events} events are not delivered");
         }
         _ => {
             let ms = claimed_at.elapsed().as_millis();
-            tracing::info!(run = %run, "run ended: {reason}{error} after {ms}ms");
+            tracing::info!(run = %run, error, "run ended: {reason} after {ms}ms");
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use super::now_us;
 use crate::metrics::{error_type, metrics};
 
 /// Steps that a timeline keeps; the ones before the last so many are only counted.
@@ -239,11 +240,6 @@ impl Drop for Timeline {
 fn told(exit: &Exit) -> (Option<&'static str>, Option<&'static str>) {
     let error = Some(error_type(exit)).filter(|_| exit.reason != ExitReason::Success && exit.error.is_some());
     (Some(exit.reason.as_str()), error)
-}
-
-fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

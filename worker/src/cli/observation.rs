@@ -1,0 +1,58 @@
+//! Options of `worker start`: who gets to see what happens.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{ArgAction, BoolishValueParser};
+
+use super::values::milliseconds;
+use crate::telemetry::{Destination, Dsn, Headers};
+
+/// Who gets to see what happens.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Observation")]
+pub struct ObservationArgs {
+    /// Serve a dashboard at /dashboard: to this machine alone, unless --host says where.
+    #[arg(
+        long,
+        env = "WORKER_DASHBOARD",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub dashboard: bool,
+
+    /// Send traces of runs to this collector, as OTLP over HTTP in JSON, to /v1/traces below the address.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<Destination>,
+
+    /// Headers for that collector: `name=value,other=value`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true, value_name = "HEADERS")]
+    pub otlp_headers: Option<Headers>,
+
+    /// Report the worker's own errors to this Sentry. No run's data is in them.
+    #[arg(long, alias = "dsn", env = "WORKER_SENTRY_DSN", hide_env_values = true, value_name = "DSN")]
+    pub sentry_dsn: Option<Dsn>,
+
+    /// The environment that the reports name.
+    #[arg(long, env = "WORKER_SENTRY_ENV", value_name = "NAME", default_value = "dev")]
+    pub sentry_env: String,
+
+    /// Log the peak memory of each step.
+    #[arg(
+        long,
+        env = "WORKER_PROFILE",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub profile: bool,
+
+    /// Time between looks at the memory, in milliseconds.
+    #[arg(
+        long,
+        env = "WORKER_PROFILE_POLL_INTERVAL_MS",
+        value_name = "MS",
+        default_value = "10",
+        value_parser = milliseconds
+    )]
+    pub profile_poll_interval_ms: Duration,
+}
