@@ -174,3 +174,34 @@ async fn loading_leaves_code_that_other_processes_use() {
         r#"{"a":1}"#
     );
 }
+
+/// A bundle as esbuild makes it, of an adaptor that uses a network client.
+const WITH_CLIENT: &str = "
+var loaded = 0;
+var __toESM = (module) => ({ ...module, default: module });
+var require_undici = () => { loaded += 1; return { request: (url) => `got ${url}`, FormData: class {} }; };
+var import_undici = require_undici();
+var import_undici2 = __toESM(require_undici(), 1);
+exports.count = () => loaded;
+exports.get = (url) => [import_undici.request(url), import_undici2.default.request(url), 'FormData' in import_undici, loaded];
+";
+
+#[tokio::test]
+async fn a_network_client_is_loaded_when_it_is_used_or_nobody_waits() {
+    let repo = Repo::new();
+    let adaptor = repo.bundled("@openfn/language-a", WITH_CLIENT);
+    let code =
+        "import { count, get } from '@openfn/language-a'; export default [() => ({ before: count(), got: get('x') })];";
+    let mut bench = Bench::start(&[&adaptor]).await;
+    let got: serde_json::Value = serde_json::from_str(&bench.result(code).await).unwrap();
+    assert_eq!(got["got"], serde_json::json!(["got x", "got x", true, 2]));
+
+    let count = "import { count } from '@openfn/language-a'; export default [() => ({ count: count() })];";
+    let loaded = async || {
+        let mut bench = Bench::start(&[&adaptor]).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.result(count).await == r#"{"count":2}"#
+    };
+    // It depends on the machine how long that takes.
+    while !loaded().await {}
+}

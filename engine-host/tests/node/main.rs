@@ -6,6 +6,7 @@ mod adaptors;
 mod console;
 mod ends;
 mod errors;
+mod isolation;
 mod jobs;
 mod limits;
 mod snapshots;

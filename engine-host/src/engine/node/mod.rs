@@ -111,6 +111,11 @@ impl NodeEngine {
         Self::start_as(&options, Mode::Sent, false, sink).await.map(|(engine, _)| engine)
     }
 
+    /// The id of its process, for who looks at it from outside.
+    pub fn process_id(&self) -> u32 {
+        self.process.id().as_raw_nonzero().get().unsigned_abs()
+    }
+
     /// Starts Node in one way. With `caches`, also gives what V8 made of each bundle, by specifier.
     async fn start_as(
         options: &NodeOptions,

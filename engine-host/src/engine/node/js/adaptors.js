@@ -7,13 +7,40 @@ const adaptors = new Map();
 /** What a script's own `import()` may load. */
 const importing = vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER;
 
+/** What loads the modules that were put off. */
+const putOff = [];
+
+/** A module that is loaded when something of it is first used. */
+function lazily(load) {
+  let module;
+  const loaded = () => (module ??= load());
+  putOff.push(loaded);
+  return new Proxy(Object.create(null), {
+    get: (_, name) => loaded()[name],
+    set: (_, name, value) => Reflect.set(loaded(), name, value),
+    has: (_, name) => name in loaded(),
+    ownKeys: () => Reflect.ownKeys(loaded()),
+    getOwnPropertyDescriptor: (_, name) => {
+      const property = Reflect.getOwnPropertyDescriptor(loaded(), name);
+      return property && { ...property, configurable: true };
+    },
+  });
+}
+
+// The network client takes longer to load than all the rest, and holds what cannot be in a snapshot.
+const CLIENT = /= (__toESM\()?(require_undici\d*)\(\)((?:, 1)?\))?;/g;
+
+/** A bundle's source, in which the network client is loaded when it is first used. `name` is what does that. */
+const eased = (source, name) => source.replace(CLIENT, (_, start = '', get, end = '') => `= ${name}(() => ${start}${get}()${end});`);
+
 /** Evaluates a CommonJS file of one piece. `required` is what its `require` does. */
 function evaluateBundle(file, source, required, cachedData) {
   const options = { filename: file, cachedData, importModuleDynamically: importing };
-  const script = new vm.Script(`(function (exports, require, module, __filename, __dirname) {${source}\n})`, options);
+  const names = 'exports, require, module, __filename, __dirname, __lazily';
+  const script = new vm.Script(`(function (${names}) {${eased(source, '__lazily')}\n})`, options);
   const module = { exports: {}, id: file, filename: file, loaded: false, children: [], paths: [] };
   const folder = file.slice(0, file.lastIndexOf('/'));
-  apply(script.runInThisContext(), module.exports, [module.exports, required, module, file, folder]);
+  apply(script.runInThisContext(), module.exports, [module.exports, required, module, file, folder, lazily]);
   module.loaded = true;
   return { exports: module.exports, script };
 }
@@ -28,9 +55,25 @@ function keep(specifier, exports) {
   adaptors.set(specifier, { exports, names: namesOf(exports) });
 }
 
+// Those of Node's own modules that hold what cannot be in a snapshot.
+const ATTACHED = /^(?:node:)?(?:http|https|http2|tls)$/;
+
 /** For a snapshot: only what is built in can be required while it is made. */
 function addBundle({ specifier, bundle }) {
-  keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require).exports);
+  const required = (name) => (ATTACHED.test(name) ? lazily(() => require(name)) : require(name));
+  keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), required).exports);
+}
+
+/** Loads what was put off, one at a time, unless something else is to be done. */
+function catchUp(isBusy) {
+  const next = putOff.shift();
+  if (next === undefined || isBusy()) return;
+  try {
+    next();
+  } catch {
+    // Whoever uses it is told.
+  }
+  setImmediate(catchUp, isBusy);
 }
 
 /** Reads the code that V8 made of the bundle when it was installed, if it is there and for this Node. */

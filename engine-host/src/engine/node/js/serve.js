@@ -20,13 +20,23 @@ async function prepare({ adaptors: wantedAdaptors, caches }) {
     return { specifier, names, failed };
   });
   if (caches) {
+    // With the code of what is loaded later.
+    for (const loaded of putOff.splice(0)) loaded();
     for (const [specifier, script] of scripts) if (script !== undefined) send('d', specifier, script.createCachedData());
   }
   send('y', JSON.stringify({ version: process.versions.node, adaptors: known }));
   spare = makeRoom();
-  // Loading the network client takes a while, and cannot be done before a snapshot: so it is done while nobody waits.
-  setImmediate(() => globalThis.fetch);
+  if (wantedAdaptors.some(({ specifier }) => !specifier.startsWith(COMMON))) setTimeout(catchUp, IDLE_MS, isBusy);
 }
+
+/** Its network client is seldom used. */
+const COMMON = '@openfn/language-common@';
+
+/** Who has waited for a run for so many milliseconds has time to load what it may need. */
+const IDLE_MS = 100;
+
+let used = false;
+const isBusy = () => used;
 
 function serve() {
   // Enough to get from what Node does for an adaptor to the adaptor.
@@ -34,7 +44,10 @@ function serve() {
   process.on('uncaughtException', uncaught);
   process.on('unhandledRejection', uncaught);
   takeOverConsole();
+  // Node's own client, of which the same holds.
+  putOff.push(() => globalThis.fetch);
   listen((kind, fields) => {
+    used ||= kind !== 'p';
     if (kind === 'p') prepare(JSON.parse(fields[0])).catch(broken);
     else if (kind === 'j') runJob(JSON.parse(fields[0]), fields[1], fields[2], fields[3]).catch(broken);
     else if (kind === 't') test(fields[0], fields[1], fields[2]).catch(broken);
