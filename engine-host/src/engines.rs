@@ -81,6 +81,13 @@ impl Engine for AnyEngine {
         }
     }
 
+    fn take_peak_resident_bytes(&mut self) -> u64 {
+        match self {
+            Self::Embedded(engine) => engine.take_peak_resident_bytes(),
+            Self::Node(engine) => engine.take_peak_resident_bytes(),
+        }
+    }
+
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         match self {
             Self::Embedded(engine) => engine.run_job(job).await,

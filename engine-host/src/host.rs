@@ -168,7 +168,9 @@ impl<S: EngineStarter> Host<S> {
                 let was_running = self.cancel(cancel.exit);
                 responder.reply(HostReply::Cancelled(Cancelled { was_running }));
             }
-            (HostRequest::Ping(_), _) => responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes() })),
+            (HostRequest::Ping(_), _) => {
+                responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes_of_family() }))
+            }
             (HostRequest::Stop(_), _) => {
                 self.stopping = true;
                 responder.reply(HostReply::Stopping(Stopping {}));
@@ -339,7 +341,7 @@ async fn deliver(link: &Link<HostSide>, mut reports: mpsc::Receiver<Report>, ove
                 }
             }
             Some(Report::Completed(mut step, mut taken)) => {
-                step.memory.system = sys::take_peak_resident_bytes();
+                step.memory.system += sys::take_peak_resident_bytes();
                 let request = link.call_within(step, Duration::MAX);
                 tokio::select! {
                     biased;

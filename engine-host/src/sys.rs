@@ -65,9 +65,22 @@ pub fn resident_bytes_of(process: Pid) -> u64 {
 /// The number of an engine's first descriptor, of as many as it gets.
 const FIRST_DESCRIPTOR: RawFd = 3;
 
+/// Whom an engine's process may signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// Itself: the worker and the engines of other runs, which belong to the same user, are out of its reach.
+    Own,
+    /// All processes of the user: it has children to end.
+    All,
+}
+
 /// Makes `command` start a process that leads a group of its own, dies with the thread that starts it, leaves no core,
-/// and has `descriptors` as its descriptors from 3 on.
-pub fn prepare_engine<const N: usize>(command: &mut Command, descriptors: [OwnedFd; N]) -> io::Result<()> {
+/// signals whom it may, and has `descriptors` as its descriptors from 3 on.
+pub fn prepare_engine<const N: usize>(
+    command: &mut Command,
+    descriptors: [OwnedFd; N],
+    signals: Signals,
+) -> io::Result<()> {
     // Out of the way, so that none is overwritten before it is copied.
     let first_free = FIRST_DESCRIPTOR + N as RawFd;
     let descriptors: Vec<OwnedFd> = descriptors
@@ -89,6 +102,9 @@ pub fn prepare_engine<const N: usize>(command: &mut Command, descriptors: [Owned
         }
         let none = process::Rlimit { current: Some(0), maximum: Some(0) };
         process::setrlimit(process::Resource::Core, none)?;
+        if signals == Signals::Own {
+            platform::refuse_signals_to_others();
+        }
         Ok(())
     };
     command.process_group(0);
@@ -119,6 +135,11 @@ pub fn family(process: Pid) -> Vec<Pid> {
     family
 }
 
+/// Resident memory of this process and all that it has started, in bytes. Looks through all processes of the system.
+pub fn resident_bytes_of_family() -> u64 {
+    family(process::getpid()).into_iter().map(resident_bytes_of).sum()
+}
+
 /// A process as the system lists it.
 struct Relative {
     id: Pid,
@@ -128,7 +149,12 @@ struct Relative {
 
 /// The most resident memory of this process since the last call of this, in bytes; 0 where the system does not tell.
 pub fn take_peak_resident_bytes() -> u64 {
-    platform::take_peak_resident_bytes().unwrap_or_else(resident_bytes)
+    take_peak_resident_bytes_of(process::getpid())
+}
+
+/// As [`take_peak_resident_bytes`], of another process of the same user; 0 when it has ended.
+pub fn take_peak_resident_bytes_of(process: Pid) -> u64 {
+    platform::take_peak_resident_bytes(process).unwrap_or_else(|| resident_bytes_of(process))
 }
 
 #[cfg(target_os = "linux")]
@@ -179,13 +205,68 @@ mod platform {
         Some(Relative { id, parent: pid(fields.next()?), group: pid(fields.next()?) })
     }
 
+    /// Makes the kernel refuse what reaches into other processes of the user, now and after an exec. Where it cannot, they
+    /// are as open to each other as the user's processes are. Only for code that makes no system calls of its own: those
+    /// of other architectures are not looked at.
+    pub(super) fn refuse_signals_to_others() {
+        const ALLOW: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+        const REFUSE: libc::sock_filter =
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+        // In what the kernel tells of a call: its number, and the lower half of the first argument.
+        const NUMBER: u32 = 0;
+        const TARGET: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+        const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+        let mut program = [
+            statement(LOAD, NUMBER),
+            jump(libc::SYS_kill as u32, 9),
+            jump(libc::SYS_tkill as u32, 8),
+            jump(libc::SYS_tgkill as u32, 7),
+            jump(libc::SYS_rt_sigqueueinfo as u32, 6),
+            jump(libc::SYS_rt_tgsigqueueinfo as u32, 5),
+            jump(libc::SYS_pidfd_send_signal as u32, 8),
+            jump(libc::SYS_setpriority as u32, 7),
+            jump(libc::SYS_ptrace as u32, 6),
+            jump(libc::SYS_process_vm_writev as u32, 5),
+            ALLOW,
+            statement(LOAD, TARGET),
+            jump(own, 1),
+            // Its own group.
+            jump_unless(0, 1),
+            ALLOW,
+            REFUSE,
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: both calls read their arguments only, and the program lives longer than they take.
+        unsafe {
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
+                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
+            }
+        }
+    }
+
+    const fn statement(code: u32, value: u32) -> libc::sock_filter {
+        libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value }
+    }
+
+    /// Goes on so many further if what was loaded is this value.
+    const fn jump(value: u32, further: u8) -> libc::sock_filter {
+        libc::sock_filter { jt: further, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value) }
+    }
+
+    /// Goes on so many further if what was loaded is not this value.
+    const fn jump_unless(value: u32, further: u8) -> libc::sock_filter {
+        libc::sock_filter { jf: further, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value) }
+    }
+
     /// Written to `clear_refs`, begins the peak anew.
     const RESET_PEAK: &str = "5";
 
-    pub(super) fn take_peak_resident_bytes() -> Option<u64> {
-        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    pub(super) fn take_peak_resident_bytes(process: Pid) -> Option<u64> {
+        let folder = format!("/proc/{}", process.as_raw_nonzero());
+        let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
         // Where this is forbidden, the peak is that of the whole run.
-        let _ = std::fs::write("/proc/self/clear_refs", RESET_PEAK);
+        let _ = std::fs::write(format!("{folder}/clear_refs"), RESET_PEAK);
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
@@ -193,7 +274,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    pub(super) fn take_peak_resident_bytes() -> Option<u64> {
+    pub(super) fn take_peak_resident_bytes(_process: super::Pid) -> Option<u64> {
         None
     }
 
@@ -205,6 +286,8 @@ mod platform {
     pub(super) fn offer_to_oom_killer() {}
 
     pub(super) fn die_with_parent() {}
+
+    pub(super) fn refuse_signals_to_others() {}
 
     pub(super) fn name_process(_name: &str) {}
 
@@ -233,7 +316,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "cat <&3 >&4; read end"]).stdin(Stdio::piped());
         let (input, mut fill) = io::pipe().unwrap();
-        prepare_engine(&mut command, [OwnedFd::from(input), OwnedFd::from(write)]).unwrap();
+        prepare_engine(&mut command, [OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         drop(command);
         io::Write::write_all(&mut fill, b"through").unwrap();
@@ -249,10 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_signals_itself_alone() {
+        for (signals, line, expected) in [
+            (Signals::Own, "kill -0 $$ && kill -0 0 && ! kill -0 $PPID && ! kill -0 -1", Some(0)),
+            (Signals::Own, "kill -9 $$", None),
+            (Signals::All, "kill -0 $PPID", Some(0)),
+        ] {
+            let mut command = Command::new("sh");
+            command.args(["-c", line]).stderr(Stdio::null());
+            prepare_engine(&mut command, [], signals).unwrap();
+            assert_eq!(command.status().unwrap().code(), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_family_has_children_and_their_children() {
         let mut command = Command::new("sh");
         command.args(["-c", "sh -c 'sleep 90 & echo there; wait' & wait"]).stdout(Stdio::piped());
-        prepare_engine(&mut command, []).unwrap();
+        prepare_engine(&mut command, [], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         let mut text = [0; 5];
         child.stdout.take().unwrap().read_exact(&mut text).unwrap();

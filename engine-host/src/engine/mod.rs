@@ -34,6 +34,12 @@ pub trait Engine: Send {
         None
     }
 
+    /// The most resident memory that the engine's own process had since the last call of this, in bytes; 0 for an engine
+    /// without one.
+    fn take_peak_resident_bytes(&mut self) -> u64 {
+        0
+    }
+
     /// Evaluates a job's module with fresh globals and runs its operations. Log lines go to the sink that the engine
     /// was made with, in order, before this returns.
     fn run_job(&mut self, job: JobCall) -> impl Future<Output = Result<JobEnd, EngineLost>> + Send;

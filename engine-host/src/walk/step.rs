@@ -38,7 +38,11 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
         let began = Instant::now();
         let mut ended = self.run_job(job, &visit).await;
         let took = began.elapsed();
-        let peak_heap_bytes = self.engine.peak_heap_bytes().unwrap_or(0);
+        let memory = StepMemory {
+            job: self.engine.peak_heap_bytes().unwrap_or(0),
+            // The host adds its own.
+            system: self.engine.take_peak_resident_bytes(),
+        };
 
         let mut next = Vec::new();
         if let JobOutcome::Result { exit, state, .. } = &ended {
@@ -57,7 +61,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             output,
             webhook_response,
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            memory: StepMemory { job: peak_heap_bytes, system: 0 },
+            memory,
             timestamp_us: now_us(),
         };
         match ended {

@@ -147,6 +147,18 @@ async fn the_globals_lead_nowhere() {
 }
 
 #[tokio::test]
+async fn other_processes_get_no_signal() {
+    let found = escaped(
+        "return {
+            parent: attempt(() => process.kill(process.ppid, 0)), all: attempt(() => process.kill(-1, 0)),
+            first: attempt(() => process.kill(1, 0)), own: attempt(() => process.kill(process.pid, 0)),
+        };",
+    )
+    .await;
+    assert_eq!(found, serde_json::json!({ "parent": "EPERM", "all": "EPERM", "first": "EPERM", "own": true }));
+}
+
+#[tokio::test]
 async fn forged_frames_harm_nobody_but_the_job() {
     let repo = Repo::new();
     let source = "const fs = require('node:fs'); exports.send = (...bytes) => fs.writeSync(4, Buffer.from(bytes));";

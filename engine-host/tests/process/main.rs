@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ends;
+mod node;
 mod runs;
 
 use std::io::Read;

@@ -40,6 +40,7 @@ use super::{
     ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, JobResult, LogSink, Thrown, withheld,
 };
 use crate::guard::say;
+use crate::sys;
 
 /// How long Node may take to load the adaptors of a workflow.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -305,6 +306,10 @@ impl Engine for NodeEngine {
 
     fn peak_heap_bytes(&self) -> Option<u64> {
         self.peak_heap_bytes
+    }
+
+    fn take_peak_resident_bytes(&mut self) -> u64 {
+        sys::take_peak_resident_bytes_of(self.process.id())
     }
 
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {

@@ -23,7 +23,7 @@ use super::frame::{self, BadFrame, Frame};
 use super::launch::Launch;
 use crate::engine::{LogSink, line_kind};
 use crate::guard::say;
-use crate::sys;
+use crate::sys::{self, Signals};
 
 /// A frame that is one line of the run's log.
 const LOG: u8 = b'l';
@@ -74,7 +74,10 @@ impl NodeProcess {
         let (output, its_output) = io::pipe()?;
         let mut command = launch.command();
         command.stdout(its_output.try_clone()?).stderr(its_output);
-        sys::prepare_engine(&mut command, [OwnedFd::from(its_commands), OwnedFd::from(its_replies)])?;
+        let has_children = launch.needs().child_processes;
+        let signals = if has_children { Signals::All } else { Signals::Own };
+        let descriptors = [OwnedFd::from(its_commands), OwnedFd::from(its_replies)];
+        sys::prepare_engine(&mut command, descriptors, signals)?;
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
@@ -85,7 +88,6 @@ impl NodeProcess {
         let shown = Arc::clone(&tail);
         named("node-frames").spawn(move || read_frames(replies, frame_bytes, &*sink, &frames))?;
         named("node-output").spawn(move || show_output(output, &shown))?;
-        let has_children = launch.needs().child_processes;
         Ok(Self { child, id, has_children, commands: UnixStream::from_std(commands)?, replies: answers, tail })
     }
 
@@ -212,7 +214,7 @@ fn show_output(output: PipeReader, tail: &Tail) {
             continue;
         }
         say(&format!("node: {text}"));
-        if text.trim_start().starts_with("at ") {
+        if is_frame(text) {
             continue;
         }
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,5 +222,30 @@ fn show_output(output: PipeReader, tail: &Tail) {
             tail.pop_front();
         }
         tail.push_back(text.to_owned());
+    }
+}
+
+/// Whether a line is one of a stack: `at …` of JavaScript, `4: 0x…` of native code.
+fn is_frame(line: &str) -> bool {
+    let line = line.trim_start();
+    let native = line.split_once(": 0x").is_some_and(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()));
+    native || line.starts_with("at ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_frame;
+
+    #[test]
+    fn frames_are_no_reasons() {
+        for (line, expected) in [
+            ("    at f (/repo/a.cjs:1:2)", true),
+            (" 4: 0xa2e4cc node::SnapshotBuilder::CreateSnapshot() [/usr/bin/node]", true),
+            ("11: 0x7ef4fe _start", true),
+            ("TypeError: no such thing", false),
+            ("error at 0x4: 0x5", false),
+        ] {
+            assert_eq!(is_frame(line), expected, "{line}");
+        }
     }
 }
