@@ -120,6 +120,18 @@ async fn it_counts_what_it_does() {
         "openfn_worker_outbox_events 0",
     ];
     let text = measured(&worker, &lines).await;
+    for part in [
+        "openfn_worker_hosts_started_total ",
+        "openfn_worker_host_start_duration_seconds_count ",
+        "openfn_worker_host_ends_total{phase=\"stopping\",reason=\"retired\"} ",
+        "openfn_worker_reservations_total{warm=",
+        "openfn_worker_event_loop_lag_seconds_count ",
+        "openfn_worker_claim_duration_seconds_count ",
+    ] {
+        let value = text.lines().find_map(|line| line.strip_prefix(part)?.rsplit(' ').next()?.parse::<u64>().ok());
+        let value = value.or_else(|| text.lines().find(|line| line.starts_with(part)).map(|_| 1));
+        assert!(value.is_some_and(|value| value > 0), "{part} is missing in:\n{text}");
+    }
     for name in ["openfn_worker_resident_memory_bytes ", "openfn_worker_hosts_resident_memory_bytes "] {
         let value = text.lines().find_map(|line| line.strip_prefix(name)).expect("memory is measured");
         assert!(value.parse::<u64>().expect("a number of bytes") > 1_000_000, "{name}{value}");

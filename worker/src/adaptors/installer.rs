@@ -1,7 +1,7 @@
 //! What has adaptors installed: engine hosts that are lent for it, from a pool of their own.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::install::{
     Install, InstalledAdaptor, Progress, Prune, Pruned, Repo, Resolve, Resolved, Survey, Surveyed,
@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::ledger::InstallFailure;
 use crate::hosts::{Hosts, LoanError};
+use crate::metrics::metrics;
 
 /// How long a look into the repo, or at the registry, may take.
 const QUICK: Duration = Duration::from_secs(60);
@@ -49,9 +50,10 @@ impl Installer {
 
     pub(super) async fn install(&self, name: &str, version: &str) -> Result<InstalledAdaptor, InstallFailure> {
         let install = || Install { repo: self.repo.clone(), name: name.to_owned(), version: version.to_owned() };
-        self.ask(self.limit, install)
-            .await
-            .map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
+        let began = Instant::now();
+        let installed = self.ask(self.limit, install).await;
+        metrics().adaptor_installed(installed.is_ok(), began.elapsed());
+        installed.map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
     }
 
     pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {

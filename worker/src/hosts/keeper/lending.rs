@@ -10,6 +10,7 @@ use crate::hosts::lease::Lease;
 use crate::hosts::loan::{Borrower, Claim};
 use crate::hosts::pool::{HostNumber, Taken};
 use crate::hosts::run::Job;
+use crate::metrics::metrics;
 
 /// Who wants a host for a run.
 pub(in crate::hosts) type Caller = oneshot::Sender<Result<Reservation, ReserveError>>;
@@ -74,6 +75,7 @@ impl Keeper {
         let (commands, pool) = (member.commands.clone(), self.sender.clone());
         match waiter {
             Waiter::Caller(_, caller) => {
+                metrics().reservation(is_prepared);
                 let lease = Lease::new(host, commands, pool);
                 let reservation = Reservation::new(member.id.clone(), |spec| lease.start(spec));
                 // Comes back here by the lease when nobody waits.

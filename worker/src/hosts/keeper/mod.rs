@@ -28,6 +28,7 @@ use super::run::{GONE, Job};
 use super::status::{HostEvent, HostState, HostStatus, PoolStatus, describe};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use super::{ManageError, ManageResult};
+use crate::metrics::metrics;
 
 /// What others tell the pool.
 #[derive(Debug)]
@@ -257,6 +258,7 @@ impl Keeper {
 
     fn launch(&mut self, start_timeout: Duration) {
         self.started += 1;
+        metrics().host_started();
         let number = self.started;
         let id = self.setup.ground.next_host_id();
         let (commands, incoming) = mpsc::unbounded_channel();

@@ -8,6 +8,7 @@ use crate::hosts::death::Death;
 use crate::hosts::pool::HostNumber;
 use crate::hosts::status::{HostEvent, HostState, describe};
 use crate::hosts::supervisor::Said;
+use crate::metrics::metrics;
 
 impl Keeper {
     /// Takes in what a host reports.
@@ -64,6 +65,7 @@ impl Keeper {
             member.state = HostState::Ready;
             let (host, after) = (member.id.clone(), member.preparing_since.elapsed());
             debug!(host, ?after, "host ready");
+            metrics().host_ready(after);
             // Fails when nobody listens.
             let _ = self.events.send(HostEvent::Ready { host, after });
         }
@@ -89,6 +91,7 @@ impl Keeper {
         let Some(member) = self.hosts.remove(&host) else { return };
         let (id, pid) = (member.id, member.pid);
         self.ops.forget(host);
+        metrics().host_ended(&death);
         self.publish(if death.reason.is_wanted() {
             debug!(host = id, pid, "host ended: it {death}");
             HostEvent::Ended { host: id.clone(), death: death.clone() }

@@ -3,6 +3,8 @@
 //! There is one set of metrics in a process, like there is one log. Labels take few values: queues as configured,
 //! reasons and states from enums, error types from a list. Nothing of a run's data, and no id, becomes a label.
 
+mod labels;
+
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,9 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
-use protocol::run::Exit;
 
-use crate::hosts::{Death, HostState, Reason};
+use self::labels::{HOST_STATES, death_reason};
+pub use self::labels::{error_type, host_state};
+use crate::hosts::Death;
 use crate::memory;
 use crate::vitals::Vitals;
 
@@ -35,40 +38,6 @@ const LONG_SECONDS: [f64; 20] = [
     65536.0, 131_072.0, 262_144.0, 524_288.0,
 ];
 
-/// Error types that are told apart; jobs and adaptors can make up any others.
-const ERROR_TYPES: &[&str] = &[
-    "AdaptorError",
-    "AggregateError",
-    "AutoinstallError",
-    "CompileError",
-    "CredentialLoadError",
-    "DataClipError",
-    "EdgeConditionError",
-    "EngineError",
-    "EngineHostError",
-    "EvalError",
-    "ExecutionError",
-    "ExitError",
-    "ImportError",
-    "InputError",
-    "InstallError",
-    "InvalidPlan",
-    "JobError",
-    "LightningError",
-    "OOMError",
-    "PlanLoadError",
-    "RangeError",
-    "ReferenceError",
-    "RuntimeError",
-    "SecurityError",
-    "Shutdown",
-    "StateTooLargeError",
-    "SyntaxError",
-    "TimeoutError",
-    "TypeError",
-    "ValidationError",
-];
-
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Histograms = Family<Labels<1>, Histogram, Buckets>;
 
@@ -77,26 +46,6 @@ pub fn metrics() -> &'static Metrics {
     static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
     &METRICS
 }
-
-/// The type of a run's error as a label: one of a fixed list, `other`, or nothing.
-pub fn error_type(exit: &Exit) -> &'static str {
-    let Some(error) = &exit.error else { return "" };
-    ERROR_TYPES.iter().find(|known| **known == error.kind).copied().unwrap_or("other")
-}
-
-/// The word for a host's state in labels and on the dashboard.
-pub fn host_state(state: HostState) -> &'static str {
-    match state {
-        HostState::Starting => "starting",
-        HostState::Ready => "ready",
-        HostState::Reserved => "reserved",
-        HostState::Running => "running",
-        HostState::Stopping => "stopping",
-    }
-}
-
-const HOST_STATES: &[HostState] =
-    &[HostState::Starting, HostState::Ready, HostState::Reserved, HostState::Running, HostState::Stopping];
 
 /// Everything that is counted and measured.
 #[derive(Debug)]
@@ -246,7 +195,7 @@ impl Metrics {
             adaptor_install_duration: it.with_unit(
                 "adaptor_install_duration",
                 Unit::Seconds,
-                "Time that the installation of a run's adaptors took",
+                "Time that the installation of an adaptor took",
                 histogram(),
             ),
             hosts_memory: it.with_unit(
@@ -322,8 +271,8 @@ impl Metrics {
         self.reservations.get_or_create(&label("warm", if warm { "hit" } else { "miss" })).inc();
     }
 
-    /// Adaptors were installed, or failed to be.
-    pub fn adaptors_installed(&self, worked: bool, took: Duration) {
+    /// An adaptor was installed, or failed to be.
+    pub fn adaptor_installed(&self, worked: bool, took: Duration) {
         self.adaptor_installs.get_or_create(&label("result", if worked { "installed" } else { "failed" })).inc();
         self.adaptor_install_duration.observe(took.as_secs_f64());
     }
@@ -388,24 +337,6 @@ impl Metrics {
     }
 }
 
-fn death_reason(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::Retired => "retired",
-        Reason::Recycled => "recycled",
-        Reason::Drained => "drained",
-        Reason::SelfExit => "self_exit",
-        Reason::Crashed => "crashed",
-        Reason::NotStarted(_) => "not_started",
-        Reason::StartTimeout => "start_timeout",
-        Reason::Overdue => "overdue",
-        Reason::Cancelled => "cancelled",
-        Reason::Abandoned => "abandoned",
-        Reason::Hung => "hung",
-        Reason::LinkLost(_) => "link_lost",
-        Reason::Shutdown => "shutdown",
-    }
-}
-
 fn label(name: &'static str, value: &'static str) -> Labels<1> {
     [(name, value.into())]
 }
@@ -424,17 +355,7 @@ fn signed(bytes: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use protocol::run::ExitReason;
-
     use super::*;
-
-    #[test]
-    fn error_types_that_jobs_make_up_share_a_label() {
-        let exit = |kind: &str| Exit::error(ExitReason::Fail, kind, "message");
-        assert_eq!(error_type(&exit("TypeError")), "TypeError");
-        assert_eq!(error_type(&exit("Amina Diallo")), "other");
-        assert_eq!(error_type(&Exit::success()), "");
-    }
 
     #[test]
     fn what_was_counted_is_rendered_with_units_and_labels() {

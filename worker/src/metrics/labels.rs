@@ -1,0 +1,93 @@
+//! The values of labels: a few words each, whatever users call things.
+
+use protocol::run::Exit;
+
+use crate::hosts::{HostState, Reason};
+
+/// Error types that are told apart; jobs and adaptors can make up any others.
+const ERROR_TYPES: &[&str] = &[
+    "AdaptorError",
+    "AggregateError",
+    "AutoinstallError",
+    "CompileError",
+    "CredentialLoadError",
+    "DataClipError",
+    "EdgeConditionError",
+    "EngineError",
+    "EngineHostError",
+    "EvalError",
+    "ExecutionError",
+    "ExitError",
+    "ImportError",
+    "InputError",
+    "InstallError",
+    "InvalidPlan",
+    "JobError",
+    "LightningError",
+    "OOMError",
+    "PlanLoadError",
+    "RangeError",
+    "ReferenceError",
+    "RuntimeError",
+    "SecurityError",
+    "Shutdown",
+    "StateTooLargeError",
+    "SyntaxError",
+    "TimeoutError",
+    "TypeError",
+    "ValidationError",
+];
+
+pub(super) const HOST_STATES: &[HostState] =
+    &[HostState::Starting, HostState::Ready, HostState::Reserved, HostState::Running, HostState::Stopping];
+
+/// The type of a run's error as a label: one of a fixed list, `other`, or nothing.
+pub fn error_type(exit: &Exit) -> &'static str {
+    let Some(error) = &exit.error else { return "" };
+    ERROR_TYPES.iter().find(|known| **known == error.kind).copied().unwrap_or("other")
+}
+
+/// The word for a host's state in labels and on the dashboard.
+pub fn host_state(state: HostState) -> &'static str {
+    match state {
+        HostState::Starting => "starting",
+        HostState::Ready => "ready",
+        HostState::Reserved => "reserved",
+        HostState::Running => "running",
+        HostState::Stopping => "stopping",
+    }
+}
+
+/// Why a host ended.
+pub(super) fn death_reason(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Retired => "retired",
+        Reason::Recycled => "recycled",
+        Reason::Drained => "drained",
+        Reason::SelfExit => "self_exit",
+        Reason::Crashed => "crashed",
+        Reason::NotStarted(_) => "not_started",
+        Reason::StartTimeout => "start_timeout",
+        Reason::Overdue => "overdue",
+        Reason::Cancelled => "cancelled",
+        Reason::Abandoned => "abandoned",
+        Reason::Hung => "hung",
+        Reason::LinkLost(_) => "link_lost",
+        Reason::Shutdown => "shutdown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::run::ExitReason;
+
+    use super::*;
+
+    #[test]
+    fn error_types_that_jobs_make_up_share_a_label() {
+        let exit = |kind: &str| Exit::error(ExitReason::Fail, kind, "message");
+        assert_eq!(error_type(&exit("TypeError")), "TypeError");
+        assert_eq!(error_type(&exit("Amina Diallo")), "other");
+        assert_eq!(error_type(&Exit::success()), "");
+    }
+}
