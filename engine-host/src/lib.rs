@@ -4,6 +4,7 @@
 //! Knows nothing of Lightning, OADA or tokens.
 
 pub mod compile;
+pub mod confine;
 pub mod engine;
 pub mod engines;
 pub mod errors;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use engine_host::guard::{self, ExitCode, Launch, StopSignals, say};
 use engine_host::sys::{self, Parent};
-use engine_host::{engines::Engines, host};
+use engine_host::{confine, engines::Engines, host};
+use protocol::confinement::CONFINEMENT_VARIABLE;
 use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 
 const BY_HAND: &str = "\
@@ -22,11 +23,11 @@ fn main() {
             say(BY_HAND);
             ExitCode::ByHand
         }
-        Some(launch) if sys::detach(launch.parent) == Parent::Gone => {
+        Some((launch, _)) if sys::detach(launch.parent) == Parent::Gone => {
             say("the worker that started this engine host is gone");
             ExitCode::Normal
         }
-        Some(launch) => run(launch).unwrap_or_else(|error| {
+        Some((launch, confinement)) => confine(&confinement).and_then(|()| run(launch)).unwrap_or_else(|error| {
             say(&format!("{error:#}"));
             ExitCode::Failure
         }),
@@ -35,9 +36,19 @@ fn main() {
 }
 
 /// What the worker put into the environment, if it was the worker that started this.
-fn launch() -> Option<Launch> {
-    let [address, token, parent] = sys::take_variables([ADDRESS_VARIABLE, TOKEN_VARIABLE, PARENT_VARIABLE]);
-    Some(Launch { address: address?, token: LinkToken::new(token?), parent: parent?.parse().ok()? })
+fn launch() -> Option<(Launch, Option<String>)> {
+    let names = [ADDRESS_VARIABLE, TOKEN_VARIABLE, PARENT_VARIABLE, CONFINEMENT_VARIABLE];
+    let [address, token, parent, confinement] = sys::take_variables(names);
+    let launch = Launch { address: address?, token: LinkToken::new(token?), parent: parent?.parse().ok()? };
+    Some((launch, confinement))
+}
+
+/// Forbids this process what the worker wants it to.
+fn confine(confinement: &Option<String>) -> anyhow::Result<()> {
+    let Some(text) = confinement else { return Ok(()) };
+    let confinement = serde_json::from_str(text).with_context(|| format!("failed to read {CONFINEMENT_VARIABLE}"))?;
+    let folder = std::env::current_dir().context("failed to find the working folder")?;
+    Ok(confine::confine(&confinement, &folder)?)
 }
 
 fn run(launch: Launch) -> anyhow::Result<ExitCode> {

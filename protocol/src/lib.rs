@@ -3,6 +3,7 @@
 //! Owns the messages, their framing, deadlines and the local socket. Knows nothing of Lightning, OADA, Node or
 //! processes.
 
+pub mod confinement;
 pub mod engine;
 pub mod frame;
 pub mod handshake;

@@ -3,8 +3,10 @@
 pub mod binaries;
 pub mod browser;
 pub mod collector;
+pub mod leftovers;
 pub mod lightning;
 pub mod matching;
 pub mod oada;
 pub mod processes;
+pub mod random;
 pub mod worker;

@@ -8,12 +8,14 @@ use anyhow::Context;
 use secrecy::SecretString;
 use tracing::{Level, info};
 use worker::cli::{
-    CheckConfigOptions, Cli, Command, DemoOptions, Effective, LogFormat, MockLightningOptions, StartOptions, manual,
+    CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
+    MockLightningOptions, StartOptions, manual,
 };
+use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, MockOptions};
-use worker::{demo, start};
+use worker::{demo, doctor, privacy, start};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    privacy::protect(&Cli::secret_variables());
     let command = cli.command.unwrap_or_else(|| Command::Start(Box::new(cli.start)));
     match runtime().and_then(|runtime| runtime.block_on(run(command, &cli.effective))) {
         Ok(code) => code,
@@ -54,6 +57,8 @@ async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCo
         Command::Start(options) => start_worker(*options).await,
         Command::Demo(options) => run_demo(options).await,
         Command::MockLightning(options) => serve_mock(options).await,
+        Command::Ctl(options) => control(options).await,
+        Command::Doctor(options) => examine(&options).await,
         Command::CheckConfig(options) => check_config(&options, effective),
         Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
         Command::Completions { shell } => print(&manual::completions(shell)),
@@ -68,8 +73,48 @@ async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout, collected);
-    start::run(options).await?;
+    start::run(options, reread).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn control(options: CtlOptions) -> anyhow::Result<ExitCode> {
+    let socket = options.admin_socket.map_or_else(ctl::find, Ok)?;
+    let mut is_refused = false;
+    let take = |answer: Answer| {
+        is_refused |= matches!(answer, Answer::Error(_));
+        let text = if options.json { serde_json::to_string(&answer)? + "\n" } else { ctl::render(&answer) };
+        if is_refused && !options.json {
+            std::io::stderr().write_all(text.as_bytes())
+        } else {
+            std::io::stdout().write_all(text.as_bytes())
+        }
+    };
+    match ctl::ask(&socket, &options.command.into(), take).await {
+        Ok(()) => Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
+        // Who reads only the beginning, as `head` does, has what it wants.
+        Err(CtlError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The options of `start` as they are by now. The command line is the same; what it names may have changed.
+fn reread() -> Result<StartOptions, String> {
+    let cli = Cli::read(std::env::args_os()).map_err(|error| error.to_string())?;
+    Ok(match cli.command {
+        Some(Command::Start(options)) => *options,
+        _ => cli.start,
+    })
+}
+
+async fn examine(options: &DoctorOptions) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&options.start).await;
+    let is_well = findings.iter().all(|finding| finding.verdict != doctor::Verdict::Bad);
+    let text = match options.json {
+        true => serde_json::to_string_pretty(&findings)? + "\n",
+        false => findings.iter().map(|finding| format!("{finding}\n")).collect(),
+    };
+    print(text.as_bytes())?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn check_config(options: &CheckConfigOptions, effective: &[Effective]) -> anyhow::Result<ExitCode> {

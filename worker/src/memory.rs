@@ -25,8 +25,8 @@ pub(crate) fn resident_tree(root: u32) -> u64 {
     processes.into_iter().map(resident).sum()
 }
 
-/// The kernel lists a process's children by the thread that started them.
-fn children(pid: u32) -> Vec<u32> {
+/// A process's children, as the kernel lists them: by the thread that started them.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists

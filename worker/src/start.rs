@@ -1,9 +1,11 @@
 //! `worker start`: the parts put together, and taken down in order.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use protocol::confinement::Confinement;
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
 use protocol::run::RunOptions;
@@ -11,10 +13,12 @@ use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::cli::{MOCK_ENDPOINT, StartOptions};
-use crate::hosts::{self, Broker, HostProgram, Hosts, HostsOptions, PoolSize};
+use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
+use crate::ctl::{self, Admin, AdminSocketError};
+use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http::{self, Operations};
 use crate::lightning::{self, BatchOptions, Journal, Lightning, LightningOptions, Workloop};
+use crate::reload::{Reload, Reread};
 use crate::systemd;
 use crate::vitals::Vitals;
 use crate::watchers::Watchers;
@@ -46,6 +50,9 @@ pub enum StartError {
     /// The journal's folder cannot be used.
     #[error(transparent)]
     Journal(#[from] lightning::JournalError),
+    /// The admin socket cannot be had.
+    #[error(transparent)]
+    AdminSocket(#[from] AdminSocketError),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -75,6 +82,9 @@ impl Worker {
     /// Starts hosts and, when the first one has answered, claims.
     pub async fn start(lightning: LightningOptions, hosts: HostsOptions) -> Result<Self, StartError> {
         let broker = Broker::start(None).map_err(hosts::StartError::from)?;
+        if let Err(error) = broker.adopt_orphans() {
+            warn!("what hosts leave behind cannot be buried: {error}");
+        }
         let hosts = Arc::new(broker.open(ENGINES, hosts).await?);
         let lightning = Arc::new(lightning::start(lightning, Arc::clone(&hosts)));
         Ok(Self { broker, hosts, lightning })
@@ -88,17 +98,20 @@ impl Worker {
 }
 
 /// Runs the worker until it is asked to stop and has finished.
-pub async fn run(options: StartOptions) -> Result<(), StartError> {
+/// Options for hosts are read again by `reread` when that is asked for.
+pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError> {
     let mut lightning_options = lightning_options(&options)?;
     let journal = options.delivery.journal_dir.as_deref();
     let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
     lightning_options.journal = journal.map(Arc::new);
-    let capacity = lightning_options.workloops.iter().map(|workloop| workloop.capacity).sum();
-    let hosts_options = hosts_options(&options, capacity)?;
+    let containment = Containment::choose(&options.supervision);
+    let hosts_options = HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options)? };
+    let program = hosts_options.program.path().to_owned();
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.operation.host, options.operation.port).await?;
     let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
-    info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, "worker starts");
+    info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, limits = %containment, "worker starts");
 
     let running = Arc::new(Running::default());
     let mut watchers = Watchers::start(&options);
@@ -109,9 +122,25 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     };
     // Set here only.
     let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
+    let limits = containment.to_string();
+    let admin = Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), limits);
+    let admin_socket = ctl::listen(admin, options.operation.admin_socket.as_deref())?;
+    let reload = Reload {
+        broker: worker.broker.clone(),
+        engines: Arc::clone(&worker.hosts),
+        reread,
+        hosts_options: Box::new(move |options| {
+            let read = hosts_options_of(options).map_err(|error| error.to_string())?;
+            Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
+        }),
+        config: options.operation.config.clone(),
+        program: options.operation.watch.then_some(program),
+    };
+    let reload = tokio::spawn(reload.follow(hangup));
     watchers.watch(&worker.hosts, &worker.lightning, &options);
     systemd::ready();
     signals.next().await;
+    reload.abort();
     running.draining.store(true, Ordering::Relaxed);
     let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
     info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
@@ -130,6 +159,7 @@ pub async fn run(options: StartOptions) -> Result<(), StartError> {
     // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
     server.abort();
     watchers.stop().await;
+    drop(admin_socket);
     info!("stopped");
     Ok(())
 }
@@ -209,7 +239,7 @@ fn secret(options: &StartOptions) -> Result<SecretString, StartError> {
     }
 }
 
-fn workloops(options: &StartOptions) -> Vec<Workloop> {
+pub(crate) fn workloops(options: &StartOptions) -> Vec<Workloop> {
     let Some(workloops) = &options.claiming.workloops else {
         return vec![Workloop::standard(options.claiming.capacity.unwrap_or(DEFAULT_CAPACITY))];
     };
@@ -232,16 +262,36 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
     }
 }
 
-fn hosts_options(options: &StartOptions, capacity: usize) -> Result<HostsOptions, StartError> {
+pub(crate) fn hosts_options_of(options: &StartOptions) -> Result<HostsOptions, StartError> {
+    let capacity = workloops(options).iter().map(|workloop| workloop.capacity).sum();
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
+    let supervision = &options.supervision;
     Ok(HostsOptions {
         size: PoolSize::OneRunEach { warm: options.hosts.warm_hosts.unwrap_or(capacity) },
         warm_bytes: options.hosts.warm_memory_mb.bytes(),
         first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() }),
         validation_timeout: options.hosts.engine_validation_timeout_ms,
         validation_retries: options.hosts.engine_validation_retries,
+        start_timeout: supervision.host_start_timeout,
+        stop_timeout: supervision.host_stop_timeout,
+        kill_timeout: supervision.host_kill_timeout,
+        recycling: Recycling {
+            max_age: supervision.host_max_age,
+            max_bytes: supervision.host_max_memory.map(Megabytes::bytes),
+            ..Recycling::default()
+        },
+        confinement: Confinement {
+            open_files: Some(supervision.host_max_open_files),
+            processes: supervision.host_max_processes,
+            readable: supervision.landlock.then(|| readable(&program, supervision)),
+        },
         ..HostsOptions::new(program)
     })
+}
+
+/// What hosts read beside what the system has.
+fn readable(program: &HostProgram, supervision: &SupervisionArgs) -> Vec<PathBuf> {
+    [program.path().to_owned()].into_iter().chain(supervision.landlock_read.iter().cloned()).collect()
 }
 
 /// SIGTERM and SIGINT, which mean the same.

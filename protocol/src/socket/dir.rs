@@ -48,6 +48,17 @@ impl RuntimeDir {
         }
     }
 
+    /// Where these directories are made unless something else is said.
+    pub fn default_root() -> PathBuf {
+        default_root()
+    }
+
+    /// Such directories of any worker below `root`, living or dead.
+    pub fn all_below(root: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        entries.filter(|entry| is_ours(&entry.file_name())).map(|entry| entry.path()).collect()
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

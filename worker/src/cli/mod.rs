@@ -20,6 +20,7 @@ use environment::{layered, name_variable, worker_name};
 use values::secret;
 
 pub use claiming::ClaimingArgs;
+pub use ctl::{CtlCommand, CtlOptions};
 pub use delivery::DeliveryArgs;
 pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
@@ -27,10 +28,12 @@ pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
 pub use observation::ObservationArgs;
 pub use operation::{LogFormat, LogLevel, OperationArgs};
+pub use supervision::SupervisionArgs;
 pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
 mod claiming;
 mod config;
+mod ctl;
 mod delivery;
 mod effective;
 mod environment;
@@ -40,6 +43,7 @@ mod limits;
 pub mod manual;
 mod observation;
 mod operation;
+mod supervision;
 mod values;
 
 /// Runs OpenFn Lightning's workflows in detached engine hosts.
@@ -85,6 +89,11 @@ pub enum Command {
     Demo(DemoOptions),
     /// Serve a small Lightning for people who develop workflows or workers; `worker -l mock` connects to it.
     MockLightning(MockLightningOptions),
+    /// Look at a worker that runs here, and tell it what to do.
+    Ctl(CtlOptions),
+    /// Tell what the worker finds here: programs, limits, folders, Lightning.
+    #[command(override_usage = "worker doctor [OPTIONS]")]
+    Doctor(Box<DoctorOptions>),
     /// Check the options of `start` without starting anything.
     #[command(override_usage = "worker check-config [OPTIONS]")]
     CheckConfig(Box<CheckConfigOptions>),
@@ -120,6 +129,9 @@ pub struct StartOptions {
     /// What executes runs.
     #[command(flatten)]
     pub hosts: HostArgs,
+    /// How hosts are bounded and replaced.
+    #[command(flatten)]
+    pub supervision: SupervisionArgs,
     /// How the worker is run and watched.
     #[command(flatten)]
     pub operation: OperationArgs,
@@ -135,6 +147,17 @@ pub struct CheckConfigOptions {
     #[arg(long)]
     pub print: bool,
     /// What is checked.
+    #[command(flatten)]
+    pub start: StartOptions,
+}
+
+/// Options of `worker doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
+    /// Print a JSON document.
+    #[arg(long)]
+    pub json: bool,
+    /// What is looked at.
     #[command(flatten)]
     pub start: StartOptions,
 }
@@ -177,6 +200,14 @@ pub struct MockLightningOptions {
 }
 
 impl Cli {
+    /// Names of the variables that hold secrets.
+    pub fn secret_variables() -> Vec<String> {
+        let command = Self::command();
+        let all = command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
+        let secret = all.filter(|argument| argument.is_hide_env_values_set()).filter_map(|argument| argument.get_env());
+        secret.filter_map(|name| name.to_str().map(str::to_owned)).collect()
+    }
+
     /// Reads the program's arguments and environment. An error is ready to be shown: it names the flag and the
     /// variable.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -207,7 +238,7 @@ impl Cli {
 /// The matches that hold the options of `start`.
 fn of_start(matches: &ArgMatches) -> &ArgMatches {
     let named = |name| matches.subcommand_matches(name);
-    named("start").or_else(|| named("check-config")).unwrap_or(matches)
+    named("start").or_else(|| named("check-config")).or_else(|| named("doctor")).unwrap_or(matches)
 }
 
 /// The configuration file that the command line or the environment names.
@@ -217,7 +248,7 @@ fn configuration(arguments: &[OsString]) -> Result<ConfigFile, clap::Error> {
     let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(arguments) else {
         return Ok(ConfigFile::default());
     };
-    if !matches!(matches.subcommand_name(), None | Some("start" | "check-config")) {
+    if !matches!(matches.subcommand_name(), None | Some("start" | "check-config" | "doctor")) {
         return Ok(ConfigFile::default());
     }
     let matches = of_start(&matches);

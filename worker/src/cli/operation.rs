@@ -13,7 +13,7 @@ use super::values::seconds;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Operation")]
 pub struct OperationArgs {
-    /// A TOML file whose keys are the long flags without their dashes, as in `capacity = 5`. Flags and variables beat
+    /// A TOML file, read again when it changes and on SIGHUP as far as hosts are concerned, whose keys are the long flags without their dashes, as in `capacity = 5`. Flags and variables beat
     /// it.
     #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -25,6 +25,19 @@ pub struct OperationArgs {
     /// Port of the HTTP server.
     #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222")]
     pub port: u16,
+
+    /// A second place for the admin socket that `worker ctl` talks to. One is always in the worker's private folder.
+    #[arg(long, env = "WORKER_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+
+    /// Replace hosts when the host program has changed on disk. For development.
+    #[arg(
+        long,
+        env = "WORKER_WATCH",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub watch: bool,
 
     /// Least level of what is logged.
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]

@@ -1,5 +1,6 @@
 //! All hosts of a worker: pools by type, which share one socket and one folder.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::socket::{Listener, RuntimeDir};
+use tokio::sync::broadcast;
 
 use super::arrivals::Arrivals;
 use super::handle::Hosts;
+use super::lines::{HostLine, Lines};
 use super::options::HostsOptions;
+use super::orphans::Orphans;
 use super::spawn::Spawner;
 use super::{BrokerError, StartError};
 
@@ -19,6 +23,8 @@ use super::{BrokerError, StartError};
 pub(super) struct Ground {
     pub(super) spawner: Spawner,
     pub(super) arrivals: Arrivals,
+    pub(super) lines: Lines,
+    pub(super) orphans: Arc<Orphans>,
     next_host: AtomicU64,
     /// Goes last, with everything that is in it.
     directory: RuntimeDir,
@@ -28,8 +34,10 @@ impl Ground {
     pub(super) fn new(root: Option<&Path>) -> Result<Self, BrokerError> {
         let directory = RuntimeDir::create(root)?;
         let arrivals = Arrivals::at(Listener::bind(&directory)?);
-        let spawner = Spawner::start().map_err(BrokerError::Thread)?;
-        Ok(Self { spawner, arrivals, next_host: AtomicU64::new(1), directory })
+        let orphans = Arc::<Orphans>::default();
+        let spawner = Spawner::start(Arc::clone(&orphans)).map_err(BrokerError::Thread)?;
+        let next_host = AtomicU64::new(1);
+        Ok(Self { spawner, arrivals, lines: Lines::default(), orphans, next_host, directory })
     }
 
     /// Each host works in a folder of its own in this one.
@@ -74,6 +82,7 @@ struct Shared {
     ground: Mutex<Option<Arc<Ground>>>,
     pools: Mutex<Vec<Hosts>>,
     folder: PathBuf,
+    lines: Lines,
 }
 
 impl Broker {
@@ -81,9 +90,16 @@ impl Broker {
     /// within a tokio runtime.
     pub fn start(root: Option<&Path>) -> Result<Self, BrokerError> {
         let ground = Arc::new(Ground::new(root)?);
-        let folder = ground.folder().to_owned();
+        let (folder, lines) = (ground.folder().to_owned(), ground.lines.clone());
         let ground = Mutex::new(Some(ground));
-        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder })))
+        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, lines })))
+    }
+
+    /// Makes this process the one that gets what hosts leave behind, and buries it. For a program whose children of
+    /// other sessions are all hosts or theirs.
+    pub fn adopt_orphans(&self) -> io::Result<()> {
+        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ground.map_or(Ok(()), |ground| ground.orphans.adopt())
     }
 
     /// Opens a pool of hosts of a type. If there are always to be some, returns when the first one is ready.
@@ -119,6 +135,11 @@ impl Broker {
     pub async fn status(&self) -> Vec<super::PoolStatus> {
         let pools = self.all();
         join_all(pools.iter().map(Hosts::status)).await.into_iter().flatten().collect()
+    }
+
+    /// The last lines that hosts printed, and those to come. Who falls behind misses the oldest ones.
+    pub fn lines(&self) -> (Vec<HostLine>, broadcast::Receiver<HostLine>) {
+        self.0.lines.read()
     }
 
     /// The private folder that the socket lies in. It goes with the hosts.

@@ -83,6 +83,8 @@ pub enum Reason {
     SelfExit,
     /// It exited with another code, or a signal of others killed it.
     Crashed,
+    /// The system killed it, because its memory was used up.
+    OutOfMemory,
     /// It could not be started, or refused to get ready: why.
     NotStarted(String),
     /// Killed: it was not ready in time.
@@ -116,6 +118,7 @@ impl fmt::Display for Reason {
             Self::Drained => out.write_str("was drained"),
             Self::SelfExit => out.write_str("exited by itself"),
             Self::Crashed => out.write_str("crashed"),
+            Self::OutOfMemory => out.write_str("ran out of memory"),
             Self::NotStarted(why) => write!(out, "failed to start: {why}"),
             Self::StartTimeout => out.write_str("was not ready in time and was killed"),
             Self::Overdue => out.write_str("did not end its run in time and was killed"),
@@ -135,18 +138,27 @@ pub enum Status {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+    /// The system killed it, because its control group had no memory left.
+    OutOfMemory,
     /// The operating system did not tell.
     Unknown,
 }
 
 impl Status {
     pub(super) fn unasked_reason(self) -> Reason {
-        if self == Self::Code(0) { Reason::SelfExit } else { Reason::Crashed }
+        match self {
+            Self::Code(0) => Reason::SelfExit,
+            Self::OutOfMemory => Reason::OutOfMemory,
+            _ => Reason::Crashed,
+        }
     }
 
     /// What a run reports whose host ended like this, all by itself.
     pub(super) fn run_exit(self) -> Exit {
-        Exit::error(ExitReason::Crash, "ExitError", self.to_string())
+        match self {
+            Self::OutOfMemory => Exit::error(ExitReason::Kill, "OOMError", "Run exceeded maximum memory usage"),
+            _ => Exit::error(ExitReason::Crash, "ExitError", self.to_string()),
+        }
     }
 }
 
@@ -168,6 +180,7 @@ impl fmt::Display for Status {
                 Some(name) => write!(out, "Process killed by signal {name}"),
                 None => write!(out, "Process killed by signal {signal}"),
             },
+            Self::OutOfMemory => out.write_str("Process killed by the system: its memory was used up"),
             Self::Unknown => out.write_str("Process ended in an unknown way"),
         }
     }

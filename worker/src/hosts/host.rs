@@ -31,6 +31,9 @@ pub(super) struct Patience {
     pub(super) terminate: Duration,
 }
 
+/// How a process ends that SIGTERM was sent to.
+const TERMINATED: Status = Status::Signal(15);
+
 /// Something that happened to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
@@ -97,7 +100,7 @@ pub(super) enum Action {
     SetDeadline(Option<Duration>),
     /// Tell whoever waits for the run that it ended like this, after all that the host still said of it.
     EndRun(Exit),
-    /// The same for a host that died by itself: if it had said nothing of the run, another host may execute it.
+    /// The same for a host that failed by itself: if no step had begun, another host may execute the run.
     LoseRun(Exit),
     /// Tell the pool that it is dead.
     AnnounceDeath(Death),
@@ -136,7 +139,7 @@ enum State {
     Dying {
         phase: Phase,
         reason: Reason,
-        end: Option<Exit>,
+        end: Option<Action>,
     },
     Dead,
 }
@@ -189,7 +192,7 @@ fn stay(state: State) -> Step {
 }
 
 fn kill(phase: Phase, reason: Reason, end: Option<Exit>) -> Step {
-    (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+    (State::Dying { phase, reason, end: end.map(Action::EndRun) }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
 }
 
 fn sever(phase: Phase, why: String) -> Step {
@@ -282,7 +285,8 @@ fn running(run: Run, event: Event, patience: Patience) -> Step {
         (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
         (Event::Silent, None) => {
             let exit = platform_fault("the engine host did not answer any more and was killed".to_owned());
-            kill(phase, Reason::Hung, Some(exit))
+            let (reason, end) = (Reason::Hung, Some(Action::LoseRun(exit)));
+            (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
         }
         (Event::LinkEnded(why), None) => sever(phase, why),
         (Event::Declined(why), None) => {
@@ -318,10 +322,10 @@ fn stopping(reason: Reason, terminated: bool, event: Event, patience: Patience) 
     }
 }
 
-fn dying(phase: Phase, reason: Reason, end: Option<Exit>, event: Event) -> Step {
+fn dying(phase: Phase, reason: Reason, end: Option<Action>, event: Event) -> Step {
     match (event, end) {
-        (Event::Deadline, Some(exit)) => {
-            let actions = vec![Action::SetDeadline(None), Action::EndRun(exit)];
+        (Event::Deadline, Some(end)) => {
+            let actions = vec![Action::SetDeadline(None), end];
             (State::Dying { phase, reason, end: None }, actions)
         }
         (_, end) => stay(State::Dying { phase, reason, end }),
@@ -343,8 +347,12 @@ fn exited(state: State, status: Status) -> Step {
             (Phase::Running, status.unasked_reason(), lost())
         }
         State::Severed { phase, .. } => (phase, status.unasked_reason(), None),
-        State::Stopping { reason, .. } => (Phase::Stopping, reason, None),
-        State::Dying { phase, reason, end } => (phase, reason, end.map(Action::EndRun)),
+        State::Stopping { reason, terminated } => {
+            // What it was asked for it does with 0, or by the signal that asked it.
+            let obeyed = status == Status::Code(0) || (terminated && status == TERMINATED);
+            (Phase::Stopping, if obeyed { reason } else { status.unasked_reason() }, None)
+        }
+        State::Dying { phase, reason, end } => (phase, reason, end),
     };
     let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
     (State::Dead, [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect())

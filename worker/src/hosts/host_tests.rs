@@ -150,12 +150,13 @@ fn a_lost_run_gets_one_end_and_the_right_one() {
     let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
     let crash = |status: Status| Action::LoseRun(status.run_exit());
     let segv = Status::Signal(11);
+    let silence = platform_fault("the engine host did not answer any more and was killed".to_owned());
     let cases: [(&[Event], Status, Reason, Option<Action>); 15] = [
         (&[], Status::Code(3), Reason::Crashed, Some(crash(Status::Code(3)))),
         (&[], Status::Code(0), Reason::SelfExit, Some(crash(Status::Code(0)))),
         (&[link_ended()], segv, Reason::Crashed, Some(crash(segv))),
         (&[Stop(Reason::Drained)], segv, Reason::Crashed, Some(crash(segv))),
-        (&[Silent], SIGKILL, Reason::Hung, Some(fault("the engine host did not answer any more and was killed"))),
+        (&[Silent], SIGKILL, Reason::Hung, Some(Action::LoseRun(silence))),
         (&[Cancel(cancel()), Silent], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),

@@ -15,6 +15,8 @@
 
 mod arrivals;
 mod broker;
+mod cgroup;
+mod containment;
 mod death;
 mod demand;
 mod handle;
@@ -22,9 +24,11 @@ mod health;
 mod host;
 mod keeper;
 mod lease;
+mod lines;
 mod loan;
 mod ops;
 mod options;
+mod orphans;
 mod output;
 mod policy;
 mod pool;
@@ -35,20 +39,26 @@ mod spawn;
 mod status;
 mod supervisor;
 mod sys;
+mod watch;
 
 use std::io;
 
 use protocol::socket::SocketError;
 
 pub use self::broker::Broker;
+pub use self::cgroup::{CgroupError, Cgroups};
+pub use self::containment::Containment;
 pub use self::death::{Death, Phase, Reason, Status};
 pub use self::handle::Hosts;
+pub use self::lines::HostLine;
 pub use self::loan::{LentHost, LoanError};
 pub use self::ops::OpsStatus;
 pub use self::options::HostsOptions;
+pub use self::output::Stream;
 pub use self::policy::{PoolSize, Recycling};
 pub use self::program::{HostProgram, ProgramError};
 pub use self::status::{HostEvent, HostState, HostStatus, PoolStatus};
+pub use self::watch::{Change, watch_files};
 
 /// Why hosts cannot be started at all.
 #[derive(Debug, thiserror::Error)]

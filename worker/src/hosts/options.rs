@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use protocol::confinement::{CONFINEMENT_VARIABLE, Confinement};
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
 
 use super::HostProgram;
+use super::cgroup::Cgroups;
 use super::host::Patience;
 use super::policy::{Policy, PoolSize, Recycling};
 
@@ -18,6 +20,10 @@ pub struct HostsOptions {
     pub program: HostProgram,
     /// Variables beside those few of the worker's that every host gets. Users' code may read them.
     pub environment: Vec<(String, String)>,
+    /// What hosts forbid themselves.
+    pub confinement: Confinement,
+    /// Groups that bound each host, where the system lets the worker make some.
+    pub cgroups: Option<Cgroups>,
     /// How many hosts.
     pub size: PoolSize,
     /// Memory of the hosts that wait with an engine ready, in bytes.
@@ -48,6 +54,8 @@ impl HostsOptions {
         Self {
             program,
             environment: Vec::new(),
+            confinement: Confinement::default(),
+            cgroups: None,
             size: PoolSize::default(),
             warm_bytes: 512 * MB,
             first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }),
@@ -71,7 +79,19 @@ impl HostsOptions {
 
     /// Whether hosts of these options are other hosts than those of `before`, and not only more or fewer.
     pub(super) fn starts_others(&self, before: &Self) -> bool {
-        self.program != before.program || self.environment != before.environment
+        self.program != before.program
+            || self.environment != before.environment
+            || self.confinement != before.confinement
+            || self.cgroups != before.cgroups
+    }
+
+    /// All variables that are set for hosts.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        let confinement = (self.confinement != Confinement::default())
+            .then(|| serde_json::to_string(&self.confinement).ok())
+            .flatten()
+            .map(|text| (CONFINEMENT_VARIABLE.to_owned(), text));
+        self.environment.iter().cloned().chain(confinement).collect()
     }
 
     pub(super) fn policy(&self) -> Policy {

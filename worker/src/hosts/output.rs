@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::lines::{HostLine, Lines};
+
 /// A longer line is cut here, in bytes.
 const LONGEST_LINE: usize = 8 * 1024;
 /// Bytes that a stream may print at once.
@@ -21,8 +23,10 @@ const LINE_COST: u64 = 64;
 
 /// Which of a host's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub enum Stream {
+    /// Its standard output.
     Stdout,
+    /// Its standard error.
     Stderr,
 }
 
@@ -42,11 +46,13 @@ pub(super) struct Speaker {
     pub(super) host: String,
     /// Id of the run that it executes.
     pub(super) run: watch::Receiver<Option<String>>,
+    /// Who looks on.
+    pub(super) lines: Lines,
 }
 
 /// Reads `pipe` to its end.
 pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speaker: Speaker) {
-    let mut lines = Lines::default();
+    let mut lines = Splitter::default();
     let mut allowance = Allowance::new(Instant::now());
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -74,33 +80,34 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
 
 impl Speaker {
     fn say(&self, stream: Stream, line: &[u8], is_cut: bool) {
-        let text = String::from_utf8_lossy(line);
         let mark = if is_cut { " [cut]" } else { "" };
-        let run = self.run.borrow();
-        let (host, run) = (self.host.as_str(), run.as_deref());
+        let text = String::from_utf8_lossy(line).into_owned() + mark;
+        let run = self.run.borrow().clone();
         match stream {
-            Stream::Stdout => info!(target: "engine_host", host, run, "{text}{mark}"),
-            Stream::Stderr => warn!(target: "engine_host", host, run, "{text}{mark}"),
+            Stream::Stdout => info!(target: "engine_host", host = self.host, run, "{text}"),
+            Stream::Stderr => warn!(target: "engine_host", host = self.host, run, "{text}"),
         }
+        self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
 
     fn tell_dropped(&self, stream: Stream, dropped: Dropped) {
         let Dropped { lines, bytes } = dropped;
-        let (host, run) = (self.host.as_str(), self.run.borrow());
-        let run = run.as_deref();
-        warn!(target: "engine_host", host, run, "{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
+        let run = self.run.borrow().clone();
+        let text = format!("{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
+        warn!(target: "engine_host", host = self.host, run, "{text}");
+        self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
 }
 
 /// Splits bytes into lines of bounded length.
 #[derive(Debug, Default)]
-struct Lines {
+struct Splitter {
     /// The line that has no end yet, as far as it is kept.
     partial: Vec<u8>,
     is_cut: bool,
 }
 
-impl Lines {
+impl Splitter {
     /// Takes more bytes and gives each line that they complete to `print`, with whether it was cut.
     fn add(&mut self, bytes: &[u8], print: &mut impl FnMut(&[u8], bool)) {
         let mut pieces = bytes.split(|byte| *byte == b'\n');
@@ -200,7 +207,7 @@ mod tests {
     fn lines(chunks: &[&[u8]]) -> Vec<(String, bool)> {
         let mut found = Vec::new();
         let mut print = |line: &[u8], is_cut| found.push((String::from_utf8_lossy(line).into_owned(), is_cut));
-        let mut lines = Lines::default();
+        let mut lines = Splitter::default();
         for chunk in chunks {
             lines.add(chunk, &mut print);
         }

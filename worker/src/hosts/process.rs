@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, ChildStderr, ChildStdout};
+use tracing::warn;
 
+use super::cgroup::Group;
 use super::death::Status;
 use super::sys::watch_readable;
 
@@ -16,17 +18,33 @@ pub(super) struct Process {
     child: Child,
     /// Tells when the process has ended; none on a kernel without such descriptors.
     end: Option<AsyncFd<OwnedFd>>,
+    group: Option<Group>,
 }
 
 impl Process {
-    pub(super) fn new(child: Child) -> Self {
+    /// Puts the process into `group`, if there is one.
+    pub(super) fn new(child: Child, group: Option<Group>) -> Self {
+        let group = group.filter(|group| match child.id().map(|pid| group.enter(pid)) {
+            Some(Err(error)) => {
+                warn!("cannot put a host into its control group: {error}");
+                false
+            }
+            // One that has ended already needs none.
+            entered => entered.is_some(),
+        });
         let descriptor = pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let end = descriptor.and_then(|descriptor| watch_readable(descriptor).ok());
-        Self { child, end }
+        Self { child, end, group }
     }
 
     pub(super) fn id(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Bounds its memory, and that of all it starts, for an engine that may use so much. Without a control group the
+    /// host does that as well as it can.
+    pub(super) fn bound(&self, engine_bytes: u64) {
+        self.group.iter().for_each(|group| group.bound(engine_bytes));
     }
 
     /// Its pipes, the first time.
@@ -63,6 +81,7 @@ impl Process {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = kill_process(pid, Signal::KILL);
         }
+        self.group.iter().for_each(Group::kill);
     }
 
     /// Kills what the process has started and left behind, waits for its end and lets go of it.
@@ -70,7 +89,11 @@ impl Process {
         if let Some(pid) = pid(&self.child) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        self.child.wait().await.map_or(Status::Unknown, Status::from)
+        self.group.iter().for_each(Group::kill);
+        let status = self.child.wait().await.map_or(Status::Unknown, Status::from);
+        let group = self.group.take();
+        let is_killed = status == Status::Signal(Signal::KILL.as_raw());
+        if is_killed && group.is_some_and(|group| group.ran_out_of_memory()) { Status::OutOfMemory } else { status }
     }
 }
 

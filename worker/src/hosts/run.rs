@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
 use protocol::message::{Prepare, Taken, WorkerNotice, WorkerReply, WorkerRequest};
-use protocol::run::{Exit, RunSpec};
+use protocol::run::{Exit, RunEvent, RunSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::host::{Event, platform_fault};
 use super::keeper::Message;
@@ -22,6 +22,10 @@ use crate::execution::{ActiveRun, RunEnd, RunSignal};
 const SIGNALS: usize = 64;
 /// How long a dead host's link may be silent before nothing more is expected of it.
 const SILENCE: Duration = Duration::from_millis(50);
+/// How long a run's events may wait for its first step.
+const OPENING: Duration = Duration::from_secs(1);
+/// How many events may wait for that.
+const OPENING_EVENTS: usize = 256;
 /// How many hosts may die of a run before anything is heard of it.
 const MOST_DEATHS: u32 = 3;
 
@@ -106,10 +110,12 @@ pub(super) async fn execute(
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
-    let mut relay = Relay { inbox, job, witness, was_heard: false, is_over: false };
+    let opening = Some(Opening { events: Vec::new(), until: Instant::now() + OPENING });
+    let mut relay = Relay { inbox, job, witness, was_heard: false, opening, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
+            () = over(&relay.opening) => relay.open().await,
             Some(exit) = relay.job.cancel.recv() => {
                 relay.tell(Event::Cancel(exit));
                 Ok(())
@@ -146,7 +152,8 @@ pub(super) async fn execute(
             return relay.tell(Event::Abandoned);
         }
     };
-    // Fails when nobody waits any more, which does not matter now.
+    // Both fail when nobody waits any more, which does not matter now.
+    let _ = relay.open().await;
     let _ = relay.send(RunSignal::Ended(end)).await;
 }
 
@@ -159,7 +166,24 @@ struct Relay {
     job: Job,
     witness: Witness,
     was_heard: bool,
+    /// What came before the first step. It is not told as long as the run may still begin anew on another host.
+    opening: Option<Opening>,
     is_over: bool,
+}
+
+/// Waits until a run's events need not wait any longer; for ever if they do not.
+async fn over(opening: &Option<Opening>) {
+    match opening {
+        // Of which nothing was heard, nothing waits.
+        Some(opening) if !opening.events.is_empty() => sleep_until(opening.until).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// Events that wait.
+struct Opening {
+    events: Vec<RunEvent>,
+    until: Instant,
 }
 
 impl Relay {
@@ -170,12 +194,37 @@ impl Relay {
 
     /// Whether the run may go to another host.
     fn may_move(&self) -> bool {
-        !self.was_heard && self.job.deaths + 1 < MOST_DEATHS
+        self.opening.is_some() && self.job.deaths + 1 < MOST_DEATHS
+    }
+
+    /// Tells what waited.
+    async fn open(&mut self) -> Result<(), Abandoned> {
+        for event in self.opening.take().into_iter().flat_map(|opening| opening.events) {
+            self.send(RunSignal::Event(event)).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an event back if it comes before the first step.
+    async fn tell_event(&mut self, event: RunEvent) -> Result<(), Abandoned> {
+        match &mut self.opening {
+            Some(opening) if !matches!(event, RunEvent::StepStarted(_)) && opening.events.len() < OPENING_EVENTS => {
+                opening.events.push(event);
+                Ok(())
+            }
+            _ => {
+                self.open().await?;
+                self.send(RunSignal::Event(event)).await
+            }
+        }
     }
 
     async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
         let signal = match incoming {
-            Some(Incoming::Notice(WorkerNotice::Event(event))) => RunSignal::Event(event),
+            Some(Incoming::Notice(WorkerNotice::Event(event))) => {
+                self.was_heard();
+                return self.tell_event(event).await;
+            }
             Some(Incoming::Notice(WorkerNotice::Message(message))) => {
                 self.witness.identity.report(Report::Said(Said::Message(message)));
                 return Ok(());
@@ -201,10 +250,16 @@ impl Relay {
                 return Ok(());
             }
         };
+        self.was_heard();
+        self.open().await?;
+        self.send(signal).await
+    }
+
+    /// Something was heard of the run.
+    fn was_heard(&mut self) {
         if !std::mem::replace(&mut self.was_heard, true) {
             self.witness.identity.report(Report::Heard);
         }
-        self.send(signal).await
     }
 
     /// Waits for room, and goes on hearing that the run is to be cancelled.

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::orphans::Orphans;
 use super::program::HostProgram;
 
 /// What hosts get of the worker's environment. Nothing in it may be a secret: users' code can read it.
@@ -53,13 +54,18 @@ pub(super) struct Invitation<'a> {
 
 impl Spawner {
     /// Starts the thread. Must be called within a tokio runtime, which then watches the processes.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(super) fn start(orphans: Arc<Orphans>) -> io::Result<Self> {
         let (requests, incoming) = mpsc::channel::<Request>();
         let runtime = Handle::current();
         thread::Builder::new().name("host-spawner".into()).spawn(move || {
             let _entered = runtime.enter();
             for Request { mut command, directory, answer } in incoming {
-                let child = std::fs::create_dir(&directory).and_then(|()| command.spawn());
+                let child = std::fs::create_dir(&directory).and_then(|()| {
+                    orphans.start(|| {
+                        let child = command.spawn()?;
+                        Ok((child.id().unwrap_or_default(), child))
+                    })
+                });
                 // If nobody waits any more, the process is killed as it is dropped.
                 let _ = answer.send(child);
             }

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::arrivals::{Arrival, Ticket};
 use super::broker::Ground;
+use super::cgroup::{Cgroups, Group};
 use super::death::{Death, Reason};
 use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
@@ -35,6 +36,8 @@ use super::spawn::Invitation;
 /// How long a dead host's output is still read for: something that it started may hold the pipes open.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
+/// How long a host that was given a run may take to show that it lives.
+const FIRST_SIGN: Duration = Duration::from_secs(5);
 /// Notices of a lent host that may wait for who has it.
 const NOTICES: usize = 256;
 
@@ -44,6 +47,7 @@ pub(super) struct Setup {
     pub(super) ground: Arc<Ground>,
     program: HostProgram,
     environment: Vec<(String, String)>,
+    cgroups: Option<Cgroups>,
     patience: Patience,
     ping_every: Duration,
     ping_timeout: Duration,
@@ -54,7 +58,8 @@ impl Setup {
         Self {
             ground,
             program: options.program.clone(),
-            environment: options.environment.clone(),
+            environment: options.environment(),
+            cgroups: options.cgroups.clone(),
             patience: options.patience(),
             ping_every: options.ping_every,
             ping_timeout: options.ping_timeout,
@@ -144,7 +149,10 @@ pub(super) async fn supervise(
         Ok((process, ticket)) => {
             let mut supervisor = Supervisor::new(&setup, &identity, process, ticket, announced.subscribe());
             supervisor.pump_output(&mut pumps);
-            supervisor.serve(first, patience, &mut commands).await
+            let pid = supervisor.process.id();
+            let death = supervisor.serve(first, patience, &mut commands).await;
+            pid.into_iter().for_each(|pid| setup.ground.orphans.buried(pid));
+            death
         }
         Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
     };
@@ -162,6 +170,7 @@ pub(super) async fn supervise(
     let _ = timeout(LAST_OUTPUT, async { while pumps.join_next().await.is_some() {} }).await;
     drop(pumps);
     remove(folder).await;
+    setup.ground.orphans.sweep().await;
     drop(setup);
     identity.report(Report::Died(death));
 }
@@ -171,11 +180,16 @@ async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Proce
     let ticket = ground.arrivals.expect(host_id)?;
     let invitation = Invitation { address: ground.arrivals.address(), token: &ticket.token };
     let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
-    let process = Process::new(child);
+    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)));
     if let Some(pid) = process.id() {
         ticket.is_held_by(pid);
     }
     Ok((process, ticket))
+}
+
+/// The group of a host. Without one it still has its engine's limit.
+fn group(cgroups: &Cgroups, host_id: &str) -> Option<Group> {
+    cgroups.make(host_id).inspect_err(|error| warn!(host = host_id, "cannot make a control group: {error}")).ok()
 }
 
 async fn remove(folder: PathBuf) {
@@ -256,7 +270,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn pump_output(&mut self, pumps: &mut JoinSet<()>) {
-        let speaker = Speaker { host: self.identity.id.clone(), run: self.run.subscribe() };
+        let lines = self.setup.ground.lines.clone();
+        let speaker = Speaker { host: self.identity.id.clone(), run: self.run.subscribe(), lines };
         let (stdout, stderr) = self.process.take_output();
         if let Some(stdout) = stdout {
             pumps.spawn(pump(stdout, Stream::Stdout, speaker.clone()));
@@ -295,7 +310,7 @@ impl<'a> Supervisor<'a> {
                     Some(Event::Deadline)
                 }
                 () = sleep_until(self.ping_at), if self.link.is_some() => {
-                    self.ping();
+                    self.ping(self.setup.ping_timeout);
                     None
                 }
             };
@@ -395,6 +410,7 @@ impl<'a> Supervisor<'a> {
 
     fn prepare(&mut self, wanted: Prepare) {
         let events = self.event_sender.clone();
+        self.process.bound(wanted.memory_bytes);
         self.ask(move |link| async move {
             // The host's state has a deadline for that.
             let event = match link.call_within(wanted, Duration::MAX).await {
@@ -409,10 +425,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn measure(&mut self) {
+        let pid = self.process.id();
         let identity = self.identity.clone();
-        self.ask(|link| async move {
+        self.ask(move |link| async move {
             match link.call(Ping {}).await {
-                Ok(pong) => identity.report(Report::Measured(pong.rss_bytes)),
+                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
                 Err(failure) => return Some(failure),
             }
             None
@@ -420,16 +437,15 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Asks whether the host lives.
-    fn ping(&mut self) {
-        let timeout = self.setup.ping_timeout;
+    fn ping(&mut self, timeout: Duration) {
         self.ping_at = Instant::now() + self.setup.ping_every.max(timeout);
-        let (identity, events) = (self.identity.clone(), self.event_sender.clone());
+        let (identity, events, pid) = (self.identity.clone(), self.event_sender.clone(), self.process.id());
         let is_held_up = Arc::clone(&self.is_held_up);
         self.ask(move |link| async move {
             // An answer comes after all that was said before it, which may wait for being taken.
             let was_held_up = is_held_up.load(Ordering::Relaxed);
             match link.call_within(Ping {}, timeout).await {
-                Ok(pong) => identity.report(Report::Measured(pong.rss_bytes)),
+                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
                 Err(CallError::Timeout { .. }) if !was_held_up && !is_held_up.load(Ordering::Relaxed) => {
                     // Fails when the host is dead.
                     let _ = events.send(Event::Silent);
@@ -454,6 +470,7 @@ impl<'a> Supervisor<'a> {
             // Not possible: a host is ready when it has a link, and runs when it has a job.
             return drop(self.event_sender.send(Event::Abandoned));
         };
+        self.process.bound(job.spec.options.memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
         self.run.send_replace(Some(job.spec.run_id.clone()));
         let (verdict, lost) = oneshot::channel();
@@ -465,6 +482,8 @@ impl<'a> Supervisor<'a> {
             is_held_up: Arc::clone(&self.is_held_up),
         };
         tokio::spawn(execute(link, inbox, job, lost, witness));
+        // A host that hung while it waited is found out before the run has lost much time.
+        self.ping(self.setup.ping_timeout.min(FIRST_SIGN));
     }
 
     fn judge(&mut self, verdict: Verdict) {
@@ -488,6 +507,11 @@ impl<'a> Supervisor<'a> {
             }
         });
     }
+}
+
+/// Memory of a host and of what it has started, in bytes: what can be seen of it, or what it says if that is more.
+fn measured(pid: Option<u32>, told: u64) -> u64 {
+    pid.map_or(0, crate::memory::resident_tree).max(told)
 }
 
 /// Waits for what `ticket` promises; for ever if there is none.

@@ -28,6 +28,7 @@ pub(super) struct ClaimLoop {
     announced: bool,
     linked: bool,
     stopped: bool,
+    paused: bool,
 }
 
 /// When the next claim is made, if there is a slot for it.
@@ -53,6 +54,7 @@ impl ClaimLoop {
             announced: false,
             linked: false,
             stopped: false,
+            paused: false,
         }
     }
 
@@ -141,13 +143,25 @@ impl ClaimLoop {
         self.stopped = true;
     }
 
+    /// No claims for now, or claims again.
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        if !paused {
+            self.due = Due::Now;
+        }
+    }
+
     /// Capacity, slots taken by runs, and slots taken by claims that are not answered yet.
     pub(super) fn slots(&self) -> (usize, usize, usize) {
         (self.capacity, self.active, self.open)
     }
 
     fn free(&self) -> usize {
-        if self.linked && !self.stopped { self.capacity.saturating_sub(self.active + self.open) } else { 0 }
+        if self.linked && !self.stopped && !self.paused {
+            self.capacity.saturating_sub(self.active + self.open)
+        } else {
+            0
+        }
     }
 }
 

@@ -240,6 +240,11 @@ impl Lightning {
         Ok(runs)
     }
 
+    /// Claims nothing for now, or claims again. What was claimed before goes on.
+    pub fn pause(&self, paused: bool) {
+        let _ = self.commands.send(Command::Pause(paused));
+    }
+
     /// What is known now.
     pub fn status(&self) -> LightningStatus {
         self.status.borrow().clone()

@@ -39,6 +39,8 @@ const RECOVERED: &str = "journal";
 pub(super) enum Command {
     /// Claim one run in each workloop; the sender gets the number of runs that each claim brought.
     ClaimOnce(oneshot::Sender<Result<(), ClaimError>>, mpsc::UnboundedSender<usize>),
+    /// Claim nothing for now, or claim again.
+    Pause(bool),
     /// Finish what runs and end.
     Shutdown(Duration),
     /// Kill what runs and end.
@@ -322,6 +324,7 @@ impl<E: Executor> Queue<E> {
             Command::ClaimOnce(answer, asked_by) => {
                 let _ = answer.send(self.claim_by_hand(&asked_by));
             }
+            Command::Pause(paused) => self.loops.iter_mut().for_each(|claims| claims.pause(paused)),
             Command::Shutdown(grace) => {
                 self.stop();
                 self.kill_at = Some(Instant::now() + grace);

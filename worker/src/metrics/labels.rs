@@ -65,6 +65,7 @@ pub(super) fn death_reason(reason: &Reason) -> &'static str {
         Reason::Recycled => "recycled",
         Reason::Drained => "drained",
         Reason::SelfExit => "self_exit",
+        Reason::OutOfMemory => "out_of_memory",
         Reason::Crashed => "crashed",
         Reason::NotStarted(_) => "not_started",
         Reason::StartTimeout => "start_timeout",

@@ -39,6 +39,10 @@ pub(crate) enum Habit {
     Talks,
     /// Dies when it is asked whether it lives.
     DiesOfPings,
+    /// Is never done with preparing an engine for a run.
+    NeverPrepares,
+    /// Exits with 0 on SIGUSR1, with 3 on SIGUSR2, and closes its link on SIGHUP.
+    ObeysSignals,
 }
 
 /// What a host does in a run.
@@ -52,6 +56,8 @@ pub(crate) enum Act {
     LogAndExit(u64, i32),
     /// Reports success and exits at once with this code.
     FinishAndExit(i32),
+    /// Starts a step, and waits until it is cancelled.
+    WaitInStep,
     /// Kills itself with this signal.
     Signal(i32),
     /// Waits until it is cancelled, and reports that.
@@ -123,12 +129,16 @@ async fn serve(address: &str, token: String) {
         std::future::pending::<()>().await;
     }
     let (link, mut inbox) = Link::<HostSide>::start(stream, LinkOptions::default());
+    if has(Habit::ObeysSignals) {
+        obey_signals(&link);
+    }
     let mut run = None;
     while let Some(Incoming::Request(request, responder)) = inbox.next().await {
         match request {
             HostRequest::Prepare(_) if has(Habit::RefusesToPrepare) => {
                 responder.refuse(Refusal::new(RefusalCode::Failed, "no engine here"));
             }
+            HostRequest::Prepare(_) if has(Habit::NeverPrepares) => std::mem::forget(responder),
             HostRequest::Prepare(_) => {
                 responder.reply(HostReply::Prepared(Prepared { engine: ("fake".into(), "1".into()) }));
                 if has(Habit::DiesWhenReady) {
@@ -160,6 +170,27 @@ async fn serve(address: &str, token: String) {
                 return link.close().await;
             }
         }
+    }
+    // A host whose link was closed by itself stays, for the worker to find out.
+    if has(Habit::ObeysSignals) {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn obey_signals(link: &Link<HostSide>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    for (kind, code) in
+        [(SignalKind::user_defined1(), Some(0)), (SignalKind::user_defined2(), Some(3)), (SignalKind::hangup(), None)]
+    {
+        let (mut signals, link) = (signal(kind).unwrap(), link.clone());
+        tokio::spawn(async move {
+            signals.recv().await;
+            match code {
+                Some(code) => exit(code),
+                None => link.close().await,
+            }
+            std::future::pending::<()>().await;
+        });
     }
 }
 
@@ -206,6 +237,11 @@ async fn act(link: &Link<HostSide>, spec: &RunSpec, responder: Responder<HostSid
             }
         }
         Act::WaitForCancel => return Some(responder),
+        Act::WaitInStep => {
+            let step = StepStarted { index: 0, step_id: "a".into(), input: StepInput::Run, timestamp_us: 1 };
+            notify(link, RunEvent::StepStarted(step)).await;
+            return Some(responder);
+        }
         Act::Hang => loop {
             std::thread::park();
         },

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what is unexpected in a test is to fail it")]
 
+mod attribution;
 mod cancel;
 mod death_in_run;
 mod death_of_idle_host;

@@ -1,0 +1,142 @@
+//! What the host forbids itself and all that it starts, before anything else of it runs.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError,
+};
+use protocol::confinement::Confinement;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What this was written for. On older kernels less is forbidden.
+const KERNEL: ABI = ABI::V5;
+
+/// Where programs, libraries, settings and devices lie.
+const SYSTEM: &[&str] = &[
+    "/bin",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/opt",
+    "/proc",
+    "/run/systemd/resolve",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib/ca-certificates",
+    "/nix/store",
+];
+
+/// Why the host is not confined as the worker wants.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// A limit cannot be set.
+    #[error("cannot limit {what} to {limit}: {source}")]
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// To how many.
+        limit: u64,
+        /// Why.
+        source: rustix::io::Errno,
+    },
+    /// The kernel has Landlock, and did not take the rules.
+    #[error("cannot restrict which files are used: {0}")]
+    Files(#[from] RulesetError),
+}
+
+/// Confines this thread and all that it starts from now on; `folder` may be written to. To be called while there is
+/// one thread.
+pub fn confine(confinement: &Confinement, folder: &Path) -> Result<(), ConfineError> {
+    if let Some(limit) = confinement.open_files {
+        lower(Resource::Nofile, "open files", limit)?;
+    }
+    if let Some(limit) = confinement.processes {
+        lower(Resource::Nproc, "processes", limit.saturating_add(threads_of_this_user()))?;
+    }
+    if let Some(readable) = &confinement.readable {
+        restrict(readable, folder)?;
+    }
+    Ok(())
+}
+
+/// Lowers a limit, which is never raised.
+fn lower(resource: Resource, what: &'static str, limit: u64) -> Result<(), ConfineError> {
+    let most = getrlimit(resource).maximum.map_or(limit, |most| most.min(limit));
+    let limits = Rlimit { current: Some(most), maximum: Some(most) };
+    setrlimit(resource, limits).map_err(|source| ConfineError::Limit { what, limit, source })
+}
+
+/// The system counts all threads of a user against the limit of each.
+fn threads_of_this_user() -> u64 {
+    let own = rustix::process::getuid().as_raw();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let threads = processes.filter_map(|process| {
+        let status = std::fs::read_to_string(process.path().join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next();
+        let user: u32 = field("Uid:")?.parse().ok()?;
+        if user == own { field("Threads:")?.parse::<u64>().ok() } else { None }
+    });
+    threads.sum()
+}
+
+fn restrict(readable: &[PathBuf], folder: &Path) -> Result<(), RulesetError> {
+    let all = AccessFs::from_all(KERNEL);
+    let devices = AccessFs::from_read(KERNEL) | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
+    let system = SYSTEM.iter().map(Path::new);
+    let ruleset = system
+        .chain(readable.iter().map(PathBuf::as_path))
+        .try_fold(ruleset, |ruleset, path| allow(ruleset, path, AccessFs::from_read(KERNEL)))?;
+    let ruleset = allow(ruleset, Path::new("/dev"), devices)?;
+    allow(ruleset, folder, all)?.restrict_self().map(drop)
+}
+
+/// What is not there needs no rule.
+fn allow(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
+    match PathFd::new(path) {
+        Ok(file) => ruleset.add_rule(PathBeneath::new(file, access)),
+        Err(_) => Ok(ruleset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forbidden_is_forbidden_to_the_thread_and_its_children() {
+        let (inside, outside) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let secret = outside.path().join("secret");
+        std::fs::write(&secret, "secret").expect("nothing is forbidden yet");
+        let folder = inside.path().to_owned();
+        // Another thread, because this cannot be taken back.
+        let thread = std::thread::spawn(move || {
+            let confinement = Confinement { readable: Some(Vec::new()), ..Confinement::default() };
+            confine(&confinement, &folder).expect("the kernel takes the rules, or has none");
+            let read = std::fs::read_to_string(&secret).is_ok();
+            let child = std::process::Command::new("cat").arg(&secret).output().expect("programs can be started");
+            let written = std::fs::write(folder.join("file"), "text").is_ok();
+            let elsewhere = std::fs::write(secret.with_file_name("other"), "text").is_ok();
+            (read, child.status.success(), written, elsewhere)
+        });
+        let seen = thread.join().expect("nothing panics");
+        if kernel_has_landlock() {
+            assert_eq!(seen, (false, false, true, false));
+        } else {
+            assert!(seen.2);
+        }
+    }
+
+    fn kernel_has_landlock() -> bool {
+        let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        ruleset.handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
+    }
+
+    #[test]
+    fn this_user_has_threads() {
+        assert!(threads_of_this_user() >= 1);
+    }
+}

@@ -1,0 +1,20 @@
+//! What a host forbids itself before it takes any run. The worker says it in the host's environment.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Environment variable of a host: its [`Confinement`], as JSON. The host removes it.
+pub const CONFINEMENT_VARIABLE: &str = "ENGINE_HOST_CONFINEMENT";
+
+/// Limits of a host and of all that it starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Files that each process may have open.
+    pub open_files: Option<u64>,
+    /// Processes and threads beyond those that the user has when the host starts.
+    pub processes: Option<u64>,
+    /// What may be read, with everything else forbidden that the host's own folder does not hold, as far as the kernel
+    /// can. None if nothing is forbidden.
+    pub readable: Option<Vec<PathBuf>>,
+}

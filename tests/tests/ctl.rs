@@ -1,0 +1,110 @@
+//! `worker ctl` looks at a worker that runs, and tells it what to do.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::lightning::{self, LightningOptions, end, logged, one_job, queue, until};
+use tests::worker::Worker;
+use tests::{binaries, leftovers};
+use worker::mock_lightning::RunState;
+
+async fn ctl(runtime: &Path, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(binaries::worker());
+    command
+        .arg("ctl")
+        .args(arguments)
+        .env("XDG_RUNTIME_DIR", runtime)
+        .env_remove("WORKER_ADMIN_SOCKET")
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(lightning::DEADLINE, command.output()).await;
+    output.expect("it answers in time").expect("the worker was just built")
+}
+
+/// What it prints, if it succeeds.
+async fn told(runtime: &Path, arguments: &[&str]) -> String {
+    let output = ctl(runtime, arguments).await;
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+async fn json(runtime: &Path, arguments: &[&str]) -> Value {
+    let text = told(runtime, &[&["--json"], arguments].concat()).await;
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shows_and_changes_what_a_worker_does() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let runtime = runtime.path();
+    let none = ctl(runtime, &["status"]).await;
+    assert!(!none.status.success());
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no worker of this user runs here"));
+
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let second = runtime.join("second.sock");
+    let options = ["--capacity", "2", "--admin-socket", second.to_str().expect("the path is text")];
+    let worker = Worker::start_in(&lightning, &options, runtime).await;
+    let busy = queue(&lightning, one_job("fn(s => { console.log('busy'); for (;;); })"));
+    until(&lightning, &worker, &busy, |record| logged(record, "busy")).await;
+
+    let status = json(runtime, &["status"]).await;
+    assert_eq!(status["status"]["pid"], worker.pid());
+    assert_eq!(status["status"]["lightning"]["active_runs"], 1);
+    assert_eq!(status["status"]["pools"][0]["pool"], "engines");
+    let text = told(runtime, &["status", "--admin-socket", second.to_str().expect("the path is text")]).await;
+    assert!(text.contains("queue joined; 1 of 2 runs active"), "{text}");
+    let runs = json(runtime, &["runs"]).await;
+    assert_eq!(runs["runs"][0]["run"], busy.as_str());
+    let host = runs["runs"][0]["host"].as_str().expect("a run has a host").to_owned();
+    let hosts = told(runtime, &["hosts"]).await;
+    let line = hosts.lines().find(|line| line.starts_with(&host)).expect("the host is listed");
+    assert!(line.contains("running") && line.contains(&busy), "{hosts}");
+
+    let wrong = ctl(runtime, &["cancel", "another"]).await;
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("no host executes another"));
+    told(runtime, &["cancel", &busy]).await;
+    let record = end(&lightning, &worker, &busy).await;
+    assert_eq!((record.state, record.error_type.as_deref()), (RunState::Cancelled, Some("Cancelled")));
+
+    told(runtime, &["resize", "engines", "4"]).await;
+    let ready = json(runtime, &["status"]).await["status"]["pools"][0]["hosts"]["ready"].clone();
+    assert_eq!(ready, 4);
+    let wrong = ctl(runtime, &["resize", "nothing", "4"]).await;
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("there are engines"), "{wrong:?}");
+    let before = worker.hosts();
+    told(runtime, &["recycle"]).await;
+    assert!(worker.hosts().iter().all(|host| before.iter().all(|old| old.pid != host.pid)));
+
+    told(runtime, &["drain"]).await;
+    assert_eq!(worker.hosts(), []);
+    told(runtime, &["drain"]).await;
+    let waiting = queue(&lightning, one_job("fn(s => s)"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(lightning.run(&waiting).expect("the run was queued").state, RunState::Available);
+    told(runtime, &["resume"]).await;
+    assert_eq!(end(&lightning, &worker, &waiting).await.state, RunState::Success);
+
+    worker.stop().await;
+    assert_eq!(leftovers::gone(runtime, Duration::from_secs(5)).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_workers_one_has_to_be_named() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let workers = [
+        Worker::start_in(&lightning, &[], runtime.path()).await,
+        Worker::start_in(&lightning, &[], runtime.path()).await,
+    ];
+    for worker in &workers {
+        worker.printed("joined").await;
+    }
+    let output = ctl(runtime.path(), &["status"]).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && error.matches("/admin").count() == 2, "{error}");
+    for worker in workers {
+        worker.stop().await;
+    }
+}

@@ -1,0 +1,84 @@
+//! `worker ctl`: options and commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::ctl::Request;
+
+/// Options of `worker ctl`.
+#[derive(Debug, Args)]
+pub struct CtlOptions {
+    /// What to ask of the worker.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+    /// The worker's admin socket. The only worker of this user that runs here, unless set.
+    #[arg(long, env = "WORKER_ADMIN_SOCKET", value_name = "PATH", global = true)]
+    pub admin_socket: Option<PathBuf>,
+    /// Print the worker's answer as it is: a JSON document a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What a worker can be asked.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CtlCommand {
+    /// How the worker is.
+    Status,
+    /// Its hosts.
+    Hosts,
+    /// The runs that are executed.
+    Runs,
+    /// Replace hosts: new ones get ready first, and those at work finish what they are at.
+    Recycle {
+        /// Of this type; of all unless given.
+        #[arg(value_name = "TYPE")]
+        pool: Option<String>,
+    },
+    /// Claim nothing, let runs end, have no hosts; returns when that is so.
+    Drain,
+    /// End a drain.
+    Resume,
+    /// End a run.
+    Cancel {
+        /// Its id.
+        run: String,
+    },
+    /// Keep so many hosts of a type: warm ones for runs, or hosts at all.
+    Resize {
+        /// The type.
+        #[arg(value_name = "TYPE")]
+        pool: String,
+        /// How many.
+        #[arg(value_name = "N")]
+        size: usize,
+    },
+    /// What hosts print: the last lines.
+    Logs {
+        /// Go on with what they print from now on.
+        #[arg(short, long)]
+        follow: bool,
+        /// Of this host alone.
+        #[arg(long, value_name = "ID", conflicts_with = "run")]
+        host: Option<String>,
+        /// Of this run alone.
+        #[arg(long, value_name = "ID")]
+        run: Option<String>,
+    },
+}
+
+impl From<CtlCommand> for Request {
+    fn from(command: CtlCommand) -> Self {
+        match command {
+            CtlCommand::Status => Self::Status,
+            CtlCommand::Hosts => Self::Hosts,
+            CtlCommand::Runs => Self::Runs,
+            CtlCommand::Recycle { pool } => Self::Recycle { pool },
+            CtlCommand::Drain => Self::Drain,
+            CtlCommand::Resume => Self::Resume,
+            CtlCommand::Cancel { run } => Self::Cancel { run },
+            CtlCommand::Resize { pool, size } => Self::Resize { pool, size },
+            CtlCommand::Logs { follow, host, run } => Self::Logs { follow, host, run },
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the admin socket can ask of a worker, done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use protocol::run::{Exit, ExitReason};
+
+use super::message::{Answer, HostReport, LightningReport, PoolReport, Request, RunReport, StatusReport};
+use crate::hosts::{Broker, Hosts, ManageError, PoolStatus};
+use crate::lightning::Lightning;
+use crate::metrics::host_state;
+
+/// A worker as its admin socket sees it.
+#[derive(Debug)]
+pub struct Admin {
+    broker: Broker,
+    lightning: Arc<Lightning>,
+    limits: String,
+    since: Instant,
+}
+
+impl Admin {
+    /// For this worker, which bounds the memory of runs like this.
+    pub fn new(broker: Broker, lightning: Arc<Lightning>, limits: String) -> Self {
+        Self { broker, lightning, limits, since: Instant::now() }
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Does what is asked, and returns when it is done.
+    pub(super) async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(self.status().await),
+            Request::Hosts => Answer::Hosts(self.broker.status().await.iter().flat_map(host_reports).collect()),
+            Request::Runs => Answer::Runs(self.broker.status().await.iter().flat_map(run_reports).collect()),
+            Request::Recycle { pool } => self.recycle(pool).await,
+            Request::Drain => self.drain().await,
+            Request::Resume => self.resume().await,
+            Request::Cancel { run } => self.cancel(&run).await,
+            Request::Resize { pool, size } => match self.pool(&pool) {
+                Ok(hosts) => done(hosts.resize(size).await, format!("{pool} has {size}")),
+                Err(why) => Answer::Error(why),
+            },
+            Request::Logs { .. } => Answer::Error("lines are sent by the server".to_owned()),
+        }
+    }
+
+    async fn status(&self) -> StatusReport {
+        let pools = self.broker.status().await;
+        let lightning = self.lightning.status();
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.since.elapsed().as_secs(),
+            draining: pools.iter().any(|pool| pool.is_draining),
+            limits: self.limits.clone(),
+            lightning: LightningReport {
+                connected: lightning.connected,
+                joined: lightning.joined,
+                active_runs: lightning.active_runs,
+                capacity: lightning.capacity,
+                open_claims: lightning.open_claims,
+                runs_ended: lightning.runs_ended,
+            },
+            pools: pools.iter().map(pool_report).collect(),
+        }
+    }
+
+    async fn recycle(&self, pool: Option<String>) -> Answer {
+        let pools = match &pool {
+            None => self.broker.all(),
+            Some(pool) => match self.pool(pool) {
+                Ok(hosts) => vec![hosts],
+                Err(why) => return Answer::Error(why),
+            },
+        };
+        for hosts in &pools {
+            if let Err(error) = hosts.recycle().await {
+                return Answer::Error(format!("{}: {error}", hosts.pool()));
+            }
+        }
+        Answer::Done("all hosts are new".to_owned())
+    }
+
+    async fn drain(&self) -> Answer {
+        self.lightning.pause(true);
+        // What was claimed before still needs hosts.
+        let mut status = self.lightning.watch();
+        let is_quiet = status.wait_for(|status| status.active_runs == 0 && status.open_claims == 0);
+        if is_quiet.await.is_err() {
+            return Answer::Error("the worker is stopping".to_owned());
+        }
+        for hosts in self.broker.all() {
+            if let Err(error) = hosts.drain().await {
+                return Answer::Error(format!("{}: {error}", hosts.pool()));
+            }
+        }
+        Answer::Done("drained: nothing is claimed, and there are no hosts; `worker ctl resume` ends that".to_owned())
+    }
+
+    async fn resume(&self) -> Answer {
+        for hosts in self.broker.all() {
+            if let Err(error) = hosts.resume().await {
+                return Answer::Error(format!("{}: {error}", hosts.pool()));
+            }
+        }
+        self.lightning.pause(false);
+        Answer::Done("claiming again".to_owned())
+    }
+
+    async fn cancel(&self, run: &str) -> Answer {
+        let exit = Exit::error(ExitReason::Cancel, "Cancelled", "The run was cancelled by the worker's operator");
+        for hosts in self.broker.all() {
+            if hosts.cancel(run, exit.clone()).await {
+                return Answer::Done(format!("{run} is cancelled"));
+            }
+        }
+        Answer::Error(format!("no host executes {run}; `worker ctl runs` lists those that are executed"))
+    }
+
+    fn pool(&self, pool: &str) -> Result<Hosts, String> {
+        self.broker.pool(pool).ok_or_else(|| {
+            let known: Vec<_> = self.broker.all().iter().map(|hosts| hosts.pool().to_owned()).collect();
+            format!("there are no hosts of type {pool}; there are {}", known.join(", "))
+        })
+    }
+}
+
+fn done(result: Result<(), ManageError>, what: String) -> Answer {
+    result.map_or_else(|error| Answer::Error(error.to_string()), |()| Answer::Done(what))
+}
+
+fn pool_report(status: &PoolStatus) -> PoolReport {
+    let mut hosts = BTreeMap::new();
+    for host in &status.hosts {
+        *hosts.entry(host_state(host.state).to_owned()).or_default() += 1;
+    }
+    let counts = status.ops.counts.iter().map(|(name, count)| (name.clone(), *count as f64));
+    let gauges = status.ops.gauges.iter().map(|(name, value)| (name.clone(), *value));
+    PoolReport {
+        pool: status.pool.clone(),
+        size: status.size.target(),
+        hosts,
+        waiting: status.waiting,
+        started: status.started,
+        circuit_open: status.is_circuit_open,
+        draining: status.is_draining,
+        last_end: status.last_death.as_ref().map(|(host, death)| format!("{host} {death}")),
+        ops: counts.chain(gauges).collect(),
+    }
+}
+
+fn host_reports(status: &PoolStatus) -> impl Iterator<Item = HostReport> {
+    status.hosts.iter().map(|host| HostReport {
+        id: host.id.clone(),
+        pool: status.pool.clone(),
+        pid: host.pid,
+        state: host_state(host.state).to_owned(),
+        engine: host.prepared.clone(),
+        run: host.run.clone(),
+        age_s: host.age.as_secs(),
+        runs: host.runs,
+        memory_bytes: host.pid.map(crate::memory::resident_tree),
+    })
+}
+
+fn run_reports(status: &PoolStatus) -> impl Iterator<Item = RunReport> {
+    status.hosts.iter().filter_map(|host| {
+        let (host_id, pid, engine) = (host.id.clone(), host.pid, host.prepared.clone());
+        host.run.clone().map(|run| RunReport { run, host: host_id, pid, engine })
+    })
+}

@@ -1,0 +1,21 @@
+//! The worker's admin socket: what `worker ctl` asks a worker that runs, and the answers.
+//!
+//! The socket lies in the worker's private folder, and where the operator says. Only its user can connect. Each line is
+//! a JSON document: one request, then one answer, or one for each line of output that is followed.
+
+mod admin;
+mod client;
+mod find;
+mod message;
+mod render;
+mod server;
+
+pub use self::admin::Admin;
+pub use self::client::{CtlError, ask};
+pub use self::find::{FindError, find};
+pub use self::message::{Answer, HostReport, PoolReport, Request, RunReport, StatusReport};
+pub use self::render::render;
+pub use self::server::{AdminSocket, AdminSocketError, listen};
+
+/// Name of the socket in the worker's private folder.
+const SOCKET: &str = "admin";

@@ -1,0 +1,233 @@
+//! The worker's end of the admin socket.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::admin::Admin;
+use super::message::{Answer, LineReport, Request};
+use crate::hosts::HostLine;
+
+/// Longest request, in bytes.
+const LONGEST_REQUEST: u64 = 64 * 1024;
+/// How long a client may take to say what it wants.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Pause after a failure to take connections.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The admin socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on the admin socket {} (--admin-socket, WORKER_ADMIN_SOCKET): {source}", path.display())]
+pub struct AdminSocketError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A listening admin socket. Its files go when this is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    paths: Vec<PathBuf>,
+    tasks: JoinSet<()>,
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            // Fails when the folder is gone already.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Listens in the worker's private folder, and at `extra` if given, and answers for `admin`. Must be called within a
+/// tokio runtime.
+pub fn listen(admin: Admin, extra: Option<&Path>) -> Result<AdminSocket, AdminSocketError> {
+    let own = admin.broker().folder().join(super::SOCKET);
+    let admin = Arc::new(admin);
+    let mut socket = AdminSocket { paths: Vec::new(), tasks: JoinSet::new() };
+    for path in [own.as_path()].into_iter().chain(extra) {
+        let listener = bind(path).map_err(|source| AdminSocketError { path: path.to_owned(), source })?;
+        socket.paths.push(path.to_owned());
+        socket.tasks.spawn(serve(listener, Arc::clone(&admin)));
+    }
+    Ok(socket)
+}
+
+/// Binds so that nobody else can connect at any moment, and takes the place of a socket that nobody listens on.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+        }
+        fs::remove_file(path)?;
+    }
+    // A socket has its mode from the start only by the process's mask, which is not this thread's alone. So it is bound
+    // elsewhere, in a private folder, and moved.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let staging = parent.join(format!(".admin-{}", std::process::id()));
+    fs::DirBuilder::new().create_private(&staging)?;
+    let unmoved = staging.join("s");
+    let bound = UnixListener::bind(&unmoved).and_then(|listener| {
+        fs::set_permissions(&unmoved, Permissions::from_mode(0o600))?;
+        fs::rename(&unmoved, path)?;
+        Ok(listener)
+    });
+    // What is left of it is of no use.
+    let _ = fs::remove_dir_all(&staging);
+    bound
+}
+
+/// Makes a folder that is its user's alone.
+trait CreatePrivate {
+    fn create_private(&mut self, path: &Path) -> io::Result<()>;
+}
+
+impl CreatePrivate for fs::DirBuilder {
+    fn create_private(&mut self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::DirBuilderExt::mode(self, 0o700).create(path)
+    }
+}
+
+async fn serve(listener: UnixListener, admin: Arc<Admin>) {
+    let own = rustix::process::geteuid().as_raw();
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| [own, 0].contains(&peer.uid())) => {
+                    clients.spawn(answer(stream, Arc::clone(&admin)));
+                }
+                Ok(_) => warn!("turned a connection to the admin socket away: it is from another user"),
+                Err(error) => {
+                    warn!("failed to take a connection to the admin socket: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+/// Serves one client, whose only request comes first. Failures to write mean that it has gone.
+async fn answer(stream: UnixStream, admin: Arc<Admin>) {
+    let (reading, mut writing) = stream.into_split();
+    let request = match tokio::time::timeout(REQUEST, read(reading)).await {
+        Ok(Ok((request, reading))) => (request, reading),
+        Ok(Err(why)) => return drop(write(&mut writing, &Answer::Error(why)).await),
+        Err(_) => return,
+    };
+    let (request, mut reading) = request;
+    if !matches!(request, Request::Status | Request::Hosts | Request::Runs) {
+        info!(?request, "asked by the admin socket");
+    }
+    // A client that goes away does not undo what it asked for, but is not waited for.
+    let work = async {
+        match request {
+            Request::Logs { follow, host, run } => {
+                let wanted = move |line: &HostLine| {
+                    host.as_ref().is_none_or(|host| *host == line.host) && (run.is_none() || run == line.run)
+                };
+                send_lines(&admin, follow, wanted, &mut writing).await
+            }
+            request => write(&mut writing, &admin.answer(request).await).await,
+        }
+    };
+    tokio::select! {
+        _ = work => {}
+        () = gone(&mut reading) => {}
+    }
+}
+
+async fn read(reading: OwnedReadHalf) -> Result<(Request, OwnedReadHalf), String> {
+    let mut lines = BufReader::new(reading).take(LONGEST_REQUEST);
+    let mut line = String::new();
+    lines.read_line(&mut line).await.map_err(|error| error.to_string())?;
+    let request = serde_json::from_str(&line).map_err(|error| format!("that is no request: {error}"))?;
+    Ok((request, lines.into_inner().into_inner()))
+}
+
+/// Waits until the client has gone. What else it sends is of no interest.
+async fn gone(reading: &mut OwnedReadHalf) {
+    let mut buffer = [0; 256];
+    while reading.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+}
+
+async fn send_lines(
+    admin: &Admin,
+    follow: bool,
+    wanted: impl Fn(&HostLine) -> bool,
+    writing: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    let (recent, mut lines) = admin.broker().lines();
+    for line in recent.iter().filter(|line| wanted(line)) {
+        write(writing, &Answer::Line(report(line))).await?;
+    }
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        match lines.recv().await {
+            Ok(line) if wanted(&line) => write(writing, &Answer::Line(report(&line))).await?,
+            Ok(_) => {}
+            Err(RecvError::Lagged(missed)) => {
+                let text = format!("{missed} lines were missed: they came faster than they were read");
+                let line = LineReport { host: "-".into(), run: None, stream: "stderr".into(), text };
+                write(writing, &Answer::Line(line)).await?;
+            }
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+fn report(line: &HostLine) -> LineReport {
+    LineReport {
+        host: line.host.clone(),
+        run: line.run.clone(),
+        stream: line.stream.to_string(),
+        text: line.text.clone(),
+    }
+}
+
+async fn write(writing: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    writing.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_its_users_alone_and_takes_the_place_of_a_dead_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ctl.sock");
+        let living = bind(&path).unwrap();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(living);
+        bind(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        fs::create_dir(&path).unwrap();
+        assert!(bind(&path).is_err());
+        assert!(path.is_dir());
+    }
+}

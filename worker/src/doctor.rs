@@ -1,0 +1,279 @@
+//! `worker doctor`: what the worker finds where it is to run, and what is wrong with that.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cli::{MOCK_ENDPOINT, StartOptions};
+use crate::hosts::{Containment, HostProgram, Hosts, HostsOptions, PoolSize};
+use crate::start;
+
+/// How long Lightning may take to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a program may take to tell its version.
+const VERSION: Duration = Duration::from_secs(10);
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// The worker runs, with less than there could be.
+    Lacking,
+    /// The worker does not run like this.
+    Bad,
+}
+
+/// Something that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub what: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found, and what would be right.
+    pub text: String,
+}
+
+impl Finding {
+    fn good(what: &'static str, text: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Good, text: text.into() }
+    }
+
+    fn lacking(what: &'static str, text: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Lacking, text: text.into() }
+    }
+
+    fn bad(what: &'static str, text: impl Into<String>) -> Self {
+        Self { what, verdict: Verdict::Bad, text: text.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.verdict {
+            Verdict::Good => "ok  ",
+            Verdict::Lacking => "note",
+            Verdict::Bad => "BAD ",
+        };
+        write!(out, "{mark}  {:<12} {}", self.what, self.text)
+    }
+}
+
+/// Looks at everything that `worker start` with these options needs.
+pub async fn examine(options: &StartOptions) -> Vec<Finding> {
+    let (host, node, lightning) = tokio::join!(engine_host(options), node(), lightning(options));
+    let mut findings = vec![of_options(options), host, node, memory(options)];
+    findings.extend([landlock(options), open_files(options), runtime_folder()]);
+    findings.extend(lightning);
+    findings
+}
+
+fn of_options(options: &StartOptions) -> Finding {
+    match start::check(options) {
+        Ok(()) => Finding::good("options", "they are valid"),
+        Err(error) => Finding::bad("options", error.to_string()),
+    }
+}
+
+/// Starts a host as the worker does.
+async fn engine_host(options: &StartOptions) -> Finding {
+    const WHAT: &str = "engine-host";
+    let program = match HostProgram::find(options.hosts.engine_host.as_deref()) {
+        Ok(program) => program,
+        Err(error) => return Finding::bad(WHAT, error.to_string()),
+    };
+    let path = program.path().display().to_string();
+    let one = match start::hosts_options_of(options) {
+        Ok(as_started) => HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, validation_retries: 0, ..as_started },
+        Err(error) => return Finding::bad(WHAT, error.to_string()),
+    };
+    let before = std::time::Instant::now();
+    match Hosts::start(one).await {
+        Ok(hosts) => {
+            let after = before.elapsed();
+            hosts.shutdown(Duration::from_secs(2)).await;
+            Finding::good(WHAT, format!("{path} answers after {:.0} ms", after.as_secs_f64() * 1e3))
+        }
+        Err(error) => Finding::bad(WHAT, format!("{path}: {error}")),
+    }
+}
+
+async fn node() -> Finding {
+    const WHAT: &str = "node";
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|node| node.is_file());
+    let Some(program) = found else {
+        return Finding::lacking(WHAT, "none on the PATH: only the embedded engine can be used");
+    };
+    match version_of(&program).await {
+        Ok(version) => match major(&version) {
+            Some(20..) => Finding::good(WHAT, format!("{version} at {}", program.display())),
+            _ => Finding::lacking(WHAT, format!("{version} at {} is too old; 20 is the oldest", program.display())),
+        },
+        Err(why) => Finding::lacking(WHAT, format!("{} does not tell its version: {why}", program.display())),
+    }
+}
+
+async fn version_of(program: &Path) -> Result<String, String> {
+    let mut command = tokio::process::Command::new(program);
+    let asking = command.arg("--version").env_clear().kill_on_drop(true).output();
+    let output = timeout(VERSION, asking).await.map_err(|_| format!("no answer within {VERSION:?}"))?;
+    let output = output.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The first number of a version such as `v24.4.0`.
+fn major(version: &str) -> Option<u32> {
+    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+fn memory(options: &StartOptions) -> Finding {
+    const WHAT: &str = "memory";
+    let wanted = Containment::choose(&options.supervision);
+    match (&wanted, options.supervision.cgroups) {
+        (Containment::Groups(_), _) => Finding::good(WHAT, wanted.to_string()),
+        (_, true) => Finding::lacking(WHAT, wanted.to_string()),
+        (_, false) => {
+            let tried = crate::cli::SupervisionArgs { cgroups: true, ..options.supervision.clone() };
+            match Containment::choose_quietly(&tried) {
+                Containment::Groups(_) => {
+                    Finding::good(WHAT, format!("{wanted}; control groups are possible here, too: --cgroups"))
+                }
+                other => Finding::good(WHAT, format!("{wanted}; with --cgroups: {other}")),
+            }
+        }
+    }
+}
+
+fn landlock(options: &StartOptions) -> Finding {
+    const WHAT: &str = "landlock";
+    let version = crate::sys::landlock_version();
+    match (version, options.supervision.landlock) {
+        (Some(version), true) => Finding::good(WHAT, format!("hosts are restricted (version {version})")),
+        (Some(version), false) => Finding::lacking(
+            WHAT,
+            format!("the kernel has it (version {version}), and hosts are not restricted: --landlock"),
+        ),
+        (None, true) => Finding::lacking(WHAT, "the kernel does not have it, so that --landlock has no effect"),
+        (None, false) => Finding::lacking(WHAT, "the kernel does not have it: hosts can read what this user can"),
+    }
+}
+
+fn open_files(options: &StartOptions) -> Finding {
+    const WHAT: &str = "open files";
+    /// For each host: a link, two pipes, a process descriptor; and a margin.
+    const FOR_EACH: u64 = 8;
+    const FOR_ALL: u64 = 64;
+    let capacity: usize = start::workloops(options).iter().map(|workloop| workloop.capacity).sum();
+    let warm = options.hosts.warm_hosts.unwrap_or(capacity);
+    let needed = FOR_ALL + FOR_EACH * (capacity + warm) as u64;
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < needed => {
+            Finding::bad(WHAT, format!("{limit} are allowed, and {needed} may be needed: raise the limit (ulimit -n)"))
+        }
+        Some(limit) => Finding::good(WHAT, format!("{limit} are allowed, {needed} may be needed")),
+        None => Finding::good(WHAT, "as many as needed"),
+    }
+}
+
+fn runtime_folder() -> Finding {
+    const WHAT: &str = "folder";
+    match protocol::socket::RuntimeDir::create(None) {
+        Ok(folder) => {
+            let below = folder.path().parent().map_or_else(PathBuf::new, Path::to_path_buf);
+            Finding::good(WHAT, format!("sockets and hosts' folders can be made in {}", below.display()))
+        }
+        Err(error) => Finding::bad(WHAT, error.to_string()),
+    }
+}
+
+/// One finding for each family of addresses.
+async fn lightning(options: &StartOptions) -> Vec<Finding> {
+    const WHAT: &str = "lightning";
+    let endpoint = options.lightning.lightning.to_string();
+    let Some((host, port)) = authority(&endpoint) else {
+        return vec![Finding::bad(WHAT, format!("{endpoint} names no host"))];
+    };
+    let name = format!("{host}:{port}");
+    let resolved = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter)).await;
+    let addresses = match resolved {
+        Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
+        Ok(Err(error)) => return vec![Finding::bad(WHAT, format!("{host} has no address: {error}"))],
+        _ => return vec![Finding::bad(WHAT, format!("{host} has no address"))],
+    };
+    let mut tried = Vec::new();
+    for address in addresses {
+        tried.push((address, connect(address).await));
+    }
+    let is_reachable = tried.iter().any(|(_, result)| result.is_ok());
+    let told = tried.into_iter().map(|(address, result)| {
+        let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+        match result {
+            Ok(()) => Finding::good(WHAT, format!("{endpoint} takes connections over {family} ({address})")),
+            Err(why) if is_reachable => Finding::lacking(WHAT, format!("{endpoint} over {family} ({address}): {why}")),
+            Err(why) if endpoint == MOCK_ENDPOINT => {
+                let hint = "start it with `worker mock-lightning`";
+                Finding::bad(WHAT, format!("{endpoint} over {family} ({address}): {why}; {hint}"))
+            }
+            Err(why) => Finding::bad(WHAT, format!("{endpoint} over {family} ({address}): {why}")),
+        }
+    });
+    told.collect()
+}
+
+async fn connect(address: SocketAddr) -> Result<(), String> {
+    match timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {CONNECT:?}")),
+    }
+}
+
+/// Host and port of a websocket's address.
+fn authority(endpoint: &str) -> Option<(String, u16)> {
+    let (scheme, rest) = endpoint.split_once("://")?;
+    let standard = if scheme == "wss" { 443 } else { 80 };
+    let authority = rest.split(['/', '?']).next()?;
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => Some((host.to_owned(), port.parse().ok()?)),
+        _ => Some((authority.to_owned(), standard)),
+    }
+    .filter(|(host, _)| !host.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        let table = [
+            ("ws://localhost:4000/worker", Some(("localhost", 4000))),
+            ("wss://app.openfn.org/worker", Some(("app.openfn.org", 443))),
+            ("ws://[::1]:4000/worker", Some(("[::1]", 4000))),
+            ("ws://[::1]/worker", Some(("[::1]", 80))),
+            ("ws://x?y", Some(("x", 80))),
+            ("ws:///worker", None),
+            ("nothing", None),
+        ];
+        for (endpoint, expected) in table {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(authority(endpoint), expected, "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn versions_have_a_first_number() {
+        for (version, number) in [("v24.4.0", Some(24)), ("v9", Some(9)), ("24.4.0", None), ("", None)] {
+            assert_eq!(major(version), number, "{version}");
+        }
+    }
+}

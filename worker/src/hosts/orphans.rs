@@ -1,0 +1,86 @@
+//! Processes that hosts have started and left behind.
+//!
+//! A host dies with its process group; what has left the group is handed to the worker by the system, if the worker
+//! asked for that (or is the first process of a container), and is killed and buried here. Children of the worker's own
+//! session are none of them: they are whatever else the worker starts.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitpid};
+use tracing::{debug, warn};
+
+/// Pause between two looks at processes that were killed.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Looks before what does not die is left to the next time.
+const MOST_LOOKS: u32 = 50;
+
+/// The hosts that live, by which others are known to be orphans.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    hosts: Mutex<HashSet<u32>>,
+    adopts: std::sync::atomic::AtomicBool,
+}
+
+impl Orphans {
+    /// Has the system hand orphans to this process.
+    pub(super) fn adopt(&self) -> io::Result<()> {
+        set_child_subreaper(Some(getpid()))?;
+        self.adopts.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Starts a host by `spawn`, which returns its process id.
+    pub(super) fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(u32, T)>) -> io::Result<T> {
+        // Locked meanwhile, so that nobody takes the host for an orphan.
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pid, host) = spawn()?;
+        hosts.insert(pid);
+        Ok(host)
+    }
+
+    /// A host was buried.
+    pub(super) fn buried(&self, pid: u32) {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+
+    /// Kills and buries the orphans that there are.
+    pub(super) async fn sweep(&self) {
+        if !self.adopts.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..MOST_LOOKS {
+            if self.sweep_once() == 0 {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        warn!("processes that hosts have left behind do not die");
+    }
+
+    /// Kills what there is. Returns how many are not buried yet.
+    fn sweep_once(&self) -> usize {
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = getsid(None).ok();
+        let children = crate::memory::children(std::process::id());
+        let unknown = children.into_iter().filter(|pid| !hosts.contains(pid));
+        let orphans = unknown.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| {
+            // One that has ended without being buried has no session to tell, and is nobody else's.
+            getsid(Some(*pid)).ok() != own
+        });
+        orphans.filter(|pid| !bury(*pid)).count()
+    }
+}
+
+/// Whether the process is gone.
+fn bury(pid: Pid) -> bool {
+    // Fails when it has ended.
+    let _ = kill_process(pid, Signal::KILL);
+    let is_gone = !matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
+    if is_gone {
+        debug!(pid = pid.as_raw_nonzero().get(), "buried a process that a host had left behind");
+    }
+    is_gone
+}

@@ -1,0 +1,15 @@
+//! Keeps the worker's secrets from other processes of its user, hosts and the users' code in them above all.
+
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+use crate::sys;
+
+/// Takes these variables' values out of the environment that the system shows of this process, and forbids others of
+/// the same user to look into its memory. To be called when the values have been read, while there is one thread.
+///
+/// What a system cannot do is left out: `worker doctor` tells.
+pub fn protect(secret_variables: &[String]) {
+    sys::erase_variables(secret_variables);
+    // Only for a core file does this make a difference that somebody could miss.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}

@@ -1,0 +1,80 @@
+//! Changes while the worker runs: other options for hosts, and another host program.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::cli::StartOptions;
+use crate::hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
+
+/// Reads the options again, or says what is wrong with them.
+pub type Reread = fn() -> Result<StartOptions, String>;
+
+/// What options mean for hosts.
+pub(crate) type Translate = dyn Fn(&StartOptions) -> Result<HostsOptions, String> + Send + Sync;
+
+/// What the worker goes by.
+pub(crate) struct Reload {
+    /// All hosts.
+    pub(crate) broker: Broker,
+    /// Those that execute runs.
+    pub(crate) engines: Arc<Hosts>,
+    /// Reads the options again.
+    pub(crate) reread: Reread,
+    /// What options mean for hosts that execute runs.
+    pub(crate) hosts_options: Box<Translate>,
+    /// The configuration file.
+    pub(crate) config: Option<PathBuf>,
+    /// The host program, if it is watched.
+    pub(crate) program: Option<PathBuf>,
+}
+
+impl Reload {
+    /// Goes by what changes, for ever. `hangup` is the signal that asks for it.
+    pub(crate) async fn follow(self, mut hangup: Signal) {
+        let mut changes = watch_files(self.config.iter().chain(&self.program).cloned().collect());
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => self.reconfigure().await,
+                change = next(&mut changes) => {
+                    if Some(&change.0) == self.program.as_ref() {
+                        info!("{} has changed", change.0.display());
+                        self.recycle().await;
+                    } else {
+                        self.reconfigure().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn recycle(&self) {
+        for hosts in self.broker.all() {
+            if let Err(failure) = hosts.recycle().await {
+                error!(pool = hosts.pool(), "hosts were not replaced: {failure}");
+            }
+        }
+    }
+
+    async fn reconfigure(&self) {
+        let options = match (self.reread)().and_then(|options| (self.hosts_options)(&options)) {
+            Ok(options) => options,
+            Err(why) => return error!("the options are not changed: {}", why.trim_end()),
+        };
+        match self.engines.reconfigure(options).await {
+            Ok(()) => info!("hosts go by the options as they are now"),
+            Err(failure) => error!("hosts do not all go by the options as they are now: {failure}"),
+        }
+    }
+}
+
+/// The next change; waits for ever if nothing is watched any more.
+async fn next(changes: &mut mpsc::Receiver<Change>) -> Change {
+    match changes.recv().await {
+        Some(change) => change,
+        None => std::future::pending().await,
+    }
+}
