@@ -28,10 +28,11 @@ function lazily(load) {
 }
 
 // The network client takes longer to load than all the rest, and holds what cannot be in a snapshot.
-const CLIENT = /= (__toESM\()?(require_undici\d*)\(\)((?:, 1)?\))?;/g;
+const CLIENT = /(var \w+ = )(?:(require_undici\d*\(\))|(__toESM\(require_undici\d*\(\)(?:, 1)?\)));/g;
 
 /** A bundle's source, in which the network client is loaded when it is first used. `name` is what does that. */
-const eased = (source, name) => source.replace(CLIENT, (_, start = '', get, end = '') => `= ${name}(() => ${start}${get}()${end});`);
+const eased = (source, name) =>
+  source.replace(CLIENT, (_, variable, plain, wrapped) => `${variable}${name}(() => ${plain ?? wrapped});`);
 
 /** Evaluates a CommonJS file of one piece. `required` is what its `require` does. */
 function evaluateBundle(file, source, required, cachedData) {
@@ -64,12 +65,18 @@ function addBundle({ specifier, bundle }) {
   keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), required).exports);
 }
 
+/** Uses a module that was put off. A bundle may itself put off what is in it until something of it is read. */
+function touch(loaded) {
+  const module = loaded();
+  for (const name of Object.keys(module).slice(0, 1)) void module[name];
+}
+
 /** Loads what was put off, one at a time, unless something else is to be done. */
 function catchUp(isBusy) {
   const next = putOff.shift();
   if (next === undefined || isBusy()) return;
   try {
-    next();
+    touch(next);
   } catch {
     // Whoever uses it is told.
   }
