@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use clap::CommandFactory;
+use clap::{Arg, CommandFactory};
 use serde_json::Value;
 use worker::cli::Cli;
+use worker::lightning::{LightningStatus, WorkloopStatus};
 use worker::metrics::metrics;
 use worker::vitals::Vitals;
 
@@ -16,7 +18,13 @@ fn read(path: &str) -> String {
 
 /// Names that samples of the worker's metrics have.
 fn samples() -> BTreeSet<String> {
-    let text = metrics().render(&Vitals::default());
+    // What has a label for each workloop or service is there when there is one.
+    metrics().run_claimed("*");
+    drop(metrics().oada_jobs("service", "type", "queued"));
+    metrics().oada_job_finished("service", "type", "success", Duration::ZERO);
+    let workloops = vec![WorkloopStatus { name: "*".into(), capacity: 1, ..Default::default() }];
+    let lightning = LightningStatus { workloops, ..Default::default() };
+    let text = metrics().render(&Vitals { lightning: Some(lightning), ..Default::default() });
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types
         .flat_map(|(name, kind)| {
@@ -83,7 +91,8 @@ fn every_option_is_in_the_readme_and_every_option_there_is_one() {
     let shown: Vec<_> = command.get_arguments().filter(|argument| !argument.is_hide_set()).collect();
     for argument in &shown {
         let flag = format!("`--{}`", argument.get_long().expect("all options are long"));
-        let row = rows.iter().find(|row| row.contains(&flag)).unwrap_or_else(|| panic!("{flag} is not in the README"));
+        let is_its = |row: &&&str| row.split('|').nth(1).is_some_and(|first| first.contains(&flag));
+        let row = rows.iter().find(is_its).unwrap_or_else(|| panic!("{flag} is not in the README"));
         if let Some(variable) = argument.get_env() {
             let variable = format!("`{}`", variable.to_string_lossy());
             assert!(row.contains(&variable), "{variable} is not beside {flag}");
@@ -92,7 +101,9 @@ fn every_option_is_in_the_readme_and_every_option_there_is_one() {
     for row in rows {
         let first = row.split('|').nth(1).unwrap_or_default();
         for flag in first.split('`').filter_map(|part| part.strip_prefix("--")) {
-            assert!(shown.iter().any(|it| it.get_long() == Some(flag)), "--{flag} is in the README and is no option");
+            let is_it =
+                |it: &&Arg| it.get_long() == Some(flag) || it.get_all_aliases().unwrap_or_default().contains(&flag);
+            assert!(shown.iter().any(is_it), "--{flag} is in the README and is no option");
         }
     }
 }
@@ -102,6 +113,8 @@ fn variables_in_deploy_are_the_workers() {
     let command = Cli::command();
     let mut known: BTreeSet<String> =
         command.get_arguments().filter_map(|it| Some(it.get_env()?.to_string_lossy().into_owned())).collect();
+    // What installs adaptors reads it.
+    known.insert("WORKER_REPO_DIR".to_owned());
     let secret_files: Vec<_> = known.iter().map(|name| format!("{name}_FILE")).collect();
     known.extend(secret_files);
     let is_part = |it: char| it.is_ascii_uppercase() || it == '_';

@@ -20,7 +20,7 @@ const SAMPLES: &[&str] = &[
 ];
 
 /// What any secret option can be.
-const SECRETS: &[&str] = &["https://very-private@sentry.example.org/42", "very-private"];
+const SECRETS: &[&str] = &["https://very-private@sentry.example.org/42", "x-key=very-private"];
 
 /// `worker check-config --print`, with the environment that every worker needs and nothing else.
 fn check(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {

@@ -27,7 +27,7 @@ pub struct Readiness {
     pub queue_joined: bool,
     /// Hosts do not fail one after the other.
     pub circuit_closed: bool,
-    /// The worker was not asked to stop.
+    /// The worker was not asked to stop, nor to be without hosts for now.
     pub not_draining: bool,
 }
 
@@ -37,7 +37,7 @@ impl Vitals {
         let engine_answered = self.pool.is_some();
         let queue_joined = self.lightning.as_ref().is_some_and(|it| it.joined);
         let circuit_closed = !self.pool.as_ref().is_some_and(|it| it.is_circuit_open);
-        let not_draining = !self.draining;
+        let not_draining = !self.draining && !self.pool.as_ref().is_some_and(|it| it.is_draining);
         let ready = engine_answered && queue_joined && circuit_closed && not_draining;
         Readiness { ready, engine_answered, queue_joined, circuit_closed, not_draining }
     }
@@ -63,6 +63,7 @@ mod tests {
             (|it| it.lightning.as_mut().unwrap().joined = false, |it| !it.queue_joined),
             (|it| it.pool.as_mut().unwrap().is_circuit_open = true, |it| !it.circuit_closed),
             (|it| it.draining = true, |it| !it.not_draining),
+            (|it| it.pool.as_mut().unwrap().is_draining = true, |it| !it.not_draining),
         ];
         assert!(well().readiness().ready);
         for (at, (change, told)) in cases.iter().enumerate() {

@@ -43,7 +43,7 @@ type Histograms = Family<Labels<1>, Histogram, Buckets>;
 
 /// The metrics of this process.
 pub fn metrics() -> &'static Metrics {
-    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new().with_zeros());
     &METRICS
 }
 
@@ -211,7 +211,7 @@ impl Metrics {
                 "How much too late the worker's timers fire",
                 histogram(),
             ),
-            draining: it.add("draining", "Whether the worker was asked to stop and finishes what runs"),
+            draining: it.add("draining", "Whether the worker was asked to stop, or to be without hosts for now"),
             exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
             oada_jobs: it.add("oada_jobs", "OADA jobs, by what they do (queued, running) or how they ended"),
             oada_job_duration: it.with_unit(
@@ -223,6 +223,25 @@ impl Metrics {
             oada_late_updates: it.add("oada_late_updates", "What OADA handlers did after their run had ended"),
             registry: it.0,
         }
+    }
+
+    /// Begins at zero what has few labels: a rate needs a first value.
+    fn with_zeros(self) -> Self {
+        let counters = [
+            (&self.claims, "outcome", ["runs", "nothing"]),
+            (&self.reservations, "warm", ["hit", "miss"]),
+            (&self.adaptor_installs, "result", ["installed", "failed"]),
+            (&self.exports_dropped, "kind", ["traces", "errors"]),
+        ];
+        for (counter, name, values) in counters {
+            values.into_iter().for_each(|value| drop(counter.get_or_create(&label(name, value))));
+        }
+        for phase in ["prepare", "start", "execute", "deliver"] {
+            drop(self.run_phase_duration.get_or_create(&label("phase", phase)));
+        }
+        drop(self.runs_ended.get_or_create(&[("reason", "success".into()), ("error_type", "".into())]));
+        drop(self.host_ends.get_or_create(&[("phase", "stopping".into()), ("reason", "retired".into())]));
+        self
     }
 
     /// A claim was answered with so many runs.
@@ -313,7 +332,7 @@ impl Metrics {
     }
 
     fn refresh(&self, vitals: &Vitals) {
-        self.draining.set(i64::from(vitals.draining));
+        self.draining.set(i64::from(!vitals.readiness().not_draining));
         self.memory.set(signed(memory::resident(std::process::id())));
         if let Some(lightning) = &vitals.lightning {
             self.connected.set(i64::from(lightning.connected));
