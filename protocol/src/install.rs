@@ -35,6 +35,8 @@ pub enum InstallerRequest {
     Resolve(Resolve),
     /// Install an adaptor.
     Install(Install),
+    /// Make a start-up snapshot of adaptors.
+    MakeSnapshot(MakeSnapshot),
     /// Take out of the repo what nobody needs.
     Prune(Prune),
 }
@@ -48,6 +50,8 @@ pub enum InstallerReply {
     Resolved(Resolved),
     /// To [`InstallerRequest::Install`].
     Installed(InstalledAdaptor),
+    /// To [`InstallerRequest::MakeSnapshot`].
+    Snapshotted(SnapshotOutcome),
     /// To [`InstallerRequest::Prune`].
     Pruned(Pruned),
 }
@@ -126,6 +130,15 @@ pub struct Install {
     pub name: String,
     /// Its exact version.
     pub version: String,
+}
+
+/// Make a snapshot of a set of adaptors, unless there is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MakeSnapshot {
+    /// Where to.
+    pub repo: Repo,
+    /// The set, sorted by name and version, each once.
+    pub adaptors: Vec<Adaptor>,
 }
 
 /// Take out of the repo what nobody needs: what was never finished, snapshots for other Node programs, old versions.

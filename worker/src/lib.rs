@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod demo;
 mod dial;
 pub mod doctor;
+pub mod engines;
 pub mod execution;
 pub mod hosts;
 pub mod http;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use secrecy::SecretString;
 use tracing::{Level, info};
+use worker::adaptors::manage;
 use worker::cli::{
-    CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
+    AdaptorsCommand, CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
     MockLightningOptions, StartOptions, manual,
 };
 use worker::ctl::{self, Answer, CtlError};
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", told(&error));
-            let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options);
+            let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options)
+                || error.downcast_ref().is_some_and(manage::ManageError::is_about_options);
             ExitCode::from(if wrong_options { WRONG_OPTIONS } else { 1 })
         }
     }
@@ -59,6 +61,7 @@ async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCo
         Command::MockLightning(options) => serve_mock(options).await,
         Command::Ctl(options) => control(options).await,
         Command::Doctor(options) => examine(&options).await,
+        Command::Adaptors(options) => manage_adaptors(options.command).await,
         Command::CheckConfig(options) => check_config(&options, effective),
         Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
         Command::Completions { shell } => print(&manual::completions(shell)),
@@ -115,6 +118,11 @@ async fn examine(options: &DoctorOptions) -> anyhow::Result<ExitCode> {
     };
     print(text.as_bytes())?;
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn manage_adaptors(command: AdaptorsCommand) -> anyhow::Result<ExitCode> {
+    logging::start(command.log_level(), LogFormat::Human, LogTarget::Stderr, None);
+    print(manage::run(command).await?.as_bytes())
 }
 
 fn check_config(options: &CheckConfigOptions, effective: &[Effective]) -> anyhow::Result<ExitCode> {

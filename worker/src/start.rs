@@ -13,11 +13,13 @@ use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
+use crate::adaptors::{Adaptors, AdaptorsOptions};
+use crate::cli::{EngineKind, MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
+use crate::engines::{self, Engines};
 use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http::{self, Operations};
-use crate::lightning::{self, BatchOptions, Journal, Lightning, LightningOptions, Workloop};
+use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
 use crate::systemd;
 use crate::vitals::Vitals;
@@ -79,14 +81,23 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts hosts and, when the first one has answered, claims.
-    pub async fn start(lightning: LightningOptions, hosts: HostsOptions) -> Result<Self, StartError> {
+    /// Starts hosts and, when the first one has answered, claims. With `adaptors`, runs are executed on Node.
+    pub async fn start(
+        lightning: LightningOptions,
+        hosts: HostsOptions,
+        adaptors: Option<AdaptorsOptions>,
+    ) -> Result<Self, StartError> {
         let broker = Broker::start(None).map_err(hosts::StartError::from)?;
         if let Err(error) = broker.adopt_orphans() {
             warn!("what hosts leave behind cannot be buried: {error}");
         }
+        let program = hosts.program.clone();
         let hosts = Arc::new(broker.open(ENGINES, hosts).await?);
-        let lightning = Arc::new(lightning::start(lightning, Arc::clone(&hosts)));
+        let engines = match adaptors {
+            None => Engines::embedded(Arc::clone(&hosts)),
+            Some(adaptors) => Engines::node(Arc::clone(&hosts), Adaptors::start(&broker, program, adaptors).await?),
+        };
+        let lightning = Arc::new(lightning::start(lightning, Arc::new(engines)));
         Ok(Self { broker, hosts, lightning })
     }
 
@@ -104,20 +115,24 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let journal = options.delivery.journal_dir.as_deref();
     let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
     lightning_options.journal = journal.map(Arc::new);
+    let adaptors = &options.adaptors;
+    let adaptors = engines::choose(options.hosts.engine, &adaptors.repo, &adaptors.monorepo_dir).await;
+    let adaptors = adaptors.map_err(StartError::Options)?;
+    let engine = if adaptors.is_some() { EngineKind::Node } else { EngineKind::Embedded };
     let containment = Containment::choose(&options.supervision);
-    let hosts_options = HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options)? };
+    let hosts_options = HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, engine)? };
     let program = hosts_options.program.path().to_owned();
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.operation.host, options.operation.port).await?;
     let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
-    info!(version = env!("CARGO_PKG_VERSION"), engine = options.hosts.engine.name(), port, limits = %containment, "worker starts");
+    info!(version = env!("CARGO_PKG_VERSION"), engine = engine.name(), port, limits = %containment, "worker starts");
 
     let running = Arc::new(Running::default());
     let mut watchers = Watchers::start(&options);
     let server = tokio::spawn(http::serve(listener, Arc::clone(&running), watchers.dashboard.clone()));
     let worker = tokio::select! {
-        worker = Worker::start(lightning_options, hosts_options) => worker?,
+        worker = Worker::start(lightning_options, hosts_options, adaptors) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
@@ -212,8 +227,17 @@ fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartEr
         stringify_state: !options.delivery.no_stringify_state,
         worker_name: options.claiming.name.clone(),
         tail_jobs: options.operation.tail_jobs,
+        collections: collections(options),
         ..LightningOptions::new(options.lightning.lightning.clone(), secret(options)?)
     })
+}
+
+fn collections(options: &StartOptions) -> Option<Collections> {
+    let Some(url) = options.adaptors.collections_url.clone() else {
+        warn!("jobs have no collections: --collections-url (WORKER_COLLECTIONS_URL) is not set");
+        return None;
+    };
+    Some(Collections { url, version: options.adaptors.collections_version.clone() })
 }
 
 fn message_timeout(options: &StartOptions) -> Duration {
@@ -262,14 +286,16 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
     }
 }
 
-pub(crate) fn hosts_options_of(options: &StartOptions) -> Result<HostsOptions, StartError> {
+pub(crate) fn hosts_options_of(options: &StartOptions, engine: EngineKind) -> Result<HostsOptions, StartError> {
     let capacity = workloops(options).iter().map(|workloop| workloop.capacity).sum();
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     let supervision = &options.supervision;
+    let embedded = Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() };
     Ok(HostsOptions {
         size: PoolSize::OneRunEach { warm: options.hosts.warm_hosts.unwrap_or(capacity) },
         warm_bytes: options.hosts.warm_memory_mb.bytes(),
-        first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() }),
+        // Which adaptors a Node is to have loaded, the first runs tell.
+        first: (engine == EngineKind::Embedded).then_some(embedded),
         validation_timeout: options.hosts.engine_validation_timeout_ms,
         validation_retries: options.hosts.engine_validation_retries,
         start_timeout: supervision.host_start_timeout,

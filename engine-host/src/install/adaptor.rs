@@ -3,17 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use protocol::engine::Needs;
+use protocol::engine::{Adaptor, Needs};
 use protocol::install::InstalledAdaptor;
 use protocol::specifier::Specifier;
 use serde::Deserialize;
 
 use super::files::Workplace;
 use super::layout::{self, Layout};
-use super::npm::Npm;
+use super::npm::{Npm, one_line};
 use super::record::{Bundle, Record};
 use super::retry::Schedule;
-use super::{Failure, Workshop, bundle, load, reference};
+use super::{Failure, Workshop, bundle, reference};
+use crate::engine::node::loads;
 
 /// Installs `name@version`, unless it is in the repo, and prepares it.
 pub(super) async fn install(workshop: &Workshop, name: &str, version: &str) -> Result<InstalledAdaptor, Failure> {
@@ -128,9 +129,6 @@ async fn prepare(
     module: Module<'_>,
 ) -> Result<Record, Failure> {
     let node = &workshop.repo.node;
-    workshop.tell(format!("{specifier}: loading it once")).await;
-    let exports = load::exports(node, folder, module.import).await;
-    let exports = exports.map_err(|why| Failure::Other(format!("it cannot be loaded: {why}")))?;
     let is_within = module.package.starts_with(folder);
     let package = match module.package.strip_prefix(folder) {
         Ok(path) => path.to_owned(),
@@ -140,18 +138,22 @@ async fn prepare(
     let node_modules = if is_within { folder.join("node_modules") } else { workshop.layout.alias("") };
     let natives = natives(node_modules).await;
     let declared = Manifest::read(module.package).map(|manifest| manifest.openfn.needs).unwrap_or_default();
+    let needs = Needs { addons: declared.addons || (is_within && !natives.is_empty()), ..declared };
+    workshop.tell(format!("{specifier}: loading it once")).await;
+    let exports = exports(node, &adaptor(specifier, version, module.package, None, needs)).await;
+    let exports = exports.map_err(|why| Failure::Other(format!("it cannot be loaded: {why}")))?;
 
-    let bundled = bundle_once(workshop, specifier, folder, module.import, &natives, &exports).await;
-    let addons = match &bundled {
-        Ok(bundled) => bundled.addons,
-        Err(_) => is_within && !natives.is_empty(),
+    let bundled = bundle_once(workshop, specifier, folder, module, &natives, &exports).await;
+    let needs = match &bundled {
+        Ok(bundled) => Needs { addons: declared.addons || bundled.addons, ..declared },
+        Err(_) => needs,
     };
     let bundle = match bundled {
         Ok(_) => Bundle::File(bundle::FILE.to_owned()),
         Err(bundle) => bundle,
     };
     let mut record = Record::new(&specifier.name, version, package, exports, bundle);
-    record.needs = Needs { addons: declared.addons || addons, ..declared };
+    record.needs = needs;
     Ok(record)
 }
 
@@ -165,20 +167,25 @@ async fn bundle_once(
     workshop: &Workshop,
     specifier: &Specifier,
     folder: &Path,
-    import: &str,
+    module: Module<'_>,
     natives: &[String],
-    exports: &[String],
+    expected: &[String],
 ) -> Result<bundle::Bundled, Bundle> {
     let tool = tool(workshop).await.map_err(Bundle::Untried)?;
     workshop.tell(format!("{specifier}: bundling")).await;
     let node = &workshop.repo.node;
-    let bundled = bundle::bundle(node, &tool, folder, import, natives).await;
+    let bundled = bundle::bundle(node, &tool, folder, module.import, natives).await;
     let verified = match bundled {
-        Ok(bundled) => match load::exports(node, folder, &format!("./{}", bundle::FILE)).await {
-            Ok(found) if found == exports => return Ok(bundled),
-            Ok(_) => "the bundle exports other names than the adaptor".to_owned(),
-            Err(why) => format!("the bundle cannot be loaded: {why}"),
-        },
+        Ok(bundled) => {
+            let version = specifier.version.as_deref().unwrap_or_default();
+            let file = folder.join(bundle::FILE);
+            let needs = Needs { addons: bundled.addons, ..Needs::default() };
+            match exports(node, &adaptor(specifier, version, module.package, Some(file), needs)).await {
+                Ok(found) if found == expected => return Ok(bundled),
+                Ok(found) => difference(expected, &found),
+                Err(why) => format!("the bundle cannot be loaded: {why}"),
+            }
+        }
         Err(why) => why,
     };
     // There may be none.
@@ -187,18 +194,50 @@ async fn bundle_once(
     Err(Bundle::Impossible(verified))
 }
 
+/// An adaptor as it is to be loaded on trial.
+fn adaptor(specifier: &Specifier, version: &str, package: &Path, bundle: Option<PathBuf>, needs: Needs) -> Adaptor {
+    Adaptor {
+        name: specifier.name.clone(),
+        version: version.to_owned(),
+        folder: package.canonicalize().unwrap_or_else(|_| package.to_owned()),
+        bundle,
+        exports: None,
+        needs,
+    }
+}
+
+/// Loads an adaptor once. Returns the names that it exports, sorted, or the reason in one line.
+async fn exports(node: &Path, adaptor: &Adaptor) -> Result<Vec<String>, String> {
+    let mut names = loads(node, adaptor).await.map_err(|error| one_line(&error.to_string()))?;
+    names.sort();
+    Ok(names)
+}
+
+/// How a bundle differs from the adaptor.
+fn difference(adaptor: &[String], bundle: &[String]) -> String {
+    let lacks = adaptor.iter().find(|name| !bundle.contains(name));
+    let adds = bundle.iter().find(|name| !adaptor.contains(name));
+    match (lacks, adds) {
+        (Some(name), _) => format!("the bundle does not export {name}"),
+        (None, Some(name)) => format!("the bundle exports {name}, which the adaptor does not"),
+        (None, None) => "the bundle exports a name twice".to_owned(),
+    }
+}
+
 /// Bundles an adaptor that was installed when there was nothing to bundle it with.
 async fn bundle_later(workshop: &Workshop, installation: &Path, mut record: Record) -> Record {
     let specifier = Specifier { name: record.name.clone(), version: Some(record.version.clone()) };
     let alias = layout::alias(&record.name, &record.version);
-    let is_own = layout::package(installation, &record.name).exists();
-    let (import, node_modules) = if is_own {
+    let own = layout::package(installation, &record.name);
+    let package = installation.join(&record.package);
+    let (import, node_modules) = if own.exists() {
         (record.name.as_str(), installation.join("node_modules"))
     } else {
         (alias.as_str(), workshop.layout.alias(""))
     };
+    let module = Module { import, package: &package };
     let natives = natives(node_modules).await;
-    match bundle_once(workshop, &specifier, installation, import, &natives, &record.exports).await {
+    match bundle_once(workshop, &specifier, installation, module, &natives, &record.exports).await {
         Ok(bundled) => {
             record.needs.addons |= bundled.addons;
             record.bundle = Bundle::File(bundle::FILE.to_owned());

@@ -60,6 +60,10 @@ impl Layout {
         self.own().join("tools").join(format!("{name}-{version}"))
     }
 
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.own().join("snapshots")
+    }
+
     pub(super) fn tags(&self, name: &str) -> PathBuf {
         self.own().join("tags").join(format!("{}.json", file_name(name)))
     }

@@ -9,7 +9,6 @@ mod adaptor;
 mod bundle;
 mod files;
 mod layout;
-mod load;
 mod lock;
 mod npm;
 mod process;
@@ -18,6 +17,7 @@ mod prune;
 mod record;
 mod reference;
 mod retry;
+mod snapshot;
 mod survey;
 mod tags;
 
@@ -76,6 +76,10 @@ async fn perform(request: InstallerRequest, link: Link<HostSide>) -> Result<Inst
         InstallerRequest::Install(install) => {
             let workshop = Workshop::new(install.repo, link);
             InstallerReply::Installed(adaptor::install(&workshop, &install.name, &install.version).await?)
+        }
+        InstallerRequest::MakeSnapshot(make) => {
+            let workshop = Workshop::new(make.repo, link);
+            InstallerReply::Snapshotted(snapshot::make(&workshop, make.adaptors).await?)
         }
         InstallerRequest::Prune(prune) => {
             let workshop = Workshop::new(prune.repo, link);

@@ -9,7 +9,7 @@ use protocol::install::Pruned;
 use semver::Version;
 
 use super::record::Record;
-use super::{Failure, Workshop, adaptor, bundle, files, reference};
+use super::{Failure, Workshop, adaptor, bundle, files, reference, snapshot};
 
 /// Removes what was left unfinished, other versions of the tools, snapshots that no longer fit, and of each adaptor all
 /// but its newest `versions`. What the reference worker installed stays.
@@ -28,6 +28,9 @@ pub(super) async fn prune(workshop: &Workshop, versions: Option<usize>) -> Resul
     let current = layout.tool(tool, version);
     for path in children(current.parent()).into_iter().filter(|path| *path != current) {
         remove(&mut pruned, "tool", &path)?;
+    }
+    for path in snapshot::misfits(workshop) {
+        remove(&mut pruned, "snapshot", &path)?;
     }
     Ok(pruned)
 }

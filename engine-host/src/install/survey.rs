@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::install::Surveyed;
 
-use super::{Workshop, adaptor, reference};
+use super::{Workshop, adaptor, reference, snapshot};
 
 /// Everything that counts as installed.
 pub(super) fn survey(workshop: &Workshop) -> Surveyed {
@@ -23,5 +23,5 @@ pub(super) fn survey(workshop: &Workshop) -> Surveyed {
             adaptors.push(installed);
         }
     }
-    Surveyed { adaptors, snapshots: Vec::new() }
+    Surveyed { adaptors, snapshots: snapshot::known(workshop) }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::install::{
-    Install, InstalledAdaptor, InstallerReply, InstallerRequest, Prune, Pruned, Resolve, Resolved, Survey, Surveyed,
+    Install, InstalledAdaptor, InstallerReply, InstallerRequest, MakeSnapshot, Prune, Pruned, Resolve, Resolved,
+    SnapshotOutcome, Survey, Surveyed,
 };
 use crate::message::{
     Cancel, Cancelled, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, Stop, Stopping, Taken,
@@ -119,4 +120,5 @@ macro_rules! installer_call {
 installer_call!(Survey as "survey" => Surveyed => Surveyed);
 installer_call!(Resolve as "resolve" => Resolved => Resolved);
 installer_call!(Install as "install" => Installed => InstalledAdaptor);
+installer_call!(MakeSnapshot as "make snapshot" => Snapshotted => SnapshotOutcome);
 installer_call!(Prune as "prune" => Pruned => Pruned);

@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use protocol::engine::Adaptor;
 use protocol::install::{
-    Install, InstalledAdaptor, Progress, Prune, Pruned, Repo, Resolve, Resolved, Survey, Surveyed,
+    Install, InstalledAdaptor, MakeSnapshot, Progress, Prune, Pruned, Repo, Resolve, Resolved, SnapshotOutcome, Survey,
+    Surveyed,
 };
 use protocol::link::{Call, CallError, WorkerSide};
 use protocol::message::{RefusalCode, WorkerNotice};
@@ -54,6 +56,11 @@ impl Installer {
         let installed = self.ask(self.limit, install).await;
         metrics().adaptor_installed(installed.is_ok(), began.elapsed());
         installed.map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
+    }
+
+    pub(super) async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, String> {
+        let make = || MakeSnapshot { repo: self.repo.clone(), adaptors: adaptors.clone() };
+        self.ask(self.limit, make).await.map_err(|error| told(&error))
     }
 
     pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {

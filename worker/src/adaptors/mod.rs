@@ -6,15 +6,17 @@
 mod installer;
 mod ledger;
 mod local;
+pub mod manage;
 mod node;
+mod options;
+mod snapshots;
 mod wanted;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use protocol::engine::Adaptor;
-use protocol::install::{InstalledAdaptor, Pruned, Repo, Surveyed};
+use protocol::install::{InstalledAdaptor, Pruned, Repo, SnapshotOutcome, Surveyed};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,48 +25,13 @@ use tracing::{error, info, warn};
 use self::installer::{Installer, npm_environment, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
 pub use self::node::{NodeError, NodeProgram};
+pub use self::options::AdaptorsOptions;
+use self::snapshots::{Set, Snapshots};
 pub use self::wanted::{Refused, Requirement, Wanted};
 use crate::hosts::{Broker, HostProgram, HostsOptions, StartError};
 
 /// What the pool of hosts that look after adaptors is called.
 const POOL: &str = "installers";
-
-/// Where adaptors are, and how they are got.
-#[derive(Debug, Clone)]
-pub struct AdaptorsOptions {
-    /// The folder with installed adaptors: an absolute path.
-    pub repo: PathBuf,
-    /// Whether the repo is locked while it is changed.
-    pub lock: bool,
-    /// Whether the registry is never asked.
-    pub offline: bool,
-    /// Monorepos with adaptors that are worked on.
-    pub monorepos: Vec<PathBuf>,
-    /// The Node that adaptors are prepared for.
-    pub node: NodeProgram,
-    /// How long an installation may take.
-    pub install_timeout: Duration,
-    /// How long an answer of the registry about tags is good.
-    pub tags_for: Duration,
-    /// Installations at once.
-    pub at_once: usize,
-}
-
-impl AdaptorsOptions {
-    /// The usual ones, for this repo and this Node.
-    pub fn new(repo: PathBuf, node: NodeProgram) -> Self {
-        Self {
-            repo,
-            lock: true,
-            offline: false,
-            monorepos: Vec::new(),
-            node,
-            install_timeout: Duration::from_secs(300),
-            tags_for: Duration::from_secs(300),
-            at_once: 3,
-        }
-    }
-}
 
 /// A repo of adaptors. Clones share it.
 #[derive(Debug, Clone)]
@@ -78,6 +45,16 @@ enum Message {
     Want(Wanted, oneshot::Sender<Result<InstalledAdaptor, Refused>>),
     /// This name and version is not where it was.
     Gone(String, String),
+    /// A run is about to use these.
+    Snapshot(Vec<Adaptor>, oneshot::Sender<Option<PathBuf>>),
+    /// The snapshot of these is not where it was.
+    SnapshotGone(Set),
+}
+
+/// Something that was under way has ended.
+enum Ended {
+    Errand(Event),
+    Snapshot(Set, Result<SnapshotOutcome, String>),
 }
 
 impl Adaptors {
@@ -113,7 +90,8 @@ impl Adaptors {
             return local::find(&wanted.name, &self.monorepos).map_err(|why| wanted.refused(why));
         }
         let mut adaptor = self.ask(wanted).await?.adaptor;
-        if is_gone(&adaptor).await {
+        let parts = [Some(adaptor.folder.clone()), adaptor.bundle.clone()].into_iter().flatten().collect();
+        if !are_there(parts).await {
             warn!("{} is not in {} any more", adaptor.specifier(), adaptor.folder.display());
             // Fails when the actor is gone, as does the next line.
             let _ = self.wants.send(Message::Gone(adaptor.name, adaptor.version));
@@ -129,6 +107,25 @@ impl Adaptors {
         answer.await.map_err(|_| gone())?
     }
 
+    /// The snapshot of a set that a run is about to use, if there is one. One that there could be is made meanwhile, for
+    /// later runs.
+    pub async fn snapshot(&self, adaptors: &[Adaptor]) -> Option<PathBuf> {
+        let (asker, answer) = oneshot::channel();
+        self.wants.send(Message::Snapshot(adaptors.to_vec(), asker)).ok()?;
+        let path = answer.await.ok().flatten()?;
+        if are_there(vec![path.clone()]).await {
+            return Some(path);
+        }
+        // Fails when the actor is gone.
+        let _ = self.wants.send(Message::SnapshotGone(snapshots::set(adaptors)));
+        None
+    }
+
+    /// Makes the snapshot of a set now, unless there is one. An error is the reason in one line.
+    pub async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, String> {
+        self.installer.make_snapshot(adaptors).await
+    }
+
     /// Everything that is in the repo. An error is the reason in one line.
     pub async fn survey(&self) -> Result<Surveyed, String> {
         self.installer.survey().await
@@ -140,19 +137,19 @@ impl Adaptors {
     }
 }
 
-/// Whether somebody removed an adaptor since it was found.
-async fn is_gone(adaptor: &Adaptor) -> bool {
-    let parts: Vec<PathBuf> = [Some(adaptor.folder.clone()), adaptor.bundle.clone()].into_iter().flatten().collect();
+/// Whether nobody removed these files since they were found.
+async fn are_there(paths: Vec<PathBuf>) -> bool {
     // It cannot panic. If the runtime is going down, nothing is going to be loaded either.
-    tokio::task::spawn_blocking(move || parts.iter().any(|part| !part.exists())).await.unwrap_or(true)
+    tokio::task::spawn_blocking(move || paths.iter().all(|path| path.exists())).await.unwrap_or(false)
 }
 
 /// The actor.
 struct Desk {
     ledger: Ledger,
     installer: Installer,
+    snapshots: Snapshots,
     /// What is under way.
-    errands: JoinSet<Event>,
+    errands: JoinSet<Ended>,
     askers: HashMap<WantId, oneshot::Sender<Result<InstalledAdaptor, Refused>>>,
     next_id: WantId,
 }
@@ -161,34 +158,73 @@ impl Desk {
     fn new(rules: Rules, installer: Installer) -> Self {
         let mut errands = JoinSet::new();
         let surveyor = installer.clone();
-        errands.spawn(async move { Event::Surveyed(surveyor.survey().await) });
-        Self { ledger: Ledger::new(rules), installer, errands, askers: HashMap::new(), next_id: 0 }
+        errands.spawn(async move { Ended::Errand(Event::Surveyed(surveyor.survey().await)) });
+        let snapshots = Snapshots::new(&installer.repo().node_version);
+        Self { ledger: Ledger::new(rules), snapshots, installer, errands, askers: HashMap::new(), next_id: 0 }
     }
 
     /// Works until nobody can want anything any more. What is under way then is ended.
     async fn work(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
         loop {
-            let event = tokio::select! {
+            tokio::select! {
                 message = messages.recv() => match message {
-                    Some(Message::Want(wanted, asker)) => {
-                        self.next_id += 1;
-                        self.askers.insert(self.next_id, asker);
-                        Event::Wanted(self.next_id, wanted)
-                    }
-                    Some(Message::Gone(name, version)) => Event::Gone(name, version),
+                    Some(message) => self.take(message),
                     None => return,
                 },
                 Some(ended) = self.errands.join_next() => match ended {
-                    Ok(event) => event,
-                    Err(panic) => {
-                        error!("looking after adaptors failed: {panic}");
-                        return;
-                    }
+                    Ok(ended) => self.ended(ended),
+                    Err(panic) => return error!(target: "adaptors", "looking after adaptors failed: {panic}"),
                 },
-            };
-            self.forget_the_gone();
-            self.handle(event);
+            }
+            self.make_next_snapshot();
         }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Want(wanted, asker) => {
+                self.next_id += 1;
+                self.askers.insert(self.next_id, asker);
+                self.forget_the_gone();
+                self.handle(Event::Wanted(self.next_id, wanted));
+            }
+            Message::Gone(name, version) => self.handle(Event::Gone(name, version)),
+            // Fails when nobody waits any more.
+            Message::Snapshot(adaptors, asker) => drop(asker.send(self.snapshots.of(&adaptors))),
+            Message::SnapshotGone(set) => self.snapshots.gone(&set),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Errand(event) => {
+                if let Event::Surveyed(Ok(surveyed)) = &event {
+                    self.snapshots.surveyed(surveyed.snapshots.clone());
+                }
+                self.forget_the_gone();
+                self.handle(event);
+            }
+            Ended::Snapshot(set, result) => {
+                let names = set.join(", ");
+                match &result {
+                    Ok(SnapshotOutcome::Made(_)) => {
+                        info!(target: "adaptors", "there is a start-up snapshot of {names}")
+                    }
+                    Ok(SnapshotOutcome::Impossible(why)) => {
+                        info!(target: "adaptors", "{names} cannot be in a start-up snapshot: {why}");
+                    }
+                    Err(why) => warn!(target: "adaptors", "no start-up snapshot of {names} was made: {why}"),
+                }
+                self.snapshots.made(set, result.ok());
+            }
+        }
+    }
+
+    fn make_next_snapshot(&mut self) {
+        let Some(adaptors) = self.snapshots.next() else { return };
+        let installer = self.installer.clone();
+        let set = snapshots::set(&adaptors);
+        self.errands.spawn(async move { Ended::Snapshot(set, installer.make_snapshot(adaptors).await) });
     }
 
     /// Takes those off the list who wait no more, so that nothing is begun for them.
@@ -218,7 +254,7 @@ impl Desk {
             Action::Warn(text) => warn!(target: "adaptors", "{text}"),
             Action::LookUp(name) => drop(self.errands.spawn(async move {
                 let answer = installer.look_up(&name).await;
-                Event::LookedUp(name, answer)
+                Ended::Errand(Event::LookedUp(name, answer))
             })),
             Action::Install(name, version) => drop(self.errands.spawn(async move {
                 info!(target: "adaptors", "installing {name}@{version}");
@@ -229,7 +265,7 @@ impl Desk {
                         warn!(target: "adaptors", ?took, "{name}@{version} was not installed: {}", failure.why);
                     }
                 }
-                Event::Installed(name, version, result.map(Box::new))
+                Ended::Errand(Event::Installed(name, version, result.map(Box::new)))
             })),
         }
     }

@@ -11,9 +11,9 @@ use super::values::{Megabytes, at_least_one, megabytes, milliseconds};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine hosts")]
 pub struct HostArgs {
-    /// The JavaScript engine.
-    #[arg(long, env = "WORKER_ENGINE", default_value = "embedded")]
-    pub engine: EngineKind,
+    /// The JavaScript engine; node if there is one that can be used, unless set.
+    #[arg(long, env = "WORKER_ENGINE")]
+    pub engine: Option<EngineKind>,
 
     /// The engine-host program, instead of the one beside this program.
     #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
@@ -51,6 +51,8 @@ pub struct HostArgs {
 /// A JavaScript engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
+    /// Node, with the adaptors that jobs name, as npm has them.
+    Node,
     /// QuickJS inside the engine host: needs nothing installed, runs jobs of the core operations.
     Embedded,
 }
@@ -59,6 +61,7 @@ impl EngineKind {
     /// What the option calls it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Node => "node",
             Self::Embedded => "embedded",
         }
     }

@@ -19,6 +19,7 @@ use config::ConfigFile;
 use environment::{layered, name_variable, worker_name};
 use values::secret;
 
+pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use claiming::ClaimingArgs;
 pub use ctl::{CtlCommand, CtlOptions};
 pub use delivery::DeliveryArgs;
@@ -31,6 +32,7 @@ pub use operation::{LogFormat, LogLevel, OperationArgs};
 pub use supervision::SupervisionArgs;
 pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
+mod adaptors;
 mod claiming;
 mod config;
 mod ctl;
@@ -94,6 +96,8 @@ pub enum Command {
     /// Tell what the worker finds here: programs, limits, folders, Lightning.
     #[command(override_usage = "worker doctor [OPTIONS]")]
     Doctor(Box<DoctorOptions>),
+    /// Install adaptors ahead, list them, or remove old ones.
+    Adaptors(AdaptorsOptions),
     /// Check the options of `start` without starting anything.
     #[command(override_usage = "worker check-config [OPTIONS]")]
     CheckConfig(Box<CheckConfigOptions>),
@@ -132,6 +136,9 @@ pub struct StartOptions {
     /// How hosts are bounded and replaced.
     #[command(flatten)]
     pub supervision: SupervisionArgs,
+    /// Which adaptors runs get.
+    #[command(flatten)]
+    pub adaptors: AdaptorArgs,
     /// How the worker is run and watched.
     #[command(flatten)]
     pub operation: OperationArgs,
@@ -171,6 +178,9 @@ pub struct DemoOptions {
     /// The JavaScript engine.
     #[arg(long, env = "WORKER_ENGINE", default_value = "embedded")]
     pub engine: EngineKind,
+    /// Adaptors, for the engine `node`.
+    #[command(flatten)]
+    pub repo: RepoArgs,
     /// The engine-host program, instead of the one beside this program.
     #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
     pub engine_host: Option<PathBuf>,

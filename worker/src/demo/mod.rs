@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::cli::{DemoOptions, EngineKind};
+use crate::engines;
 use crate::hosts::{HostProgram, HostsOptions, PoolSize};
 use crate::lightning::{LightningOptions, Workloop};
 use crate::mock_lightning::{self, InvalidPlan, MockError, MockLightning, MockOptions, RecordedEvent, RunState};
@@ -77,7 +78,8 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
 
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
-    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?).await?;
+    let adaptors = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
+    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, adaptors).await?;
     let followed = screen.follow(&id, events).await;
     worker.finish(STOP).await;
     let record = mock.run(&id);
@@ -106,7 +108,9 @@ fn lightning_options(mock: &MockLightning, secret: SecretString) -> LightningOpt
 
 fn hosts_options(options: &DemoOptions) -> Result<HostsOptions, StartError> {
     let program = HostProgram::find(options.engine_host.as_deref())?;
-    Ok(HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, ..HostsOptions::new(program) })
+    let usual = HostsOptions::new(program);
+    let first = usual.first.clone().filter(|_| options.engine == EngineKind::Embedded);
+    Ok(HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, first, ..usual })
 }
 
 fn colour() -> bool {

@@ -1,0 +1,187 @@
+//! `worker adaptors`: a repo of adaptors is filled, shown and cleared by hand, as for images that are built ahead.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use futures_util::future::join_all;
+use protocol::engine::Adaptor;
+use protocol::install::{InstalledAdaptor, KnownSnapshot, SnapshotOutcome, Surveyed};
+
+use super::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
+use crate::cli::{AdaptorsCommand, RepoCommandArgs};
+use crate::hosts::{self, Broker, HostProgram};
+use crate::start::StartError;
+
+/// How long hosts may take to stop.
+const STOP: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Something about the repo was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ManageError {
+    /// There is nothing to do it with.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// An adaptor cannot be had.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Anything else, in one line.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl ManageError {
+    /// Whether other options would help.
+    pub fn is_about_options(&self) -> bool {
+        matches!(self, Self::Start(error) if error.is_about_options())
+    }
+}
+
+/// Does what is asked, and returns what is to be printed.
+pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
+    match command {
+        AdaptorsCommand::Install { adaptors, repo } => with(&repo, async |repo| install(repo, &adaptors).await).await,
+        AdaptorsCommand::List { repo } => {
+            with(&repo, async |repo| Ok(table(&repo.survey().await.map_err(ManageError::Failed)?))).await
+        }
+        AdaptorsCommand::Prune { keep, repo } => {
+            with(&repo, async |repo| {
+                let pruned = repo.prune(keep).await.map_err(ManageError::Failed)?;
+                let lines: String = pruned.removed.iter().map(|what| format!("removed {what}\n")).collect();
+                Ok(format!("{lines}{:.1} MB freed\n", megabytes(pruned.bytes)))
+            })
+            .await
+        }
+    }
+}
+
+async fn with(
+    arguments: &RepoCommandArgs,
+    work: impl AsyncFnOnce(&Adaptors) -> Result<String, ManageError>,
+) -> Result<String, ManageError> {
+    let program = HostProgram::find(arguments.engine_host.as_deref()).map_err(StartError::from)?;
+    let node = NodeProgram::find(arguments.repo.node.as_deref()).await;
+    let node = node.map_err(|error| StartError::Options(format!("{error}. Name one by --node or WORKER_NODE")))?;
+    let options = AdaptorsOptions::new(&arguments.repo, &[], node).map_err(StartError::Options)?;
+    let broker = Broker::start(None).map_err(|error| StartError::Hosts(hosts::StartError::from(error)))?;
+    let adaptors = Adaptors::start(&broker, program, options).await.map_err(StartError::Hosts)?;
+    let done = work(&adaptors).await;
+    broker.shutdown(STOP).await;
+    done
+}
+
+/// Installs all, then makes a snapshot of each and one of all together. The first failure is told when all were tried.
+async fn install(repo: &Adaptors, texts: &[String]) -> Result<String, ManageError> {
+    let wanted = texts.iter().map(|text| Wanted::read(text)).collect::<Result<Vec<_>, _>>()?;
+    let installed = join_all(wanted.iter().map(|wanted| repo.get(wanted))).await;
+    let installed: Vec<Adaptor> = installed.into_iter().collect::<Result<_, _>>()?;
+    let mut sets: Vec<Vec<Adaptor>> = installed.iter().map(|adaptor| vec![adaptor.clone()]).collect();
+    if installed.len() > 1 {
+        sets.push(installed.clone());
+    }
+    for set in sets {
+        repo.make_snapshot(set).await.map_err(ManageError::Failed)?;
+    }
+    let specifiers: Vec<String> = installed.iter().map(Adaptor::specifier).collect();
+    let mut surveyed = repo.survey().await.map_err(ManageError::Failed)?;
+    surveyed.adaptors.retain(|it| specifiers.contains(&it.adaptor.specifier()));
+    Ok(table(&surveyed))
+}
+
+/// What is installed, a line each: the name, how it is loaded, and why not better.
+fn table(surveyed: &Surveyed) -> String {
+    let alone: HashMap<&str, &KnownSnapshot> = surveyed
+        .snapshots
+        .iter()
+        .filter_map(|known| match known.adaptors.as_slice() {
+            [one] => Some((one.as_str(), known)),
+            _ => None,
+        })
+        .collect();
+    let mut rows: Vec<[String; 4]> = surveyed.adaptors.iter().map(|it| row(it, &alone)).collect();
+    rows.sort();
+    let head = ["adaptor", "loads", "exports", "why not better"].map(str::to_owned);
+    let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let mut text = String::new();
+    for [name, loads, exports, why] in std::iter::once(&head).chain(&rows) {
+        let line = format!("{name:0$}  {loads:1$}  {exports:>2$}  {why}", widths[0], widths[1], widths[2]);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let sets = surveyed.snapshots.iter().filter(|known| known.adaptors.len() > 1);
+    for known in sets {
+        let set = known.adaptors.join(" + ");
+        let _ = match &known.outcome {
+            SnapshotOutcome::Made(_) => writeln!(text, "snapshot of {set}"),
+            SnapshotOutcome::Impossible(why) => writeln!(text, "no snapshot of {set}: {why}"),
+        };
+    }
+    text
+}
+
+fn row(installed: &InstalledAdaptor, snapshots: &HashMap<&str, &KnownSnapshot>) -> [String; 4] {
+    let name = installed.adaptor.specifier();
+    let outcome = snapshots.get(name.as_str()).map(|known| &known.outcome);
+    let (loads, why) = match (&installed.adaptor.bundle, outcome) {
+        (None, _) => ("installed", installed.unbundled.clone().unwrap_or_default()),
+        (Some(_), Some(SnapshotOutcome::Made(_))) => ("snapshot", String::new()),
+        (Some(_), Some(SnapshotOutcome::Impossible(why))) => ("bundle", why.clone()),
+        (Some(_), None) => ("bundle", "no snapshot was made yet".to_owned()),
+    };
+    let exports = installed.adaptor.exports.as_ref().map_or_else(|| "?".to_owned(), |names| names.len().to_string());
+    [name, loads.to_owned(), exports, why]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / (1024.0 * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::engine::Needs;
+
+    use super::*;
+
+    #[test]
+    fn each_adaptor_is_told_with_how_it_loads_and_why() {
+        let adaptor = |name: &str, bundle: bool, unbundled: Option<&str>| InstalledAdaptor {
+            adaptor: Adaptor {
+                name: name.into(),
+                version: "1.0.0".into(),
+                folder: "/x".into(),
+                bundle: bundle.then(|| "/x/bundle.cjs".into()),
+                exports: bundle.then(|| vec!["fn".into()]),
+                needs: Needs::default(),
+            },
+            prepared: bundle,
+            unbundled: unbundled.map(str::to_owned),
+        };
+        let known = |names: &[&str], outcome| KnownSnapshot {
+            adaptors: names.iter().map(|name| (*name).to_owned()).collect(),
+            outcome,
+        };
+        let surveyed = Surveyed {
+            adaptors: vec![
+                adaptor("snap", true, None),
+                adaptor("bundled", true, None),
+                adaptor("raw", false, Some("native")),
+                adaptor("new", true, None),
+            ],
+            snapshots: vec![
+                known(&["snap@1.0.0"], SnapshotOutcome::Made("/s".into())),
+                known(&["bundled@1.0.0"], SnapshotOutcome::Impossible("uses wasm".into())),
+                known(&["bundled@1.0.0", "snap@1.0.0"], SnapshotOutcome::Made("/t".into())),
+            ],
+        };
+        let expected = "\
+adaptor        loads      exports  why not better
+bundled@1.0.0  bundle           1  uses wasm
+new@1.0.0      bundle           1  no snapshot was made yet
+raw@1.0.0      installed        ?  native
+snap@1.0.0     snapshot         1
+snapshot of bundled@1.0.0 + snap@1.0.0
+";
+        assert_eq!(table(&surveyed), expected);
+    }
+}
