@@ -9,4 +9,5 @@ pub mod matching;
 pub mod oada;
 pub mod processes;
 pub mod random;
+pub mod registry;
 pub mod worker;

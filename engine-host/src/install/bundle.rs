@@ -1,7 +1,7 @@
 //! Puts an adaptor and all that it needs into one CommonJS file, by esbuild.
 //!
 //! esbuild comes from npm, once for a repo, in a pinned version. Packages with native code stay outside of the file,
-//! which lies where Node finds them.
+//! which lies where Node finds them. What no start-up snapshot can hold is loaded when it is first used.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,10 +20,8 @@ pub(super) const FILE: &str = "bundle.cjs";
 
 /// How long bundling may take.
 const BUNDLE_WITHIN: Duration = Duration::from_secs(120);
-/// What the oldest Node that is supported understands.
-const TARGET: &str = "--target=node20";
-/// Modules that ask where they are get the place of the bundle.
-const BANNER: &str = "--banner:js=const __bundle_url = require('node:url').pathToFileURL(__filename).href;";
+/// What bundles: a script for Node.
+const SCRIPT: &str = include_str!("bundle.js");
 
 /// A bundle that was made.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,20 +58,14 @@ pub(super) async fn bundle(
     module: &str,
     natives: &[String],
 ) -> Result<Bundled, String> {
-    let entry = folder.join("entry.mjs");
+    let script = folder.join("bundling.cjs");
     let account = folder.join("account.json");
-    let written = fs::write(&entry, format!("export * from {};\n", serde_json::Value::from(module)));
-    written.map_err(|error| format!("cannot write {}: {error}", entry.display()))?;
+    fs::write(&script, SCRIPT).map_err(|error| format!("cannot write {}: {error}", script.display()))?;
     let mut command = process::command(node, folder, []);
-    command
-        .arg(tool.join("node_modules/esbuild/bin/esbuild"))
-        .args(["entry.mjs", "--bundle", "--platform=node", "--format=cjs", "--keep-names", "--legal-comments=none"])
-        .args(["--log-level=error", "--color=false", "--define:import.meta.url=__bundle_url", TARGET, BANNER])
-        .args([format!("--outfile={FILE}"), "--metafile=account.json".to_owned()])
-        .args(natives.iter().map(|package| format!("--external:{package}")));
+    command.arg(&script).arg(tool).args([module, FILE]).args(natives);
     let output = tokio::time::timeout(BUNDLE_WITHIN, process::output(command)).await;
     let text = fs::read_to_string(&account);
-    for made in [&entry, &account] {
+    for made in [&script, &account] {
         // Best effort: nobody looks for them.
         let _ = fs::remove_file(made);
     }

@@ -82,7 +82,7 @@ impl Installer {
             match answer {
                 Err(LoanError::Died(death)) if deaths + 1 < MOST_DEATHS => {
                     deaths += 1;
-                    warn!(target: "adaptors", "{}: the engine host {death}; trying again", C::NAME);
+                    warn!("{}: the engine host {death}; trying again", C::NAME);
                 }
                 answer => return answer.map_err(AskError::Loan),
             }
@@ -109,7 +109,7 @@ impl AskError {
 async fn show(mut notices: mpsc::Receiver<WorkerNotice>) {
     while let Some(notice) = notices.recv().await {
         if let WorkerNotice::Progress(Progress { what }) = notice {
-            info!(target: "adaptors", "{what}");
+            info!("{what}");
         }
     }
 }

@@ -173,7 +173,7 @@ impl Desk {
                 },
                 Some(ended) = self.errands.join_next() => match ended {
                     Ok(ended) => self.ended(ended),
-                    Err(panic) => return error!(target: "adaptors", "looking after adaptors failed: {panic}"),
+                    Err(panic) => return error!("looking after adaptors failed: {panic}"),
                 },
             }
             self.make_next_snapshot();
@@ -208,12 +208,12 @@ impl Desk {
                 let names = set.join(", ");
                 match &result {
                     Ok(SnapshotOutcome::Made(_)) => {
-                        info!(target: "adaptors", "there is a start-up snapshot of {names}")
+                        info!("there is a start-up snapshot of {names}")
                     }
                     Ok(SnapshotOutcome::Impossible(why)) => {
-                        info!(target: "adaptors", "{names} cannot be in a start-up snapshot: {why}");
+                        info!("{names} cannot be in a start-up snapshot: {why}");
                     }
-                    Err(why) => warn!(target: "adaptors", "no start-up snapshot of {names} was made: {why}"),
+                    Err(why) => warn!("no start-up snapshot of {names} was made: {why}"),
                 }
                 self.snapshots.made(set, result.ok());
             }
@@ -251,18 +251,18 @@ impl Desk {
                     let _ = asker.send(answer);
                 }
             }
-            Action::Warn(text) => warn!(target: "adaptors", "{text}"),
+            Action::Warn(text) => warn!("{text}"),
             Action::LookUp(name) => drop(self.errands.spawn(async move {
                 let answer = installer.look_up(&name).await;
                 Ended::Errand(Event::LookedUp(name, answer))
             })),
             Action::Install(name, version) => drop(self.errands.spawn(async move {
-                info!(target: "adaptors", "installing {name}@{version}");
+                info!("installing {name}@{version}");
                 let (result, took) = timed(installer.install(&name, &version.to_string())).await;
                 match &result {
-                    Ok(_) => info!(target: "adaptors", ?took, "{name}@{version} is installed"),
+                    Ok(_) => info!(?took, "{name}@{version} is installed"),
                     Err(failure) => {
-                        warn!(target: "adaptors", ?took, "{name}@{version} was not installed: {}", failure.why);
+                        warn!(?took, "{name}@{version} was not installed: {}", failure.why);
                     }
                 }
                 Ended::Errand(Event::Installed(name, version, result.map(Box::new)))
