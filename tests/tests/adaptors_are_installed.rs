@@ -120,7 +120,7 @@ async fn what_fails_is_told_in_npms_words_and_leaves_nothing() {
     assert_eq!(asked, 1, "what does not exist is not asked for again");
 
     let broken = repo.run(&registry, &["install", "@openfn/language-broken@1.0.0"]).await;
-    assert!(broken.told.contains("it cannot be loaded: Error: not today"), "{broken:?}");
+    assert!(broken.told.contains("cannot be loaded: Error: not today"), "{broken:?}");
 
     let before = registry.requests().len();
     let foreign = repo.run(&registry, &["install", "left-pad@1.0.0"]).await;
@@ -199,7 +199,7 @@ async fn a_host_that_is_killed_at_any_moment_is_replaced() {
         let worker = repo.start(&registry, &["install", &name]);
         let pid = worker.id().expect("it was not waited for");
         tokio::time::sleep(Duration::from_millis(after)).await;
-        for host in descendants(pid).iter().filter(|process| process.parent == pid) {
+        for host in descendants(pid).iter().filter(|process| process.name == "engine-host") {
             send(host.pid, Signal::KILL);
         }
         let outcome = finish(worker).await;

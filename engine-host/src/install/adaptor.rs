@@ -36,7 +36,8 @@ pub(super) async fn install(workshop: &Workshop, name: &str, version: &str) -> R
     {
         workshop.tell(format!("{specifier}: the reference worker will not see it: {error}")).await;
     }
-    complete(workshop, name, version)
+    Record::read(&made)
+        .and_then(|record| record.installed(&made))
         .ok_or_else(|| Failure::Other(format!("{specifier} was installed and is gone again")))
 }
 
@@ -141,7 +142,7 @@ async fn prepare(
     let needs = Needs { addons: declared.addons || (is_within && !natives.is_empty()), ..declared };
     workshop.tell(format!("{specifier}: loading it once")).await;
     let exports = exports(node, &adaptor(specifier, version, module.package, None, needs)).await;
-    let exports = exports.map_err(|why| Failure::Other(format!("it cannot be loaded: {why}")))?;
+    let exports = exports.map_err(Failure::Other)?;
 
     let bundled = bundle_once(workshop, specifier, folder, module, &natives, &exports).await;
     let needs = match &bundled {
@@ -183,7 +184,7 @@ async fn bundle_once(
             match exports(node, &adaptor(specifier, version, module.package, Some(file), needs)).await {
                 Ok(found) if found == expected => return Ok(bundled),
                 Ok(found) => difference(expected, &found),
-                Err(why) => format!("the bundle cannot be loaded: {why}"),
+                Err(why) => format!("its bundle does not work: {why}"),
             }
         }
         Err(why) => why,
