@@ -91,7 +91,7 @@ async fn engine_host(options: &StartOptions) -> Finding {
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };
     let path = program.path().display().to_string();
-    let one = match start::hosts_options_of(options) {
+    let one = match start::hosts_options_of(options, None) {
         Ok(as_started) => HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, validation_retries: 0, ..as_started },
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };

@@ -118,9 +118,11 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let adaptors = &options.adaptors;
     let adaptors = engines::choose(options.hosts.engine, &adaptors.repo, &adaptors.monorepo_dir).await;
     let adaptors = adaptors.map_err(StartError::Options)?;
+    let equipment = adaptors.clone();
     let engine = if adaptors.is_some() { EngineKind::Node } else { EngineKind::Embedded };
     let containment = Containment::choose(&options.supervision);
-    let hosts_options = HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, engine)? };
+    let hosts_options =
+        HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, adaptors.as_ref())? };
     let program = hosts_options.program.path().to_owned();
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
@@ -145,7 +147,7 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
         engines: Arc::clone(&worker.hosts),
         reread,
         hosts_options: Box::new(move |options| {
-            let read = hosts_options_of(options).map_err(|error| error.to_string())?;
+            let read = hosts_options_of(options, equipment.as_ref()).map_err(|error| error.to_string())?;
             Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
         }),
         config: options.operation.config.clone(),
@@ -286,7 +288,10 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
     }
 }
 
-pub(crate) fn hosts_options_of(options: &StartOptions, engine: EngineKind) -> Result<HostsOptions, StartError> {
+pub(crate) fn hosts_options_of(
+    options: &StartOptions,
+    adaptors: Option<&AdaptorsOptions>,
+) -> Result<HostsOptions, StartError> {
     let capacity = workloops(options).iter().map(|workloop| workloop.capacity).sum();
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     let supervision = &options.supervision;
@@ -295,7 +300,7 @@ pub(crate) fn hosts_options_of(options: &StartOptions, engine: EngineKind) -> Re
         size: PoolSize::OneRunEach { warm: options.hosts.warm_hosts.unwrap_or(capacity) },
         warm_bytes: options.hosts.warm_memory_mb.bytes(),
         // Which adaptors a Node is to have loaded, the first runs tell.
-        first: (engine == EngineKind::Embedded).then_some(embedded),
+        first: adaptors.is_none().then_some(embedded),
         validation_timeout: options.hosts.engine_validation_timeout_ms,
         validation_retries: options.hosts.engine_validation_retries,
         start_timeout: supervision.host_start_timeout,
@@ -309,15 +314,17 @@ pub(crate) fn hosts_options_of(options: &StartOptions, engine: EngineKind) -> Re
         confinement: Confinement {
             open_files: Some(supervision.host_max_open_files),
             processes: supervision.host_max_processes,
-            readable: supervision.landlock.then(|| readable(&program, supervision)),
+            readable: supervision.landlock.then(|| readable(&program, supervision, adaptors)),
         },
         ..HostsOptions::new(program)
     })
 }
 
 /// What hosts read beside what the system has.
-fn readable(program: &HostProgram, supervision: &SupervisionArgs) -> Vec<PathBuf> {
-    [program.path().to_owned()].into_iter().chain(supervision.landlock_read.iter().cloned()).collect()
+fn readable(program: &HostProgram, supervision: &SupervisionArgs, adaptors: Option<&AdaptorsOptions>) -> Vec<PathBuf> {
+    let of_node = adaptors.into_iter().flat_map(|it| [&it.repo, &it.node.path].into_iter().chain(&it.monorepos));
+    let named = supervision.landlock_read.iter();
+    [program.path().to_owned()].into_iter().chain(of_node.chain(named).cloned()).collect()
 }
 
 /// SIGTERM and SIGINT, which mean the same.
