@@ -21,9 +21,10 @@ const BREAK_LINK: Signal = Signal::HUP;
 const HANG: Signal = Signal::STOP;
 
 fn options_of_matrix(habits: &[Habit]) -> HostsOptions {
+    let prepares = !habits.contains(&Habit::NeverPrepares);
     HostsOptions {
         size: PoolSize::OneRunEach { warm: 1 },
-        first: None,
+        first: prepares.then(wanted),
         ping_every: Duration::from_millis(200),
         ping_timeout: Duration::from_millis(1_500),
         stop_timeout: Duration::from_millis(400),
@@ -50,18 +51,18 @@ async fn end(phase: Phase, signal: Signal) -> (Death, Option<Exit>) {
         _ => &[Habit::ObeysSignals],
     };
     let hosts = soon(Hosts::start(options_of_matrix(habits))).await.unwrap();
-    until_ready(&hosts, 1).await;
+    let waiting = until_ready(&hosts, 1).await;
     let reservation = match phase {
-        // It goes on preparing although nobody waits for it any more.
-        Phase::Preparing => soon(hosts.reserve(engine())).await.unwrap(),
-        _ => reserve(&hosts).await,
+        Phase::Ready => None,
+        Phase::Preparing => Some(soon(hosts.reserve(engine())).await.unwrap()),
+        _ => Some(reserve(&hosts).await),
     };
-    let id = reservation.host_id().to_owned();
-    let mut run = None;
-    match phase {
-        Phase::Running => run = Some(reservation.start(spec(&Act::WaitInStep))),
-        Phase::Stopping => follow(reservation.start(spec(&Act::Finish))).await.succeeded(),
-        _ => drop(reservation),
+    let id = reservation.as_ref().map_or(waiting.hosts[0].id.as_str(), |host| host.host_id()).to_owned();
+    let (mut run, mut held) = (None, None);
+    match (phase, reservation) {
+        (Phase::Running, Some(reservation)) => run = Some(reservation.start(spec(&Act::WaitInStep))),
+        (Phase::Stopping, Some(reservation)) => follow(reservation.start(spec(&Act::Finish))).await.succeeded(),
+        (_, reservation) => held = reservation,
     }
     let run = match run {
         None => None,
@@ -83,6 +84,7 @@ async fn end(phase: Phase, signal: Signal) -> (Death, Option<Exit>) {
         _ => None,
     });
     let death = death.await;
+    drop(held);
     let exit = match run {
         Some(run) => Some(follow(run).await.lost()),
         None => None,

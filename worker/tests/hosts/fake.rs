@@ -114,6 +114,8 @@ async fn serve(address: &str, token: String) {
         let handler = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
         std::mem::forget(handler.unwrap());
     }
+    // Before the worker can know that the host is there.
+    let signals = has(Habit::ObeysSignals).then(listen_to_signals);
     let mut stream = protocol::socket::connect(address).await.unwrap();
     let hello = Hello {
         protocol: if has(Habit::SpeaksAnOtherVersion) { 999 } else { PROTOCOL_VERSION },
@@ -129,9 +131,7 @@ async fn serve(address: &str, token: String) {
         std::future::pending::<()>().await;
     }
     let (link, mut inbox) = Link::<HostSide>::start(stream, LinkOptions::default());
-    if has(Habit::ObeysSignals) {
-        obey_signals(&link);
-    }
+    signals.into_iter().for_each(|signals| obey(&link, signals));
     let mut run = None;
     while let Some(Incoming::Request(request, responder)) = inbox.next().await {
         match request {
@@ -177,12 +177,17 @@ async fn serve(address: &str, token: String) {
     }
 }
 
-fn obey_signals(link: &Link<HostSide>) {
+/// Listens for the signals that are obeyed, each with the code to exit with, or none to close the link.
+fn listen_to_signals() -> [(tokio::signal::unix::Signal, Option<i32>); 3] {
     use tokio::signal::unix::{SignalKind, signal};
-    for (kind, code) in
-        [(SignalKind::user_defined1(), Some(0)), (SignalKind::user_defined2(), Some(3)), (SignalKind::hangup(), None)]
-    {
-        let (mut signals, link) = (signal(kind).unwrap(), link.clone());
+    let kinds =
+        [(SignalKind::user_defined1(), Some(0)), (SignalKind::user_defined2(), Some(3)), (SignalKind::hangup(), None)];
+    kinds.map(|(kind, code)| (signal(kind).unwrap(), code))
+}
+
+fn obey(link: &Link<HostSide>, signals: [(tokio::signal::unix::Signal, Option<i32>); 3]) {
+    for (mut signals, code) in signals {
+        let link = link.clone();
         tokio::spawn(async move {
             signals.recv().await;
             match code {
