@@ -10,4 +10,6 @@ pub mod oada;
 pub mod processes;
 pub mod random;
 pub mod registry;
+pub mod relay;
+pub mod states;
 pub mod worker;

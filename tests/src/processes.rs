@@ -75,6 +75,20 @@ pub async fn gone(pids: &[u32], deadline: Duration) -> Vec<u32> {
     }
 }
 
+/// The most resident memory that a process has had since [`forget_peak`], in bytes; 0 if it is gone.
+pub fn peak_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|text| text.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Measures the peak of a process's memory from now on, and gives what it has now.
+pub fn forget_peak(pid: u32) -> u64 {
+    // Five resets the peak: see proc(5).
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process is ours");
+    peak_memory(pid)
+}
+
 /// Memory of a process in bytes, shared pages counted in proportion; 0 if it is gone.
 pub fn proportional_memory(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();

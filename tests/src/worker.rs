@@ -1,5 +1,6 @@
 //! The real worker as a child process.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,24 +31,25 @@ impl Worker {
 
     /// Starts a worker with these variables beside the ones that every test needs.
     pub async fn start_with(lightning: &MockLightning, options: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::spawn(lightning, options, &std::env::temp_dir(), environment)
+        Self::start_at(&lightning.url(), options, environment).await
     }
 
     /// Starts a worker that keeps its socket in this folder.
     pub async fn start_in(lightning: &MockLightning, options: &[&str], runtime: &Path) -> Self {
-        Self::spawn(lightning, options, runtime, &[])
+        Self::start_at(&lightning.url(), options, &[("XDG_RUNTIME_DIR", runtime)]).await
     }
 
-    fn spawn(lightning: &MockLightning, options: &[&str], runtime: &Path, environment: &[(&str, &str)]) -> Self {
+    /// Starts a worker on an endpoint, with variables in its environment.
+    pub async fn start_at<V: AsRef<OsStr>>(endpoint: &str, options: &[&str], variables: &[(&str, V)]) -> Self {
         let mut command = Command::new(binaries::worker());
         command
-            .args(["--lightning", &lightning.url(), "--port", "0", "--backoff", "0.05/0.2", "--log", "debug"])
+            .args(["--lightning", endpoint, "--port", "0", "--backoff", "0.05/0.2", "--log", "debug"])
             .args(options)
-            .env("XDG_RUNTIME_DIR", runtime)
+            .env("XDG_RUNTIME_DIR", std::env::temp_dir())
             .env("WORKER_SECRET", crate::lightning::SECRET)
             // What a test needs is not to depend on what is installed.
             .env("WORKER_ENGINE", "embedded")
-            .envs(environment.iter().copied())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

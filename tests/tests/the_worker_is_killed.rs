@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use tests::lightning::{self, LightningOptions, logged, one_job, queue, until};
 use tests::processes;
 use tests::worker::Worker;
+use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_host_outlives_it() {
@@ -40,4 +41,25 @@ async fn its_successor_sweeps_its_socket() {
     assert_eq!(entries(), 1, "its own alone");
     second.stop().await;
     assert_eq!(entries(), 0, "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_successor_tells_lightning_of_its_runs_from_the_journal() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let journal = folder.path().join("journal");
+    let options = ["--journal-dir", journal.to_str().expect("temporary folders have plain names")];
+    let lightning = lightning::start(LightningOptions::default()).await;
+
+    let first = Worker::start(&lightning, &options).await;
+    let id = queue(&lightning, one_job("fn(s => { console.log('busy'); return new Promise(() => {}); })"));
+    until(&lightning, &first, &id, |record| logged(record, "busy")).await;
+    first.signal(Signal::KILL);
+    first.exit(Duration::from_secs(5)).await;
+
+    let second = Worker::start(&lightning, &options).await;
+    let record = lightning::end(&lightning, &second, &id).await;
+    assert_eq!((record.state, record.error_type.as_deref()), (RunState::Crashed, Some("WorkerCrashError")));
+    assert!(!second.output().contains("run-token"), "a token is never printed");
+    second.stop().await;
+    assert_eq!(std::fs::read_dir(&journal).into_iter().flatten().count(), 0, "nothing is left");
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use secrecy::SecretString;
@@ -15,7 +16,7 @@ use worker::cli::{
 use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
-use worker::mock_lightning::{self, MockOptions};
+use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
 use worker::{demo, doctor, privacy, start};
 
 /// Exit code for options that are missing or wrong.
@@ -156,7 +157,11 @@ async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
         }
     };
     let address = SocketAddr::new(options.host, options.port);
-    let mock = MockOptions { address, secret: options.secret, private_key, ..MockOptions::default() };
+    let (secret, lost_after) = (options.secret, options.lost_after);
+    let mut mock = MockOptions { address, secret, private_key, lost_after, ..MockOptions::default() };
+    if let Some(seed) = options.faults {
+        mock.hooks = Arc::new(Faults::new(FaultOptions::new(seed)));
+    }
     let mock = mock_lightning::start(mock).await?;
     info!("a small Lightning at {}; GET http://{}/ tells what it can do", mock.url(), mock.address());
     start::stop_requested().await?;

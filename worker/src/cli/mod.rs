@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{Styles, styling::AnsiColor};
 use clap::error::ErrorKind;
@@ -17,7 +18,7 @@ use secrecy::SecretString;
 
 use config::ConfigFile;
 use environment::{layered, name_variable, worker_name};
-use values::secret;
+use values::{seconds, secret};
 
 pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use claiming::ClaimingArgs;
@@ -204,6 +205,13 @@ pub struct MockLightningOptions {
     /// Private key (a PEM file) that the tokens of runs are signed with.
     #[arg(long, value_name = "FILE")]
     pub private_key: Option<PathBuf>,
+    /// Do wrong by chance, as this number decides: about one message in forty is delayed, lost, refused or met by a
+    /// crash, a cut or a silence.
+    #[arg(long, value_name = "SEED")]
+    pub faults: Option<u64>,
+    /// Mark a run lost that has not ended so long after its own time limit, in seconds; never unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub lost_after: Option<Duration>,
     /// Least level of what is logged.
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub log: LogLevel,

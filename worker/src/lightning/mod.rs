@@ -29,6 +29,8 @@ use crate::execution::Executor;
 use fetch::Patience;
 pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
+#[doc(hidden)]
+pub use phoenix::feed_frames;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
 use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;

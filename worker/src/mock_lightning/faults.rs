@@ -193,7 +193,7 @@ impl Faults {
             Fault::SocketBefore | Fault::SocketAfter => Verdict::CloseSocket,
             Fault::HandledAfterCut => Verdict::CutThenHandle(time),
             Fault::HalfOpen => Verdict::HalfOpen,
-            Fault::SlowReader => Verdict::ReadSlowly(time / 100),
+            Fault::SlowReader => Verdict::ReadSlowly(time / 1000),
             Fault::Restart => Verdict::Restart(time),
         }
     }

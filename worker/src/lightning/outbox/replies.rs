@@ -114,8 +114,9 @@ impl Outbox {
 
     /// Degrades what was refused, or gives it up.
     fn rejected(&mut self, entries: Vec<Entry>, reason: &str) -> Progress {
-        let overtook = |first: &Entry| entries.iter().any(|entry| first.sequence < entry.sequence);
-        if self.waiting.front().is_some_and(overtook) {
+        let first = entries.first().map_or(0, |entry| entry.sequence);
+        let in_flight = self.sent.iter().flat_map(|sent| &sent.entries);
+        if self.waiting.iter().take(1).chain(in_flight).any(|earlier| earlier.sequence < first) {
             // They may have been refused only for want of what must be sent again before them.
             entries.into_iter().for_each(|entry| self.requeue(entry));
             return Progress::Going;

@@ -179,6 +179,11 @@ impl Hub {
         self.outgoing.push(encode(None, reference, "phoenix", "heartbeat", &Payload::empty()));
     }
 
+    /// How many answers are awaited.
+    pub(super) fn waits_for(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Does what an owner asks for.
     pub(super) fn command(&mut self, command: Command) {
         match command {
@@ -247,9 +252,10 @@ impl Hub {
         let reference = reference.parse().unwrap_or_default();
         let channel = self.pending.get(&reference).map(|pending| pending.channel);
         let entry = channel.and_then(|channel| self.channels.get_mut(&channel)).filter(|entry| entry.topic == topic);
-        let (Some(entry), Some(Pending { channel, kind })) = (entry, self.pending.remove(&reference)) else {
+        let Some(entry) = entry else {
             return tracing::trace!(reference, "an answer to nothing that was asked");
         };
+        let Some(Pending { channel, kind }) = self.pending.remove(&reference) else { return };
         match kind {
             PendingKind::Join if refusal(&reply).is_some_and(|it| it == "join crashed" || says_busy(it)) => {
                 self.crashed(channel);

@@ -5,6 +5,7 @@
 mod channel;
 mod connect;
 mod frame;
+mod fuzzing;
 mod hub;
 mod payload;
 mod socket;
@@ -12,5 +13,6 @@ mod socket;
 pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
 pub use connect::{Endpoint, InvalidEndpoint, Network, Stream};
 pub(super) use frame::{Reply, Response, Status, says_busy};
+pub use fuzzing::feed_frames;
 pub(super) use payload::Payload;
 pub(super) use socket::{Socket, SocketOptions};

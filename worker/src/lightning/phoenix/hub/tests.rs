@@ -205,3 +205,82 @@ fn a_join_that_crashes_is_tried_again() {
     it.answer(sent[1].1, "ok", json!(1));
     assert!(answered.try_recv().is_ok());
 }
+
+#[test]
+fn a_join_that_is_refused_as_busy_is_tried_again() {
+    let mut it = fixture();
+    let reference = it.sent()[0].1;
+    it.answer(reference, "error", json!({"reason": "server busy"}));
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel)]);
+    assert_eq!(it.hub.rejoins.len(), 1);
+}
+
+#[test]
+fn a_join_that_is_never_answered_is_repeated_with_the_second_heartbeat() {
+    let mut it = fixture();
+    let first = it.sent()[0].1;
+    it.hub.heartbeat();
+    assert_eq!(it.sent().len(), 1, "the heartbeat alone");
+    it.hub.heartbeat();
+    let sent = it.sent();
+    assert_eq!(sent[0].2, "phx_join");
+    it.answer(first, "ok", json!({}));
+    assert_eq!(it.events().0, [], "that was the first join");
+    it.answer(sent[0].1, "ok", json!({}));
+    assert_eq!(it.events().0, [ChannelEvent::Joined]);
+    it.hub.heartbeat();
+    it.hub.heartbeat();
+    assert!(it.sent().iter().all(|sent| sent.2 == "heartbeat"));
+}
+
+#[test]
+fn a_channel_is_joined_anew_on_request() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    let mut answered = it.request();
+    let sent = it.sent();
+    it.hub.command(Command::Restart { channel: 1, epoch: Some(epoch) });
+    it.hub.command(Command::Restart { channel: 1, epoch: Some(epoch) });
+    let again = it.sent();
+    assert_eq!(again.iter().map(|sent| sent.2.as_str()).collect::<Vec<_>>(), ["phx_join", "q"], "once");
+    it.answer(sent[0].1, "ok", json!({}));
+    it.answer(again[0].1, "ok", json!({}));
+    it.answer(again[1].1, "ok", json!({}));
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel), ChannelEvent::Joined]);
+    assert!(answered.try_recv().is_ok());
+}
+
+#[test]
+fn an_answer_for_another_topic_is_none() {
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    let reference = it.sent()[0].1.to_string();
+    for topic in ["nobody", "", "phoenix"] {
+        it.receive(json!([null, reference, topic, "phx_reply", {"status": "ok", "response": {}}]));
+    }
+    for reference in ["", "-1", "99999999999999999999999", "1e3"] {
+        it.receive(json!([null, reference, "t", "phx_reply", {"status": "ok", "response": {}}]));
+    }
+    assert_eq!(it.events().0, []);
+    it.receive(json!([null, reference, "t", "phx_reply", {"status": "ok", "response": {}}]));
+    assert_eq!(it.events().0.len(), 1);
+}
+
+#[test]
+fn a_thousand_reconnects_leave_nothing_behind() {
+    let mut it = fixture();
+    for _ in 0..1000 {
+        let epoch = it.joined();
+        (0..5).for_each(|tag| it.push(epoch, tag));
+        drop(it.request());
+        it.hub.heartbeat();
+        it.hub.link_down();
+        assert!(it.hub.pending.is_empty() && it.hub.outgoing.is_empty() && it.hub.rejoins.is_empty());
+        it.events();
+        it.hub.link_up();
+    }
+    assert_eq!((it.hub.channels.len(), it.hub.topics.len()), (1, 1));
+    assert!(it.hub.channels[&1].requests.is_empty(), "questions that nobody waits for");
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response as Upgrade};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
@@ -162,6 +163,24 @@ async fn leaving_and_closing_say_so_to_the_server() {
     assert_eq!(read(&mut connection).await[3], "phx_leave");
     assert!(matches!(connection.next().await, Some(Ok(WsMessage::Close(_)))));
     timeout(DEADLINE, closing).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_long_ends_the_link_before_it_is_read() {
+    let server = Server::bind().await;
+    let socket = server.socket(DEADLINE);
+    let mut channel = socket.open("a".into(), Payload::empty());
+    let (mut connection, _) = server.accept().await;
+    answer(&mut connection, json!({})).await;
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    // A binary frame of a terabyte, of which nothing but the header ever comes.
+    let mut header = vec![0x82, 127];
+    header.extend((1u64 << 40).to_be_bytes());
+    connection.get_mut().write_all(&header).await.unwrap();
+    assert_eq!(next(&mut channel).await, ChannelEvent::Down(Loss::Link));
+    let (mut connection, _) = server.accept().await;
+    answer(&mut connection, json!({})).await;
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
 }
 
 #[tokio::test]

@@ -1,0 +1,141 @@
+//! Links and channels that die.
+
+use super::*;
+use crate::lightning::outbox::replies::LARGE;
+
+#[test]
+fn a_rejoin_sends_all_that_has_no_reply_again_in_order() {
+    let mut it = fixture();
+    for n in 0..5 {
+        it.log(&n.to_string());
+    }
+    let first = it.pushes();
+    it.accept(&first[..2]);
+    it.log("5");
+    it.outbox.down(Loss::Link);
+    assert_eq!(it.pushes(), []);
+    it.outbox.joined();
+    let again = it.pushes();
+    let messages: Vec<_> = again.iter().map(|push| push.2["message"][0].as_str().unwrap()).collect();
+    assert_eq!(messages, ["2", "3", "4", "5"]);
+    assert_eq!(again[0].2["id"], first[2].2["id"], "a server that knows ids drops the second");
+    assert_eq!(it.reply(first[3].0, &ok()), Progress::Going, "a reply to the earlier push is nothing any more");
+}
+
+#[test]
+fn a_large_state_that_kills_the_link_each_time_is_withheld() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(LARGE));
+    it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
+    let first = it.pushes();
+    it.accept(&first[..1]);
+    for _ in 0..5 {
+        it.pushes();
+        it.outbox.down(Loss::Link);
+        it.outbox.joined();
+    }
+    let pushes = it.pushes();
+    assert_eq!(pushes[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+}
+
+#[test]
+fn what_crashes_the_channel_each_time_is_degraded_or_taken_for_delivered() {
+    let mut it = fixture();
+    let crash = |it: &mut Fixture, event: &str| {
+        for _ in 0..3 {
+            assert_eq!(it.pushes()[0].1, event);
+            assert_eq!(it.outbox.down(Loss::Channel), Progress::Going);
+            it.outbox.joined();
+        }
+    };
+    it.log("poison");
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    crash(&mut it, "run:log");
+    assert_eq!(it.outbox.lines_dropped(), 1);
+    crash(&mut it, "step:start");
+    crash(&mut it, "step:complete");
+    assert_eq!(it.pushes()[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+    it.outbox.down(Loss::Channel);
+    it.outbox.joined();
+    let pushes = it.pushes();
+    it.accept(&pushes);
+    it.outbox.complete(success(0), 3);
+    let closing = it.pushes();
+    it.accept(&closing[..1]);
+    crash_run_complete(&mut it);
+}
+
+/// `run:complete` goes in every form that is left, and is never dropped without a word.
+fn crash_run_complete(it: &mut Fixture) {
+    let mut forms = Vec::new();
+    for _ in 0..9 {
+        it.outbox.down(Loss::Channel);
+        it.outbox.joined();
+        match it.pushes().pop() {
+            Some(push) => forms.push((push.2.get("final_state").is_some(), push.2["reason"] == "success")),
+            None => panic!("nothing is sent"),
+        }
+        if forms.last() == Some(&(false, false)) {
+            break;
+        }
+    }
+    assert!(forms.contains(&(true, true)) && forms.contains(&(false, true)), "{forms:?}");
+    let ends: Vec<_> = (0..3)
+        .map(|_| {
+            it.outbox.joined();
+            it.pushes();
+            it.outbox.down(Loss::Channel)
+        })
+        .collect();
+    assert!(matches!(ends.last(), Some(Progress::Gone(_))), "{ends:?}");
+}
+
+#[test]
+fn a_run_start_that_came_twice_counts_as_taken() {
+    let mut it = fixture();
+    it.outbox.run_started(Payload::empty());
+    it.pushes();
+    it.outbox.down(Loss::Link);
+    it.outbox.joined();
+    let pushes = it.pushes();
+    let odd = error(json!({"state": ["cannot mark run started from started"]}));
+    assert_eq!(it.reply(pushes[0].0, &odd), Progress::Going);
+    assert_eq!(it.outbox.unconfirmed(), 0);
+}
+
+#[test]
+fn a_reply_that_later_ones_overtook_is_not_waited_for_long() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let mut it = fixture();
+    for text in ["a", "b", "c"] {
+        it.log(text);
+    }
+    let pushes = it.pushes();
+    assert_eq!(it.outbox.stuck_at(PATIENCE), Some(it.now + STUCK * PATIENCE), "it may only be slow");
+    it.now += PATIENCE;
+    it.accept(&pushes[1..2]);
+    assert_eq!(it.outbox.stuck_at(PATIENCE), Some(it.now + PATIENCE));
+    it.accept(&pushes[..1]);
+    assert_eq!(it.outbox.stuck_at(PATIENCE), Some(it.now + STUCK * PATIENCE), "others are answered");
+    it.outbox.rejoining();
+    assert_eq!((it.outbox.stuck_at(PATIENCE), it.pushes()), (None, vec![]));
+    it.outbox.down(Loss::Channel);
+    it.outbox.joined();
+    assert_eq!(it.pushes()[0].2["message"], json!(["c"]));
+}
+
+#[test]
+fn what_is_refused_behind_something_unanswered_is_not_judged() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    let pushes = it.pushes();
+    let refused = it.reply(pushes[1].0, &error(json!({"step_id": ["not found"]})));
+    assert_eq!(refused, Progress::Rejoin, "the server may never have seen the step's start");
+    it.outbox.rejoining();
+    it.outbox.down(Loss::Channel);
+    it.outbox.joined();
+    assert_eq!(events(&it.pushes()), ["step:start", "step:complete"]);
+}

@@ -1,0 +1,157 @@
+//! What the server refuses, and what becomes of it.
+
+use super::*;
+
+#[test]
+fn already_is_success_on_a_resend_only() {
+    let taken = error(json!({"id": ["has already been taken"]}));
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    it.outbox.complete(success(0), 3);
+    it.pushes();
+    it.outbox.down(Loss::Link);
+    it.outbox.joined();
+    for push in it.pushes() {
+        let reply = if push.1 == "run:log" { ok() } else { taken.clone() };
+        it.reply(push.0, &reply);
+    }
+    let last = it.pushes();
+    assert!(last[0].2["final_dataclip_id"].is_string(), "the first try had made the dataclip");
+    it.outbox.down(Loss::Link);
+    assert!(it.outbox.may_be_complete());
+    it.outbox.joined();
+    let last = it.pushes();
+    assert_eq!(it.reply(last[0].0, &error(json!({"state": ["already in completed state"]}))), Progress::Done);
+
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    let pushes = it.pushes();
+    it.reply(pushes[0].0, &ok());
+    it.reply(pushes[1].0, &taken);
+    assert_eq!(it.pushes()[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE", "a first try that is refused degrades");
+}
+
+#[test]
+fn a_refused_dataclip_is_withheld_and_the_final_state_with_it() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{\"big\":1}"))), 2);
+    let pushes = it.pushes();
+    it.reply(pushes[0].0, &ok());
+    it.reply(pushes[1].0, &error(json!({"output_dataclip": ["is too large"]})));
+    it.outbox.complete(success(0), 3);
+    let pushes = it.pushes();
+    assert_eq!(pushes[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+    it.accept(&pushes);
+    let last = it.pushes().pop().unwrap();
+    assert_eq!((last.1, &last.2["final_state"]), ("run:complete", &json!({"data": "[REDACTED]"})));
+    assert_eq!(last.2.get("final_dataclip_id"), None);
+}
+
+#[test]
+fn a_refused_run_complete_degrades_step_by_step() {
+    let no = error(json!({"final_state": ["is invalid"]}));
+    let mut it = fixture();
+    it.deliver_step(0);
+    it.outbox.complete(success(0), 3);
+    let pushes = it.pushes();
+    it.accept(&pushes[..1]);
+    let run = pushes.last().unwrap();
+    assert_eq!(it.reply(run.0, &no), Progress::Going);
+    let run = it.pushes().pop().unwrap();
+    assert_eq!((run.2.get("final_state"), run.2["reason"].as_str()), (None, Some("success")));
+    assert_eq!(it.reply(run.0, &no), Progress::Going);
+    let run = it.pushes().pop().unwrap();
+    assert_eq!(run.2["reason"], "exception");
+    assert_eq!(run.2["error_message"], "Lightning refused run:complete: final_state: is invalid");
+    assert!(matches!(it.reply(run.0, &no), Progress::Gone(_)));
+}
+
+#[test]
+fn a_refused_step_start_ends_the_run_as_an_exception() {
+    let mut it = fixture();
+    it.outbox.run_started(Payload::empty());
+    let step = it.start(0, StepInput::Run);
+    it.log("within");
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    let step = it.start(1, StepInput::Step(0));
+    let pushes = it.pushes();
+    it.accept(&pushes[..1]);
+    let no = error(json!({"job_id": ["does not exist"]}));
+    let message = "Lightning refused step:start: job_id: does not exist";
+    assert_eq!(it.reply(pushes[1].0, &no), Progress::StopEngine(message.into()));
+    it.outbox.step_completed(step, end(StepOutput::Unwanted), 3);
+    it.log("too late");
+    for push in &pushes[2..] {
+        assert_eq!(
+            it.reply(push.0, &error(json!({"step_id": ["not found"]}))),
+            Progress::Going,
+            "as was to be expected"
+        );
+    }
+    let rest = it.pushes();
+    assert_eq!(events(&rest), ["run:log", "run:log", "run:complete"]);
+    assert_eq!(rest[2].2["reason"], "exception");
+    assert_eq!(rest[2].2["error_message"], message);
+    assert_eq!(it.accept(&rest), Progress::Done);
+}
+
+#[test]
+fn gone_and_busy() {
+    let mut it = fixture();
+    it.log("a");
+    it.log("b");
+    let pushes = it.pushes();
+    for push in &pushes {
+        assert_eq!(it.reply(push.0, &error(json!({"reason": "busy"}))), Progress::Going);
+    }
+    assert_eq!(it.pushes(), []);
+    it.now = it.outbox.wake_at().unwrap();
+    let again = it.pushes();
+    assert_eq!(again[0].2["message"], json!(["a"]));
+    assert_eq!(it.outbox.wake_at(), None);
+    let over = error(json!({"state": ["already in completed state"]}));
+    assert!(matches!(it.reply(again[0].0, &over), Progress::Gone(_)));
+}
+
+#[test]
+fn what_is_refused_because_the_server_was_busy_before_goes_again() {
+    let mut it = fixture();
+    it.start(0, StepInput::Run);
+    it.log("within");
+    let pushes = it.pushes();
+    it.reply(pushes[0].0, &error(json!({"reason": "busy"})));
+    it.reply(pushes[1].0, &error(json!({"step_id": ["does not exist"]})));
+    it.now = it.outbox.wake_at().unwrap();
+    assert_eq!(events(&it.pushes()), ["step:start", "run:log"]);
+}
+
+#[test]
+fn a_line_is_cut_to_the_bytes_that_it_takes_as_json() {
+    for (text, limit, expected) in [
+        ("Error: no", 13, "Error: no"),
+        ("Error: no", 12, "Error: n"),
+        ("a\n\"b", 9, "a\n\""),
+        ("a\u{1}b", 11, "a\u{1}"),
+        ("a\u{1}b", 10, "a"),
+        ("é😀", 6, "é"),
+        ("é", 0, ""),
+    ] {
+        assert_eq!(cut(text, limit), expected, "{text:?} {limit}");
+        let line = Json::encode(&[cut(text, limit)]).unwrap();
+        assert!(line.len() as u64 <= limit.max(4), "{line:?}");
+    }
+}
+
+#[test]
+fn the_closing_line_is_no_longer_than_a_line_may_be() {
+    let mut it = fixture();
+    let exit = Exit::error(ExitReason::Crash, "RuntimeCrash", "\n".repeat(1024));
+    it.outbox.complete(RunOutcome { exit, final_state: None, final_step: None }, 2);
+    let closing = it.pushes().into_iter().filter(|(_, event, _)| *event == "run:log").nth(1).unwrap();
+    let message = &closing.2["message"];
+    assert!(message[0].as_str().unwrap().starts_with("RuntimeCrash: \n\n"));
+    assert!(message.to_string().len() <= 1024, "{message}");
+}
