@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::handler::{Aborted, HandlerReply, HandlerRequest};
 use protocol::install::InstallerRequest;
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
@@ -19,6 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::{Engine, EngineLost, LogSink};
 use crate::guard::say;
+use crate::handler::{Session, Work};
 use crate::install::Installer;
 use crate::report::{self, EngineLog, Report};
 use crate::{limits, sys, walk};
@@ -72,6 +74,8 @@ enum State<E> {
     Running(Running),
     /// It looks after a repo of adaptors, to its end.
     Installing(Installer),
+    /// It runs a handler.
+    Handling(Handling),
 }
 
 /// A run under way.
@@ -81,6 +85,14 @@ struct Running {
     cancel: Option<oneshot::Sender<Exit>>,
     task: JoinHandle<Result<RunOutcome, EngineLost>>,
     /// Waits for the outcome.
+    responder: Responder<HostSide>,
+}
+
+/// A handler at work.
+struct Handling {
+    session: Session,
+    end: Pin<Box<dyn Future<Output = HandlerReply> + Send>>,
+    /// Waits for the end.
     responder: Responder<HostSide>,
 }
 
@@ -118,7 +130,7 @@ impl<S: EngineStarter> Host<S> {
     fn is_free(&self) -> bool {
         match &self.state {
             State::Idle | State::Preparing(_) | State::Ready(_) => true,
-            State::Running(_) => false,
+            State::Running(_) | State::Handling(_) => false,
             State::Installing(installer) => installer.is_done(),
         }
     }
@@ -128,6 +140,12 @@ impl<S: EngineStarter> Host<S> {
         match &mut self.state {
             State::Idle | State::Ready(_) => std::future::pending().await,
             State::Installing(installer) => installer.one_done().await,
+            State::Handling(handling) => {
+                let reply = handling.end.as_mut().await;
+                if let State::Handling(handling) = std::mem::replace(&mut self.state, State::Idle) {
+                    handling.responder.reply(HostReply::Handler(reply));
+                }
+            }
             State::Preparing(preparing) => {
                 let started = (&mut preparing.starting).await;
                 self.prepared(started);
@@ -176,6 +194,17 @@ impl<S: EngineStarter> Host<S> {
                 responder.reply(HostReply::Stopping(Stopping {}));
             }
             (HostRequest::Installer(request), _) => self.install(request, responder),
+            (HostRequest::Handler(HandlerRequest::Abort(_)), _) => {
+                let was_running = self.abort_handler();
+                responder.reply(HostReply::Handler(HandlerReply::Aborted(Aborted { was_running })));
+            }
+            (HostRequest::Handler(_), Some(refusal)) => responder.refuse(refusal),
+            (HostRequest::Handler(HandlerRequest::Inspect(inspect)), None) => {
+                self.handle(Work::Inspect(inspect), responder);
+            }
+            (HostRequest::Handler(HandlerRequest::Handle(handle)), None) => {
+                self.handle(Work::Handle(handle), responder);
+            }
         }
     }
 
@@ -228,6 +257,19 @@ impl<S: EngineStarter> Host<S> {
         }
     }
 
+    /// Runs a handler. An engine that is ready makes room for it.
+    fn handle(&mut self, work: Work, responder: Responder<HostSide>) {
+        let (session, end) = Session::start(work, self.link.clone());
+        self.state = State::Handling(Handling { session, end: Box::pin(end), responder });
+    }
+
+    /// Tells the handler that is at work, if one is, to end.
+    fn abort_handler(&self) -> bool {
+        let State::Handling(handling) = &self.state else { return false };
+        handling.session.abort();
+        true
+    }
+
     fn start_engine(&self, wanted: &Prepare) -> Starting<S::Engine> {
         let log = Arc::new(EngineLog::default());
         let starting = self.starter.start(wanted, Arc::clone(&log) as Arc<dyn LogSink>);
@@ -242,6 +284,7 @@ impl<S: EngineStarter> Host<S> {
                 format!("this host is busy with run {}; it takes one at a time", running.run_id)
             }
             State::Installing(_) => "this host looks after adaptors; it takes no runs".to_owned(),
+            State::Handling(_) => "this host is busy with a handler; it takes one at a time".to_owned(),
             _ if self.stopping => "this host is stopping".to_owned(),
             _ => return None,
         };

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod engines;
 pub mod errors;
 pub mod guard;
+pub mod handler;
 pub mod host;
 pub mod install;
 pub mod limits;

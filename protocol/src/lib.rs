@@ -6,6 +6,7 @@
 pub mod confinement;
 pub mod engine;
 pub mod frame;
+pub mod handler;
 pub mod handshake;
 pub mod install;
 mod json;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Json;
 use crate::engine::EngineSpec;
+use crate::handler::{HandlerReply, HandlerRequest, StoreAnswer, StoreCall};
 use crate::handshake::LinkToken;
 use crate::install::{InstallerReply, InstallerRequest, Progress};
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
@@ -35,6 +36,8 @@ pub enum HostRequest {
     Stop(Stop),
     /// Look after a repo of adaptors. A host that was asked for this executes no runs.
     Installer(InstallerRequest),
+    /// Run a handler.
+    Handler(HandlerRequest),
 }
 
 /// A host's answers, in the order of [`HostRequest`].
@@ -52,6 +55,8 @@ pub enum HostReply {
     Stopping(Stopping),
     /// To [`HostRequest::Installer`].
     Installer(InstallerReply),
+    /// To [`HostRequest::Handler`].
+    Handler(HandlerReply),
 }
 
 /// What a host asks of the worker.
@@ -59,6 +64,8 @@ pub enum HostReply {
 pub enum WorkerRequest {
     /// A step ended; go on when I have it.
     StepCompleted(Box<StepCompleted>),
+    /// A handler wants something of the store that its job is in.
+    Store(StoreCall),
 }
 
 /// The worker's answers, in the order of [`WorkerRequest`].
@@ -66,6 +73,8 @@ pub enum WorkerRequest {
 pub enum WorkerReply {
     /// To [`WorkerRequest::StepCompleted`].
     Taken(Taken),
+    /// To [`WorkerRequest::Store`].
+    Store(StoreAnswer),
 }
 
 /// What a host tells the worker without expecting an answer.

@@ -11,13 +11,13 @@ use tracing::{Level, info};
 use worker::adaptors::manage;
 use worker::cli::{
     AdaptorsCommand, CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
-    MockLightningOptions, StartOptions, manual,
+    MockLightningOptions, OadaOptions, StartOptions, manual,
 };
 use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, privacy, start};
+use worker::{demo, doctor, oada, privacy, start};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -63,6 +63,7 @@ async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCo
         Command::Ctl(options) => control(options).await,
         Command::Doctor(options) => examine(&options).await,
         Command::Adaptors(options) => manage_adaptors(options.command).await,
+        Command::Oada(options) => work_off(*options).await,
         Command::CheckConfig(options) => check_config(&options, effective),
         Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
         Command::Completions { shell } => print(&manual::completions(shell)),
@@ -144,6 +145,13 @@ fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
 async fn run_demo(options: DemoOptions) -> anyhow::Result<ExitCode> {
     logging::start(options.log, LogFormat::Human, LogTarget::Stderr, None);
     Ok(if demo::run(&options).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn work_off(options: OadaOptions) -> anyhow::Result<ExitCode> {
+    // What a command prints is its own.
+    let target = if options.command.is_some() { LogTarget::Stderr } else { LogTarget::Stdout };
+    logging::start(options.log, LogFormat::Human, target, None);
+    oada::command::run(options).await
 }
 
 async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {

@@ -5,6 +5,9 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::handler::{
+    Abort, Aborted, Handle, Handled, HandlerReply, HandlerRequest, Inspect, Inspected, StoreAnswer, StoreCall,
+};
 use crate::install::{
     Install, InstalledAdaptor, InstallerReply, InstallerRequest, MakeSnapshot, Prune, Pruned, Resolve, Resolved,
     SnapshotOutcome, Survey, Surveyed,
@@ -77,8 +80,6 @@ macro_rules! call {
             type Answer = $answer;
 
             fn answer(reply: <<$side as Side>::Peer as Side>::Reply) -> Option<$answer> {
-                // Where there is one kind of reply this cannot fail.
-                #[allow(irrefutable_let_patterns)]
                 if let $reply(answer) = reply { Some(answer) } else { None }
             }
         }
@@ -93,13 +94,14 @@ call!(WorkerSide: Ping as "ping" => HostRequest::Ping, HostReply::Pong => Pong);
 call!(WorkerSide: Stop as "stop" => HostRequest::Stop, HostReply::Stopping => Stopping);
 call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
+call!(HostSide: StoreCall as "store" => WorkerRequest::Store, WorkerReply::Store => StoreAnswer);
 
-/// The same for what is asked of an installer.
-macro_rules! installer_call {
-    ($call:ident as $name:literal => $reply:ident => $answer:ty) => {
+/// The same for what is asked of a host in one of its other roles.
+macro_rules! role_call {
+    ($role:ident: $call:ty as $name:literal => $request:path, $reply:path => $answer:ty) => {
         impl From<$call> for HostRequest {
             fn from(call: $call) -> Self {
-                Self::Installer(InstallerRequest::$call(call))
+                Self::$role($request(call.into()))
             }
         }
 
@@ -109,7 +111,7 @@ macro_rules! installer_call {
 
             fn answer(reply: HostReply) -> Option<$answer> {
                 match reply {
-                    HostReply::Installer(InstallerReply::$reply(answer)) => Some(answer),
+                    HostReply::$role($reply(answer)) => Some(answer),
                     _ => None,
                 }
             }
@@ -117,8 +119,11 @@ macro_rules! installer_call {
     };
 }
 
-installer_call!(Survey as "survey" => Surveyed => Surveyed);
-installer_call!(Resolve as "resolve" => Resolved => Resolved);
-installer_call!(Install as "install" => Installed => InstalledAdaptor);
-installer_call!(MakeSnapshot as "make snapshot" => Snapshotted => SnapshotOutcome);
-installer_call!(Prune as "prune" => Pruned => Pruned);
+role_call!(Installer: Survey as "survey" => InstallerRequest::Survey, InstallerReply::Surveyed => Surveyed);
+role_call!(Installer: Resolve as "resolve" => InstallerRequest::Resolve, InstallerReply::Resolved => Resolved);
+role_call!(Installer: Install as "install" => InstallerRequest::Install, InstallerReply::Installed => InstalledAdaptor);
+role_call!(Installer: MakeSnapshot as "make snapshot" => InstallerRequest::MakeSnapshot, InstallerReply::Snapshotted => SnapshotOutcome);
+role_call!(Installer: Prune as "prune" => InstallerRequest::Prune, InstallerReply::Pruned => Pruned);
+role_call!(Handler: Inspect as "inspect" => HandlerRequest::Inspect, HandlerReply::Inspected => Inspected);
+role_call!(Handler: Box<Handle> as "handle" => HandlerRequest::Handle, HandlerReply::Handled => Handled);
+role_call!(Handler: Abort as "abort" => HandlerRequest::Abort, HandlerReply::Aborted => Aborted);

@@ -9,6 +9,7 @@ mod http;
 mod ksuid;
 pub mod npm;
 mod path;
+pub mod program;
 mod record;
 mod requests;
 mod resource;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::binaries;
 
 /// The scripts that use it, and what they need.
-const FILES: [&str; 2] = ["package.json", "conformance.mjs"];
+const FILES: [&str; 3] = ["package.json", "conformance.mjs", "post_job.mjs"];
 
 /// A folder with the client and the scripts of `data/oada-client` in it. Installed once in each test process; npm's
 /// own cache makes that short.

@@ -28,6 +28,7 @@ pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
 pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
+pub use oada::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 pub use observation::ObservationArgs;
 pub use operation::{LogFormat, LogLevel, OperationArgs};
 pub use supervision::SupervisionArgs;
@@ -44,6 +45,7 @@ mod hosts;
 mod lightning;
 mod limits;
 pub mod manual;
+mod oada;
 mod observation;
 mod operation;
 mod supervision;
@@ -99,6 +101,9 @@ pub enum Command {
     Doctor(Box<DoctorOptions>),
     /// Install adaptors ahead, list them, or remove old ones.
     Adaptors(AdaptorsOptions),
+    /// Work off the job queues of an OADA store with handlers from a folder, or look at their jobs.
+    #[command(override_usage = "worker oada [OPTIONS] --handlers <DIR>\n       worker oada [OPTIONS] <COMMAND>")]
+    Oada(Box<OadaOptions>),
     /// Check the options of `start` without starting anything.
     #[command(override_usage = "worker check-config [OPTIONS]")]
     CheckConfig(Box<CheckConfigOptions>),

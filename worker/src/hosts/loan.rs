@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use protocol::link::{Call, CallError, Link, WorkerSide};
-use protocol::message::WorkerNotice;
+use protocol::link::{Call, CallError, Link, Responder, WorkerSide};
+use protocol::message::{WorkerNotice, WorkerRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -27,6 +27,7 @@ pub struct LentHost {
     host_id: String,
     link: Link<WorkerSide>,
     notices: Option<mpsc::Receiver<WorkerNotice>>,
+    requests: Option<mpsc::Receiver<Asked>>,
     death: watch::Receiver<Option<Death>>,
     is_spent: AtomicBool,
     claim: Claim,
@@ -43,6 +44,16 @@ pub enum LoanError {
     Died(Death),
 }
 
+/// Something that a lent host asks, and the way to answer.
+pub type Asked = (WorkerRequest, Responder<WorkerSide>);
+
+/// Where what a lent host says arrives.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) notices: mpsc::Receiver<WorkerNotice>,
+    pub(super) requests: mpsc::Receiver<Asked>,
+}
+
 /// The way back.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -55,11 +66,12 @@ impl LentHost {
     pub(super) fn new(
         host_id: String,
         link: Link<WorkerSide>,
-        notices: mpsc::Receiver<WorkerNotice>,
+        Told { notices, requests }: Told,
         death: watch::Receiver<Option<Death>>,
         claim: Claim,
     ) -> Self {
-        Self { host_id, link, notices: Some(notices), death, is_spent: AtomicBool::new(false), claim }
+        let (notices, requests) = (Some(notices), Some(requests));
+        Self { host_id, link, notices, requests, death, is_spent: AtomicBool::new(false), claim }
     }
 
     /// Name of the host, for log lines.
@@ -91,6 +103,11 @@ impl LentHost {
     /// What the host tells while it is lent, the first time. Who does not take it in time misses some.
     pub fn take_notices(&mut self) -> Option<mpsc::Receiver<WorkerNotice>> {
         self.notices.take()
+    }
+
+    /// What the host asks while it is lent, the first time. What nobody takes is refused.
+    pub fn take_requests(&mut self) -> Option<mpsc::Receiver<Asked>> {
+        self.requests.take()
     }
 
     /// Has the host killed instead of given back, because nobody knows what it does now.

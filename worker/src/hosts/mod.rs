@@ -51,7 +51,7 @@ pub use self::containment::Containment;
 pub use self::death::{Death, Phase, Reason, Status};
 pub use self::handle::Hosts;
 pub use self::lines::HostLine;
-pub use self::loan::{LentHost, LoanError};
+pub use self::loan::{Asked, LentHost, LoanError};
 pub use self::ops::OpsStatus;
 pub use self::options::HostsOptions;
 pub use self::output::Stream;

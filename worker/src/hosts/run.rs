@@ -245,6 +245,8 @@ impl Relay {
                 });
                 RunSignal::StepCompleted(step, acknowledge)
             }
+            // Handlers ask this, not runs: it is refused as the responder is dropped.
+            Some(Incoming::Request(WorkerRequest::Store(_), _)) => return Ok(()),
             None => {
                 self.is_over = true;
                 return Ok(());

@@ -24,7 +24,7 @@ use super::cgroup::{Cgroups, Group};
 use super::death::{Death, Reason};
 use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
-use super::loan::{Borrower, Claim, LentHost};
+use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
 use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
@@ -219,6 +219,8 @@ struct Supervisor<'a> {
     borrower: Option<(Claim, Borrower)>,
     /// Where the notices of a lent host go.
     notices: Option<mpsc::Sender<WorkerNotice>>,
+    /// Where its requests go.
+    requests: Option<mpsc::Sender<Asked>>,
     /// Where the end of a lost run goes.
     verdict: Option<oneshot::Sender<Verdict>>,
     /// Whether the host waits because nobody takes what it says.
@@ -256,6 +258,7 @@ impl<'a> Supervisor<'a> {
             job: None,
             borrower: None,
             notices: None,
+            requests: None,
             verdict: None,
             is_held_up: Arc::default(),
             run: watch::Sender::default(),
@@ -343,6 +346,7 @@ impl<'a> Supervisor<'a> {
             Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::Borrow(borrower))),
             Command::TakeBack => {
                 self.notices = None;
+                self.requests = None;
                 return Some(Event::Returned);
             }
             Command::Discard => return Some(Event::Discarded),
@@ -365,8 +369,12 @@ impl<'a> Supervisor<'a> {
                     let _ = notices.try_send(notice);
                 }
             }
-            // There is nothing that it could ask without a run: it is refused as the responder is dropped.
-            Some(Incoming::Request(..)) => {}
+            // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
+            Some(Incoming::Request(request, responder)) => {
+                if let Some(requests) = &self.requests {
+                    let _ = requests.try_send((request, responder));
+                }
+            }
             None => self.inbox = None,
         }
     }
@@ -460,9 +468,12 @@ impl<'a> Supervisor<'a> {
         let (Some((claim, borrower)), Some(link)) = (self.borrower.take(), self.link.clone()) else { return };
         let (sender, notices) = mpsc::channel(NOTICES);
         self.notices = Some(sender);
+        let (sender, requests) = mpsc::channel(NOTICES);
+        self.requests = Some(sender);
         let death = self.announced.clone();
         // It comes back by itself when nobody waits.
-        let _ = borrower.send(Ok(LentHost::new(self.identity.id.clone(), link, notices, death, claim)));
+        let _ =
+            borrower.send(Ok(LentHost::new(self.identity.id.clone(), link, Told { notices, requests }, death, claim)));
     }
 
     fn execute(&mut self) {

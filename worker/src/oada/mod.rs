@@ -1,7 +1,9 @@
 //! OADA: a client of its stores, and services that work off the job queues in them.
 
 pub mod client;
+pub mod command;
 pub mod cron;
+pub mod handlers;
 pub mod job;
 mod ksuid;
 
@@ -9,6 +11,7 @@ mod list;
 pub mod paths;
 pub mod request;
 pub mod service;
+pub mod shelves;
 pub mod tree;
 pub mod wire;
 

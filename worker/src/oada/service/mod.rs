@@ -222,19 +222,30 @@ impl Service {
     /// Begins no more jobs, and returns when those that run have ended, by themselves or because `grace` has. Jobs
     /// that were ended stay in their queues, for the next service.
     pub async fn stop(&self, grace: Duration) {
-        self.phase.send_replace(Phase::Drain);
+        self.enter(Phase::Drain);
         let mut task = self.task.lock().await;
-        let Some(mut running) = task.take() else { return };
-        if tokio::time::timeout(grace, &mut running).await.is_err() {
-            self.phase.send_replace(Phase::Kill);
-            // It cannot be cancelled: nobody else has it.
-            let _ = running.await;
+        let Some(running) = task.as_mut() else { return };
+        if tokio::time::timeout(grace, &mut *running).await.is_err() {
+            self.enter(Phase::Kill);
+            if let Err(error) = running.await {
+                tracing::error!("the task of a service failed: {error}");
+            }
         }
+        *task = None;
     }
 
     /// Ends what runs at once.
     pub fn kill(&self) {
-        self.phase.send_replace(Phase::Kill);
+        self.enter(Phase::Kill);
+    }
+
+    /// Phases only follow each other.
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|present| {
+            let later = phase > *present;
+            *present = phase.max(*present);
+            later
+        });
     }
 }
 

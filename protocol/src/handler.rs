@@ -1,0 +1,138 @@
+//! What a worker asks of a host that runs a handler: a module of a user's that works on one job of a queue, and may
+//! ask the store that the queue is in, through the worker.
+//!
+//! The worker alone knows where the store is and how to get in. What a handler wants of it crosses as a [`StoreCall`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::Json;
+
+/// What is asked of a host that runs handlers. It does one thing at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandlerRequest {
+    /// Tell what a module says about itself.
+    Inspect(Inspect),
+    /// Work on a job.
+    Handle(Box<Handle>),
+    /// Tell the handler that is at work to end. That is still answered.
+    Abort(Abort),
+}
+
+/// The answers, in the order of [`HandlerRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum HandlerReply {
+    /// To [`HandlerRequest::Inspect`].
+    Inspected(Inspected),
+    /// To [`HandlerRequest::Handle`].
+    Handled(Handled),
+    /// To [`HandlerRequest::Abort`].
+    Aborted(Aborted),
+}
+
+/// A handler's module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// What stacks call it.
+    pub name: String,
+    /// JavaScript.
+    pub source: String,
+}
+
+/// Tell what a module says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspect {
+    /// The module.
+    pub module: Module,
+    /// Memory that it may use, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The answer to [`Inspect`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Inspected {
+    /// Its exports but the default one, as a JSON object.
+    Handler(Json),
+    /// It is no handler: why.
+    Unusable(String),
+}
+
+/// Work on a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// The handler.
+    pub module: Module,
+    /// Memory that it may use, in bytes.
+    pub memory_bytes: u64,
+    /// The job: a JSON object.
+    pub job: Json,
+    /// What the handler calls the job.
+    pub job_id: String,
+}
+
+/// How a handler ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handled {
+    /// It returned this; none for `undefined`.
+    Returned(Option<Json>),
+    /// It threw: an object with name, message, stack and more for an error, anything else as it is.
+    Threw(Json),
+}
+
+/// Tell the handler that is at work to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abort {}
+
+/// The answer to [`Abort`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aborted {
+    /// Whether there was a handler at work.
+    pub was_running: bool,
+}
+
+/// What a handler wants of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreCall {
+    /// A request.
+    #[serde(rename_all = "camelCase")]
+    Request {
+        /// `get`, `head`, `put`, `post` or `delete`.
+        method: String,
+        /// An absolute path.
+        path: String,
+        /// The media type of `data`.
+        content_type: Option<String>,
+        /// The body.
+        data: Option<Json>,
+    },
+    /// An update of the job.
+    Update {
+        /// `info`, `error`, `debug` or `trace`.
+        level: String,
+        /// A word.
+        status: String,
+        /// Anything about it.
+        meta: Option<Json>,
+    },
+}
+
+/// What came of a [`StoreCall`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreAnswer {
+    /// It was done.
+    Done {
+        /// HTTP's status.
+        status: u16,
+        /// Headers, names in lower case.
+        headers: Vec<(String, String)>,
+        /// The body.
+        data: Option<Json>,
+    },
+    /// It was not done.
+    Refused {
+        /// HTTP's status, if the store answered.
+        status: Option<u16>,
+        /// Why.
+        message: String,
+    },
+}

@@ -1,0 +1,143 @@
+//! Options of `worker oada`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::operation::LogLevel;
+use super::values::{Megabytes, at_least_one, megabytes, seconds};
+use crate::oada::service::{FinishReporter, HalfRun, UnknownType};
+use crate::oada::{Domain, Layout};
+
+/// Options of `worker oada`.
+#[derive(Debug, Args)]
+pub struct OadaOptions {
+    /// What to do with jobs instead of working them off.
+    #[command(subcommand)]
+    pub command: Option<OadaCommand>,
+    /// Where the jobs are.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// How they are worked off.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Least level of what is logged.
+    #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL", global = true)]
+    pub log: LogLevel,
+}
+
+/// Where the jobs are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreArgs {
+    /// The store, such as oada.example.org; http:// in front of it means without TLS.
+    #[arg(long, env = "WORKER_OADA_DOMAIN", value_name = "DOMAIN", global = true)]
+    pub domain: Option<Domain>,
+    /// A file that holds the token of the account.
+    #[arg(long, env = "WORKER_OADA_TOKEN_FILE", value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// The service's name.
+    #[arg(long, env = "WORKER_OADA_SERVICE", value_name = "NAME", global = true)]
+    pub service: Option<String>,
+    /// The generation of the paths in the store.
+    #[arg(long, env = "WORKER_OADA_LAYOUT", default_value = "v5", global = true)]
+    pub layout: Layout,
+}
+
+/// How jobs are worked off.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service")]
+pub struct ServeArgs {
+    /// A folder with a file <type>.js for each type of jobs.
+    #[arg(long, env = "WORKER_OADA_HANDLERS", value_name = "DIR")]
+    pub handlers: Option<PathBuf>,
+    /// Jobs that run at once.
+    #[arg(long, env = "WORKER_OADA_CONCURRENCY", value_name = "N", default_value = "5", value_parser = at_least_one)]
+    pub concurrency: usize,
+    /// Requests that are on their way to a store at once.
+    #[arg(long, env = "WORKER_OADA_REQUESTS", value_name = "N", default_value = "10", value_parser = at_least_one)]
+    pub requests: usize,
+    /// How long a job may take whose handler does not say, in seconds.
+    #[arg(long, env = "WORKER_OADA_TIMEOUT_SECONDS", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Memory of a handler.
+    #[arg(long, env = "WORKER_OADA_MEMORY_MB", value_name = "MB", default_value = "500", value_parser = megabytes)]
+    pub memory: Megabytes,
+    /// What becomes of jobs of a type that has no handler.
+    #[arg(long, env = "WORKER_OADA_UNKNOWN_TYPE", default_value = "fail")]
+    pub unknown_type: UnknownType,
+    /// What becomes of jobs that another process has begun and not finished.
+    #[arg(long, env = "WORKER_OADA_HALF_RUN", default_value = "resume")]
+    pub half_run: HalfRun,
+    /// How long a job stays claimed by a service that is not heard of any more, in seconds.
+    #[arg(long, env = "WORKER_OADA_CLAIM_SECONDS", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub claim: Duration,
+    /// Leave jobs alone that are there at the start.
+    #[arg(long)]
+    pub skip_queue_on_startup: bool,
+    /// Tell Slack of finished jobs: slack:failure=URL or slack:success=URL. May be given several times, or as a list
+    /// with commas.
+    #[arg(
+        long = "finish-reporter",
+        env = "WORKER_OADA_FINISH_REPORTERS",
+        hide_env_values = true,
+        value_name = "REPORTER",
+        value_delimiter = ','
+    )]
+    pub finish_reporters: Vec<FinishReporter>,
+    /// Hosts that wait ready for a job; as many as jobs may run at once unless set.
+    #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]
+    pub warm_hosts: Option<usize>,
+    /// The engine-host program, instead of the one beside this program.
+    #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
+    pub engine_host: Option<PathBuf>,
+    /// How long jobs may go on after a request to stop, in seconds.
+    #[arg(long, env = "WORKER_SHUTDOWN_GRACE_SECONDS", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub shutdown_grace: Duration,
+}
+
+/// What to do with jobs.
+#[derive(Debug, Subcommand)]
+pub enum OadaCommand {
+    /// List the pending jobs, and those that succeeded and failed on the last day on which any did.
+    List,
+    /// Print a job.
+    Print {
+        /// Where it is.
+        shelf: ShelfName,
+        /// Its key, or its id.
+        job: String,
+    },
+    /// Post a job that failed once more, as a new one.
+    Retry {
+        /// Its key, or its id.
+        job: String,
+    },
+    /// Post a job.
+    Post {
+        /// Its type.
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: String,
+        /// Its config: a JSON object.
+        #[arg(long, default_value = "{}", value_name = "JSON")]
+        config: String,
+        /// Wait for its end and print what happens. The exit code is 1 if it fails.
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShelfName {
+    /// With those that are to be done.
+    #[value(alias = "jobs")]
+    Pending,
+    /// With those that succeeded.
+    #[value(alias = "jobs-success")]
+    Success,
+    /// With those that failed.
+    #[value(alias = "jobs-failure")]
+    Failure,
+}

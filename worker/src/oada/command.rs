@@ -1,0 +1,163 @@
+//! `worker oada`: the parts put together.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use protocol::message::Prepare;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+use tracing::info;
+
+use super::client::{Client, ClientOptions, Domain};
+use super::handlers::{HandlerOptions, Handlers};
+use super::job::NewJob;
+use super::paths::Paths;
+use super::request::{JobEvent, JobRequest};
+use super::service::Service;
+use super::shelves::{self, Listed};
+use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
+use crate::start::stop_requested;
+
+/// Time between looks at the folder of handlers.
+const POLL: Duration = Duration::from_secs(1);
+/// How long hosts may take to stop when no job runs any more.
+const HOSTS_STOP: Duration = Duration::from_secs(5);
+
+/// Which store and which service, all of it known.
+struct Place {
+    domain: Domain,
+    token: SecretString,
+    paths: Paths,
+}
+
+/// Does what the command line says.
+pub async fn run(options: OadaOptions) -> anyhow::Result<ExitCode> {
+    let place = place(&options.store)?;
+    match options.command {
+        None => serve(place, options.serve).await,
+        Some(command) => ask(place, command).await,
+    }
+}
+
+fn place(store: &StoreArgs) -> anyhow::Result<Place> {
+    let missing = |what: &str| anyhow!("{what} is missing: `worker oada --help` tells what is needed");
+    let domain = store.domain.clone().ok_or_else(|| missing("--domain (WORKER_OADA_DOMAIN)"))?;
+    let file = store.token_file.as_deref().ok_or_else(|| missing("--token-file (WORKER_OADA_TOKEN_FILE)"))?;
+    let name = store.service.as_deref().ok_or_else(|| missing("--service (WORKER_OADA_SERVICE)"))?;
+    Ok(Place { domain, token: token(file)?, paths: Paths::new(name, store.layout).context("--service")? })
+}
+
+fn token(file: &Path) -> anyhow::Result<SecretString> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {} (--token-file)", file.display()))?;
+    match text.trim() {
+        "" => bail!("{} (--token-file) is empty: it must hold a token", file.display()),
+        token => Ok(token.into()),
+    }
+}
+
+async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
+    let folder = options.handlers.clone().ok_or_else(|| {
+        anyhow!("--handlers (WORKER_OADA_HANDLERS) is missing: a folder with a file <type>.js for each type of jobs")
+    })?;
+    let broker = Broker::start(None)?;
+    let hosts = open_pool(&broker, &options).await?;
+    let client = ClientOptions { concurrency: options.requests, ..ClientOptions::default() };
+    let service = Service::builder(place.paths.service(), place.domain.clone(), place.token)
+        .concurrency(options.concurrency)
+        .options(|it| {
+            it.layout = place.paths.layout();
+            it.client = client;
+            it.unknown_type = options.unknown_type;
+            it.half_run = options.half_run;
+            it.claim_lease = Some(options.claim);
+            it.skip_queue_on_startup = options.skip_queue_on_startup;
+            it.finish_reporters.clone_from(&options.finish_reporters);
+        });
+    let handlers =
+        HandlerOptions { folder, timeout: options.timeout, memory_bytes: options.memory.bytes(), poll: POLL };
+    let mut handlers = Handlers::load(hosts, handlers).await?;
+    let service = tokio::select! {
+        service = handlers.register(service).start() => Arc::new(service?),
+        stopped = stop_requested() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+    };
+    let following = handlers.follow(Arc::clone(&service));
+    info!(service = place.paths.service(), domain = %place.domain, "working off jobs");
+    stop_requested().await?;
+    info!(grace = ?options.shutdown_grace, "asked to stop: beginning no more jobs; ask again to end those that run");
+    drop(following);
+    tokio::select! {
+        () = service.stop(options.shutdown_grace) => {}
+        stopped = stop_requested() => {
+            stopped?;
+            service.stop(Duration::ZERO).await;
+        }
+    }
+    broker.shutdown(HOSTS_STOP).await;
+    info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Hosts that are for one job each.
+async fn open_pool(broker: &Broker, options: &ServeArgs) -> anyhow::Result<Hosts> {
+    let program = HostProgram::find(options.engine_host.as_deref())?;
+    let most = options.concurrency + 1;
+    let least = options.warm_hosts.unwrap_or(options.concurrency).min(most);
+    let size = PoolSize::Shared { least, most, idle: Duration::from_secs(30) };
+    let recycling = Recycling { max_runs: Some(1), ..Recycling::default() };
+    let first = None::<Prepare>;
+    Ok(broker.open("handlers", HostsOptions { size, recycling, first, ..HostsOptions::new(program) }).await?)
+}
+
+async fn ask(place: Place, command: OadaCommand) -> anyhow::Result<ExitCode> {
+    let Place { domain, token, paths } = place;
+    let client = Client::connect(domain, token, ClientOptions::default());
+    match command {
+        OadaCommand::List => print!("{}", shelves::list(&client, &paths).await?),
+        OadaCommand::Print { shelf, job } => {
+            let listed = match shelf {
+                ShelfName::Pending => Listed::Pending,
+                ShelfName::Success => Listed::Success,
+                ShelfName::Failure => Listed::Failure,
+            };
+            let job = shelves::find(&client, &paths, listed, &job).await?;
+            println!("{}", serde_json::to_string_pretty(&job.body)?);
+        }
+        OadaCommand::Retry { job } => println!("{}", shelves::retry(&client, &paths, &job).await?.id),
+        OadaCommand::Post { kind, config, wait } => {
+            let config: Map<String, Value> = serde_json::from_str(&config).context("--config must be a JSON object")?;
+            let job = NewJob { service: paths.service().to_owned(), kind, config };
+            let request = JobRequest::start(&client, &job, paths.layout()).await?;
+            println!("{}", request.posted().id);
+            if wait {
+                return follow(request).await;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what happens to a job until it ends.
+async fn follow(mut request: JobRequest) -> anyhow::Result<ExitCode> {
+    loop {
+        match request.next().await? {
+            JobEvent::Update(update) => {
+                let meta = update.meta.map(|meta| meta.to_string()).unwrap_or_default();
+                println!("{} {} {meta}", update.time, update.status);
+            }
+            JobEvent::Status(_) => {}
+            JobEvent::Success(job) => {
+                println!("success {}", job.result.unwrap_or_default());
+                return Ok(ExitCode::SUCCESS);
+            }
+            JobEvent::Failure(job) => {
+                println!("failure {}", job.result.unwrap_or_default());
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Handlers out of process: each `<type>.js` in a folder works on jobs of that type, every job in a fresh host.
+//!
+//! The host has no token: what a handler wants of the store comes here, and is done in the name of its job.
+
+mod folder;
+mod module;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use self::folder::Folder;
+use super::service::{Service, ServiceBuilder};
+use crate::hosts::Hosts;
+
+/// How handlers are run.
+#[derive(Debug, Clone)]
+pub struct HandlerOptions {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// How long a job may take whose handler does not say.
+    pub timeout: Duration,
+    /// Memory that a handler may use, in bytes.
+    pub memory_bytes: u64,
+    /// Time between looks at the folder.
+    pub poll: Duration,
+}
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the folder of handlers {} cannot be read: {source}; it holds a file <type>.js for each type of jobs", .folder.display())]
+pub struct FolderError {
+    folder: PathBuf,
+    source: std::io::Error,
+}
+
+/// The handlers of a folder.
+pub struct Handlers(Folder);
+
+impl Handlers {
+    /// Looks at the folder. A handler that cannot be used is logged, and jobs of its type are of an unknown type.
+    pub async fn load(hosts: Hosts, options: HandlerOptions) -> Result<Self, FolderError> {
+        let mut folder = Folder::new(hosts, options);
+        folder.look().await?;
+        Ok(Self(folder))
+    }
+
+    /// Registers them.
+    #[must_use]
+    pub fn register(&mut self, mut service: ServiceBuilder) -> ServiceBuilder {
+        for (kind, handler) in self.0.take_changes().into_iter().filter_map(|(kind, change)| Some((kind, change?))) {
+            let runner = handler.runner;
+            service =
+                service.on_with(&kind, handler.options, move |job, context| Arc::clone(&runner).run(job, context));
+        }
+        service
+    }
+
+    /// Goes on to register what changes in the folder, for as long as the result lives.
+    pub fn follow(self, service: Arc<Service>) -> Following {
+        Following(tokio::spawn(self.0.follow(service)))
+    }
+}
+
+/// Keeps a service's handlers as their folder has them.
+#[derive(Debug)]
+pub struct Following(JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
