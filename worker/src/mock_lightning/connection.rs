@@ -67,7 +67,14 @@ impl Control {
 
     /// Pauses that long between frames that are read.
     pub(super) fn read_slowly(&self, pace: Duration) {
-        self.0.send_replace(Course::Serve(pace));
+        // What is silent or cut stays so.
+        self.0.send_if_modified(|course| {
+            let serves = matches!(course, Course::Serve(_));
+            if serves {
+                *course = Course::Serve(pace);
+            }
+            serves
+        });
     }
 
     fn pace(&self) -> Duration {
