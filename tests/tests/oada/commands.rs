@@ -58,6 +58,7 @@ async fn what_is_missing_or_wrong_is_told() {
         (vec![], "--handlers (WORKER_OADA_HANDLERS) is missing"),
         (vec!["post", "--type", "ok", "--config", "7"], "--config must be a JSON object"),
         (vec!["--handlers", "/nowhere/at/all"], "the folder of handlers /nowhere/at/all cannot be read"),
+        (vec!["--handlers", "/tmp", "--reports", "/nowhere/reports"], "cannot read /nowhere/reports (--reports)"),
         (vec!["list", "--service", "a/b"], "cannot be the name of a service"),
         (vec!["list", "--token-file", "/nowhere/token"], "cannot read /nowhere/token (--token-file)"),
     ];

@@ -25,6 +25,7 @@ mod links_back;
 mod lost_connections;
 mod queues;
 mod real_client;
+mod reports;
 mod requests;
 mod retries;
 mod timeouts;

@@ -52,6 +52,9 @@ pub struct ServeArgs {
     /// A folder with a file <type>.js for each type of jobs.
     #[arg(long, env = "WORKER_OADA_HANDLERS", value_name = "DIR")]
     pub handlers: Option<PathBuf>,
+    /// A file that describes reports: a JSON list.
+    #[arg(long, env = "WORKER_OADA_REPORTS", value_name = "FILE")]
+    pub reports: Option<PathBuf>,
     /// Jobs that run at once.
     #[arg(long, env = "WORKER_OADA_CONCURRENCY", value_name = "N", default_value = "5", value_parser = at_least_one)]
     pub concurrency: usize,

@@ -15,8 +15,9 @@ use super::client::{Client, ClientOptions, Domain};
 use super::handlers::{HandlerOptions, Handlers};
 use super::job::NewJob;
 use super::paths::Paths;
+use super::report::{Report, parse_reports};
 use super::request::{JobEvent, JobRequest};
-use super::service::Service;
+use super::service::{Service, ServiceBuilder};
 use super::shelves::{self, Listed};
 use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
@@ -78,6 +79,11 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
             it.skip_queue_on_startup = options.skip_queue_on_startup;
             it.finish_reporters.clone_from(&options.finish_reporters);
         });
+    let reports = match options.reports.as_deref() {
+        Some(file) => reports(file)?,
+        None => Vec::new(),
+    };
+    let service = reports.into_iter().fold(service, ServiceBuilder::report);
     let handlers =
         HandlerOptions { folder, timeout: options.timeout, memory_bytes: options.memory.bytes(), poll: POLL };
     let mut handlers = Handlers::load(hosts, handlers).await?;
@@ -100,6 +106,11 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     broker.shutdown(HOSTS_STOP).await;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn reports(file: &Path) -> anyhow::Result<Vec<Report>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {} (--reports)", file.display()))?;
+    parse_reports(&text).with_context(|| format!("{} (--reports)", file.display()))
 }
 
 /// Hosts that are for one job each.

@@ -9,6 +9,7 @@ mod ksuid;
 
 mod list;
 pub mod paths;
+pub mod report;
 pub mod request;
 pub mod service;
 pub mod shelves;

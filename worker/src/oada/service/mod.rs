@@ -41,7 +41,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::batch::{BatchOptions, BatchOutcome};
 use self::batch::{Collector, batch_work};
@@ -55,7 +55,8 @@ pub use self::reporters::{FinishReporter, InvalidReporter};
 use super::client::{Client, ClientError, Domain};
 use super::job::{Failure, Job};
 use super::ksuid::Ksuid;
-use super::paths::{InvalidName, Paths};
+use super::paths::{InvalidName, Layout, Paths};
+use super::report::{self, Report};
 
 /// Why a service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum StartError {
     /// Its own queue cannot be served.
     #[error("the service's own queue cannot be served: {0}")]
     Queue(#[from] ClientError),
+    /// The second generation of paths has no place for reports.
+    #[error("reports need the paths of the present generation, v5")]
+    Reports,
 }
 
 /// What all queues and jobs of a service share.
@@ -101,6 +105,7 @@ pub struct ServiceBuilder {
     token: SecretString,
     options: ServiceOptions,
     types: Vec<(String, Registration)>,
+    reports: Vec<Report>,
 }
 
 impl ServiceBuilder {
@@ -153,10 +158,20 @@ impl ServiceBuilder {
         self
     }
 
+    /// Adds a report of finished jobs.
+    #[must_use]
+    pub fn report(mut self, report: Report) -> Self {
+        self.reports.push(report);
+        self
+    }
+
     /// Starts to work. Returns when the service's own queue is watched.
     pub async fn start(self) -> Result<Service, StartError> {
-        let Self { name, domain, token, options, types } = self;
+        let Self { name, domain, token, options, types, reports } = self;
         let paths = Paths::new(&name, options.layout)?;
+        if options.layout == Layout::V2 && !reports.is_empty() {
+            return Err(StartError::Reports);
+        }
         let client = Client::connect(domain, token.clone(), options.client.clone());
         let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
         let instance = options.instance.clone().unwrap_or_else(|| Ksuid::generate().to_string());
@@ -174,7 +189,11 @@ impl ServiceBuilder {
         let (phase, phase_seen) = watch::channel(Phase::Run);
         let queues = Queues::start(Arc::clone(&shared), client.clone(), token, phase_seen).await?;
         let task = Mutex::new(Some(tokio::spawn(queues.run())));
-        Ok(Service { shared, client, phase, task })
+        let mut tasks = JoinSet::new();
+        for report in reports {
+            report::start(report, client.clone(), shared.paths.clone(), &mut tasks);
+        }
+        Ok(Service { shared, client, phase, task, reports: Mutex::new(tasks) })
     }
 }
 
@@ -185,13 +204,14 @@ pub struct Service {
     phase: watch::Sender<Phase>,
     /// None when it was waited for.
     task: Mutex<Option<JoinHandle<()>>>,
+    reports: Mutex<JoinSet<()>>,
 }
 
 impl Service {
     /// A service called `name`, whose own queue is in the store at `domain`, in the account of `token`.
     pub fn builder(name: &str, domain: Domain, token: SecretString) -> ServiceBuilder {
         let (name, options) = (name.to_owned(), ServiceOptions::default());
-        ServiceBuilder { name, domain, token, options, types: Vec::new() }
+        ServiceBuilder { name, domain, token, options, types: Vec::new(), reports: Vec::new() }
     }
 
     /// The client with the service's own token.
@@ -232,6 +252,7 @@ impl Service {
             }
         }
         *task = None;
+        self.reports.lock().await.shutdown().await;
     }
 
     /// Ends what runs at once.

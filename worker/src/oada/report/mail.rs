@@ -1,0 +1,135 @@
+//! Mails the rows of a report, whenever it is time.
+
+use std::collections::HashSet;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use serde_json::{Map, Value, json};
+
+use super::{ReportEnv, csv};
+use crate::oada::client::ClientError;
+use crate::oada::job::NewJob;
+use crate::oada::paths::{Layout, Paths};
+use crate::oada::request::post_job;
+
+/// The service that sends mails, and the type of its jobs.
+const MAILER: (&str, &str) = ("abalonemail", "email");
+
+/// Mails at each tick, for ever.
+pub(super) async fn mail(env: ReportEnv) {
+    let mut mailer = Mailer { since: today(), sent: HashSet::new(), env };
+    while let Some(pause) = mailer.env.report.frequency.until_next() {
+        tokio::time::sleep(pause).await;
+        match mailer.tick(today()).await {
+            Ok(Some(rows)) => tracing::info!(report = mailer.env.report.name, rows, "a report was mailed"),
+            Ok(None) => tracing::debug!(report = mailer.env.report.name, "there is nothing to mail"),
+            Err(error) => tracing::warn!(report = mailer.env.report.name, "a report was not mailed: {error}"),
+        }
+    }
+}
+
+/// Jobs are filed by days of UTC.
+fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+struct Mailer {
+    env: ReportEnv,
+    /// The first day that may have rows that were not mailed.
+    since: Date,
+    /// Rows of that day and later ones that were mailed.
+    sent: HashSet<(Date, String)>,
+}
+
+impl Mailer {
+    /// Mails what has not been mailed, and says how many rows that were; none if there was nothing to mail.
+    async fn tick(&mut self, today: Date) -> Result<Option<usize>, ClientError> {
+        let mut rows = Vec::new();
+        let mut taken = Vec::new();
+        for date in days(self.since, today) {
+            for (key, row) in self.rows_of(date).await? {
+                if !self.sent.contains(&(date, key.clone()))
+                    && let Value::Object(row) = row
+                {
+                    rows.push(row);
+                    taken.push((date, key));
+                }
+            }
+        }
+        let count = rows.len();
+        if rows.is_empty() && !self.env.report.send_empty {
+            return Ok(None);
+        }
+        self.post(&rows).await?;
+        self.sent.extend(taken);
+        self.since = today;
+        self.sent.retain(|(date, _)| *date >= today);
+        Ok(Some(count))
+    }
+
+    async fn rows_of(&self, date: Date) -> Result<Map<String, Value>, ClientError> {
+        let day = self.env.paths.report_day(&self.env.report.name, date);
+        let rows = match self.env.client.get(&day).await {
+            Ok(response) => response.data.unwrap_or_default(),
+            Err(error) if error.is_missing() => return Ok(Map::new()),
+            Err(error) => return Err(error),
+        };
+        let rows = rows.as_object().cloned().unwrap_or_default();
+        Ok(rows.into_iter().filter(|(key, _)| !key.starts_with('_')).collect())
+    }
+
+    async fn post(&self, rows: &[Map<String, Value>]) -> Result<(), ClientError> {
+        let report = &self.env.report;
+        let content = csv::attachment(&report.rows.names(), rows);
+        let config = with_attachment((report.email)(), &report.name, content);
+        let (service, kind) = (MAILER.0.to_owned(), MAILER.1.to_owned());
+        let list = Paths::new(&service, Layout::V5).map(|paths| (paths.pending(), paths.tree()));
+        let (list, tree) = list.expect("the mailer's name is valid");
+        self.env.client.ensure(&list, &tree).await?;
+        post_job(&self.env.client, &list, &NewJob { service, kind, config }).await.map(drop)
+    }
+}
+
+/// All days from one to another, both included.
+fn days(from: Date, to: Date) -> impl Iterator<Item = Date> {
+    std::iter::successors(Some(from), |date| date.checked_add(1.day()).ok()).take_while(move |date| *date <= to)
+}
+
+/// The mail's config with the table in its first attachment.
+fn with_attachment(mut config: Map<String, Value>, name: &str, content: String) -> Map<String, Value> {
+    let attachments = config.entry("attachments").or_insert_with(|| json!([]));
+    if attachments.as_array().is_none_or(Vec::is_empty) {
+        *attachments = json!([{}]);
+    }
+    if let Some(first) = attachments.get_mut(0).and_then(Value::as_object_mut) {
+        first.entry("filename").or_insert_with(|| Value::from(format!("{name}.csv")));
+        first.entry("type").or_insert_with(|| Value::from("text/csv"));
+        first.insert("content".to_owned(), Value::from(content));
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn days_go_on_to_the_end() {
+        let all: Vec<String> = days(date(2026, 12, 30), date(2027, 1, 2)).map(|date| date.to_string()).collect();
+        assert_eq!(all, ["2026-12-30", "2026-12-31", "2027-01-01", "2027-01-02"]);
+        assert_eq!(days(date(2027, 1, 2), date(2027, 1, 1)).count(), 0);
+    }
+
+    #[test]
+    fn the_table_is_the_first_attachment() {
+        let plain = with_attachment(Map::new(), "weekly", "eA==".to_owned());
+        assert_eq!(plain["attachments"], json!([{ "filename": "weekly.csv", "type": "text/csv", "content": "eA==" }]));
+        let own = json!({ "attachments": [{ "filename": "mine" }, { "content": "eQ==" }] });
+        let own = with_attachment(own.as_object().cloned().unwrap(), "weekly", "eA==".to_owned());
+        let expected = json!([{ "filename": "mine", "type": "text/csv", "content": "eA==" }, { "content": "eQ==" }]);
+        assert_eq!(own["attachments"], expected);
+    }
+}
