@@ -1,19 +1,28 @@
 //! Every workflow does here what it did on the reference worker.
 //!
 //! `data/conformance.json` holds workflows and what the reference did with them, recorded through its own mock of
-//! Lightning. All of them go through the real worker, its hosts and the double. Where we differ, [`DEPARTURES`] says why.
+//! Lightning. All of them go through the real worker, its hosts and the double, on each engine. Where we differ,
+//! [`EMBEDDED`] and [`NODE`] say why.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tests::lightning::{self, LightningOptions};
+use tests::lightning::{self, DEADLINE, LightningOptions};
 use tests::matching::differences;
 use tests::worker::Worker;
+use tokio::net::TcpListener;
 use worker::mock_lightning::RunRecord;
 
-/// How a case may differ on the embedded engine.
+/// How a case may differ from the reference.
 enum Departure {
     /// It cannot run: the end of the run must be this error type, and the message must contain this text.
     Refused(&'static str, &'static str),
@@ -23,8 +32,14 @@ enum Departure {
     Value(&'static str, &'static str),
 }
 
-/// Every departure of the embedded engine from the reference, with its reason.
-const DEPARTURES: &[(&str, Departure, &str)] = &[
+/// Departures by case, each with its reason.
+type Departures = [(&'static str, Departure, &'static str)];
+
+/// Every departure of Node.
+const NODE: &Departures = &[];
+
+/// Every departure of the embedded engine.
+const EMBEDDED: &Departures = &[
     ("error-http-404", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     ("error-http-refused", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
     (
@@ -53,10 +68,22 @@ struct Case {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_workflow_ends_as_on_the_reference() {
-    let cases: BTreeMap<String, Case> =
-        serde_json::from_str(include_str!("../data/conformance.json")).expect("the cases are JSON");
-    for (name, _, _) in DEPARTURES {
+async fn every_workflow_ends_as_on_the_reference_on_the_embedded_engine() {
+    conform(EMBEDDED, &["--engine", "embedded"]).await;
+}
+
+/// With adaptors from the real registry.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_workflow_ends_as_on_the_reference_on_node() {
+    let repo = tempfile::tempdir().expect("there is room for a folder");
+    conform(NODE, &["--engine", "node", "--repo-dir", &repo.path().display().to_string()]).await;
+}
+
+async fn conform(departures: &Departures, options: &[&str]) {
+    let web = web_service().await;
+    let cases = include_str!("../data/conformance.json").replace("127.0.0.1:18089", &web.to_string());
+    let cases: BTreeMap<String, Case> = serde_json::from_str(&cases).expect("the cases are JSON");
+    for (name, _, _) in departures {
         assert!(cases.contains_key(*name), "a departure of an unknown case: {name}");
     }
 
@@ -66,15 +93,16 @@ async fn every_workflow_ends_as_on_the_reference() {
         let id = lightning.queue_run(submission(name, case)).unwrap_or_else(|error| panic!("{name}: {error}"));
         runs.push((name, case, id));
     }
-    let worker = Worker::start(&lightning, &["--capacity", "4"]).await;
+    let worker = Worker::start(&lightning, &[options, &["--capacity", "4"]].concat()).await;
 
     let mut failures = Vec::new();
     for (name, case, id) in runs {
-        let record = match lightning.wait_for_end(&id, Duration::from_secs(60)).await {
+        let record = match lightning.wait_for_end(&id, DEADLINE).await {
             Ok(record) => record,
             Err(error) => panic!("{name} did not end: {error}\n{}", worker.output()),
         };
-        let found = check(name, case, &observed(&record));
+        let departure = departures.iter().find(|(case, _, _)| case == name).map(|(_, departure, _)| departure);
+        let found = check(departure, case, &observed(&record));
         if !found.is_empty() {
             failures.push(format!("{name}\n    {}", found.join("\n    ")));
         }
@@ -83,6 +111,40 @@ async fn every_workflow_ends_as_on_the_reference() {
     assert!(failures.is_empty(), "{} of {} cases differ\n{}", failures.len(), cases.len(), failures.join("\n"));
     assert_eq!(lightning.violations(), [], "Lightning refused something");
     lightning.stop().await;
+}
+
+/// The web service that some cases call.
+async fn web_service() -> SocketAddr {
+    async fn auth(headers: HeaderMap) -> Response {
+        // Basic `u:p`.
+        match headers.get("authorization").map(|value| value.as_bytes()) {
+            Some(b"Basic dTpw") => answer(StatusCode::OK, json!({ "auth": "ok" })),
+            _ => answer(StatusCode::UNAUTHORIZED, json!({ "auth": "no" })),
+        }
+    }
+    async fn status(Path(status): Path<u16>) -> Response {
+        answer(StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND), json!({ "error": "as asked" }))
+    }
+    async fn echo(method: Method, Query(query): Query<BTreeMap<String, String>>, body: String) -> Response {
+        let body: Value = serde_json::from_str(&body).unwrap_or_default();
+        answer(StatusCode::OK, json!({ "method": method.as_str(), "query": query, "body": body }))
+    }
+    let router = Router::new()
+        .route("/json", get(async || answer(StatusCode::OK, json!({ "hello": "world" }))))
+        .route("/status/{status}", any(status))
+        .route("/auth", get(auth))
+        .route("/echo", any(echo));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let address = listener.local_addr().expect("a listener has an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+/// JSON in chunks and with the headers that Node's own servers send, since adaptors show them.
+fn answer(status: StatusCode, value: Value) -> Response {
+    let body = futures_util::stream::iter([Ok::<_, Infallible>(value.to_string())]);
+    let headers = [("content-type", "application/json"), ("connection", "keep-alive"), ("keep-alive", "timeout=5")];
+    (status, headers, Body::from_stream(body)).into_response()
 }
 
 /// The plan with ids of its own for what it fetches, since all cases share one server.
@@ -107,10 +169,9 @@ fn submission(name: &str, case: &Case) -> Value {
     Value::Object(plan)
 }
 
-fn check(name: &str, case: &Case, actual: &Value) -> Vec<String> {
+fn check(departure: Option<&Departure>, case: &Case, actual: &Value) -> Vec<String> {
     let mut expected = case.expect.clone();
     expected.as_object_mut().expect("an expectation is an object").remove("reference_differs");
-    let departure = DEPARTURES.iter().find(|(case, _, _)| *case == name).map(|(_, departure, _)| departure);
     let mut found = differences(&expected, actual);
     match departure {
         None => {}
