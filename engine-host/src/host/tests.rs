@@ -132,6 +132,7 @@ async fn a_run_is_reported_in_order_and_answered_at_its_end() {
                 seen.push(format!("{} done", step.step_id));
                 responder.reply(WorkerReply::Taken(Taken {}));
             }
+            Incoming::Request(other, _) => panic!("a run does not ask for {other:?}"),
         }
     }
     assert_eq!(seen, ["run", "a", "a done", "b", "b done"]);

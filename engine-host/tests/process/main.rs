@@ -176,6 +176,7 @@ impl Ran {
                 self.events.push(format!("{} {}", step.step_id, step.exit.reason.as_str()));
                 self.steps.push(*step);
             }
+            Incoming::Request(other, _) => panic!("a run does not ask for {other:?}"),
             Incoming::Notice(WorkerNotice::Event(event)) => match event {
                 RunEvent::Started(versions) => self.events.push(versions.engine.0),
                 RunEvent::StepStarted(step) => self.events.push(format!("start {}", step.step_id)),

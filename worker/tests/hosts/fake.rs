@@ -162,7 +162,9 @@ async fn serve(address: &str, token: String) {
                 link.notify(WorkerNotice::Ops(OpsReport { counts, gauges })).await.unwrap();
                 responder.reply(HostReply::Pong(Pong { rss_bytes: 4_711 }));
             }
-            HostRequest::Installer(_) => responder.refuse(Refusal::new(RefusalCode::WrongState, "not my business")),
+            HostRequest::Installer(_) | HostRequest::Handler(_) => {
+                responder.refuse(Refusal::new(RefusalCode::WrongState, "not my business"));
+            }
             HostRequest::Ping(_) => responder.reply(HostReply::Pong(Pong { rss_bytes: 0 })),
             HostRequest::Stop(_) if has(Habit::IgnoresStop) => drop(responder),
             HostRequest::Stop(_) => {
