@@ -67,7 +67,12 @@ fn machine() -> u64 {
 fn start_of(pid: i32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name.split_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
+    let mut fields = after_name.split_whitespace();
+    match fields.next() {
+        // It has ended, and nobody has asked how: in a container that can stay so.
+        Some("Z" | "X") => 0,
+        _ => fields.nth(18).and_then(|field| field.parse().ok()).unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +103,14 @@ mod tests {
         assert!(!own.is_dead());
         assert!(ProcessId::dead_for_tests().is_dead());
         assert!(!ProcessId::elsewhere_for_tests().is_dead());
+        let mut unburied = std::process::Command::new("true").spawn().unwrap();
+        let id = i32::try_from(unburied.id()).unwrap();
+        let zombie = ProcessId { pid: id, started: 1, ..own.clone() };
+        while start_of(id) != 0 {
+            std::thread::yield_now();
+        }
+        assert!(zombie.is_dead());
+        unburied.wait().unwrap();
         let same_number_later = ProcessId { started: own.started + 1, ..own };
         assert!(same_number_later.is_dead());
     }
