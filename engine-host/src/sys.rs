@@ -314,7 +314,7 @@ mod tests {
     fn an_engine_has_its_descriptors_and_a_group_of_its_own() {
         let (mut read, write) = io::pipe().unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "cat <&3 >&4; read end"]).stdin(Stdio::piped());
+        command.args(["-c", "read text <&3; printf %s \"$text\" >&4; read end"]).stdin(Stdio::piped());
         let (input, mut fill) = io::pipe().unwrap();
         prepare_engine(&mut command, [OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
