@@ -234,7 +234,7 @@ fn a_run_that_the_server_has_given_up_is_stopped_and_its_outcome_logged() {
         assert_eq!(lost.state, RunState::Lost);
         let mut status = it.lightning.watch();
         status.wait_for(|status| status.active_runs == 0).await.unwrap();
-        let told = log.lines_with(&["run lost for Lightning", "it ended here: fail (JobError: the clinic is closed)"]);
+        let told = log.lines_with(&["run lost for Lightning", "it ended here: fail", "JobError: the clinic is closed"]);
         assert_eq!(told.len(), 1, "{}", log.text());
         it.assert_only_refused("already in completed state");
     });
