@@ -68,6 +68,10 @@ impl Launch<'_> {
             .env("TMPDIR", &files)
             .current_dir(&files)
             .stdin(Stdio::null());
+        if matches!(self.mode, Mode::Build { .. }) {
+            // Node says of `vm` that it may not work in a snapshot. Whether it does is tried.
+            command.env("NODE_NO_WARNINGS", "1");
+        }
         command
     }
 
