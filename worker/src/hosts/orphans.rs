@@ -9,8 +9,10 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tracing::{debug, warn};
+
+use crate::processes::{children, session};
 
 /// Pause between two looks at processes that were killed.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -63,14 +65,10 @@ impl Orphans {
     /// Kills what there is. Returns how many are not buried yet.
     fn sweep_once(&self) -> usize {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = getsid(None).ok();
-        let children = crate::memory::children(std::process::id());
-        let unknown = children.into_iter().filter(|pid| !hosts.contains(pid));
-        let orphans = unknown.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| {
-            // One that has ended without being buried has no session to tell, and is nobody else's.
-            getsid(Some(*pid)).ok() != own
-        });
-        orphans.filter(|pid| !bury(*pid)).count()
+        let own = session(std::process::id());
+        let unknown = children(std::process::id()).into_iter().filter(|pid| !hosts.contains(pid));
+        let orphans = unknown.filter(|pid| session(*pid) != own);
+        orphans.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| !bury(*pid)).count()
     }
 }
 

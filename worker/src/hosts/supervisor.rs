@@ -522,7 +522,7 @@ impl<'a> Supervisor<'a> {
 
 /// Memory of a host and of what it has started, in bytes: what can be seen of it, or what it says if that is more.
 fn measured(pid: Option<u32>, told: u64) -> u64 {
-    pid.map_or(0, crate::memory::resident_tree).max(told)
+    pid.map_or(0, crate::processes::resident_tree).max(told)
 }
 
 /// Waits for what `ticket` promises; for ever if there is none.

@@ -20,7 +20,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use self::labels::{HOST_STATES, death_reason};
 pub use self::labels::{error_type, host_state};
 use crate::hosts::Death;
-use crate::memory;
+use crate::processes;
 use crate::vitals::Vitals;
 
 /// Before every name but the ones that Prometheus gives to every process.
@@ -333,7 +333,7 @@ impl Metrics {
 
     fn refresh(&self, vitals: &Vitals) {
         self.draining.set(i64::from(!vitals.readiness().not_draining));
-        self.memory.set(signed(memory::resident(std::process::id())));
+        self.memory.set(signed(processes::resident(std::process::id())));
         if let Some(lightning) = &vitals.lightning {
             self.connected.set(i64::from(lightning.connected));
             self.joined.set(i64::from(lightning.joined));
@@ -349,7 +349,7 @@ impl Metrics {
             let members = hosts.iter().filter(|host| host.state == state).count();
             self.hosts.get_or_create(&label("state", host_state(state))).set(count(members));
         }
-        self.hosts_memory.set(hosts.iter().filter_map(|host| host.pid).map(memory::resident_tree).map(signed).sum());
+        self.hosts_memory.set(hosts.iter().filter_map(|host| host.pid).map(processes::resident_tree).map(signed).sum());
         let pool = vitals.pool.as_ref();
         self.hosts_waiting.set(pool.map_or(0, |pool| count(pool.waiting)));
         self.circuit_open.set(pool.map_or(0, |pool| i64::from(pool.is_circuit_open)));

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::timeline::{Phase, RunView};
 use crate::hosts::{HostState, Hosts};
-use crate::memory::resident_tree;
+use crate::processes::resident_tree;
 
 /// Logs the peak memory of each step that ends from now on, measured every `pause`; for ever.
 pub async fn profile_steps(hosts: Arc<Hosts>, pause: Duration, mut runs: broadcast::Receiver<Arc<RunView>>) {

@@ -12,8 +12,8 @@ use super::board::{HostExit, Point};
 use super::{Dashboard, now};
 use crate::hosts::HostStatus;
 use crate::http::Operations;
-use crate::memory::{resident, resident_tree};
 use crate::metrics::host_state;
+use crate::processes::{resident, resident_tree};
 use crate::telemetry::{self, Line, RunView, lines};
 use crate::vitals::{Readiness, Vitals};
 

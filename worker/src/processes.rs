@@ -1,4 +1,4 @@
-//! Resident memory of processes, from `/proc`.
+//! What `/proc` tells of processes: their memory, children and sessions.
 
 use std::fs;
 
@@ -34,6 +34,16 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The session of a process; 0 where its leader is out of sight, as in a container that was entered from outside.
+/// `None` if the process is gone.
+///
+/// Read here because `rustix`'s `getsid` takes 0 for impossible.
+pub(crate) fn session(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may have spaces and brackets in it: state, parent, group, session.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -47,8 +57,10 @@ mod tests {
         assert!(own > 0);
         assert!(resident_tree(std::process::id()) > own.min(resident(child.id())));
         assert!(children(std::process::id()).contains(&child.id()));
+        assert_eq!(session(child.id()), session(std::process::id()));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(resident_tree(child.id()), 0);
+        assert_eq!(session(child.id()), None);
     }
 }
