@@ -187,7 +187,7 @@ impl<S: EngineStarter> Host<S> {
                 responder.reply(HostReply::Cancelled(Cancelled { was_running }));
             }
             (HostRequest::Ping(_), _) => {
-                responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes_of_family() }))
+                responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes_of_descent() }))
             }
             (HostRequest::Stop(_), _) => {
                 self.stopping = true;

@@ -118,7 +118,8 @@ pub fn kill_group(leader: Pid) {
     let _ = process::kill_process_group(leader, Signal::KILL);
 }
 
-/// A process, its descendants, and whoever else is in the group that it leads, as far as the system tells.
+/// A process, its descendants, and whoever else is in the group that it leads, as far as the system tells. Looks through
+/// all processes of the system.
 pub fn family(process: Pid) -> Vec<Pid> {
     let all = platform::processes();
     let mut family = vec![process];
@@ -135,9 +136,15 @@ pub fn family(process: Pid) -> Vec<Pid> {
     family
 }
 
-/// Resident memory of this process and all that it has started, in bytes. Looks through all processes of the system.
-pub fn resident_bytes_of_family() -> u64 {
-    family(process::getpid()).into_iter().map(resident_bytes_of).sum()
+/// Resident memory of this process and its descendants, in bytes.
+pub fn resident_bytes_of_descent() -> u64 {
+    let mut descent = vec![process::getpid()];
+    let mut looked_at = 0;
+    while let Some(&parent) = descent.get(looked_at) {
+        looked_at += 1;
+        descent.extend(platform::children(parent));
+    }
+    descent.into_iter().map(resident_bytes_of).sum()
 }
 
 /// A process as the system lists it.
@@ -189,6 +196,13 @@ mod platform {
     pub(super) fn resident_pages(process: Pid) -> Option<u64> {
         let file = format!("/proc/{}/statm", process.as_raw_nonzero());
         std::fs::read_to_string(file).ok()?.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    pub(super) fn children(process: Pid) -> Vec<Pid> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).into_iter().flatten();
+        let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        let text = lists.collect::<String>();
+        text.split_ascii_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
     }
 
     pub(super) fn processes() -> Vec<Relative> {
@@ -295,6 +309,10 @@ mod platform {
         None
     }
 
+    pub(super) fn children(_process: super::Pid) -> Vec<super::Pid> {
+        Vec::new()
+    }
+
     pub(super) fn processes() -> Vec<super::Relative> {
         Vec::new()
     }
@@ -362,6 +380,11 @@ mod tests {
     #[test]
     fn resident_memory_is_known() {
         assert!(resident_bytes() > 1024 * 1024);
+        let mut child = Command::new("sleep").arg("90").spawn().unwrap();
+        assert!(platform::children(process::getpid()).contains(&Pid::from_child(&child)));
+        assert!(resident_bytes_of_descent() > 1024 * 1024 + resident_bytes_of(Pid::from_child(&child)));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
