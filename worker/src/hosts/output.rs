@@ -12,6 +12,8 @@ use tracing::{info, warn};
 
 use super::lines::{HostLine, Lines};
 
+/// Bytes that are read of a pipe at once.
+const AT_ONCE: usize = 16 * 1024;
 /// A longer line is cut here, in bytes.
 const LONGEST_LINE: usize = 8 * 1024;
 /// Bytes that a stream may print at once.
@@ -54,10 +56,11 @@ pub(super) struct Speaker {
 pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speaker: Speaker) {
     let mut lines = Splitter::default();
     let mut allowance = Allowance::new(Instant::now());
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = Vec::with_capacity(AT_ONCE);
     loop {
+        buffer.clear();
         // An error on a pipe from a child means the same as its end: nothing more will come.
-        let count = pipe.read(&mut buffer).await.unwrap_or(0);
+        let count = pipe.read_buf(&mut buffer).await.unwrap_or(0);
         let now = Instant::now();
         let mut print = |line: &[u8], is_cut| match allowance.take(line.len(), now) {
             Verdict::Pass => speaker.say(stream, line, is_cut),
@@ -71,7 +74,7 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
             lines.finish(&mut print);
             break;
         }
-        lines.add(&buffer[..count], &mut print);
+        lines.add(&buffer, &mut print);
     }
     if let Some(dropped) = allowance.dropped() {
         speaker.tell_dropped(stream, dropped);

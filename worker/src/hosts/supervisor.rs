@@ -520,9 +520,9 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Memory of a host and of what it has started, in bytes: what can be seen of it, or what it says if that is more.
+/// Memory of a host and of what it has started, in bytes: what it says, or what can be seen of it if it cannot tell.
 fn measured(pid: Option<u32>, told: u64) -> u64 {
-    pid.map_or(0, crate::processes::resident_tree).max(told)
+    if told > 0 { told } else { pid.map_or(0, crate::processes::resident_tree) }
 }
 
 /// Waits for what `ticket` promises; for ever if there is none.
