@@ -138,8 +138,7 @@ impl Fetcher {
                 Ok(_) => return Err(FetchError::Timeout),
                 Err(_) => {
                     tracing::warn!(run = %self.run_id, "no answer to {event} for {}s", wait.as_secs());
-                    // Asking a second time did not help: the server's process may hang.
-                    if attempt > 0 && !last {
+                    if is_time_to_restart(attempt) && !last {
                         self.requester.restart();
                     }
                 }
@@ -147,6 +146,12 @@ impl Fetcher {
         }
         Err(FetchError::Timeout)
     }
+}
+
+/// The server's process may hang when asking a second time did not help. It may also only be slow, so that each new one
+/// gets as long as all before it together.
+fn is_time_to_restart(attempt: u32) -> bool {
+    attempt > 0 && (attempt + 1).is_power_of_two()
 }
 
 impl FetchError {
@@ -183,6 +188,12 @@ fn read_dataclip(response: Response) -> Result<Option<Json>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_process_of_the_server_gets_more_time() {
+        let restarts: Vec<_> = (0..20).filter(|&attempt| is_time_to_restart(attempt)).collect();
+        assert_eq!(restarts, [1, 3, 7, 15]);
+    }
 
     #[test]
     fn dataclips_in_every_form() {

@@ -75,8 +75,8 @@ impl Fault {
             Self::RefusedState => {
                 message.payload.get("output_dataclip").or_else(|| message.payload.get("final_state")).is_some()
             }
-            // A server says so instead of handling a message; lines behind one that goes again would overtake it.
-            Self::Busy => of_run && !message.event.contains("log"),
+            // A server says so instead of handling a message.
+            Self::Busy => of_run,
             Self::HandledAfterCut => {
                 of_run && !message.event.starts_with("phx_") && !message.event.starts_with("fetch")
             }

@@ -141,8 +141,12 @@ impl Host {
     }
 
     pub(crate) async fn log(&self, message: Value) {
-        let line =
-            LogLine { source: LogSource::Job, level: LogLevel::Info, message: json(message), timestamp_us: 1_000_000 };
+        let line = LogLine {
+            source: LogSource::Job,
+            level: LogLevel::Info,
+            message: json(message),
+            timestamp_us: 4_000_000_000_000_000,
+        };
         self.send(RunSignal::Event(RunEvent::Log(line))).await;
     }
 
@@ -253,7 +257,10 @@ pub(crate) fn order(run: &RunRecord) -> Vec<&str> {
 
 /// The messages of a run's `JOB` lines.
 pub(crate) fn job_lines(run: &RunRecord) -> Vec<Value> {
-    run.logs.iter().filter(|log| log.line["source"] == "JOB").map(|log| log.line["message"].clone()).collect()
+    let mut lines: Vec<_> = run.logs.iter().map(|log| &log.line).filter(|line| line["source"] == "JOB").collect();
+    let time = |line: &Value| line["timestamp"].as_str().and_then(|time| time.parse::<u64>().ok());
+    lines.sort_by_key(|line| time(line));
+    lines.into_iter().map(|line| line["message"].clone()).collect()
 }
 
 /// Remembers what a host was given.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use protocol::run::{Exit, ExitReason, StepInput, StepOutput};
@@ -93,6 +94,20 @@ fn a_late_reply_is_taken() {
 }
 
 #[test]
+fn a_late_answer_to_a_question_is_taken() {
+    for verdict in [Verdict::ReplyLate(Duration::from_secs(200)), Verdict::Delay(Duration::from_secs(170))] {
+        // Later than the worker waits before it asks again, and joins the channel anew.
+        let (run, ..) = run_with(script(move |message, after, count| match (message.event, after) {
+            ("fetch:plan", false) if count == 0 => verdict.clone(),
+            // Only the first is ever answered.
+            ("fetch:plan", true) if count > 0 => Verdict::Drop,
+            _ => Verdict::GoOn,
+        }));
+        assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
+    }
+}
+
+#[test]
 fn a_cut_socket_loses_no_event_and_doubles_no_line() {
     for event in ["run:start", "step:start", "run:log", "step:complete", "run:complete"] {
         for handled in [false, true] {
@@ -143,6 +158,58 @@ fn a_busy_server_is_asked_again() {
         _ => Verdict::GoOn,
     }));
     assert_eq!((run.state, run.steps[0].reason.as_deref()), (RunState::Success, Some("success")));
+}
+
+#[test]
+fn lines_that_the_server_is_too_busy_for_keep_their_order() {
+    let (run, ..) = run_with(script(|message, after, count| match message.event {
+        "run:log" if !after && count % 3 == 1 => Verdict::Refuse(json!({"reason": "server busy"})),
+        _ => Verdict::GoOn,
+    }));
+    assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
+}
+
+#[test]
+fn the_end_of_a_run_does_not_shut_out_its_last_line() {
+    let refusals = AtomicUsize::new(0);
+    let (run, ..) = run_with(script(move |message, after, _| {
+        let last = !after && message.payload["message"].to_string().contains("Run complete");
+        match last && refusals.fetch_add(1, Ordering::Relaxed) < 3 {
+            true => Verdict::Refuse(json!({"reason": "server busy"})),
+            false => Verdict::GoOn,
+        }
+    }));
+    let last = run.logs.last().unwrap();
+    assert_eq!((run.state, &last.line["message"]), (RunState::Success, &json!(["Run complete with status: success"])));
+}
+
+#[test]
+fn nothing_is_sent_for_a_run_whose_time_is_over_and_its_outcome_is_logged() {
+    simulate(|log| async move {
+        let ends = Arc::new(Mutex::new(0));
+        let seen = ends.clone();
+        let hooks = script(move |message, after, _| {
+            let is_end = message.event == "run:complete" && !after;
+            *seen.lock().unwrap() += usize::from(is_end);
+            if is_end { Verdict::Refuse(json!({"reason": "server busy"})) } else { Verdict::GoOn }
+        });
+        let mock = MockOptions { hooks, ..MockOptions::default() };
+        let it = in_memory(mock, Duration::from_millis(20), ten_lines(), |_| {});
+        it.joined().await;
+        let mut plan = one_job();
+        plan["options"] = json!({"run_timeout_ms": 1000});
+        it.queue(&plan);
+        let mut status = it.lightning.watch();
+        status.wait_for(|status| status.active_runs == 1).await.unwrap();
+        status.wait_for(|status| status.active_runs == 0).await.unwrap();
+        let told = log.lines_with(&["its time is over", "success"]);
+        let unsure = log.lines_with(&["run ended: success; whether Lightning has its end is not known"]);
+        assert_eq!(told.len() + unsure.len(), 1, "{}", log.text());
+        let sent = *ends.lock().unwrap();
+        assert!(sent > 1, "it was tried again");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(*ends.lock().unwrap(), sent);
+    });
 }
 
 #[test]

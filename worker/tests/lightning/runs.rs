@@ -50,7 +50,7 @@ async fn a_run_from_its_plan_to_its_end() {
     let sources: Vec<_> = run.logs.iter().map(|log| log.line["source"].as_str().unwrap()).collect();
     assert_eq!(sources, ["VER", "RTE", "RTE", "RTE", "JOB", "R/T"]);
     let line = &run.logs[4].line;
-    assert_eq!((&line["message"], &line["timestamp"]), (&json!(["hello", {"n": 1}]), &json!("1000000")));
+    assert_eq!((&line["message"], &line["timestamp"]), (&json!(["hello", {"n": 1}]), &json!("4000000000000000")));
     assert_eq!(line["step_id"], run.steps[0].step_id.as_str());
     assert_eq!(run.logs[5].line["message"], json!(["Run complete with status: success"]));
 }

@@ -20,6 +20,7 @@ use super::phoenix::Payload;
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
+use pushes::WINDOW;
 pub(super) use verdict::{describe, is_busy, says_gone};
 
 /// Memory that unsent log lines may take. What comes beyond is dropped and counted.
@@ -135,7 +136,13 @@ pub(super) struct Outbox {
     joined: bool,
     open_step: Option<Uuid>,
     last_sequence: u64,
+    /// The time of the last log line, by which Lightning orders them.
+    last_line_us: u64,
     last_tag: u64,
+    /// How many pushes may be in flight.
+    window: usize,
+    /// The last push that was in flight when the server was busy: it grows with the replies to later ones.
+    busy_until: u64,
     last_reply: Option<Instant>,
     busy: Backoff,
     /// The server is busy until then.
@@ -194,7 +201,10 @@ impl Outbox {
             joined,
             open_step: None,
             last_sequence: 0,
+            last_line_us: 0,
             last_tag: 0,
+            window: WINDOW,
+            busy_until: 0,
             last_reply: None,
             busy: Backoff::new(BUSY, 2.0),
             hold_until: None,
@@ -335,8 +345,15 @@ impl Outbox {
         sent.chain(resent).any(|entry| matches!(entry.item, Item::RunComplete(_)))
     }
 
+    /// Lines of the same moment get different times: one that had to be sent again because the server was busy may come
+    /// after those that were in flight with it, and is to be shown in its place.
     fn put_line(&mut self, source: LogSource, level: LogLevel, message: Json, timestamp_us: u64) {
+        if self.completed {
+            return;
+        }
         let step = self.open_step;
+        let timestamp_us = timestamp_us.max(self.last_line_us.saturating_add(1));
+        self.last_line_us = timestamp_us;
         self.put(Item::Log(Line { id: Uuid::new_v4(), source, level, message, timestamp_us, step }));
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::item::{Item, batch_payload};
 use super::{Entry, Outbox, Push, Sent};
 
-/// Pushes in flight. The server handles a run's events one at a time, so more would only wait there.
+/// Most pushes in flight. The server handles a run's events one at a time, so more would only wait there.
 pub(super) const WINDOW: usize = 64;
 
 /// Bytes in flight beyond which nothing further is pushed.
@@ -18,7 +18,7 @@ impl Outbox {
     /// The next event to push, if one may go now.
     pub(in crate::lightning) fn next_push(&mut self, now: Instant) -> Option<Push> {
         self.hold_until = self.hold_until.filter(|&until| until > now);
-        if !self.joined || self.hold_until.is_some() || self.sent.len() >= WINDOW || !self.may_go() {
+        if !self.joined || self.hold_until.is_some() || self.sent.len() >= self.window || !self.may_go() {
             self.gather_until = None;
             return None;
         }
@@ -41,8 +41,8 @@ impl Outbox {
             Item::Log(_) | Item::RunStart(_) => true,
             // They may name a dataclip that is still in flight, and a `step:complete` that is refused goes again.
             Item::StepStart(_) | Item::StepComplete(_) => !in_flight().any(|it| matches!(it, Item::StepComplete(_))),
-            // Nothing can be mended after it.
-            Item::RunComplete(_) => in_flight().all(|it| matches!(it, Item::Log(_))),
+            // Nothing can be mended after it: a line that the server was too busy for would be lost.
+            Item::RunComplete(_) => self.sent.is_empty(),
         }
     }
 

@@ -4,6 +4,7 @@ use protocol::run::{Exit, ExitReason, RunOutcome};
 use tokio::time::Instant;
 
 use super::item::{Item, Line, Output};
+use super::pushes::WINDOW;
 use super::verdict::{Verdict, judge};
 use super::{Entry, Outbox, Progress};
 use crate::lightning::now_us;
@@ -81,10 +82,16 @@ impl Outbox {
         match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
             Verdict::Accepted => {
                 self.busy.reset();
+                if tag > self.busy_until {
+                    self.window = (self.window + 1).min(WINDOW);
+                }
                 sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry))
             }
             Verdict::Busy => {
                 self.hold_until = Some(now + self.busy.next(jitter));
+                // What is in flight behind it may overtake it, and must be little when it is tried again.
+                self.window = 1;
+                self.busy_until = self.last_tag;
                 sent.entries.into_iter().for_each(|entry| self.requeue(entry));
                 Progress::Going
             }

@@ -9,7 +9,7 @@ use protocol::{InvalidJson, Json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::payload::{Payload, write_quoted};
+use super::payload::{Payload, Reader, Text, escape};
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,20 +100,37 @@ pub(super) enum InvalidFrame {
     Header,
 }
 
-/// The text of a frame to the server.
-pub(super) fn encode(join_ref: Option<u64>, reference: u64, topic: &str, event: &str, payload: &Payload) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len() + topic.len() + event.len() + 64);
-    match join_ref {
-        Some(join_ref) => out.extend_from_slice(format!("[\"{join_ref}\",\"{reference}\",").as_bytes()),
-        None => out.extend_from_slice(format!("[null,\"{reference}\",").as_bytes()),
+/// A text frame to the server, whose text comes into being as it is read.
+pub(super) struct Frame {
+    /// What stands before the payload.
+    head: String,
+    payload: Payload,
+}
+
+impl Frame {
+    pub(super) fn new(join_ref: Option<u64>, reference: u64, topic: &str, event: &str, payload: &Payload) -> Self {
+        let join_ref = join_ref.map_or("null".into(), |join_ref| format!("\"{join_ref}\""));
+        let mut head = format!("[{join_ref},\"{reference}\",\"").into_bytes();
+        escape(topic, &mut head);
+        head.extend_from_slice(b"\",\"");
+        escape(event, &mut head);
+        head.extend_from_slice(b"\",");
+        let head = String::from_utf8(head).expect("escaping keeps text text");
+        Self { head, payload: payload.clone() }
     }
-    write_quoted(topic, &mut out);
-    out.push(b',');
-    write_quoted(event, &mut out);
-    out.push(b',');
-    payload.write(&mut out);
-    out.push(b']');
-    out
+
+    /// The text, to be taken in pieces.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader::new([Text::Plain(&self.head)].into_iter().chain(self.payload.texts()).chain([Text::Plain("]")]))
+    }
+
+    /// The text.
+    #[cfg(test)]
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.reader().read(&mut out, usize::MAX);
+        out
+    }
 }
 
 type Parts<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>, Cow<'a, str>, Cow<'a, str>, &'a RawValue);
@@ -288,10 +305,10 @@ mod tests {
 
     #[test]
     fn frames_are_arrays_of_five() {
-        let text = encode(Some(3), 4, "run:\"a\"", "claim", &Payload::object(&json!({"demand": 1})));
+        let text = Frame::new(Some(3), 4, "run:\"a\"", "claim", &Payload::object(&json!({"demand": 1}))).to_vec();
         let read: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(read, json!(["3", "4", "run:\"a\"", "claim", {"demand": 1}]));
-        let text = encode(None, 5, "phoenix", "heartbeat", &Payload::empty());
+        let text = Frame::new(None, 5, "phoenix", "heartbeat", &Payload::empty()).to_vec();
         assert_eq!(text, br#"[null,"5","phoenix","heartbeat",{}]"#);
     }
 
@@ -311,7 +328,7 @@ mod tests {
 
         #[test]
         fn what_is_encoded_is_read(topic in any::<String>(), event in "[a-z:]{1,10}", join_ref in any::<u64>()) {
-            let text = encode(Some(join_ref), 1, &topic, &event, &Payload::empty());
+            let text = Frame::new(Some(join_ref), 1, &topic, &event, &Payload::empty()).to_vec();
             let read = decode_text(std::str::from_utf8(&text).unwrap()).unwrap();
             prop_assert_eq!(read, message(Some(&join_ref.to_string()), &topic, Body::Push { event }));
         }

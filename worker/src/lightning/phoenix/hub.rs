@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{ChannelEvent, Loss};
-use super::frame::{Body, Message, Reply, Response, Status, encode, says_busy};
+use super::frame::{Body, Frame, Message, Reply, Response, Status, says_busy};
 use super::payload::Payload;
 use crate::backoff::{Backoff, jitter};
 
@@ -74,7 +74,7 @@ pub(super) struct Hub {
     linked: bool,
     last_ref: u64,
     /// Frames to send, in order.
-    pub(super) outgoing: Vec<Vec<u8>>,
+    pub(super) outgoing: Vec<Frame>,
     /// Rejoins to schedule.
     pub(super) rejoins: Vec<Rejoin>,
 }
@@ -124,7 +124,8 @@ struct Pending {
 enum PendingKind {
     Join,
     Push(u64),
-    Request(u64),
+    /// A question, and the join with which it was sent.
+    Request(u64, u64),
 }
 
 impl Entry {
@@ -172,11 +173,11 @@ impl Hub {
             }
         }
         for id in unanswered {
-            self.pending.retain(|_, pending| pending.channel != id);
+            self.forget_pushes(id);
             self.join(id);
         }
         let reference = self.next_ref();
-        self.outgoing.push(encode(None, reference, "phoenix", "heartbeat", &Payload::empty()));
+        self.outgoing.push(Frame::new(None, reference, "phoenix", "heartbeat", &Payload::empty()));
     }
 
     /// How many answers are awaited.
@@ -206,7 +207,7 @@ impl Hub {
                 let Some(entry) = self.channels.get_mut(&channel) else { return };
                 entry.requests.insert(id, Request { event, payload: payload.clone(), answer });
                 if let Some(join_ref) = entry.state.join_ref() {
-                    self.send(channel, join_ref, event, &payload, PendingKind::Request(id));
+                    self.send(channel, join_ref, event, &payload, PendingKind::Request(id, join_ref));
                 }
             }
             Command::Rejoin { channel, epoch } => {
@@ -221,7 +222,7 @@ impl Hub {
                 if let Some(entry) = entry.filter(|entry| matches!(entry.state, State::Joined(_))) {
                     // The server ends its process of the earlier join before it lets us in again.
                     entry.tell(ChannelEvent::Down(Loss::Channel));
-                    self.pending.retain(|_, pending| pending.channel != channel);
+                    self.forget_pushes(channel);
                     self.join(channel);
                 }
             }
@@ -266,7 +267,10 @@ impl Hub {
                 entry.state = if joined { State::Joined(join_ref) } else { State::Refused };
                 entry.tell(if joined { ChannelEvent::Joined } else { ChannelEvent::Refused(reply) });
             }
-            PendingKind::Push(_) | PendingKind::Request(_) if refusal(&reply) == Some("unmatched topic") => {
+            // What an earlier join was asked is asked again with the one in force: only an answer is of use.
+            PendingKind::Request(_, join_ref)
+                if Some(join_ref) != entry.state.join_ref() && reply.status == Status::Error => {}
+            PendingKind::Push(_) | PendingKind::Request(..) if refusal(&reply) == Some("unmatched topic") => {
                 if matches!(entry.state, State::Joined(_)) {
                     self.crashed(channel);
                 }
@@ -275,17 +279,18 @@ impl Hub {
                 entry.crashes.reset();
                 entry.tell(ChannelEvent::Replied(tag, reply));
             }
-            PendingKind::Request(id) => {
+            PendingKind::Request(id, _) => {
                 if let Some(request) = entry.requests.remove(&id) {
                     let _ = request.answer.send(reply);
                 }
+                self.forget_closed_requests(channel);
             }
         }
     }
 
     /// The channel's process died while the link lives.
     fn crashed(&mut self, channel: ChannelId) {
-        self.pending.retain(|_, pending| pending.channel != channel);
+        self.forget_pushes(channel);
         let Some(entry) = self.channels.get_mut(&channel) else { return };
         entry.state = State::Down;
         entry.tell(ChannelEvent::Down(Loss::Channel));
@@ -300,14 +305,28 @@ impl Hub {
         let reference = self.next_ref();
         let Some(entry) = self.channels.get_mut(&channel) else { return };
         entry.state = State::Joining(reference, 0);
-        self.outgoing.push(encode(Some(reference), reference, &entry.topic, "phx_join", &entry.join));
+        self.outgoing.push(Frame::new(Some(reference), reference, &entry.topic, "phx_join", &entry.join));
         self.pending.insert(reference, Pending { channel, kind: PendingKind::Join });
         entry.requests.retain(|_, request| !request.answer.is_closed());
         let requests: Vec<_> =
             entry.requests.iter().map(|(&id, request)| (id, request.event, request.payload.clone())).collect();
+        self.forget_closed_requests(channel);
         for (id, event, payload) in requests {
-            self.send(channel, reference, event, &payload, PendingKind::Request(id));
+            self.send(channel, reference, event, &payload, PendingKind::Request(id, reference));
         }
+    }
+
+    /// A new join answers for joins and pushes. Late answers to questions, which anybody may give, are still taken.
+    fn forget_pushes(&mut self, channel: ChannelId) {
+        self.pending.retain(|_, it| it.channel != channel || matches!(it.kind, PendingKind::Request(..)));
+    }
+
+    /// Questions that are answered or withdrawn, however often they were asked.
+    fn forget_closed_requests(&mut self, channel: ChannelId) {
+        let Some(entry) = self.channels.get(&channel) else { return };
+        let is_open =
+            |kind| if let PendingKind::Request(id, _) = kind { entry.requests.contains_key(&id) } else { true };
+        self.pending.retain(|_, it| it.channel != channel || is_open(it.kind));
     }
 
     fn leave(&mut self, channel: ChannelId) {
@@ -319,14 +338,14 @@ impl Hub {
         if let (true, Some(join_ref)) = (self.linked, entry.state.join_ref()) {
             // Nobody waits for the answer: the development mock refuses to let go.
             let reference = self.next_ref();
-            self.outgoing.push(encode(Some(join_ref), reference, &entry.topic, "phx_leave", &Payload::empty()));
+            self.outgoing.push(Frame::new(Some(join_ref), reference, &entry.topic, "phx_leave", &Payload::empty()));
         }
     }
 
     fn send(&mut self, channel: ChannelId, join_ref: u64, event: &str, payload: &Payload, kind: PendingKind) {
         let reference = self.next_ref();
         let Some(entry) = self.channels.get(&channel) else { return };
-        self.outgoing.push(encode(Some(join_ref), reference, &entry.topic, event, payload));
+        self.outgoing.push(Frame::new(Some(join_ref), reference, &entry.topic, event, payload));
         self.pending.insert(reference, Pending { channel, kind });
     }
 

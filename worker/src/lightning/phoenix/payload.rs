@@ -1,11 +1,15 @@
 //! The JSON payload of an outgoing frame, as a rope of texts.
 //!
-//! A large state is part of a payload without being copied into it: it is escaped once, straight into the frame.
+//! A large state is part of a payload without being copied into it: it is escaped piece by piece as it is written.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use protocol::Json;
 use serde::Serialize;
+
+/// An escaped text is up to six times as long, so that less of it is taken at once.
+const ESCAPED_AT_ONCE: usize = 4096;
 
 /// JSON text in parts. Cloning shares the large ones.
 #[derive(Clone)]
@@ -61,36 +65,87 @@ impl Payload {
         Self { parts: self.parts, end: "}".into() }
     }
 
-    /// Length of the text in bytes.
+    /// Length of the text in bytes, less what escaping adds.
     pub(in crate::lightning) fn len(&self) -> usize {
-        let part = |(before, value): &(String, Value)| {
-            before.len()
-                + match value {
-                    Value::Plain(json) => json.len(),
-                    Value::Quoted(json) => quoted_len(json.as_str()),
-                }
-        };
-        self.parts.iter().map(part).sum::<usize>() + self.end.len()
+        self.texts().map(|text| text.rest().len()).sum()
     }
 
-    /// Appends the text.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        for (before, value) in &self.parts {
-            out.extend_from_slice(before.as_bytes());
-            match value {
-                Value::Plain(json) => out.extend_from_slice(json.as_str().as_bytes()),
-                Value::Quoted(json) => write_quoted(json.as_str(), out),
-            }
-        }
-        out.extend_from_slice(self.end.as_bytes());
+    /// The texts that it consists of.
+    pub(super) fn texts(&self) -> impl Iterator<Item = Text<'_>> {
+        let parts = self.parts.iter().flat_map(|(before, value)| {
+            let (quote, text) = match value {
+                Value::Plain(json) => ("", Text::Plain(json.as_str())),
+                Value::Quoted(json) => ("\"", Text::Escaped(json.as_str())),
+            };
+            [Text::Plain(before), Text::Plain(quote), text, Text::Plain(quote)]
+        });
+        parts.chain([Text::Plain(&self.end)])
     }
 
     /// The text.
     #[cfg(test)]
     pub(in crate::lightning) fn to_vec(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.write(&mut out);
+        Reader::new(self.texts()).read(&mut out, usize::MAX);
         out
+    }
+}
+
+/// A part of a longer text.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Text<'a> {
+    /// As it is.
+    Plain(&'a str),
+    /// To be escaped, within a JSON string.
+    Escaped(&'a str),
+}
+
+impl<'a> Text<'a> {
+    fn rest(self) -> &'a str {
+        let (Self::Plain(text) | Self::Escaped(text)) = self;
+        text
+    }
+}
+
+/// Takes a text in pieces.
+pub(super) struct Reader<'a> {
+    /// What is not taken yet, none of it empty.
+    texts: VecDeque<Text<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(texts: impl Iterator<Item = Text<'a>>) -> Self {
+        Self { texts: texts.filter(|text| !text.rest().is_empty()).collect() }
+    }
+
+    /// Appends what comes next until `out` has `enough` bytes, or a few more, or everything is taken.
+    pub(super) fn read(&mut self, out: &mut Vec<u8>, enough: usize) {
+        while let Some(text) = self.texts.front_mut().filter(|_| out.len() < enough) {
+            let room = enough - out.len();
+            let rest = text.rest();
+            let rest = match text {
+                Text::Plain(_) => {
+                    let (piece, rest) = rest.split_at(rest.ceil_char_boundary(room));
+                    out.extend_from_slice(piece.as_bytes());
+                    *text = Text::Plain(rest);
+                    rest
+                }
+                Text::Escaped(_) => {
+                    let (piece, rest) = rest.split_at(rest.ceil_char_boundary(room.min(ESCAPED_AT_ONCE)));
+                    escape(piece, out);
+                    *text = Text::Escaped(rest);
+                    rest
+                }
+            };
+            if rest.is_empty() {
+                self.texts.pop_front();
+            }
+        }
+    }
+
+    /// Whether everything is taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
     }
 }
 
@@ -100,22 +155,26 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// Appends `text` as a JSON string.
-pub(super) fn write_quoted(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
-}
-
-/// Length of `text` as a JSON string, so that the frame of a large state is allocated once.
-fn quoted_len(text: &str) -> usize {
-    let escapes: usize = text
-        .bytes()
-        .map(|byte| match byte {
-            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
-            0..0x20 => 5,
-            _ => 0,
-        })
-        .sum();
-    text.len() + escapes + 2
+/// Appends `text` as it stands in a JSON string.
+pub(super) fn escape(text: &str, out: &mut Vec<u8>) {
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0..0x20 => b'u',
+            _ => continue,
+        };
+        out.extend_from_slice(&text.as_bytes()[plain..at]);
+        out.extend_from_slice(&[b'\\', short]);
+        if short == b'u' {
+            out.extend_from_slice(format!("{byte:04x}").as_bytes());
+        }
+        plain = at + 1;
+    }
+    out.extend_from_slice(&text.as_bytes()[plain..]);
 }
 
 #[cfg(test)]
@@ -126,10 +185,7 @@ mod tests {
     use super::*;
 
     fn text(payload: &Payload) -> String {
-        let mut out = Vec::new();
-        payload.write(&mut out);
-        assert_eq!(out.len(), payload.len());
-        String::from_utf8(out).unwrap()
+        String::from_utf8(payload.to_vec()).unwrap()
     }
 
     #[test]
@@ -150,11 +206,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quoting_is_what_a_json_string_is(text in any::<String>()) {
-            let mut out = Vec::new();
-            write_quoted(&text, &mut out);
-            prop_assert_eq!(out.len(), quoted_len(&text));
+        fn escaping_is_what_a_json_string_is(text in any::<String>()) {
+            let mut out = vec![b'"'];
+            escape(&text, &mut out);
+            out.push(b'"');
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn pieces_are_the_text(text in ".{0,200}", repeat in 1usize..60, enough in 1usize..9000) {
+            let state = Json::encode(&vec![text; repeat]).unwrap();
+            let payload = Payload::empty().with_quoted("one", state.clone()).with_value("two", state.clone());
+            let mut reader = Reader::new(payload.texts());
+            let mut whole = Vec::new();
+            while !reader.is_empty() {
+                let mut piece = Vec::new();
+                reader.read(&mut piece, enough);
+                prop_assert!((1..enough + 6 * ESCAPED_AT_ONCE).contains(&piece.len()));
+                prop_assert!(piece.len() >= enough || reader.is_empty());
+                whole.extend(piece);
+            }
+            let read: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+            prop_assert_eq!(read["one"].as_str(), Some(state.as_str()));
+            prop_assert_eq!(&read["two"], &state.decode::<serde_json::Value>().unwrap());
         }
     }
 }

@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::protocol::Message as WsMessage;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::channel::Channel;
 use super::connect::{ConnectError, Endpoint, Network, WebSocket, connect};
-use super::frame::{decode_binary, decode_text};
+use super::frame::{Frame, decode_binary, decode_text};
 use super::hub::{Command, Hub, Rejoin};
 use super::payload::Payload;
 use crate::backoff::{Backoff, jitter};
@@ -200,7 +200,7 @@ impl Actor {
     }
 
     /// Hands what the hub wants sent to the writer, and starts its timers.
-    fn flush(&mut self, frames: &UnboundedSender<Vec<u8>>) {
+    fn flush(&mut self, frames: &UnboundedSender<Frame>) {
         for frame in self.hub.outgoing.drain(..) {
             let _ = frames.send(frame);
         }
@@ -258,7 +258,7 @@ fn report_failure(endpoint: &Endpoint, failures: u32, error: &ConnectError) {
 /// Writes frames in order, all that are there with one flush, until there are no more to come; then closes.
 async fn write(
     mut sink: SplitSink<WebSocket, WsMessage>,
-    mut frames: UnboundedReceiver<Vec<u8>>,
+    mut frames: UnboundedReceiver<Frame>,
     mut pings: UnboundedReceiver<()>,
 ) -> Result<(), WsError> {
     loop {
@@ -277,18 +277,19 @@ async fn write(
     }
 }
 
-/// Puts one text frame into the sink, a large one in fragments.
+/// Puts one text frame into the sink, a large one in fragments that are made as they go.
 async fn feed(
     sink: &mut SplitSink<WebSocket, WsMessage>,
-    frame: Vec<u8>,
+    frame: Frame,
     pings: &mut UnboundedReceiver<()>,
 ) -> Result<(), WsError> {
-    let mut rest = Bytes::from(frame);
+    let mut text = frame.reader();
     let mut kind = Data::Text;
     loop {
-        let part = rest.split_to(rest.len().min(FRAGMENT_BYTES));
-        let last = rest.is_empty();
-        sink.feed(WsMessage::Frame(Frame::message(part, OpCode::Data(kind), last))).await?;
+        let mut part = Vec::new();
+        text.read(&mut part, FRAGMENT_BYTES);
+        let last = text.is_empty();
+        sink.feed(WsMessage::Frame(WsFrame::message(part, OpCode::Data(kind), last))).await?;
         if last {
             return Ok(());
         }

@@ -26,7 +26,7 @@ fn a_run_in_order() {
     assert_eq!(pushes[5].2.get("step_id"), None);
     let id = &pushes[3].2["id"];
     let line = json!({
-        "run_id": RUN, "id": id, "step_id": step_id, "source": "JOB", "level": "info", "timestamp": "7",
+        "run_id": RUN, "id": id, "step_id": step_id, "source": "JOB", "level": "info", "timestamp": "8",
         "message": ["within"],
     });
     assert_eq!(pushes[3].2, line);
@@ -93,4 +93,53 @@ fn a_window_bounds_what_is_in_flight() {
         it.log(&"x".repeat(WINDOW_BYTES / 2));
     }
     assert_eq!(it.pushes().len(), 1);
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_everything_before_it() {
+    let mut it = fixture();
+    it.log("a");
+    it.outbox.complete(success(0), 3);
+    let pushes = it.pushes();
+    assert_eq!(events(&pushes), ["run:log", "run:log"]);
+    it.accept(&pushes[1..]);
+    assert_eq!(it.pushes(), [], "the first line may have to go again");
+    it.accept(&pushes[..1]);
+    assert_eq!(events(&it.pushes()), ["run:complete"]);
+}
+
+#[test]
+fn a_server_that_was_busy_gets_one_event_and_then_more_and_more() {
+    let mut it = fixture();
+    for n in 0..200 {
+        it.log(&n.to_string());
+    }
+    let pushes = it.pushes();
+    assert_eq!(pushes.len(), WINDOW);
+    let busy = error(json!({"reason": "server busy"}));
+    it.reply(pushes[0].0, &busy);
+    it.accept(&pushes[1..]);
+    let mut sent = Vec::new();
+    for expected in [1, 1, 2, 4] {
+        it.now = it.outbox.wake_at().unwrap_or(it.now);
+        let pushes = it.pushes();
+        assert_eq!(pushes.len(), expected);
+        sent.push(pushes[0].2["message"][0].as_str().unwrap().to_owned());
+        if sent.len() == 1 {
+            it.reply(pushes[0].0, &busy);
+        } else {
+            it.accept(&pushes);
+        }
+    }
+    assert_eq!(sent, ["0", "0", "64", "66"], "the refused one goes first, and alone");
+}
+
+#[test]
+fn no_two_lines_have_the_same_time_and_times_grow() {
+    let mut it = fixture();
+    for time in [5, 5, 9, 3, 20] {
+        it.outbox.log(LogSource::Job, LogLevel::Info, state("[]"), time);
+    }
+    let times: Vec<_> = it.pushes().iter().map(|push| push.2["timestamp"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(times, ["5", "6", "9", "10", "20"]);
 }

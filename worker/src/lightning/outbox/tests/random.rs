@@ -236,3 +236,57 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// A server may be too busy for any event, whatever it takes of those behind it.
+    #[test]
+    fn a_busy_server_has_all_lines_in_the_order_of_their_times(
+        steps in 1u32..4,
+        lines in 0u32..90,
+        busy in proptest::collection::vec(proptest::bool::weighted(0.2), 0..300),
+        batched in any::<bool>(),
+    ) {
+        let mut it = with_batches(batched.then_some(BatchOptions { interval: Duration::from_millis(10), limit: 7 }));
+        let mut expected = Vec::new();
+        for index in 0..steps {
+            let step = it.start(index, index.checked_sub(1).map_or(StepInput::Run, StepInput::Step));
+            for line in 0..lines {
+                expected.push(format!("{index} {line}"));
+                it.log(expected.last().unwrap());
+            }
+            it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 1);
+        }
+        it.outbox.complete(success(steps - 1), 2);
+        expected.push("Run complete with status: success".into());
+
+        let mut server = Server::default();
+        let mut received = Vec::new();
+        let mut busy = busy.into_iter();
+        let mut progress = Progress::Going;
+        while progress == Progress::Going {
+            let pushes = it.pushes();
+            prop_assert!(!pushes.is_empty(), "it goes on");
+            it.now = it.outbox.wake_at().unwrap_or(it.now);
+            for (tag, event, payload) in pushes {
+                if busy.next().unwrap_or_default() {
+                    progress = it.reply(tag, &error(json!({"reason": "server busy"})));
+                    continue;
+                }
+                let handled = server.handle(event, &payload);
+                if handled.is_ok() {
+                    let batch = payload["logs"].as_array().cloned();
+                    let alone = (event == "run:log").then(|| vec![payload.clone()]);
+                    received.extend(batch.or(alone).unwrap_or_default());
+                }
+                progress = it.reply(tag, &handled.map_or_else(error, |()| ok()));
+            }
+            it.now = it.outbox.wake_at().unwrap_or(it.now);
+        }
+        prop_assert_eq!(progress, Progress::Done);
+        received.sort_by_key(|line| line["timestamp"].as_str().unwrap().parse::<u64>().unwrap());
+        let received: Vec<_> = received.iter().map(|line| line["message"][0].as_str().unwrap()).collect();
+        prop_assert_eq!(received, expected);
+        let order: Vec<_> = (0..steps).flat_map(|_| ["start", "complete"]).chain(["end"]).collect();
+        prop_assert_eq!(server.state, order);
+    }
+}

@@ -25,7 +25,7 @@ impl Fixture {
         let number = |value: &Value| value.as_str().unwrap_or("0").parse().unwrap();
         frames
             .iter()
-            .map(|frame| serde_json::from_slice::<Vec<Value>>(frame).unwrap())
+            .map(|frame| serde_json::from_slice::<Vec<Value>>(&frame.to_vec()).unwrap())
             .map(|frame| (number(&frame[0]), number(&frame[1]), frame[3].as_str().unwrap().to_owned()))
             .collect()
     }
@@ -56,6 +56,13 @@ impl Fixture {
         let (events, epoch) = self.events();
         assert_eq!(events.last(), Some(&ChannelEvent::Joined));
         epoch
+    }
+
+    /// Lets the channel in that has just sent its join, and questions behind it; how many.
+    fn joined_and_asked(&mut self) -> usize {
+        let sent = self.sent();
+        self.answer(sent[0].1, "ok", json!({}));
+        sent.len() - 1
     }
 
     fn push(&mut self, epoch: u64, tag: u64) {
@@ -249,6 +256,30 @@ fn a_channel_is_joined_anew_on_request() {
     it.answer(again[1].1, "ok", json!({}));
     assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel), ChannelEvent::Joined]);
     assert!(answered.try_recv().is_ok());
+}
+
+#[test]
+fn a_late_answer_to_a_question_is_taken_after_a_restart() {
+    let mut it = fixture();
+    it.joined();
+    let mut late = it.request();
+    let mut refused = it.request();
+    let first = it.sent();
+    for _ in 0..3 {
+        it.hub.command(Command::Restart { channel: 1, epoch: None });
+        it.joined_and_asked();
+    }
+    it.answer(first[0].1, "ok", json!({"a": 1}));
+    assert!(late.try_recv().is_ok());
+    for reason in ["unmatched topic", "server busy"] {
+        it.answer(first[1].1, "error", json!({ "reason": reason }));
+    }
+    assert!(refused.try_recv().is_err(), "the join in force has not answered");
+    assert!(it.hub.rejoins.is_empty());
+    drop(refused);
+    it.hub.command(Command::Restart { channel: 1, epoch: None });
+    assert_eq!(it.joined_and_asked(), 0);
+    assert!(it.hub.pending.is_empty(), "what is answered or withdrawn is forgotten, however often it was asked");
 }
 
 #[test]
