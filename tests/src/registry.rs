@@ -1,7 +1,6 @@
 //! A package registry on loopback, for npm: packages that a test makes up, and faults that it asks for.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,8 +63,14 @@ impl Registry {
 
     /// Publishes a version of an adaptor, as CommonJS with this source. It becomes the latest.
     pub fn publish(&self, name: &str, version: &str, source: &str) {
-        let manifest = json!({"name": name, "version": version, "main": "index.js"});
-        let tarball = tarball(&manifest, source);
+        self.publish_files(name, version, json!({"main": "index.js"}), &[("index.js", source.as_bytes())]);
+    }
+
+    /// Publishes a version of a package with this in its `package.json`, and these files. It becomes the latest.
+    pub fn publish_files(&self, name: &str, version: &str, mut manifest: Value, files: &[(&str, &[u8])]) {
+        manifest["name"] = name.into();
+        manifest["version"] = version.into();
+        let tarball = tarball(&manifest, files);
         let mut contents = self.contents();
         let package = contents.packages.entry(name.to_owned()).or_default();
         package.versions.insert(version.to_owned(), (manifest, tarball));
@@ -194,10 +199,13 @@ impl Package {
 }
 
 /// A package as npm packs it.
-fn tarball(manifest: &Value, source: &str) -> Vec<u8> {
+fn tarball(manifest: &Value, files: &[(&str, &[u8])]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("there is room for a package");
-    write(&folder.path().join("package/package.json"), &manifest.to_string());
-    write(&folder.path().join("package/index.js"), source);
+    let package = folder.path().join("package");
+    write(&package.join("package.json"), manifest.to_string().as_bytes());
+    for (file, content) in files {
+        write(&package.join(file), content);
+    }
     let mut tar = Command::new("tar");
     tar.args(["czf", "-", "package"]).current_dir(folder.path()).stderr(Stdio::inherit());
     let output = tar.output().expect("tar can be started");
@@ -205,8 +213,7 @@ fn tarball(manifest: &Value, source: &str) -> Vec<u8> {
     output.stdout
 }
 
-fn write(path: &Path, text: &str) {
+fn write(path: &Path, content: &[u8]) {
     std::fs::create_dir_all(path.parent().expect("it is in a folder")).expect("there is room for a package");
-    let mut file = std::fs::File::create(path).expect("there is room for a package");
-    file.write_all(text.as_bytes()).expect("there is room for a package");
+    std::fs::write(path, content).expect("there is room for a package");
 }

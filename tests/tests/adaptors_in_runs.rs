@@ -1,12 +1,13 @@
 //! Runs on Node get the adaptors that they name.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, messages, one_job, queue};
 use tests::registry::Registry;
 use tests::worker::Worker;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use worker::mock_lightning::RunState;
+use worker::mock_lightning::{MockLightning, RunRecord, RunState};
 
 const COMMON: &str = "@openfn/language-common";
 const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports.version = () => '1.0.0';";
@@ -62,36 +63,85 @@ async fn runs_share_one_installation_and_are_told_exact_versions() {
     worker.stop().await;
 }
 
-/// With the real registry: the two adaptors that most workflows use.
 #[tokio::test(flavor = "multi_thread")]
-async fn real_adaptors_run() {
-    let repo = folder();
-    let repo = repo.path().display().to_string();
-    let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start_with(&lightning, &["--engine", "node", "--repo-dir", &repo], &[]).await;
-    let service = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
-    let url = format!("http://{}/", service.local_addr().expect("a listener has an address"));
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = service.accept().await {
-            let mut request = [0; 4096];
-            let _ = stream.read(&mut request).await;
-            let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\nconnection: close\r\n\r\n";
-            let _ = stream.write_all(format!("{head}{{\"patients\": 42}}").as_bytes()).await;
-        }
-    });
-
-    let get = format!("get('{url}')");
-    let mut plan = chain(&[("fetch", &get), ("count", "fn((state) => ({ data: { n: state.data.patients + 1 } }))")]);
-    plan["jobs"][0]["adaptor"] = "@openfn/language-http@7.2.10".into();
-    let record = end(&lightning, &worker, &queue(&lightning, plan.clone())).await;
-    assert_eq!(record.state, RunState::Success, "{record:?}\n{}", worker.output());
-    assert_eq!(record.final_state, Some(json!({ "data": { "n": 43 } })));
-    // Whatever it is loaded from now, it does the same. Node 20 makes no snapshots.
-    if !messages(&record, "VER").join(" ").contains(" 20.") {
-        worker.printed("start-up snapshot").await;
+async fn a_workflow_may_use_two_versions_of_one_adaptor() {
+    let (registry, repo, cache) = (Registry::start().await, folder(), folder());
+    for version in ["1.0.0", "2.0.0"] {
+        let source = format!(
+            "exports.add = () => (state) => ({{ data: [...(state.data.length ? state.data : []), '{version}'] }});"
+        );
+        registry.publish("@openfn/language-x", version, &source);
     }
-    let again = end(&lightning, &worker, &queue(&lightning, plan)).await;
-    assert_eq!(again.final_state, Some(json!({ "data": { "n": 43 } })), "{again:?}\n{}", worker.output());
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = on(&lightning, &registry, repo.path(), cache.path()).await;
+    let mut plan = chain(&[("a", "add()"), ("b", "add()"), ("c", "add()")]);
+    for (at, version) in ["2.0.0", "1.0.0", "2.0.0"].into_iter().enumerate() {
+        plan["jobs"][at]["adaptor"] = format!("@openfn/language-x@{version}").into();
+    }
+    // What it is loaded from changes while it is used: as bundles first, from a snapshot where Node has them.
+    for _ in 0..2 {
+        let record = end(&lightning, &worker, &queue(&lightning, plan.clone())).await;
+        assert_eq!(
+            record.final_state,
+            Some(json!({ "data": ["2.0.0", "1.0.0", "2.0.0"] })),
+            "{record:?}\n{}",
+            worker.output()
+        );
+        if makes_snapshots(&record) {
+            worker.printed("start-up snapshot").await;
+        }
+    }
     worker.stop().await;
+}
+
+/// The source of an addon that exports nothing but can be told from one that was not loaded.
+const NATIVE: &str = "void *napi_register_module_v1(void *environment, void *exports) { return exports; }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_code_is_found_in_a_package_and_loaded_for_it_alone() {
+    let (registry, repo, cache, built) = (Registry::start().await, folder(), folder(), folder());
+    let (source, addon) = (built.path().join("native.c"), built.path().join("native.node"));
+    std::fs::write(&source, NATIVE).expect("there is room for a file");
+    // The compiler that Rust links with.
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&addon).arg(&source).status();
+    assert!(made.expect("there is a C compiler").success());
+    let addon = std::fs::read(addon).expect("it was made");
+    let index = "const name = ['native', 'node'].join('.');
+        exports.native = () => (state) => ({ data: { ...state.data, loaded: typeof require('./' + name) } });
+        exports.open = () => (state) => {
+            const module = { exports: {} };
+            process.dlopen(module, require('path').join(__dirname, name));
+            return { data: { ...state.data, opened: typeof module.exports } };
+        };";
+    let main = || json!({ "main": "index.js" });
+    let files: [(&str, &[u8]); 2] = [("index.js", index.as_bytes()), ("native.node", &addon)];
+    registry.publish_files("@openfn/language-native", "1.0.0", main(), &files);
+    let thief = "exports.steal = (file) => () => { process.dlopen({ exports: {} }, file); };";
+    registry.publish("@openfn/language-thief", "1.0.0", thief);
+
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = on(&lightning, &registry, repo.path(), cache.path()).await;
+    let plan = with_adaptor(Some("@openfn/language-native@1.0.0"), "native(); open();");
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    let expected = json!({ "data": { "loaded": "object", "opened": "object" } });
+    assert_eq!(record.final_state, Some(expected), "{record:?}\n{}", worker.output());
+
+    let file = built.path().join("native.node").display().to_string();
+    let plan = with_adaptor(Some("@openfn/language-thief@1.0.0"), &format!("steal('{file}')"));
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    assert_eq!(record.state, RunState::Failed, "{record:?}\n{}", worker.output());
+    assert_eq!(record.error_type.as_deref(), Some("AdaptorError"));
+    worker.stop().await;
+}
+
+/// A worker whose adaptors come from this registry.
+async fn on(lightning: &MockLightning, registry: &Registry, repo: &Path, cache: &Path) -> Worker {
+    let (repo, cache) = (repo.display().to_string(), cache.display().to_string());
+    let environment = [("npm_config_registry", registry.url()), ("npm_config_cache", cache.as_str())];
+    Worker::start_with(lightning, &["--engine", "node", "--repo-dir", &repo], &environment).await
+}
+
+/// Whether the Node that executed this run makes start-up snapshots: 20 does not.
+fn makes_snapshots(record: &RunRecord) -> bool {
+    !messages(record, "VER").join(" ").contains(" 20.")
 }
