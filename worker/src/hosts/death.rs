@@ -207,6 +207,8 @@ fn signal_name(number: i32) -> Option<&'static str> {
         (Signal::TERM, "SIGTERM"),
         (Signal::XCPU, "SIGXCPU"),
         (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
         (Signal::SYS, "SIGSYS"),
     ];
     NAMES.iter().find(|(signal, _)| signal.as_raw() == number).map(|(_, name)| *name)

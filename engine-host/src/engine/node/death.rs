@@ -54,7 +54,7 @@ pub(super) fn reports_oom(file: &Path) -> bool {
 }
 
 fn signal_name(number: i32) -> String {
-    const NAMES: [(Signal, &str); 17] = [
+    const NAMES: [(Signal, &str); 20] = [
         (Signal::HUP, "SIGHUP"),
         (Signal::INT, "SIGINT"),
         (Signal::QUIT, "SIGQUIT"),
@@ -71,6 +71,9 @@ fn signal_name(number: i32) -> String {
         (Signal::ALARM, "SIGALRM"),
         (Signal::TERM, "SIGTERM"),
         (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::VTALARM, "SIGVTALRM"),
+        (Signal::PROF, "SIGPROF"),
         (Signal::SYS, "SIGSYS"),
     ];
     let known = NAMES.iter().find(|(signal, _)| signal.as_raw() == number);
