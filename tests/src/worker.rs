@@ -49,11 +49,13 @@ impl Worker {
             .env("WORKER_SECRET", crate::lightning::SECRET)
             // What a test needs is not to depend on what is installed.
             .env("WORKER_ENGINE", "embedded")
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .envs(variables.iter().map(|(name, value)| (name, value)));
+        Self::spawn(&mut command)
+    }
+
+    /// Starts the program as the command says, and collects what it prints.
+    pub fn spawn(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the worker was just built");
         let output = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().expect("stdout is piped"), Arc::clone(&output));
@@ -128,11 +130,16 @@ impl Worker {
         }
     }
 
+    /// Ends it with SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it lives");
+    }
+
     /// Asks it to stop; it must exit with 0.
     pub async fn stop(self) {
         self.signal(Signal::TERM);
         let output = Arc::clone(&self.output);
-        let code = self.exit(Duration::from_secs(20)).await;
+        let code = self.exit(DEADLINE).await;
         assert_eq!(code, Some(0), "{}", output.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -143,7 +150,7 @@ pub fn send(pid: u32, signal: Signal) {
     kill_process(pid, signal).expect("the process lives");
 }
 
-pub(crate) fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<String>>) {
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<String>>) {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {

@@ -13,35 +13,87 @@ use tracing::warn;
 use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
 use crate::cli::{EngineKind, RepoArgs};
 use crate::execution::{Executor, Reservation, ReserveError};
-use crate::hosts::Hosts;
+use crate::hosts::{self, Broker, HostProgram, Hosts};
 
 /// The adaptor of jobs that name none.
 const DEFAULT_ADAPTOR: &str = "@openfn/language-common";
+
+/// What jobs of the mock engine have beside the core operations, as with the reference worker.
+const MOCK_GLOBALS: &str = "export const wait = milliseconds => state => \
+                            new Promise(resolve => setTimeout(() => resolve(state), milliseconds));";
+
+/// Which engine executes runs, with what it needs.
+#[derive(Debug, Clone)]
+pub enum Choice {
+    /// The embedded engine. It refuses jobs whose adaptors it does not have.
+    Embedded,
+    /// The embedded engine, with the core operations in place of every adaptor.
+    Mock,
+    /// Node, with the adaptors that jobs name.
+    Node(AdaptorsOptions),
+}
+
+impl Choice {
+    /// What the option `--engine` calls it.
+    pub fn name(&self) -> &'static str {
+        let kind = match self {
+            Self::Embedded => EngineKind::Embedded,
+            Self::Mock => EngineKind::Mock,
+            Self::Node(_) => EngineKind::Node,
+        };
+        kind.name()
+    }
+
+    /// What Node needs; none for the others.
+    pub fn adaptors(&self) -> Option<&AdaptorsOptions> {
+        match self {
+            Self::Embedded | Self::Mock => None,
+            Self::Node(adaptors) => Some(adaptors),
+        }
+    }
+}
+
+/// What runs get before they are executed.
+#[derive(Debug, Clone)]
+enum Equipment {
+    Nothing,
+    Mock,
+    Adaptors(Adaptors),
+}
 
 /// Engine hosts and, where runs are executed on Node, the adaptors for them.
 #[derive(Debug, Clone)]
 pub struct Engines {
     hosts: Arc<Hosts>,
-    adaptors: Option<Adaptors>,
+    equipment: Equipment,
 }
 
 impl Engines {
-    /// Hosts that run jobs in the embedded engine.
-    pub fn embedded(hosts: Arc<Hosts>) -> Self {
-        Self { hosts, adaptors: None }
-    }
-
-    /// Hosts that run jobs on Node, with these adaptors.
-    pub fn node(hosts: Arc<Hosts>, adaptors: Adaptors) -> Self {
-        Self { hosts, adaptors: Some(adaptors) }
+    /// Hosts that run jobs in the engine that was chosen. Adaptors are installed by hosts of their own.
+    pub async fn start(
+        choice: Choice,
+        broker: &Broker,
+        program: HostProgram,
+        hosts: Arc<Hosts>,
+    ) -> Result<Self, hosts::StartError> {
+        let equipment = match choice {
+            Choice::Embedded => Equipment::Nothing,
+            Choice::Mock => Equipment::Mock,
+            Choice::Node(adaptors) => Equipment::Adaptors(Adaptors::start(broker, program, adaptors).await?),
+        };
+        Ok(Self { hosts, equipment })
     }
 }
 
 impl Executor for Engines {
     async fn equip(&self, spec: &mut RunSpec) -> Result<(), Exit> {
-        match &self.adaptors {
-            None => Ok(()),
-            Some(adaptors) => equip_node(adaptors, spec).await.map_err(|refused| refused.exit()),
+        match &self.equipment {
+            Equipment::Nothing => Ok(()),
+            Equipment::Mock => {
+                equip_mock(spec);
+                Ok(())
+            }
+            Equipment::Adaptors(adaptors) => equip_node(adaptors, spec).await.map_err(|refused| refused.exit()),
         }
     }
 
@@ -50,27 +102,33 @@ impl Executor for Engines {
     }
 }
 
-/// Chooses the engine: the one that is named, else Node where there is one that can be used. Returns what Node needs,
-/// none for the embedded engine. An error says what would be right.
-pub async fn choose(
-    named: Option<EngineKind>,
-    repo: &RepoArgs,
-    monorepos: &[PathBuf],
-) -> Result<Option<AdaptorsOptions>, String> {
-    if named == Some(EngineKind::Embedded) {
-        return Ok(None);
+/// Chooses the engine: the one that is named, else Node where there is one that can be used. An error says what would be
+/// right.
+pub async fn choose(named: Option<EngineKind>, repo: &RepoArgs, monorepos: &[PathBuf]) -> Result<Choice, String> {
+    match named {
+        Some(EngineKind::Embedded) => return Ok(Choice::Embedded),
+        Some(EngineKind::Mock) => return Ok(Choice::Mock),
+        Some(EngineKind::Node) | None => {}
     }
     match NodeProgram::find(repo.node.as_deref()).await {
-        Ok(node) => AdaptorsOptions::new(repo, monorepos, node).map(Some),
+        Ok(node) => AdaptorsOptions::new(repo, monorepos, node).map(Choice::Node),
         Err(error) if named.is_none() && repo.node.is_none() => {
             warn!(
                 "{error}, so jobs run in the embedded engine: it has the core operations of {DEFAULT_ADAPTOR} and no \
                  other adaptor. Say --engine embedded if that is meant, or name a Node by --node (WORKER_NODE)"
             );
-            Ok(None)
+            Ok(Choice::Embedded)
         }
         Err(error) => Err(format!("--engine node needs a Node, named by --node (WORKER_NODE) or on the PATH: {error}")),
     }
+}
+
+/// The core operations in place of whatever the jobs name, so that nothing is looked up or installed.
+fn equip_mock(spec: &mut RunSpec) {
+    for step in with_code(&mut spec.steps) {
+        step.adaptors = vec![DEFAULT_ADAPTOR.to_owned()];
+    }
+    spec.globals.get_or_insert_with(|| MOCK_GLOBALS.to_owned());
 }
 
 async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refused> {

@@ -13,16 +13,16 @@ use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::adaptors::{Adaptors, AdaptorsOptions};
-use crate::cli::{EngineKind, MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
+use crate::adaptors::AdaptorsOptions;
+use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
-use crate::engines::{self, Engines};
+use crate::engines::{self, Choice, Engines};
 use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
-use crate::http::{self, Operations};
+use crate::http::{self, Operations, Probed};
 use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
 use crate::systemd;
-use crate::vitals::Vitals;
+use crate::vitals::{Readiness, Vitals};
 use crate::watchers::Watchers;
 
 /// Runs at once where nothing is said.
@@ -81,22 +81,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts hosts and, when the first one has answered, claims. With `adaptors`, runs are executed on Node.
-    pub async fn start(
-        lightning: LightningOptions,
-        hosts: HostsOptions,
-        adaptors: Option<AdaptorsOptions>,
-    ) -> Result<Self, StartError> {
+    /// Starts hosts and, when the first one has answered, claims.
+    pub async fn start(lightning: LightningOptions, hosts: HostsOptions, engine: Choice) -> Result<Self, StartError> {
         let broker = Broker::start(None).map_err(hosts::StartError::from)?;
         if let Err(error) = broker.adopt_orphans() {
             warn!("what hosts leave behind cannot be buried: {error}");
         }
         let program = hosts.program.clone();
         let hosts = Arc::new(broker.open(ENGINES, hosts).await?);
-        let engines = match adaptors {
-            None => Engines::embedded(Arc::clone(&hosts)),
-            Some(adaptors) => Engines::node(Arc::clone(&hosts), Adaptors::start(&broker, program, adaptors).await?),
-        };
+        let engines = Engines::start(engine, &broker, program, Arc::clone(&hosts)).await?;
         let lightning = Arc::new(lightning::start(lightning, Arc::new(engines)));
         Ok(Self { broker, hosts, lightning })
     }
@@ -116,13 +109,12 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
     lightning_options.journal = journal.map(Arc::new);
     let adaptors = &options.adaptors;
-    let adaptors = engines::choose(options.hosts.engine, &adaptors.repo, &adaptors.monorepo_dir).await;
-    let adaptors = adaptors.map_err(StartError::Options)?;
-    let equipment = adaptors.clone();
-    let engine = if adaptors.is_some() { EngineKind::Node } else { EngineKind::Embedded };
+    let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await;
+    let engine = engine.map_err(StartError::Options)?;
+    let equipment = engine.adaptors().cloned();
     let containment = Containment::choose(&options.supervision);
     let hosts_options =
-        HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, adaptors.as_ref())? };
+        HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, equipment.as_ref())? };
     let program = hosts_options.program.path().to_owned();
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
@@ -134,7 +126,7 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let mut watchers = Watchers::start(&options);
     let server = tokio::spawn(http::serve(listener, Arc::clone(&running), watchers.dashboard.clone()));
     let worker = tokio::select! {
-        worker = Worker::start(lightning_options, hosts_options, adaptors) => worker?,
+        worker = Worker::start(lightning_options, hosts_options, engine) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
@@ -195,6 +187,15 @@ impl Operations for Running {
             Some((_, lightning)) => lightning.claim_once().await.map_err(|error| error.to_string()),
             None => Err("no engine has answered yet".to_owned()),
         }
+    }
+}
+
+impl Probed for Running {
+    type Conditions = Readiness;
+
+    async fn readiness(&self) -> (bool, Readiness) {
+        let readiness = self.vitals().await.readiness();
+        (readiness.ready, readiness)
     }
 
     async fn vitals(&self) -> Vitals {

@@ -15,6 +15,10 @@ pub struct HostArgs {
     #[arg(long, env = "WORKER_ENGINE")]
     pub engine: Option<EngineKind>,
 
+    /// The engine `mock`, whatever --engine says.
+    #[arg(long)]
+    pub mock: bool,
+
     /// The engine-host program, instead of the one beside this program.
     #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
     pub engine_host: Option<PathBuf>,
@@ -48,6 +52,13 @@ pub struct HostArgs {
     pub engine_validation_retries: u32,
 }
 
+impl HostArgs {
+    /// The engine that is asked for.
+    pub fn engine(&self) -> Option<EngineKind> {
+        if self.mock { Some(EngineKind::Mock) } else { self.engine }
+    }
+}
+
 /// A JavaScript engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EngineKind {
@@ -55,6 +66,8 @@ pub enum EngineKind {
     Node,
     /// QuickJS inside the engine host: needs nothing installed, runs jobs of the core operations.
     Embedded,
+    /// For development: jobs have the core operations and `wait`, whatever adaptor they name; nothing is installed.
+    Mock,
 }
 
 impl EngineKind {
@@ -63,6 +76,7 @@ impl EngineKind {
         match self {
             Self::Node => "node",
             Self::Embedded => "embedded",
+            Self::Mock => "mock",
         }
     }
 }

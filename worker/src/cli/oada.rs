@@ -1,5 +1,6 @@
 //! Options of `worker oada`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,6 +96,12 @@ pub struct ServeArgs {
     /// The engine-host program, instead of the one beside this program.
     #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
     pub engine_host: Option<PathBuf>,
+    /// Address of the HTTP server with probes and metrics; all of the machine's unless set.
+    #[arg(long, env = "WORKER_HOST", value_name = "IP")]
+    pub host: Option<IpAddr>,
+    /// Port of the HTTP server; 0 for any that is free.
+    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222")]
+    pub port: u16,
     /// How long jobs may go on after a request to stop, in seconds.
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE_SECONDS", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub shutdown_grace: Duration,

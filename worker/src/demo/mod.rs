@@ -78,8 +78,8 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
 
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
-    let adaptors = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
-    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, adaptors).await?;
+    let engine = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
+    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, engine).await?;
     let followed = screen.follow(&id, events).await;
     worker.finish(STOP).await;
     let record = mock.run(&id);
@@ -109,7 +109,7 @@ fn lightning_options(mock: &MockLightning, secret: SecretString) -> LightningOpt
 fn hosts_options(options: &DemoOptions) -> Result<HostsOptions, StartError> {
     let program = HostProgram::find(options.engine_host.as_deref())?;
     let usual = HostsOptions::new(program);
-    let first = usual.first.clone().filter(|_| options.engine == EngineKind::Embedded);
+    let first = usual.first.clone().filter(|_| options.engine != EngineKind::Node);
     Ok(HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, first, ..usual })
 }
 

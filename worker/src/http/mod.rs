@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use self::dashboard::{Access, Dashboard};
@@ -21,14 +22,23 @@ use crate::vitals::Vitals;
 /// The type of what Prometheus is given.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the server asks of the worker.
-pub trait Operations: Send + Sync + 'static {
-    /// Claims once in every workloop that has room: how many runs were claimed and started, or why none could be
-    /// asked for.
-    fn claim_once(&self) -> impl Future<Output = Result<usize, String>> + Send;
+/// What the server asks of whatever it answers for.
+pub trait Probed: Send + Sync + 'static {
+    /// Which of the conditions for being ready are met.
+    type Conditions: Serialize;
 
     /// How the worker is.
     fn vitals(&self) -> impl Future<Output = Vitals> + Send;
+
+    /// Whether it can take work, and why not.
+    fn readiness(&self) -> impl Future<Output = (bool, Self::Conditions)> + Send;
+}
+
+/// What the server asks of a worker that claims runs.
+pub trait Operations: Probed {
+    /// Claims once in every workloop that has room: how many runs were claimed and started, or why none could be
+    /// asked for.
+    fn claim_once(&self) -> impl Future<Output = Result<usize, String>> + Send;
 }
 
 /// The address could not be listened on.
@@ -60,28 +70,34 @@ pub async fn serve<O: Operations>(
     dashboard: Option<Arc<Dashboard>>,
 ) -> io::Result<()> {
     let shown = dashboard.map(|dashboard| dashboard::routes(dashboard, Arc::clone(&worker)));
-    let router = Router::new()
+    let router = probes().route("/claim", post(claim::<O>)).with_state(worker).merge(shown.unwrap_or_default());
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+}
+
+/// Serves for ever, liveness, readiness and metrics alone; fails when it cannot.
+pub async fn serve_probes<P: Probed>(listener: TcpListener, probed: Arc<P>) -> io::Result<()> {
+    axum::serve(listener, probes().with_state(probed)).await
+}
+
+fn probes<P: Probed>() -> Router<Arc<P>> {
+    Router::new()
         .route("/", get(alive))
         .route("/livez", get(alive))
-        .route("/readyz", get(ready::<O>))
-        .route("/metrics", get(measure::<O>))
-        .route("/claim", post(claim::<O>))
-        .with_state(worker)
-        .merge(shown.unwrap_or_default());
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+        .route("/readyz", get(ready::<P>))
+        .route("/metrics", get(measure::<P>))
 }
 
 async fn alive() -> &'static str {
     "OK"
 }
 
-async fn ready<O: Operations>(State(worker): State<Arc<O>>) -> impl IntoResponse {
-    let readiness = worker.vitals().await.readiness();
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness))
+async fn ready<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
+    let (is_ready, conditions) = worker.readiness().await;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(conditions))
 }
 
-async fn measure<O: Operations>(State(worker): State<Arc<O>>) -> impl IntoResponse {
+async fn measure<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
     let text = metrics().render(&worker.vitals().await);
     ([(header::CONTENT_TYPE, OPENMETRICS)], text)
 }

@@ -15,12 +15,14 @@ use super::client::{Client, ClientOptions, Domain};
 use super::handlers::{HandlerOptions, Handlers};
 use super::job::NewJob;
 use super::paths::Paths;
+use super::probes::Probes;
 use super::report::{Report, parse_reports};
 use super::request::{JobEvent, JobRequest};
 use super::service::{Service, ServiceBuilder};
 use super::shelves::{self, Listed};
 use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
+use crate::http;
 use crate::start::stop_requested;
 
 /// Time between looks at the folder of handlers.
@@ -65,8 +67,18 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     let folder = options.handlers.clone().ok_or_else(|| {
         anyhow!("--handlers (WORKER_OADA_HANDLERS) is missing: a folder with a file <type>.js for each type of jobs")
     })?;
+    let reports = match options.reports.as_deref() {
+        Some(file) => reports(file)?,
+        None => Vec::new(),
+    };
+    let listener = http::listen(options.host, options.port).await?;
+    let port = listener.local_addr().map_or(options.port, |address| address.port());
+    let probes = Arc::new(Probes::default());
+    let server = tokio::spawn(http::serve_probes(listener, Arc::clone(&probes)));
     let broker = Broker::start(None)?;
     let hosts = open_pool(&broker, &options).await?;
+    // Set here only, like the service below.
+    let _ = probes.hosts.set(hosts.clone());
     let client = ClientOptions { concurrency: options.requests, ..ClientOptions::default() };
     let service = Service::builder(place.paths.service(), place.domain.clone(), place.token)
         .concurrency(options.concurrency)
@@ -79,10 +91,6 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
             it.skip_queue_on_startup = options.skip_queue_on_startup;
             it.finish_reporters.clone_from(&options.finish_reporters);
         });
-    let reports = match options.reports.as_deref() {
-        Some(file) => reports(file)?,
-        None => Vec::new(),
-    };
     let service = reports.into_iter().fold(service, ServiceBuilder::report);
     let handlers =
         HandlerOptions { folder, timeout: options.timeout, memory_bytes: options.memory.bytes(), poll: POLL };
@@ -92,8 +100,10 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
         stopped = stop_requested() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     let following = handlers.follow(Arc::clone(&service));
-    info!(service = place.paths.service(), domain = %place.domain, "working off jobs");
+    let _ = probes.service.set(Arc::clone(&service));
+    info!(service = place.paths.service(), domain = %place.domain, port, "working off jobs");
     stop_requested().await?;
+    probes.drain();
     info!(grace = ?options.shutdown_grace, "asked to stop: beginning no more jobs; ask again to end those that run");
     drop(following);
     tokio::select! {
@@ -104,6 +114,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
         }
     }
     broker.shutdown(HOSTS_STOP).await;
+    server.abort();
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod ksuid;
 
 mod list;
 pub mod paths;
+mod probes;
 pub mod report;
 pub mod request;
 pub mod service;
@@ -21,4 +22,4 @@ pub use job::{Failure, Job, JobError, NewJob};
 pub use ksuid::{InvalidKsuid, Ksuid};
 pub use paths::{Layout, Paths};
 pub use request::{JobEvent, JobRequest, JobRequestError, do_job, post_job, post_update};
-pub use service::{Context, Service, ServiceBuilder};
+pub use service::{Context, Service, ServiceBuilder, ServiceStatus};

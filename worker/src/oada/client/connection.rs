@@ -1,6 +1,7 @@
 //! The actor that owns the websocket: connects, keeps it alive, notices when it is dead, and connects again for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a connection is made and kept with.
 pub(super) struct Settings {
     pub(super) domain: Domain,
+    /// Tells others whether there is a connection.
+    pub(super) is_connected: Arc<AtomicBool>,
     pub(super) token: Arc<SecretString>,
     pub(super) user_agent: String,
     /// Time between pings. Nothing received from one to the next means that the connection is dead.
@@ -76,7 +79,9 @@ impl Actor {
     async fn run(mut self) {
         let mut pause = Duration::ZERO;
         while let Some(socket) = self.connect(pause).await {
+            self.settings.is_connected.store(true, Ordering::Relaxed);
             let ended = self.serve(socket).await;
+            self.settings.is_connected.store(false, Ordering::Relaxed);
             self.conversation.disconnected();
             match ended {
                 Ok(()) => return,

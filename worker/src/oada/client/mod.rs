@@ -11,7 +11,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -148,6 +148,7 @@ struct Shared {
     domain: Domain,
     options: ClientOptions,
     commands: mpsc::UnboundedSender<Command>,
+    is_connected: Arc<AtomicBool>,
     slots: Semaphore,
     next_watch: AtomicU64,
 }
@@ -162,8 +163,10 @@ impl Client {
     /// A client that begins to connect. Must be called within a tokio runtime.
     pub fn connect(domain: Domain, token: SecretString, options: ClientOptions) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
+        let is_connected = Arc::<AtomicBool>::default();
         let settings = Settings {
             domain: domain.clone(),
+            is_connected: Arc::clone(&is_connected),
             token: Arc::new(token),
             user_agent: options.user_agent.clone(),
             heartbeat: options.heartbeat,
@@ -171,13 +174,18 @@ impl Client {
         };
         tokio::spawn(connection::run(settings, received));
         let slots = Semaphore::new(options.concurrency.max(1));
-        let shared = Shared { domain, options, commands, slots, next_watch: AtomicU64::new(1) };
+        let shared = Shared { domain, options, commands, is_connected, slots, next_watch: AtomicU64::new(1) };
         Self { shared: Arc::new(shared) }
     }
 
     /// Where the store is.
     pub fn domain(&self) -> &Domain {
         &self.shared.domain
+    }
+
+    /// Whether there is a connection to the store at present.
+    pub fn is_connected(&self) -> bool {
+        self.shared.is_connected.load(Ordering::Relaxed)
     }
 
     /// Reads headers.

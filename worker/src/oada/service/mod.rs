@@ -35,7 +35,7 @@ mod webhook;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -49,8 +49,8 @@ pub use self::handler::{Context, JobClient, JobClientError, JobLog, Outcome};
 use self::handler::{Handler, Registered, work};
 pub use self::lease::{Lease, RunOver};
 pub use self::options::{Check, HalfRun, Retry, ServiceOptions, TypeOptions, UnknownType};
-use self::queue::Phase;
-use self::queues::Queues;
+use self::queue::{Phase, QueueEnv};
+use self::queues::{DEFAULT_QUEUE, Queues};
 pub use self::reporters::{FinishReporter, InvalidReporter};
 use super::client::{Client, ClientError, Domain};
 use super::job::{Failure, Job};
@@ -80,11 +80,19 @@ pub(super) struct Shared {
     instance: String,
     types: RwLock<HashMap<String, Arc<Registered>>>,
     slots: Arc<Semaphore>,
+    /// Those that are served, for whoever looks at them from outside.
+    queues: RwLock<Vec<Weak<QueueEnv>>>,
 }
 
 impl Shared {
     fn handler(&self, kind: &str) -> Option<Arc<Registered>> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+    }
+
+    fn queue_begins(&self, env: &Arc<QueueEnv>) {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(env));
     }
 
     fn register(&self, kind: &str, registered: Registered) {
@@ -175,7 +183,8 @@ impl ServiceBuilder {
         let client = Client::connect(domain, token.clone(), options.client.clone());
         let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
         let instance = options.instance.clone().unwrap_or_else(|| Ksuid::generate().to_string());
-        let shared = Arc::new(Shared { paths, options, instance, types: RwLock::default(), slots });
+        let shared =
+            Arc::new(Shared { paths, options, instance, types: RwLock::default(), slots, queues: RwLock::default() });
         for (kind, registration) in types {
             let registered = match registration {
                 Registration::Single(options, work) => Registered { options, handler: Handler::Single(work) },
@@ -195,6 +204,17 @@ impl ServiceBuilder {
         }
         Ok(Service { shared, client, phase, task, reports: Mutex::new(tasks) })
     }
+}
+
+/// How a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// There is a connection to the service's own store.
+    pub is_connected: bool,
+    /// The service's own queue is watched.
+    pub is_watched: bool,
+    /// Other queues that are served and not watched at present, by name.
+    pub unwatched: Vec<String>,
 }
 
 /// A service at work. Dropping it ends what runs at once; [`Service::stop`] lets it finish.
@@ -232,6 +252,17 @@ impl Service {
     /// Handles no more jobs of a type. Whether there was a handler.
     pub fn off(&self, kind: &str) -> bool {
         self.shared.types.write().unwrap_or_else(PoisonError::into_inner).remove(kind).is_some()
+    }
+
+    /// How it is at present.
+    pub fn status(&self) -> ServiceStatus {
+        let queues = self.shared.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let served = queues.iter().filter_map(Weak::upgrade).filter(|queue| queue.is_served());
+        let mut unwatched: Vec<String> = served.filter(|queue| !queue.hears()).map(|queue| queue.id.clone()).collect();
+        unwatched.sort();
+        let is_watched = !unwatched.iter().any(|id| id == DEFAULT_QUEUE);
+        unwatched.retain(|id| id != DEFAULT_QUEUE);
+        ServiceStatus { is_connected: self.client.is_connected(), is_watched, unwatched }
     }
 
     /// Whether there is a handler for a type.

@@ -1,6 +1,7 @@
 //! One queue: its lists, its watch, and the jobs that are under way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -30,6 +31,8 @@ pub(super) struct QueueEnv {
     /// The queue's name.
     pub(super) id: String,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Whether its list is watched.
+    pub(super) is_watched: AtomicBool,
 }
 
 /// What a queue is to do.
@@ -50,6 +53,16 @@ pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
 }
 
 impl QueueEnv {
+    /// Whether it hears of its jobs: it is connected and its list is watched.
+    pub(super) fn hears(&self) -> bool {
+        self.is_watched.load(Ordering::Relaxed) && self.client.is_connected()
+    }
+
+    /// Whether jobs are begun.
+    pub(super) fn is_served(&self) -> bool {
+        *self.phase.borrow() == Phase::Run
+    }
+
     /// Repeats something until the store has taken it, has refused it for good, or the service is to end at once.
     pub(super) async fn persist<'a, T>(
         &self,
@@ -101,7 +114,9 @@ pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
                     let _ = ready.send(Ok(()));
                 }
                 backoff.reset();
+                queue.env.is_watched.store(true, Ordering::Relaxed);
                 queue.follow(watch).await;
+                queue.env.is_watched.store(false, Ordering::Relaxed);
             }
             Err(error) => {
                 tracing::error!(queue = queue.env.id, "the queue cannot be watched: {error}");

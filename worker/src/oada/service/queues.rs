@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -229,8 +230,10 @@ impl Queues {
 
     fn serve(&mut self, id: &str, config: QueueConfig, client: Client, ready: Option<Ready>) {
         let (phase, phase_seen) = watch::channel(Phase::Run);
-        let env = QueueEnv { shared: Arc::clone(&self.shared), client, id: id.to_owned(), phase: phase_seen };
-        let task = tokio::spawn(queue::serve(Arc::new(env), ready));
+        let (shared, is_watched) = (Arc::clone(&self.shared), AtomicBool::new(false));
+        let env = Arc::new(QueueEnv { shared, client, id: id.to_owned(), phase: phase_seen, is_watched });
+        self.shared.queue_begins(&env);
+        let task = tokio::spawn(queue::serve(env, ready));
         self.served.insert(id.to_owned(), Served { config, phase, task });
     }
 }
