@@ -8,7 +8,7 @@ use tests::worker::Worker;
 use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_states_arrive_whole_and_cost_no_third_copy() {
+async fn large_states_arrive_whole_and_cost_no_second_copy() {
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &ROOMY).await;
     end(&lightning, &worker, &queue(&lightning, one_job("fn(s => s)"))).await;
@@ -18,10 +18,9 @@ async fn large_states_arrive_whole_and_cost_no_third_copy() {
         let clip = record.final_dataclip_id.as_deref().and_then(|id| lightning.dataclip(id));
         let text = clip.as_ref().and_then(|clip| clip["data"].as_str()).expect("there is a dataclip");
         assert_eq!(text.len() as u64, size / 32 * 32);
-        // The state, and its text as a string within a frame, which is longer; buffers; what the allocator keeps. A
-        // third copy would be more.
-        let slack = 6 * MB + size / 2;
-        assert!(rise <= 2 * size + slack, "a state of {} MB costs {} MB", size / MB, rise / MB);
+        println!("a state of {} MB costs {:.1} MB", size / MB, rise as f64 / MB as f64);
+        // The state itself, and of the rest as much again at most. Threads and buffers take some whatever the size.
+        assert!(rise <= 2 * size + 6 * MB, "a state of {} MB costs {} MB", size / MB, rise / MB);
     }
     assert!(lightning.violations().is_empty());
     worker.stop().await;
