@@ -6,6 +6,7 @@ pub mod collector;
 pub mod leftovers;
 pub mod lightning;
 pub mod matching;
+pub mod node;
 pub mod oada;
 pub mod processes;
 pub mod random;

@@ -40,6 +40,12 @@ pub fn process(pid: u32) -> Option<Process> {
     })
 }
 
+/// The command line of a process, its words joined by spaces; empty if it is gone.
+pub fn command_line(pid: u32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&words).replace('\0', " ")
+}
+
 /// All processes that live.
 pub fn all() -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -3,21 +3,33 @@
 //!
 //! Some cells of the matrix by chance: `CELLS` says how many (or `all`), `SEED` which.
 
-use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::leftovers;
-use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queue, until};
+use tests::lightning::{self, DEADLINE, LightningOptions, chain, end, logged, one_job, queue, until};
+use tests::node::{NodeGround, SOURCE};
+use tests::processes::{Process, command_line, descendants};
 use tests::random::{Random, amount};
+use tests::registry::Fault;
 use tests::worker::{Worker, send};
 use worker::mock_lightning::{MockLightning, RunState};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Engine {
+    Embedded,
+    Node,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Worker,
     Host,
+    /// The Node process of a host.
+    Engine,
+    /// The host that has an adaptor installed.
+    Installer,
 }
 
 /// What is under way.
@@ -26,32 +38,58 @@ enum Moment {
     Idle,
     /// A run was queued a moment ago.
     Claiming,
+    /// The adaptor of a run is being installed.
+    Preparing,
     Running,
     /// The last step is over, or about to be.
     Completing,
 }
 
-const TARGETS: [Target; 2] = [Target::Worker, Target::Host];
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    engine: Engine,
+    target: Target,
+    signal: Signal,
+    moment: Moment,
+}
+
+const ENGINES: [Engine; 2] = [Engine::Embedded, Engine::Node];
+const TARGETS: [Target; 4] = [Target::Worker, Target::Host, Target::Engine, Target::Installer];
 const SIGNALS: [Signal; 3] = [Signal::KILL, Signal::STOP, Signal::TERM];
-const MOMENTS: [Moment; 4] = [Moment::Idle, Moment::Claiming, Moment::Running, Moment::Completing];
+const MOMENTS: [Moment; 5] = [Moment::Idle, Moment::Claiming, Moment::Preparing, Moment::Running, Moment::Completing];
+
+/// Whether there is such a thing: the embedded engine is no process, and nothing is installed for it.
+fn exists(cell: &Cell) -> bool {
+    let wants_node = matches!(cell.target, Target::Engine | Target::Installer) || cell.moment == Moment::Preparing;
+    cell.engine == Engine::Node || !wants_node
+}
+
+fn all_cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for engine in ENGINES {
+        for target in TARGETS {
+            for signal in SIGNALS {
+                cells.extend(MOMENTS.map(|moment| Cell { engine, target, signal, moment }));
+            }
+        }
+    }
+    cells.retain(exists);
+    cells
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_hit_is_harmed_and_nothing_is_left() {
     let mut random = Random::seeded();
-    let mut cells = Vec::new();
-    for target in TARGETS {
-        for signal in SIGNALS {
-            cells.extend(MOMENTS.map(|moment| (target, signal, moment)));
-        }
-    }
+    let mut cells = all_cells();
     let wanted =
-        if std::env::var("CELLS").is_ok_and(|cells| cells == "all") { cells.len() } else { amount("CELLS", 6) };
+        if std::env::var("CELLS").is_ok_and(|cells| cells == "all") { cells.len() } else { amount("CELLS", 7) };
     while cells.len() > wanted {
         cells.swap_remove(random.below(cells.len()));
     }
-    for (target, signal, moment) in cells {
-        println!("{target:?} gets {signal:?} while {moment:?}");
-        cell(target, signal, moment).await;
+    let ground = NodeGround::start().await;
+    for (number, cell) in cells.into_iter().enumerate() {
+        println!("{cell:?}");
+        Stage::set(&ground, cell, number).await.play().await;
     }
 }
 
@@ -60,107 +98,184 @@ const SLOW: &str = "fn(async s => { console.log('here'); await new Promise(r => 
 /// One that is over at once, so that its run completes.
 const QUICK: &str = "fn(s => { console.log('here'); return s; })";
 
-fn plan(moment: Moment) -> Value {
-    match moment {
-        Moment::Completing => chain(&[("a", QUICK), ("b", QUICK)]),
-        _ => one_job(SLOW),
-    }
+struct Stage<'a> {
+    cell: Cell,
+    ground: &'a NodeGround,
+    /// An adaptor that no other cell uses.
+    adaptor: String,
+    runtime: tempfile::TempDir,
+    lightning: MockLightning,
 }
 
-async fn cell(target: Target, signal: Signal, moment: Moment) {
-    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
-    let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = start(&lightning, runtime.path()).await;
-    let bystander = queue(&lightning, one_job(SLOW));
-    until(&lightning, &worker, &bystander, |record| logged(record, "here")).await;
-
-    let victim = (moment != Moment::Idle).then(|| queue(&lightning, plan(moment)));
-    if let (Some(victim), Moment::Running | Moment::Completing) = (&victim, moment) {
-        until(&lightning, &worker, victim, |record| logged(record, "here")).await;
-    }
-    match target {
-        Target::Worker => hit_worker(&lightning, worker, signal, &bystander, victim.as_deref(), runtime.path()).await,
-        Target::Host => hit_host(&lightning, worker, signal, &bystander, victim.as_deref()).await,
-    }
-    assert_eq!(
-        leftovers::gone(runtime.path(), Duration::from_secs(20)).await,
-        [""; 0],
-        "{target:?} {signal:?} {moment:?}"
-    );
-}
-
-async fn start(lightning: &MockLightning, runtime: &Path) -> Worker {
-    let options = ["--capacity", "2", "--max-run-duration-seconds", "6", "--host-stop-timeout", "1"];
-    Worker::start_in(lightning, &options, runtime).await
-}
-
-async fn hit_worker(
-    lightning: &MockLightning,
-    worker: Worker,
-    signal: Signal,
-    bystander: &str,
-    victim: Option<&str>,
-    runtime: &Path,
-) {
-    let runs: Vec<&str> = [bystander].into_iter().chain(victim).collect();
-    worker.signal(signal);
-    match signal {
-        Signal::KILL => {
-            assert_eq!(worker.exit(Duration::from_secs(20)).await, None);
-            // A successor sweeps what was left.
-            let successor = start(lightning, runtime).await;
-            let next = queue(lightning, one_job(QUICK));
-            assert_eq!(end(lightning, &successor, &next).await.state, RunState::Success);
-            successor.stop().await;
+impl<'a> Stage<'a> {
+    async fn set(ground: &'a NodeGround, cell: Cell, number: usize) -> Self {
+        let name = format!("@openfn/language-x{number}");
+        ground.registry.publish(&name, "1.0.0", SOURCE);
+        Self {
+            cell,
+            ground,
+            adaptor: format!("{name}@1.0.0"),
+            runtime: tempfile::tempdir().expect("a temporary folder can be made"),
+            lightning: lightning::start(LightningOptions::default()).await,
         }
-        Signal::STOP => {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            worker.signal(Signal::CONT);
-            for run in runs {
-                let record = end(lightning, &worker, run).await;
-                assert_eq!(record.state, RunState::Success, "{:?}\n{}", record.error_message, worker.output());
+    }
+
+    async fn start(&self) -> Worker {
+        let mut variables = self.ground.variables(self.runtime.path());
+        if self.cell.engine == Engine::Embedded {
+            variables.push(("WORKER_ENGINE", "embedded".into()));
+        }
+        let options = ["--capacity", "2", "--max-run-duration-seconds", "6", "--host-stop-timeout", "1"];
+        Worker::start_at(&self.lightning.url(), &options, &variables).await
+    }
+
+    fn plan(&self) -> Value {
+        match self.cell.moment {
+            Moment::Completing => chain(&[("a", QUICK), ("b", QUICK)]),
+            Moment::Preparing => {
+                let mut plan = one_job(QUICK);
+                plan["jobs"][0]["adaptor"] = self.adaptor.as_str().into();
+                plan
             }
-            worker.stop().await;
-        }
-        _ => {
-            // What is claimed ends well; what is not stays in the queue.
-            assert_eq!(worker.exit(Duration::from_secs(30)).await, Some(0));
-            let states: Vec<_> = runs.iter().filter_map(|run| lightning.run(run)).map(|record| record.state).collect();
-            assert_eq!(states[0], RunState::Success);
-            assert!(states.iter().all(|state| [RunState::Success, RunState::Available].contains(state)), "{states:?}");
+            _ => one_job(SLOW),
         }
     }
-}
 
-async fn hit_host(lightning: &MockLightning, worker: Worker, signal: Signal, bystander: &str, victim: Option<&str>) {
-    let spared = worker.host_of(bystander).pid;
-    let others: Vec<_> = worker.hosts().into_iter().filter(|host| host.pid != spared).collect();
-    let of_victim = victim.map(|victim| format!("run {victim}"));
-    let is_of_victim = |name: &str| of_victim.as_ref().is_some_and(|run| name.len() > 4 && run.starts_with(name));
-    // The victim's host if it can be told yet, else the one that has waited longest.
-    let host = others.iter().find(|host| is_of_victim(&host.name)).or(others.first());
-    if let Some(host) = host {
-        // It may just have ended by itself.
-        let pid = i32::try_from(host.pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid is positive");
-        let _ = kill_process(pid, signal);
+    async fn play(self) {
+        let worker = self.start().await;
+        let bystander = queue(&self.lightning, one_job(SLOW));
+        until(&self.lightning, &worker, &bystander, |record| logged(record, "here")).await;
+        let is_held = self.cell.moment == Moment::Preparing;
+        if is_held {
+            self.ground.registry.set_fault(Some(Fault::HeldTarball));
+        }
+        let victim = (self.cell.moment != Moment::Idle).then(|| queue(&self.lightning, self.plan()));
+        match (&victim, self.cell.moment) {
+            (Some(victim), Moment::Running | Moment::Completing) => {
+                until(&self.lightning, &worker, victim, |record| logged(record, "here")).await;
+            }
+            (_, Moment::Preparing) => {
+                let held = tokio::time::timeout(DEADLINE, self.ground.registry.is_holding()).await;
+                held.unwrap_or_else(|_| panic!("npm does not ask for the tarball\n{}", worker.output()));
+            }
+            _ => {}
+        }
+        match self.cell.target {
+            Target::Worker => self.hit_worker(worker, &bystander, victim.as_deref()).await,
+            _ => self.hit_another(worker, &bystander, victim.as_deref()).await,
+        }
+        let deadline = Duration::from_secs(20);
+        let folders = [self.runtime.path().to_owned(), self.ground.repo().join(".openfn-worker/tmp")];
+        for folder in &folders {
+            assert_eq!(leftovers::gone(folder, deadline).await, [""; 0], "{:?}", self.cell);
+        }
+        assert_eq!(leftovers::processes(&self.ground.repo()), [""; 0], "{:?}", self.cell);
     }
-    assert_eq!(end(lightning, &worker, bystander).await.state, RunState::Success, "{}", worker.output());
-    if let Some(victim) = victim {
-        let record = end(lightning, &worker, victim).await;
-        let error = record.error_type.as_deref();
-        let expected = match signal {
-            Signal::KILL => record.state == RunState::Crashed && error == Some("ExitError"),
-            Signal::STOP => error == Some("TimeoutError") || error == Some("EngineHostError"),
+
+    async fn succeeds(&self, worker: &Worker, id: &str) {
+        let record = end(&self.lightning, worker, id).await;
+        let told = (record.error_type, record.error_message);
+        assert_eq!(record.state, RunState::Success, "{:?}: {told:?}\n{}", self.cell, worker.output());
+    }
+
+    async fn hit_worker(&self, worker: Worker, bystander: &str, victim: Option<&str>) {
+        let runs: Vec<&str> = [bystander].into_iter().chain(victim).collect();
+        worker.signal(self.cell.signal);
+        match self.cell.signal {
+            Signal::KILL => {
+                assert_eq!(worker.exit(Duration::from_secs(20)).await, None);
+                self.ground.registry.go_on();
+                // A successor sweeps what was left, and has made what was not finished.
+                let successor = self.start().await;
+                for plan in [one_job(QUICK), self.plan()] {
+                    self.succeeds(&successor, &queue(&self.lightning, plan)).await;
+                }
+                successor.stop().await;
+            }
+            Signal::STOP => {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                worker.signal(Signal::CONT);
+                self.ground.registry.go_on();
+                for run in runs {
+                    self.succeeds(&worker, run).await;
+                }
+                worker.stop().await;
+            }
+            _ => {
+                // What is claimed ends well; what is not stays in the queue.
+                self.ground.registry.go_on();
+                assert_eq!(worker.exit(Duration::from_secs(30)).await, Some(0));
+                let records: Vec<_> = runs.iter().filter_map(|run| self.lightning.run(run)).collect();
+                let states: Vec<_> = records.iter().map(|record| record.state).collect();
+                assert_eq!(states[0], RunState::Success, "{:?}", self.cell);
+                let fits = |state| [RunState::Success, RunState::Available].contains(state);
+                assert!(states.iter().all(fits), "{:?}: {records:?}", self.cell);
+            }
+        }
+    }
+
+    /// The process to hit, unless there is none at this moment.
+    fn target(&self, worker: &Worker, bystander: &str, victim: Option<&str>) -> Option<u32> {
+        let all = worker.hosts();
+        // None when it is over already.
+        let spared = format!("run {bystander}");
+        let is_spared = |name: &str| name.len() > 4 && spared.starts_with(name);
+        let is_installer =
+            |host: &&Process| descendants(host.pid).iter().any(|it| command_line(it.pid).contains("npm"));
+        let hosts: Vec<_> = all.iter().filter(|host| host.parent == worker.pid() && !is_spared(&host.name)).collect();
+        if self.cell.target == Target::Installer {
+            return hosts.iter().copied().find(is_installer).map(|host| host.pid);
+        }
+        // The victim's host if it can be told yet, else the one that has waited longest.
+        let of_victim = victim.map(|victim| format!("run {victim}"));
+        let is_of_victim = |name: &str| of_victim.as_ref().is_some_and(|run| name.len() > 4 && run.starts_with(name));
+        let others = || hosts.iter().copied().filter(|host| !is_installer(host));
+        let host = others().find(|host| is_of_victim(&host.name)).or(others().next())?.pid;
+        match self.cell.target {
+            Target::Engine => all.iter().find(|process| process.parent == host).map(|engine| engine.pid),
+            _ => Some(host),
+        }
+    }
+
+    /// Whether a run may end like this because of what was hit.
+    fn may_be_harmed(&self, state: RunState, error: Option<&str>) -> bool {
+        match (self.cell.target, self.cell.signal) {
+            (Target::Host, Signal::KILL) | (Target::Engine, Signal::KILL | Signal::TERM) => {
+                state == RunState::Crashed && error == Some("ExitError")
+            }
+            (Target::Host | Target::Engine, Signal::STOP) => {
+                error == Some("TimeoutError") || error == Some("EngineHostError")
+            }
             _ => false,
-        };
-        assert!(record.state == RunState::Success || expected, "{:?} {error:?}\n{}", record.state, worker.output());
+        }
     }
-    for _ in 0..3 {
-        let next = queue(lightning, one_job(QUICK));
-        assert_eq!(end(lightning, &worker, &next).await.state, RunState::Success, "{}", worker.output());
+
+    async fn hit_another(&self, worker: Worker, bystander: &str, victim: Option<&str>) {
+        let target = self.target(&worker, bystander, victim);
+        println!("    process {target:?}");
+        if let Some(id) = target.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            // It may just have ended by itself.
+            let _ = kill_process(id, self.cell.signal);
+        }
+        self.ground.registry.go_on();
+        self.succeeds(&worker, bystander).await;
+        // An engine that was stopped while it waited is the one run's that gets it.
+        let next = (0..3).map(|_| queue(&self.lightning, one_job(QUICK)));
+        let mut harmed = 0;
+        for (number, run) in victim.map(str::to_owned).into_iter().chain(next).enumerate() {
+            let record = end(&self.lightning, &worker, &run).await;
+            let error = record.error_type.as_deref();
+            let is_victim = number == 0 && victim.is_some();
+            let may_be = is_victim || (self.cell.target, self.cell.signal) == (Target::Engine, Signal::STOP);
+            let is_expected = record.state == RunState::Success || may_be && self.may_be_harmed(record.state, error);
+            let told = record.error_message.as_deref().unwrap_or_default();
+            assert!(is_expected, "{:?}: {:?} {error:?} {told}\n{}", self.cell, record.state, worker.output());
+            harmed += usize::from(record.state != RunState::Success);
+        }
+        assert!(harmed <= 1, "{:?}: {harmed} runs were harmed\n{}", self.cell, worker.output());
+        worker.stop().await;
+        assert_eq!(self.lightning.violations(), []);
     }
-    worker.stop().await;
-    assert_eq!(lightning.violations(), []);
 }
 
 /// A worker that is asked to stop while its hosts hang does stop.
@@ -168,7 +283,8 @@ async fn hit_host(lightning: &MockLightning, worker: Worker, signal: Signal, bys
 async fn a_worker_stops_although_all_its_hosts_hang() {
     let runtime = tempfile::tempdir().expect("a temporary folder can be made");
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = start(&lightning, runtime.path()).await;
+    let options = ["--capacity", "2", "--max-run-duration-seconds", "6", "--host-stop-timeout", "1"];
+    let worker = Worker::start_in(&lightning, &options, runtime.path()).await;
     let first = queue(&lightning, one_job(QUICK));
     end(&lightning, &worker, &first).await;
     for host in worker.hosts() {

@@ -1,4 +1,5 @@
-//! Whatever ends a host, and whatever it is at: the reason that is told is the right one.
+//! Whatever ends a host, and whatever it is at: the reason that is told is the right one. What ends runs in real
+//! engines is in the end-to-end test of the same matrix (`tests/tests/death_attribution.rs`).
 
 use std::time::Duration;
 
@@ -76,7 +77,13 @@ async fn end(phase: Phase, signal: Signal) -> (Death, Option<Exit>) {
     };
     let pid = host(&hosts, &id).await.pid.unwrap();
     let mut events = hosts.events();
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+    let id = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(id, signal).unwrap();
+    // Rust's own handler takes the first of these.
+    while signal == Signal::SEGV && is_there(pid) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let _ = kill_process(id, signal);
+    }
     let death = event(&mut events, |event| match event {
         worker::hosts::HostEvent::Ended { host, death } | worker::hosts::HostEvent::Died { host, death } => {
             (*host == id).then(|| death.clone())
@@ -132,7 +139,8 @@ async fn a_host_that_exits_with_3() {
 #[tokio::test]
 async fn a_host_that_is_killed() {
     let crashed = is(Reason::Crashed);
-    for (signal, number, name) in [(Signal::KILL, 9, "SIGKILL"), (Signal::ABORT, 6, "SIGABRT")] {
+    let signals = [(Signal::KILL, 9, "SIGKILL"), (Signal::ABORT, 6, "SIGABRT"), (Signal::SEGV, 11, "SIGSEGV")];
+    for (signal, number, name) in signals {
         let run = (ExitReason::Crash, name);
         check(signal, [&crashed, &crashed, &crashed, &crashed], Status::Signal(number), run).await;
     }

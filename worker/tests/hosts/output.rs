@@ -67,13 +67,40 @@ async fn lines_are_logged_with_host_and_run() {
     hosts.shutdown(Duration::ZERO).await;
 }
 
+/// What this process takes.
+fn resident_mebibytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() / (1024 * 1024)
+}
+
+/// `FLOOD_MB` makes it longer.
 #[tokio::test]
 async fn a_flood_is_read_dropped_and_told() {
     let log = Log::start();
     let hosts = start(&[]).await;
     let before = std::time::Instant::now();
-    execute(&hosts, Act::Flood(64)).await.succeeded();
-    println!("64 MiB of output took {:?}", before.elapsed());
+    let mebibytes = std::env::var("FLOOD_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(64);
+    let resident = resident_mebibytes();
+    let flood = execute(&hosts, Act::Flood(mebibytes));
+    // The pool answers all the while.
+    let mut slowest = Duration::ZERO;
+    let answering = async {
+        loop {
+            let asked = std::time::Instant::now();
+            status(&hosts).await;
+            slowest = slowest.max(asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        followed = flood => followed.succeeded(),
+        () = answering => unreachable!("it goes on for ever"),
+    }
+    let grown = resident_mebibytes().saturating_sub(resident);
+    println!("{mebibytes} MiB of output took {:?}; {grown} MiB more; {slowest:?} to answer", before.elapsed());
+    assert!(grown < 64, "{grown} MiB for {mebibytes} MiB of output");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?} to answer");
     log.line(&["of stdout were dropped: too many at once"]).await;
     hosts.shutdown(Duration::ZERO).await;
     assert!(LOG.lock().unwrap().len() < 16 * 1024 * 1024, "most of it is not logged");

@@ -1,0 +1,46 @@
+//! What a worker with the Node engine needs that depends on nothing outside this machine.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::registry::Registry;
+
+/// The adaptor that the plans of [`crate::lightning::chain`] name.
+pub const COMMON: (&str, &str) = ("@openfn/language-common", "3.3.4");
+/// Its source: as much of it as tests use.
+pub const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports.exit = (code) => process.exit(code);";
+
+/// A registry on loopback, and folders for adaptors and for npm.
+#[derive(Debug)]
+pub struct NodeGround {
+    /// Where adaptors come from.
+    pub registry: Registry,
+    folder: TempDir,
+}
+
+impl NodeGround {
+    /// With [`COMMON`] in the registry, and nothing installed.
+    pub async fn start() -> Self {
+        let registry = Registry::start().await;
+        registry.publish(COMMON.0, COMMON.1, SOURCE);
+        Self { registry, folder: tempfile::tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// Where adaptors are installed.
+    pub fn repo(&self) -> std::path::PathBuf {
+        self.folder.path().join("repo")
+    }
+
+    /// The variables of a worker that keeps its socket in this folder.
+    pub fn variables(&self, runtime: &Path) -> Vec<(&'static str, String)> {
+        let text = |path: &Path| path.display().to_string();
+        vec![
+            ("XDG_RUNTIME_DIR", text(runtime)),
+            ("WORKER_ENGINE", "node".into()),
+            ("WORKER_REPO_DIR", text(&self.repo())),
+            ("npm_config_registry", self.registry.url().into()),
+            ("npm_config_cache", text(&self.folder.path().join("npm"))),
+        ]
+    }
+}
