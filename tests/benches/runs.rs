@@ -26,16 +26,17 @@ async fn main() {
     let settings = settings();
     let lightning = lightning::start(LightningOptions::default()).await;
     binaries::worker();
+    // Waits when the worker starts, so that its claim is the worker's first.
+    let first = lightning.queue_run(trivial()).expect("the plan is valid");
     let started = Instant::now();
     let options = ["--capacity", &settings.capacity.to_string(), "--engine", &settings.engine, "--log", "warn"];
     let worker = Worker::start(&lightning, &options).await;
+    let first = lightning::end(&lightning, &worker, &first).await;
     warm_up(&lightning, &worker, settings.capacity).await;
     println!("{} engine, capacity {}, trivial runs of one step\n", settings.engine, settings.capacity);
-    row(
-        "start → first runs done",
-        format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3),
-        "1,296 ms to the first claim",
-    );
+    let claimed = first.claimed_at.expect("a finished run was claimed").saturating_sub(first.queued_at);
+    row("start → first claim", format!("{:.0} ms", claimed as f64 / 1e3), "1,296 ms");
+    row("start → first runs done", format!("{:.0} ms", started.elapsed().as_secs_f64() * 1e3), "");
 
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (rss, pss, hosts) = memory(worker.pid());
@@ -52,17 +53,35 @@ async fn main() {
     let cpu_before = cpu(worker.pid());
     let peak = Peak::watch(worker.pid());
     let began = Instant::now();
-    let records = at_once(&lightning, &worker, settings.runs).await;
+    let records = at_once(&lightning, &worker, &trivial(), settings.runs).await;
     let took = began.elapsed();
     let peak = peak.stop();
     let cpu = cpu(worker.pid()).saturating_sub(cpu_before);
 
     let lost = records.iter().filter(|record| record.state != RunState::Success).count();
     row("runs, lost", format!("{}, {lost}", records.len()), "");
-    row("throughput", format!("{:.0} runs/s", records.len() as f64 / took.as_secs_f64()), "1.63 runs/s at 5");
+    row(
+        "throughput",
+        format!("{:.0} runs/s", records.len() as f64 / took.as_secs_f64()),
+        "1.12 / 1.63 / 1.72 runs/s at 1 / 5 / 10",
+    );
     row("claim → complete, loaded", percentiles(records.iter().map(claim_to_complete).collect()), "");
     row("CPU a run", format!("{:.1} ms", cpu.as_secs_f64() * 1e3 / records.len() as f64), "1,030–1,250 ms");
-    row("memory, peak under load, RSS", mb(peak), "1,880 MB at 5");
+    row("memory, peak under load, RSS", mb(peak), "1,880 / 3,308 MB at 5 / 10");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    row("memory, after the load, RSS", mb(memory(worker.pid()).0), "1,304 / 2,771 MB at 5 / 10");
+
+    let cpu_before = self::cpu(worker.pid());
+    let chains = at_once(&lightning, &worker, &five_steps(), settings.runs.div_ceil(4)).await;
+    let cpu = self::cpu(worker.pid()).saturating_sub(cpu_before);
+    row("CPU a run of five steps", format!("{:.1} ms", cpu.as_secs_f64() * 1e3 / chains.len() as f64), "1,430 ms");
+    let lost = lost + chains.iter().filter(|record| record.state != RunState::Success).count();
+    worker.stop().await;
+
+    let options = ["--capacity", "1", "--warm-hosts", "0", "--engine", &settings.engine, "--log", "warn"];
+    let worker = Worker::start(&lightning, &options).await;
+    let cold = one_at_a_time(&lightning, &worker, settings.idle_runs.min(20)).await;
+    row("claim → complete, nothing warm", percentiles(cold), "");
     worker.stop().await;
     assert_eq!(lost, 0, "runs were lost");
     assert!(lightning.violations().is_empty(), "{:?}", lightning.violations());
@@ -94,8 +113,13 @@ fn trivial() -> Value {
     json!({ "jobs": [{ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body }], "edges": [], "triggers": [] })
 }
 
+fn five_steps() -> Value {
+    let body = "fn(state => ({ ...state, data: { answer: 42 } }))";
+    lightning::chain(&["a", "b", "c", "d", "e"].map(|id| (id, body)))
+}
+
 async fn warm_up(lightning: &MockLightning, worker: &Worker, capacity: usize) {
-    at_once(lightning, worker, capacity * 4).await;
+    at_once(lightning, worker, &trivial(), capacity * 4).await;
 }
 
 async fn one_at_a_time(lightning: &MockLightning, worker: &Worker, count: usize) -> Vec<Duration> {
@@ -110,8 +134,8 @@ async fn one_at_a_time(lightning: &MockLightning, worker: &Worker, count: usize)
     times
 }
 
-async fn at_once(lightning: &MockLightning, worker: &Worker, count: usize) -> Vec<RunRecord> {
-    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(trivial()).expect("the plan is valid")).collect();
+async fn at_once(lightning: &MockLightning, worker: &Worker, plan: &Value, count: usize) -> Vec<RunRecord> {
+    let ids: Vec<_> = (0..count).map(|_| lightning.queue_run(plan.clone()).expect("the plan is valid")).collect();
     lightning.wake();
     let mut records = Vec::new();
     for id in ids {

@@ -209,7 +209,8 @@ fn adaptor(specifier: &Specifier, version: &str, package: &Path, bundle: Option<
 
 /// Loads an adaptor once. Returns the names that it exports, sorted, or the reason in one line.
 async fn exports(node: &Path, adaptor: &Adaptor) -> Result<Vec<String>, String> {
-    let mut names = loads(node, adaptor).await.map_err(|error| one_line(&error.to_string()))?;
+    let mut names =
+        loads(node, adaptor, Path::new(super::OWN_FOLDER)).await.map_err(|error| one_line(&error.to_string()))?;
     names.sort();
     Ok(names)
 }

@@ -88,6 +88,9 @@ async fn perform(request: InstallerRequest, link: Link<HostSide>) -> Result<Inst
     })
 }
 
+/// Where this process works. The worker removes it when the process has ended, whatever ended it.
+const OWN_FOLDER: &str = ".";
+
 /// A repo that something is done to.
 struct Workshop {
     repo: Repo,

@@ -131,7 +131,7 @@ pub(super) async fn make(workshop: &Workshop, mut adaptors: Vec<Adaptor>) -> Res
 async fn build_and_verify(workshop: &Workshop, adaptors: &[Adaptor], blob: &Path) -> Result<Option<String>, Failure> {
     let node = &workshop.repo.node;
     let made = match build(node, adaptors, blob).await {
-        Ok(()) => verify(node, adaptors, blob).await,
+        Ok(()) => verify(node, adaptors, blob, Path::new(super::OWN_FOLDER)).await,
         failed => failed,
     };
     match made {

@@ -53,7 +53,7 @@ async fn packages_load_as_they_are_published() {
         let code = format!("import {{ name }} from '{}'; export default [() => ({{ name: name() }})];", adaptor.name);
         let kind = adaptor.name.strip_prefix("@openfn/language-").unwrap();
         assert_eq!(bench.result(&code).await, format!(r#"{{"name":"{kind}"}}"#));
-        assert_eq!(within(loads(&program(), adaptor)).await.unwrap(), ["name"]);
+        assert_eq!(within(loads(&program(), adaptor, repo.path())).await.unwrap(), ["name"]);
     }
     let code = "import five from '@openfn/language-esm'; export default [() => ({ five })];";
     assert_eq!(bench.result(code).await, r#"{"five":5}"#);
@@ -74,7 +74,7 @@ async fn an_adaptor_that_fails_to_load_fails_who_imports_it() {
         bench.result("import { fn } from '@openfn/language-good'; export default [fn(() => ({}))];").await,
         "{}"
     );
-    let error = within(loads(&program(), &bad)).await.unwrap_err();
+    let error = within(loads(&program(), &bad, repo.path())).await.unwrap_err();
     assert_eq!(error.to_string(), why);
 }
 
@@ -83,7 +83,7 @@ async fn a_program_that_is_no_node_is_told() {
     let repo = Repo::new();
     let adaptor = repo.common_js("@openfn/language-a", "");
     for (program, why) in [("/nothing/here", "No such file or directory"), ("/bin/true", "is not a version of Node")] {
-        let error = within(loads(Path::new(program), &adaptor)).await.unwrap_err().to_string();
+        let error = within(loads(Path::new(program), &adaptor, repo.path())).await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("{program} is no Node that can be used: ")) && error.contains(why),
             "{error}"
@@ -163,7 +163,7 @@ async fn loading_leaves_code_that_other_processes_use() {
     let repo = Repo::new();
     let adaptor = repo.bundled("@openfn/language-a", "exports.fn = (f) => f;");
     let cache = adaptor.bundle.as_ref().unwrap().with_added_extension("v8");
-    within(loads(&program(), &adaptor)).await.unwrap();
+    within(loads(&program(), &adaptor, repo.path())).await.unwrap();
     let made = std::fs::read(&cache).unwrap();
     assert!(made.len() > 100);
     // What is no code of this V8's is passed over.

@@ -18,7 +18,7 @@ async fn built(repo: &Repo, adaptors: &[&Adaptor]) -> PathBuf {
     let blob = repo.path().join("snapshot.blob");
     let adaptors: Vec<Adaptor> = adaptors.iter().map(|adaptor| (*adaptor).clone()).collect();
     within(snapshot::build(&program(), &adaptors, &blob)).await.unwrap();
-    within(snapshot::verify(&program(), &adaptors, &blob)).await.unwrap();
+    within(snapshot::verify(&program(), &adaptors, &blob, repo.path())).await.unwrap();
     blob
 }
 
@@ -59,7 +59,7 @@ async fn a_snapshot_that_is_of_no_use_is_done_without() {
     let blob = repo.path().join("broken.blob");
     std::fs::write(&blob, "not a snapshot").unwrap();
     let adaptors = [adaptor.clone()];
-    assert!(within(snapshot::verify(&program(), &adaptors, &blob)).await.is_err());
+    assert!(within(snapshot::verify(&program(), &adaptors, &blob, repo.path())).await.is_err());
     let spec = NodeSpec { snapshot: Some(blob), ..spec(&[&adaptor]) };
     let mut bench = Bench::with_spec(spec, 500 * MB).await;
     assert_eq!(
@@ -100,8 +100,8 @@ async fn a_snapshot_that_lacks_exports_is_not_verified() {
     let adaptor = repo.bundled("@openfn/language-a", ADAPTOR);
     let blob = built(&repo, &[&adaptor]).await;
     let more = Adaptor { exports: Some(vec!["fn".into(), "more".into()]), ..adaptor.clone() };
-    let error = within(snapshot::verify(&program(), &[more], &blob)).await.unwrap_err();
+    let error = within(snapshot::verify(&program(), &[more], &blob, repo.path())).await.unwrap_err();
     assert_eq!(error.to_string(), "@openfn/language-a@1.0.0 in the snapshot does not export more");
     let other = repo.bundled("@openfn/language-b", "");
-    assert!(within(snapshot::verify(&program(), &[other], &blob)).await.is_err());
+    assert!(within(snapshot::verify(&program(), &[other], &blob, repo.path())).await.is_err());
 }

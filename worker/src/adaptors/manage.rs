@@ -39,7 +39,11 @@ impl ManageError {
 /// Does what is asked, and returns what is to be printed.
 pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
     match command {
-        AdaptorsCommand::Install { adaptors, repo } => with(&repo, async |repo| install(repo, &adaptors).await).await,
+        AdaptorsCommand::Install { adaptors, repo } => {
+            // Before anything is started: what may not be installed needs nobody to say so.
+            let wanted = adaptors.iter().map(|text| Wanted::read(text)).collect::<Result<Vec<_>, _>>()?;
+            with(&repo, async |repo| install(repo, &wanted).await).await
+        }
         AdaptorsCommand::List { repo } => {
             with(&repo, async |repo| Ok(table(&repo.survey().await.map_err(ManageError::Failed)?))).await
         }
@@ -47,7 +51,10 @@ pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
             with(&repo, async |repo| {
                 let pruned = repo.prune(keep).await.map_err(ManageError::Failed)?;
                 let lines: String = pruned.removed.iter().map(|what| format!("removed {what}\n")).collect();
-                Ok(format!("{lines}{:.1} MB freed\n", megabytes(pruned.bytes)))
+                Ok(match pruned.removed.is_empty() {
+                    true => "nothing to remove\n".to_owned(),
+                    false => format!("{lines}{:.1} MB freed\n", megabytes(pruned.bytes)),
+                })
             })
             .await
         }
@@ -70,8 +77,7 @@ async fn with(
 }
 
 /// Installs all, then makes a snapshot of each and one of all together. The first failure is told when all were tried.
-async fn install(repo: &Adaptors, texts: &[String]) -> Result<String, ManageError> {
-    let wanted = texts.iter().map(|text| Wanted::read(text)).collect::<Result<Vec<_>, _>>()?;
+async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageError> {
     let installed = join_all(wanted.iter().map(|wanted| repo.get(wanted))).await;
     let installed: Vec<Adaptor> = installed.into_iter().collect::<Result<_, _>>()?;
     let mut sets: Vec<Vec<Adaptor>> = installed.iter().map(|adaptor| vec![adaptor.clone()]).collect();

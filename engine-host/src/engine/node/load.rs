@@ -13,8 +13,8 @@ use super::version::{BadVersion, NodeVersion};
 use super::{CodeCache, NodeEngine, NodeOptions, code_cache};
 use crate::engine::{Engine as _, EngineLost, Exports, LogSink};
 
-/// Memory that loading an adaptor may take.
-const MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+/// As much as runs have by default: V8 before Node 24 takes code only if its heap has the size that it was made with.
+const MEMORY_BYTES: u64 = 500 * 1024 * 1024;
 
 /// How long a Node may take to tell its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(20);
@@ -44,8 +44,8 @@ pub enum LoadError {
 }
 
 /// Loads an adaptor in a fresh Node, from its bundle if it has one, else as it is installed, and returns the names that
-/// it exports. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which makes it load faster.
-pub async fn loads(program: &Path, adaptor: &Adaptor) -> Result<Vec<String>, LoadError> {
+/// it exports; in `folder` it may write. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which makes it load faster.
+pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<Vec<String>, LoadError> {
     let version = version_of(program).await?;
     let options = NodeOptions {
         spec: NodeSpec {
@@ -55,7 +55,7 @@ pub async fn loads(program: &Path, adaptor: &Adaptor) -> Result<Vec<String>, Loa
             snapshot: None,
         },
         memory_bytes: MEMORY_BYTES,
-        folder: std::env::temp_dir(),
+        folder: folder.to_owned(),
     };
     let started = NodeEngine::start_as(&options, Mode::Sent, true, Arc::new(Nobody)).await;
     let (engine, caches) = started.map_err(|lost| LoadError::Lost { adaptor: adaptor.specifier(), lost })?;

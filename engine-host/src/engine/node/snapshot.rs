@@ -87,7 +87,8 @@ pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<()
 }
 
 /// Starts a snapshot once, and checks that each adaptor in it exports what it did when it was installed.
-pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path) -> Result<(), SnapshotError> {
+/// In `folder` it may write.
+pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path, folder: &Path) -> Result<(), SnapshotError> {
     let version = version_of(program).await?;
     let options = NodeOptions {
         spec: NodeSpec {
@@ -101,7 +102,7 @@ pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path) -> Result
             snapshot: None,
         },
         memory_bytes: MEMORY_BYTES,
-        folder: std::env::temp_dir(),
+        folder: folder.to_owned(),
     };
     let started = NodeEngine::start_as(&options, Mode::Snapshot(blob), false, Arc::new(Nobody)).await;
     let (engine, _) = started.map_err(|lost| SnapshotError::Failed(lost.to_string()))?;
