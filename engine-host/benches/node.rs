@@ -64,7 +64,7 @@ async fn measure(program: &Path, adaptors: &[String]) {
     }
     show("bundled", &spec, folder.path()).await;
     for adaptor in &spec.adaptors {
-        node::loads(program, adaptor).await.expect("the adaptor loads");
+        node::loads(program, adaptor, folder.path()).await.expect("the adaptor loads");
     }
     show("bundled, with V8's code", &spec, folder.path()).await;
     let blob = folder.path().join("blob");

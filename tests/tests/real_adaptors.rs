@@ -58,7 +58,7 @@ fn web() -> Router {
         .route("/moved", get(|| async { Redirect::temporary("/patients") }))
         .route("/zipped", get(zipped))
         .route("/who", get(who))
-        .route("/slow", get(|| std::future::pending::<StatusCode>()))
+        .route("/slow", get(std::future::pending::<StatusCode>))
 }
 
 #[tokio::test(flavor = "multi_thread")]

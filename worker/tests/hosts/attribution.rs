@@ -77,12 +77,12 @@ async fn end(phase: Phase, signal: Signal) -> (Death, Option<Exit>) {
     };
     let pid = host(&hosts, &id).await.pid.unwrap();
     let mut events = hosts.events();
-    let id = Pid::from_raw(pid.cast_signed()).unwrap();
-    kill_process(id, signal).unwrap();
+    let process = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(process, signal).unwrap();
     // Rust's own handler takes the first of these.
     while signal == Signal::SEGV && is_there(pid) {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let _ = kill_process(id, signal);
+        let _ = kill_process(process, signal);
     }
     let death = event(&mut events, |event| match event {
         worker::hosts::HostEvent::Ended { host, death } | worker::hosts::HostEvent::Died { host, death } => {

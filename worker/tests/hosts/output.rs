@@ -74,13 +74,13 @@ fn resident_mebibytes() -> usize {
     pages * rustix::param::page_size() / (1024 * 1024)
 }
 
-/// `FLOOD_MB` makes it longer.
+/// `FLOOD_MB` makes it longer. Other tests take memory of this process meanwhile, too.
 #[tokio::test]
 async fn a_flood_is_read_dropped_and_told() {
     let log = Log::start();
     let hosts = start(&[]).await;
     let before = std::time::Instant::now();
-    let mebibytes = std::env::var("FLOOD_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(64);
+    let mebibytes = std::env::var("FLOOD_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
     let resident = resident_mebibytes();
     let flood = execute(&hosts, Act::Flood(mebibytes));
     // The pool answers all the while.
@@ -99,7 +99,7 @@ async fn a_flood_is_read_dropped_and_told() {
     }
     let grown = resident_mebibytes().saturating_sub(resident);
     println!("{mebibytes} MiB of output took {:?}; {grown} MiB more; {slowest:?} to answer", before.elapsed());
-    assert!(grown < 64, "{grown} MiB for {mebibytes} MiB of output");
+    assert!(grown < 128, "{grown} MiB for {mebibytes} MiB of output");
     assert!(slowest < Duration::from_secs(5), "{slowest:?} to answer");
     log.line(&["of stdout were dropped: too many at once"]).await;
     hosts.shutdown(Duration::ZERO).await;
