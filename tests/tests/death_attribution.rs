@@ -182,7 +182,18 @@ impl Stage {
 
     /// A run that does nothing ends well.
     async fn goes_on(&self) {
-        let id = queue(&self.lightning, one_job("fn((state) => state)"));
+        self.ends_well(one_job("fn((state) => state)")).await;
+    }
+
+    /// So does one that loads this adaptor.
+    async fn goes_on_with(&self, adaptor: &str) {
+        let mut plan = one_job("fn((state) => state)");
+        plan["jobs"][0]["adaptor"] = adaptor.into();
+        self.ends_well(plan).await;
+    }
+
+    async fn ends_well(&self, plan: Value) {
+        let id = queue(&self.lightning, plan);
         let record = end(&self.lightning, &self.worker, &id).await;
         assert_eq!(record.state, RunState::Success, "{record:?}\n{}", self.worker.output());
     }
@@ -259,6 +270,9 @@ async fn while_running(engine: Engine) {
     stage.worker.stop().await;
 }
 
+/// The adaptor that takes a while to load.
+const SLOW: &str = "@openfn/language-slow@1.0.0";
+
 /// Hosts that have no run, one cause after the other; the last one's takes longest.
 async fn without_a_run(engine: Engine, phase: Phase) {
     let stage = Stage::set(engine, &["--capacity", "1", "--warm-hosts", "1", "--engine-validation-retries", "0"]).await;
@@ -266,10 +280,7 @@ async fn without_a_run(engine: Engine, phase: Phase) {
         // Loading it takes a while where runs' engines load it.
         let slow = format!("if (process.permission) while (process.cpuUsage().user < 2e6);\n{SOURCE}");
         stage.ground.registry.publish("@openfn/language-slow", "1.0.0", &slow);
-        let mut plan = one_job("fn((state) => state)");
-        plan["jobs"][0]["adaptor"] = "@openfn/language-slow@1.0.0".into();
-        let record = end(&stage.lightning, &stage.worker, &queue(&stage.lightning, plan)).await;
-        assert_eq!(record.state, RunState::Success, "{record:?}\n{}", stage.worker.output());
+        stage.goes_on_with(SLOW).await;
     } else {
         stage.goes_on().await;
     }
@@ -278,6 +289,9 @@ async fn without_a_run(engine: Engine, phase: Phase) {
         let begins = stage.worker.output().len();
         let pid = match phase {
             Phase::Preparing => {
+                // What takes the place of the host that this run takes has to be prepared.
+                idle(&stage).await;
+                stage.goes_on_with(SLOW).await;
                 let busy = Duration::from_millis(500)..Duration::from_millis(1500);
                 stage.host(|engine| engine.as_ref().is_some_and(|engine| busy.contains(&engine.cpu))).await
             }
