@@ -33,7 +33,8 @@ use super::program::HostProgram;
 use super::run::{Job, Verdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
 
-/// How long a dead host's output is still read for: something that it started may hold the pipes open.
+/// How long a dead host's output is still read for, and what it did before is waited for: something that it started may
+/// hold the pipes open.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How long a host that was given a run may take to show that it lives.
@@ -307,7 +308,10 @@ impl<'a> Supervisor<'a> {
                     self.listen(incoming);
                     None
                 }
-                () = self.process.ended() => Some(Event::Exited(self.process.reap().await)),
+                () = self.process.ended() => match late_arrival(&mut self.ticket).await {
+                    Some(arrival) => Some(self.receive(arrival)),
+                    None => Some(Event::Exited(self.process.reap().await)),
+                },
                 () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
                     self.deadline = None;
                     Some(Event::Deadline)
@@ -533,6 +537,15 @@ async fn arrival(ticket: &mut Option<Ticket>) -> Arrival {
         return arrival;
     }
     std::future::pending().await
+}
+
+/// What became of the handshake of a process that has ended, which tells more than its exit code: a host that was turned
+/// away may have ended before that was heard of here.
+async fn late_arrival(ticket: &mut Option<Ticket>) -> Option<Arrival> {
+    ticket.as_ref()?;
+    let late = timeout(LAST_OUTPUT, arrival(ticket)).await.ok();
+    *ticket = None;
+    late
 }
 
 /// What the host sends next; waits for ever if somebody else takes that.
