@@ -78,7 +78,7 @@ async fn main() {
     let lost = lost + chains.iter().filter(|record| record.state != RunState::Success).count();
     worker.stop().await;
 
-    let options = ["--capacity", "1", "--warm-hosts", "0", "--engine", &settings.engine, "--log", "warn"];
+    let options = ["--capacity", "1", "--warm-memory-mb", "1", "--engine", &settings.engine, "--log", "warn"];
     let worker = Worker::start(&lightning, &options).await;
     let cold = one_at_a_time(&lightning, &worker, settings.idle_runs.min(20)).await;
     row("claim → complete, nothing warm", percentiles(cold), "");
