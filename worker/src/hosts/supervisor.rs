@@ -481,8 +481,10 @@ impl<'a> Supervisor<'a> {
     }
 
     fn execute(&mut self) {
-        let (Some(job), Some(link), Some(inbox)) = (self.job.take(), self.link.clone(), self.inbox.take()) else {
-            // Not possible: a host is ready when it has a link, and runs when it has a job.
+        let Some(job) = self.job.take() else { return };
+        let (Some(link), Some(inbox)) = (self.link.clone(), self.inbox.take()) else {
+            // The host's last word was heard a moment before its death is: it was ready and has got the run.
+            hand_back(job, &self.identity.pool);
             return drop(self.event_sender.send(Event::Abandoned));
         };
         self.process.bound(job.spec.options.memory_bytes);
