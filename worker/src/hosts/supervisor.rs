@@ -481,11 +481,13 @@ impl<'a> Supervisor<'a> {
     }
 
     fn execute(&mut self) {
-        let Some(job) = self.job.take() else { return };
-        let (Some(link), Some(inbox)) = (self.link.clone(), self.inbox.take()) else {
-            // The host's last word was heard a moment before its death is: it was ready and has got the run.
-            hand_back(job, &self.identity.pool);
-            return drop(self.event_sender.send(Event::Abandoned));
+        let (job, link, inbox) = match (self.job.take(), self.link.clone(), self.inbox.take()) {
+            (Some(job), Some(link), Some(inbox)) => (job, link, inbox),
+            (job, ..) => {
+                // The host ended between two looks: it was ready, and has got a run of which nothing was heard.
+                job.into_iter().for_each(|job| hand_back(job, &self.identity.pool));
+                return drop(self.event_sender.send(Event::Abandoned));
+            }
         };
         self.process.bound(job.spec.options.memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));

@@ -44,7 +44,8 @@ pub enum LoadError {
 }
 
 /// Loads an adaptor in a fresh Node, from its bundle if it has one, else as it is installed, and returns the names that
-/// it exports; in `folder` it may write. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which makes it load faster.
+/// it exports; in `folder` it may write. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which
+/// makes it load faster.
 pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<Vec<String>, LoadError> {
     let version = version_of(program).await?;
     let options = NodeOptions {
