@@ -126,7 +126,7 @@ async fn one_at_a_time(lightning: &MockLightning, worker: &Worker, count: usize)
     let mut times = Vec::new();
     for _ in 0..count {
         // An idle worker has its hosts back by then.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
         let id = lightning.queue_run(trivial()).expect("the plan is valid");
         lightning.wake();
         times.push(claim_to_complete(&lightning::end(lightning, worker, &id).await));

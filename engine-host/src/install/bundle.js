@@ -15,15 +15,19 @@ const LATE_BUILTINS = [
 ];
 const LATE_PACKAGES = ['undici'];
 
-/** The source of a module with the names of another, which is loaded when the first of them is read. */
-function standIn(names, original) {
+/**
+ * The source of a module with the names of another, which is loaded when the first of them is read, or when who runs the
+ * bundle has nothing else to do.
+ */
+function standIn(names, original, isPackage) {
   const property = (name) => {
     const key = JSON.stringify(name);
     return `Object.defineProperty(exports, ${key}, { enumerable: true, configurable: true,
       get: () => load()[${key}], set: (value) => { load()[${key}] = value; } });`;
   };
   const head = `let loaded;\nconst load = () => (loaded ??= require(${JSON.stringify(original)}));\n`;
-  return head + names.map(property).join('\n');
+  const offer = isPackage ? "if (typeof __putOff === 'function') __putOff(load);\n" : '';
+  return head + offer + names.map(property).join('\n');
 }
 
 /** The names of a module, which the stand-in must know before it is loaded. */
@@ -45,7 +49,7 @@ const late = {
     });
     build.onLoad({ filter: /.*/, namespace: 'late' }, ({ path, pluginData }) => {
       const original = pluginData?.original ?? `node:${path}`;
-      return { contents: standIn(namesOf(original), original), resolveDir: process.cwd() };
+      return { contents: standIn(namesOf(original), original, pluginData !== undefined), resolveDir: process.cwd() };
     });
   },
 };
@@ -60,6 +64,9 @@ esbuild
     // What the oldest Node that is supported understands.
     target: 'node20',
     keepNames: true,
+    // V8 keeps the source of what it may yet compile, two bytes a character if a single one is beyond Latin-1.
+    minifyWhitespace: true,
+    charset: 'ascii',
     legalComments: 'none',
     logLevel: 'error',
     color: false,

@@ -90,7 +90,11 @@ impl Launch<'_> {
         }
         match self.mode {
             Mode::Sent => flags.extend(["-e", source::BOOT].map(Into::into)),
-            Mode::Snapshot(blob) => flags.extend(["--snapshot-blob".into(), blob.into()]),
+            // Otherwise V8 hashes all that is in it anew, against collisions that are made to slow a server down: this
+            // process serves one run, which can only slow down itself.
+            Mode::Snapshot(blob) => {
+                flags.extend(["--no-rehash-snapshot".into(), "--snapshot-blob".into(), blob.into()]);
+            }
             Mode::Build { entry, blob } => {
                 flags.extend(["--snapshot-blob".into(), blob.into(), "--build-snapshot".into(), entry.into()]);
             }

@@ -7,41 +7,20 @@ const adaptors = new Map();
 /** What a script's own `import()` may load. */
 const importing = vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER;
 
-/** What loads the modules that were put off. */
+/** What loads the modules that bundles do without until they are used. */
 const putOff = [];
 
-/** A module that is loaded when something of it is first used. */
-function lazily(load) {
-  let module;
-  const loaded = () => (module ??= load());
-  putOff.push(loaded);
-  return new Proxy(Object.create(null), {
-    get: (_, name) => loaded()[name],
-    set: (_, name, value) => Reflect.set(loaded(), name, value),
-    has: (_, name) => name in loaded(),
-    ownKeys: () => Reflect.ownKeys(loaded()),
-    getOwnPropertyDescriptor: (_, name) => {
-      const property = Reflect.getOwnPropertyDescriptor(loaded(), name);
-      return property && { ...property, configurable: true };
-    },
-  });
-}
-
-// The network client takes longer to load than all the rest, and holds what cannot be in a snapshot.
-const CLIENT = /(var \w+ = )(?:(require_undici\d*\(\))|(__toESM\(require_undici\d*\(\)(?:, 1)?\)));/g;
-
-/** A bundle's source, in which the network client is loaded when it is first used. `name` is what does that. */
-const eased = (source, name) =>
-  source.replace(CLIENT, (_, variable, plain, wrapped) => `${variable}${name}(() => ${plain ?? wrapped});`);
-
-/** Evaluates a CommonJS file of one piece. `required` is what its `require` does. */
+/**
+ * Evaluates a CommonJS file of one piece. `required` is what its `require` does. The file may give `__putOff` what loads
+ * a module of its own that it does without until it is used.
+ */
 function evaluateBundle(file, source, required, cachedData) {
   const options = { filename: file, cachedData, importModuleDynamically: importing };
-  const names = 'exports, require, module, __filename, __dirname, __lazily';
-  const script = new vm.Script(`(function (${names}) {${eased(source, '__lazily')}\n})`, options);
+  const names = 'exports, require, module, __filename, __dirname, __putOff';
+  const script = new vm.Script(`(function (${names}) {${source}\n})`, options);
   const module = { exports: {}, id: file, filename: file, loaded: false, children: [], paths: [] };
   const folder = file.slice(0, file.lastIndexOf('/'));
-  apply(script.runInThisContext(), module.exports, [module.exports, required, module, file, folder, lazily]);
+  apply(script.runInThisContext(), module.exports, [module.exports, required, module, file, folder, (load) => putOff.push(load)]);
   module.loaded = true;
   return { exports: module.exports, script };
 }
@@ -56,19 +35,9 @@ function keep(specifier, exports) {
   adaptors.set(specifier, { exports, names: namesOf(exports) });
 }
 
-// Those of Node's own modules that hold what cannot be in a snapshot.
-const ATTACHED = /^(?:node:)?(?:http|https|http2|tls)$/;
-
 /** For a snapshot: only what is built in can be required while it is made. */
 function addBundle({ specifier, bundle }) {
-  const required = (name) => (ATTACHED.test(name) ? lazily(() => require(name)) : require(name));
-  keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), required).exports);
-}
-
-/** Uses a module that was put off. A bundle may itself put off what is in it until something of it is read. */
-function touch(loaded) {
-  const module = loaded();
-  for (const name of Object.keys(module).slice(0, 1)) void module[name];
+  keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require).exports);
 }
 
 /** Loads what was put off, one at a time, unless something else is to be done. */
@@ -76,7 +45,7 @@ function catchUp(isBusy) {
   const next = putOff.shift();
   if (next === undefined || isBusy()) return;
   try {
-    touch(next);
+    next();
   } catch {
     // Whoever uses it is told.
   }

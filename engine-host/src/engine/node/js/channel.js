@@ -3,6 +3,7 @@
 // there.
 
 const fs = require('node:fs');
+const { Socket } = require('node:net');
 const { apply } = Reflect;
 
 const COMMANDS = 3;
@@ -35,7 +36,6 @@ function write(bytes) {
 
 /** Calls `onFrame(kind, fields)` for each frame of the host's. Keeps the process alive until the host goes. */
 function listen(onFrame) {
-  const { Socket } = require('node:net');
   const socket = new Socket({ fd: COMMANDS, readable: true, writable: false });
   let chunks = [];
   let have = 0;

@@ -21,7 +21,7 @@ async function prepare({ adaptors: wantedAdaptors, caches }) {
   });
   if (caches) {
     // With the code of what is loaded later.
-    for (const loaded of putOff.splice(0)) touch(loaded);
+    for (const load of putOff.splice(0)) load();
     for (const [specifier, script] of scripts) if (script !== undefined) send('d', specifier, script.createCachedData());
   }
   send('y', JSON.stringify({ version: process.versions.node, adaptors: known }));
@@ -45,7 +45,7 @@ function serve() {
   process.on('unhandledRejection', uncaught);
   takeOverConsole();
   // Node's own client, of which the same holds: `fetch` itself would load it at its first call only.
-  putOff.push(() => ({ Headers: globalThis.Headers }));
+  putOff.push(() => globalThis.Headers);
   listen((kind, fields) => {
     used ||= kind !== 'p';
     if (kind === 'p') prepare(JSON.parse(fields[0])).catch(broken);
