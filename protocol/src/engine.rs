@@ -53,6 +53,7 @@ impl Adaptor {
 
 /// Permissions that most adaptors do without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Needs {
     /// Starting processes.
     pub child_processes: bool,
@@ -60,4 +61,43 @@ pub struct Needs {
     pub workers: bool,
     /// Native code.
     pub addons: bool,
+}
+
+impl Needs {
+    /// What a package declares as `openfn.needs` in its `package.json`. Who declares nothing that can be read needs
+    /// nothing.
+    pub fn declared(package_json: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Manifest {
+            openfn: OpenFn,
+        }
+        #[derive(Deserialize)]
+        struct OpenFn {
+            needs: Needs,
+        }
+        serde_json::from_slice(package_json).map_or_else(|_| Self::default(), |it: Manifest| it.openfn.needs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_needs_what_it_declares() {
+        let none = Needs::default();
+        for (manifest, needs) in [
+            (r#"{ "openfn": { "needs": { "workers": true } } }"#, Needs { workers: true, ..none }),
+            (
+                r#"{ "openfn": { "needs": { "child_processes": true, "addons": true } } }"#,
+                Needs { workers: false, child_processes: true, addons: true },
+            ),
+            (r#"{ "openfn": { "needs": { "workers": "yes" } } }"#, none),
+            (r#"{ "openfn": true }"#, none),
+            ("{}", none),
+            ("", none),
+        ] {
+            assert_eq!(Needs::declared(manifest.as_bytes()), needs, "{manifest}");
+        }
+    }
 }

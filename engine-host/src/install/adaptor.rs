@@ -138,7 +138,7 @@ async fn prepare(
     let package = package.to_string_lossy().into_owned();
     let node_modules = if is_within { folder.join("node_modules") } else { workshop.layout.alias("") };
     let natives = natives(node_modules).await;
-    let declared = Manifest::read(module.package).map(|manifest| manifest.openfn.needs).unwrap_or_default();
+    let declared = declared_needs(module.package);
     let needs = Needs { addons: declared.addons || (is_within && !natives.is_empty()), ..declared };
     workshop.tell(format!("{specifier}: loading it once")).await;
     let exports = exports(node, &adaptor(specifier, version, module.package, None, needs)).await;
@@ -156,6 +156,11 @@ async fn prepare(
     let mut record = Record::new(&specifier.name, version, package, exports, bundle);
     record.needs = needs;
     Ok(record)
+}
+
+/// What a package says that it needs.
+pub(super) fn declared_needs(package: &Path) -> Needs {
+    Needs::declared(&fs::read(package.join("package.json")).unwrap_or_default())
 }
 
 async fn natives(node_modules: PathBuf) -> Vec<String> {
@@ -282,15 +287,6 @@ async fn install_tool(workshop: &Workshop, specifier: &str, folder: &Path) -> Re
 pub(super) struct Manifest {
     pub(super) name: Option<String>,
     pub(super) version: Option<String>,
-    #[serde(default)]
-    openfn: OpenFn,
-}
-
-/// What an adaptor tells those who run it.
-#[derive(Debug, Default, Deserialize)]
-struct OpenFn {
-    #[serde(default)]
-    needs: Needs,
 }
 
 impl Manifest {

@@ -8,11 +8,11 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use protocol::engine::{Adaptor, Needs};
+use protocol::engine::Adaptor;
 use protocol::install::InstalledAdaptor;
 use serde_json::{Map, Value};
 
-use super::adaptor::Manifest;
+use super::adaptor::{Manifest, declared_needs};
 use super::layout::{self, Layout};
 use super::{Failure, Workshop, files};
 
@@ -49,14 +49,9 @@ fn dependencies(layout: &Layout) -> Option<Map<String, Value>> {
 
 /// An adaptor of the reference worker that nobody prepared.
 pub(super) fn installed(name: &str, version: &str, folder: PathBuf, why: String) -> InstalledAdaptor {
-    let adaptor = Adaptor {
-        name: name.to_owned(),
-        version: version.to_owned(),
-        folder,
-        bundle: None,
-        exports: None,
-        needs: Needs::default(),
-    };
+    let needs = declared_needs(&folder);
+    let (name, version) = (name.to_owned(), version.to_owned());
+    let adaptor = Adaptor { name, version, folder, bundle: None, exports: None, needs };
     InstalledAdaptor { adaptor, prepared: false, unbundled: Some(why) }
 }
 

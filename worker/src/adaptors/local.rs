@@ -15,14 +15,16 @@ pub(super) fn find(name: &str, roots: &[PathBuf]) -> Result<Adaptor, String> {
         let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
         format!("there is no {} in {}", inner.display(), roots.join(", "))
     };
+    let folder = folder.ok_or_else(none)?;
+    let needs = Needs::declared(&std::fs::read(folder.join("package.json")).unwrap_or_default());
     Ok(Adaptor {
         name: name.to_owned(),
         version: "local".to_owned(),
-        folder: folder.ok_or_else(none)?,
+        folder,
         // It changes while it is worked on, so nothing is known of it.
         bundle: None,
         exports: None,
-        needs: Needs::default(),
+        needs,
     })
 }
 
@@ -43,6 +45,14 @@ mod tests {
         for place in ["b/packages/http", "c/packages/http", "c/packages/common"] {
             std::fs::create_dir_all(root.path().join(place)).unwrap();
         }
+        std::fs::write(
+            root.path().join("b/packages/http/package.json"),
+            r#"{ "openfn": { "needs": { "workers": true } } }"#,
+        )
+        .unwrap();
+        let needs = |name| find(name, &roots).unwrap().needs;
+        assert_eq!(needs("@openfn/language-http"), Needs { workers: true, ..Needs::default() });
+        assert_eq!(needs("@openfn/language-common"), Needs::default());
         let folder = |name| find(name, &roots).unwrap().folder;
         let real = root.path().canonicalize().unwrap();
         assert_eq!(folder("@openfn/language-http"), real.join("b/packages/http"));
