@@ -64,6 +64,13 @@ async fn it_shows_and_changes_what_a_worker_does() {
 
     let wrong = ctl(runtime, &["cancel", "another"]).await;
     assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("no host executes another"));
+    for (wanted, why) in
+        [(["logs", "--host", "h0"], "there is no host h0"), (["logs", "--run", "r0"], "no host executes r0")]
+    {
+        let wrong = ctl(runtime, &wanted).await;
+        assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains(why), "{wrong:?}");
+    }
+    assert_eq!(told(runtime, &["logs", "--host", &host]).await, "", "it prints nothing of its own accord");
     told(runtime, &["cancel", &busy]).await;
     let record = end(&lightning, &worker, &busy).await;
     assert_eq!((record.state, record.error_type.as_deref()), (RunState::Cancelled, Some("Cancelled")));

@@ -121,6 +121,22 @@ impl Admin {
         Answer::Error(format!("no host executes {run}; `worker ctl runs` lists those that are executed"))
     }
 
+    /// Why there will be no lines of this host or run: there is none.
+    pub(super) async fn unknown(&self, host: Option<&str>, run: Option<&str>) -> Option<String> {
+        let pools = self.broker.status().await;
+        let has_host = |id: &str| pools.iter().flat_map(host_reports).any(|host| host.id == id);
+        let has_run = |id: &str| pools.iter().flat_map(run_reports).any(|report| report.run == id);
+        match (host, run) {
+            (Some(host), _) if !has_host(host) => Some(format!(
+                "there is no host {host}, and no line of it is kept; `worker ctl hosts` lists those there are"
+            )),
+            (_, Some(run)) if !has_run(run) => Some(format!(
+                "no host executes {run}, and no line of it is kept; `worker ctl runs` lists those that are executed"
+            )),
+            _ => None,
+        }
+    }
+
     fn pool(&self, pool: &str) -> Result<Hosts, String> {
         self.broker.pool(pool).ok_or_else(|| {
             let known: Vec<_> = self.broker.all().iter().map(|hosts| hosts.pool().to_owned()).collect();

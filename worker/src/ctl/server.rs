@@ -133,12 +133,7 @@ async fn answer(stream: UnixStream, admin: Arc<Admin>) {
     // A client that goes away does not undo what it asked for, but is not waited for.
     let work = async {
         match request {
-            Request::Logs { follow, host, run } => {
-                let wanted = move |line: &HostLine| {
-                    host.as_ref().is_none_or(|host| *host == line.host) && (run.is_none() || run == line.run)
-                };
-                send_lines(&admin, follow, wanted, &mut writing).await
-            }
+            Request::Logs { follow, host, run } => send_lines(&admin, follow, host, run, &mut writing).await,
             request => write(&mut writing, &admin.answer(request).await).await,
         }
     };
@@ -165,12 +160,22 @@ async fn gone(reading: &mut OwnedReadHalf) {
 async fn send_lines(
     admin: &Admin,
     follow: bool,
-    wanted: impl Fn(&HostLine) -> bool,
+    host: Option<String>,
+    run: Option<String>,
     writing: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
+    let wanted =
+        |line: &HostLine| host.as_ref().is_none_or(|host| *host == line.host) && (run.is_none() || run == line.run);
     let (recent, mut lines) = admin.broker().lines();
+    let mut sent = 0;
     for line in recent.iter().filter(|line| wanted(line)) {
         write(writing, &Answer::Line(report(line))).await?;
+        sent += 1;
+    }
+    if sent == 0
+        && let Some(why) = admin.unknown(host.as_deref(), run.as_deref()).await
+    {
+        return write(writing, &Answer::Error(why)).await;
     }
     if !follow {
         return Ok(());
