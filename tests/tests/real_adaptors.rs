@@ -103,6 +103,10 @@ async fn http_asks_a_service() {
         assert!(told.to_uppercase().contains(wanted), "{told}");
     }
     worker.stop().await;
+
+    // One character beyond Latin-1, and every process keeps the whole source in two bytes a character.
+    let bundle = format!("{repo}/.openfn-worker/adaptors/{}/bundle.cjs", HTTP.replace('/', "+"));
+    assert!(std::fs::read(&bundle).is_ok_and(|source| source.is_ascii()), "{bundle}");
 }
 
 /// The service of collections, as Lightning has it: values by key, below a path.
@@ -173,5 +177,73 @@ async fn jobs_keep_values_in_collections() {
     let token = authorisations.first().and_then(|told| told.strip_prefix("Bearer ")).expect("there were requests");
     assert!(!token.is_empty() && authorisations.iter().all(|told| told.ends_with(token)), "{authorisations:?}");
     assert!(!worker.output().contains(token) && !format!("{:?}", record.events).contains(token));
+    worker.stop().await;
+}
+
+/// A repo as the reference worker makes it, by npm. These adaptors want a version of language-common that not every
+/// registry has; whoever keeps such a repo overrides it.
+const REPO: &str = r#"{
+    "name": "openfn-repo", "version": "1.0.0", "private": true,
+    "dependencies": {
+        "@openfn/language-openmrs_5.5.0": "npm:@openfn/language-openmrs@5.5.0",
+        "@openfn/language-mongodb_2.2.3": "npm:@openfn/language-mongodb@2.2.3"
+    },
+    "overrides": { "@openfn/language-common": "3.3.4" }
+}"#;
+
+async fn npm_install(folder: &std::path::Path) {
+    let mut npm = tokio::process::Command::new("npm");
+    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(folder).kill_on_drop(true);
+    let output = tokio::time::timeout(lightning::DEADLINE, npm.output()).await;
+    let output = output.expect("npm ends in time").expect("npm is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adaptors_of_a_repo_that_npm_made_ask_their_services() {
+    let repo = tempfile::tempdir().expect("there is room for a folder");
+    std::fs::write(repo.path().join("package.json"), REPO).expect("the folder is ours");
+    npm_install(repo.path()).await;
+    let repo = repo.path().display().to_string();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_with(&lightning, &["--engine", "node", "--repo-dir", &repo], &[]).await;
+    let who = |headers: HeaderMap| async move {
+        let who = headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Json(json!({ "uuid": "p-1", "who": who }))
+    };
+    let url = serve(Router::new().route("/ws/rest/v1/patient/p-1", get(who))).await;
+    lightning.add_credential("ann", json!({ "instanceUrl": url, "username": "ann", "password": "sesame" }));
+    // Nobody listens there, and the driver is told to give up soon.
+    let nowhere = "127.0.0.1:1/?serverSelectionTimeoutMS=200&appName=";
+    let mongo =
+        json!({ "clusterHostname": nowhere, "protocol": "mongodb", "options": {}, "username": "u", "password": "p" });
+    lightning.add_credential("mongo", mongo);
+    let run = async |adaptor: &str, credential: &str, code: &str| {
+        let mut plan = chain(&[("a", code)]);
+        plan["jobs"][0]["adaptor"] = adaptor.into();
+        plan["jobs"][0]["credential_id"] = credential.into();
+        end(&lightning, &worker, &queue(&lightning, plan)).await
+    };
+
+    let code = "get('patient/p-1'); fn((state) => ({ data: state.data, pair: field('a', 1) }));";
+    // As a bundle first, then from a snapshot where Node has them.
+    for _ in 0..2 {
+        let record = run("@openfn/language-openmrs@5.5.0", "ann", code).await;
+        assert_eq!(record.state, RunState::Success, "{record:?}\n{}", worker.output());
+        let expected = json!({ "data": [{ "uuid": "p-1", "who": "Basic YW5uOnNlc2FtZQ==" }], "pair": ["a", 1] });
+        assert_eq!(record.final_state, Some(expected));
+        if !messages(&record, "VER").join(" ").contains(" 20.") {
+            worker.printed("start-up snapshot of @openfn/language-openmrs").await;
+        }
+    }
+    let record = run(
+        "@openfn/language-mongodb@2.2.3",
+        "mongo",
+        "const shown = console.log(field('a', 1).join()); fn((state) => state);",
+    )
+    .await;
+    assert!(logged(&record, "a,1"), "{record:?}");
+    assert_eq!((record.state, record.error_type.as_deref()), (RunState::Failed, Some("AdaptorError")), "{record:?}");
+    assert!(record.final_state.unwrap_or_default().to_string().contains("ECONNREFUSED"), "{}", worker.output());
     worker.stop().await;
 }
