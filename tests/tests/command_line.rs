@@ -73,8 +73,8 @@ fn keys_are_made_as_environment_lines_that_a_worker_takes() {
     let (code, text) = worker(&["gen-keys"], &[]);
     assert_eq!(code, Some(0), "{text}");
     let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=\"")));
-        line.unwrap_or_else(|| panic!("{name} is missing")).trim_end_matches('"').to_owned()
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("{name} is missing")).to_owned()
     };
     let secret = value("WORKER_SECRET");
     assert_eq!(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &secret).expect("base64").len(), 32);
