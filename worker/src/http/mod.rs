@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,11 +16,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use self::dashboard::{Access, Dashboard};
-use crate::metrics::metrics;
+use crate::metrics::{Format, metrics};
 use crate::vitals::Vitals;
-
-/// The type of what Prometheus is given.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the server asks of whatever it answers for.
 pub trait Probed: Send + Sync + 'static {
@@ -97,9 +94,11 @@ async fn ready<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
     (status, Json(conditions))
 }
 
-async fn measure<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
-    let text = metrics().render(&worker.vitals().await);
-    ([(header::CONTENT_TYPE, OPENMETRICS)], text)
+async fn measure<P: Probed>(State(worker): State<Arc<P>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let text = metrics().render(&worker.vitals().await, format);
+    ([(header::CONTENT_TYPE, format.content_type())], text)
 }
 
 async fn claim<O: Operations>(State(worker): State<Arc<O>>) -> (StatusCode, String) {
