@@ -40,10 +40,19 @@ pub trait Operations: Probed {
 
 /// The address could not be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on port {port} (--port, WORKER_PORT): {source}")]
+#[error("cannot listen on {}: {source}", place(*.host, *.port))]
 pub struct ListenError {
+    host: Option<IpAddr>,
     port: u16,
     source: io::Error,
+}
+
+/// Where to listen, with the options that say so.
+fn place(host: Option<IpAddr>, port: u16) -> String {
+    match host {
+        Some(host) => format!("{} (--host, WORKER_HOST; --port, WORKER_PORT)", SocketAddr::new(host, port)),
+        None => format!("port {port} (--port, WORKER_PORT)"),
+    }
 }
 
 /// Listens on `host`, or on all of the machine's addresses.
@@ -57,7 +66,7 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
             bound => bound,
         },
     };
-    bound.map_err(|source| ListenError { port, source })
+    bound.map_err(|source| ListenError { host, port, source })
 }
 
 /// Serves for ever; fails when it cannot.
