@@ -1,68 +1,82 @@
-//! A headless Chromium, driven by chromedriver over the WebDriver protocol.
+//! A headless Chromium, driven over its DevTools protocol.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::lightning::DEADLINE;
 
-/// A browser window. The driver is killed when this is dropped; close it before, so that its browser ends, too.
+/// What Chromium is called where there is one.
+const PROGRAMS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
+/// Windows narrower than this are a phone's, whose scroll bars take no room.
+const PHONE: u32 = 600;
+
+/// A browser window. The browser is killed when this is dropped.
 #[derive(Debug)]
 pub struct Browser {
-    _driver: Child,
-    port: u16,
-    session: String,
+    program: Child,
+    _profile: TempDir,
+    link: Mutex<Link>,
+}
+
+/// The way to the browser, where one waits for the answer to each call.
+#[derive(Debug)]
+struct Link {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The page's session, once it is there.
+    session: Option<String>,
+    calls: u64,
 }
 
 impl Browser {
-    /// Opens a window of this size; none where there is no chromedriver (Debian's `chromium-driver`).
+    /// Opens a window of this size; none where there is no Chromium.
     pub async fn open(width: u32, height: u32, dark: bool) -> Option<Self> {
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let mut driver = command.spawn().ok()?;
-        let mut lines = BufReader::new(driver.stdout.take().expect("stdout is piped")).lines();
-        let port = loop {
-            let line = lines.next_line().await.expect("it prints text").expect("it says where it listens");
-            let port = line.split("on port ").nth(1).map(|rest| rest.trim_end_matches('.').trim().parse());
-            // It first says which one it was told.
-            if let Some(Ok(port)) = port.filter(|port| *port != Ok(0)) {
-                break port;
+        let profile = tempfile::tempdir().expect("there is a temporary folder");
+        let mut program = PROGRAMS.iter().find_map(|name| start(name, &profile).ok())?;
+        let mut lines = BufReader::new(program.stderr.take().expect("stderr is piped")).lines();
+        let url = loop {
+            let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.expect("it says where it listens");
+            let line = line.expect("it prints text").expect("it says where it listens");
+            if let Some(url) = line.strip_prefix("DevTools listening on ") {
+                break url.to_owned();
             }
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let mut arguments = vec![
-            "--headless=new".to_owned(),
-            "--no-sandbox".into(),
-            "--disable-gpu".into(),
-            "--disable-dev-shm-usage".into(),
-            format!("--window-size={width},{height}"),
-        ];
-        if dark {
-            arguments.push("--blink-settings=preferredColorScheme=0".into());
-        }
-        // A window has a least width; what is emulated has none.
-        let screen =
-            json!({ "deviceMetrics": { "width": width, "height": height, "pixelRatio": 1.0, "touch": false } });
-        let options = json!({ "args": arguments, "mobileEmulation": screen });
-        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
-        let mut browser = Self { _driver: driver, port, session: String::new() };
-        let opened = browser.ask("POST", "/session", &wanted).await;
-        browser.session = opened["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {opened}")).to_owned();
-        Some(browser)
+        let (socket, _) = connect_async(url).await.expect("it listens where it says");
+        let mut link = Link { socket, session: None, calls: 0 };
+        let page = link.call("Target.createTarget", json!({ "url": "about:blank" })).await;
+        let attached =
+            link.call("Target.attachToTarget", json!({ "targetId": page["targetId"], "flatten": true })).await;
+        link.session = attached["sessionId"].as_str().map(str::to_owned);
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < PHONE });
+        link.call("Emulation.setDeviceMetricsOverride", screen).await;
+        let scheme = if dark { "dark" } else { "light" };
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        link.call("Emulation.setEmulatedMedia", features).await;
+        Some(Self { program, _profile: profile, link: Mutex::new(link) })
     }
 
     /// Goes to an address.
     pub async fn go(&self, url: &str) {
-        self.command("url", &json!({ "url": url })).await;
+        let gone = self.call("Page.navigate", json!({ "url": url })).await;
+        assert!(gone["errorText"].is_null(), "{url}: {gone}");
+        self.until(&format!("location.href === '{url}' && document.readyState !== 'loading'")).await;
     }
 
     /// The value of an expression in the page.
     pub async fn evaluate(&self, expression: &str) -> Value {
-        self.command("execute/sync", &json!({ "script": format!("return {expression}"), "args": [] })).await
+        let mut done = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true })).await;
+        assert!(done["exceptionDetails"].is_null(), "{expression}: {done}");
+        done["result"]["value"].take()
     }
 
     /// Waits until an expression in the page is true.
@@ -76,65 +90,84 @@ impl Browser {
         }
     }
 
-    /// Presses a key, as a keyboard would.
+    /// Presses a key, as a keyboard would: `Enter`, `Escape` or `Tab`.
     pub async fn press(&self, key: &str) {
-        let actions = json!([{ "type": "key", "id": "keyboard", "actions": [
-            { "type": "keyDown", "value": key }, { "type": "keyUp", "value": key },
-        ] }]);
-        self.command("actions", &json!({ "actions": actions })).await;
+        let code = match key {
+            "Enter" => 13,
+            "Escape" => 27,
+            "Tab" => 9,
+            other => panic!("{other} is no key that is known here"),
+        };
+        let mut event = json!({ "type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code });
+        if key == "Enter" {
+            event["text"] = "\r".into();
+        }
+        self.call("Input.dispatchKeyEvent", event).await;
+        let event = json!({ "type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code });
+        self.call("Input.dispatchKeyEvent", event).await;
+    }
+
+    /// Presses the mouse's button on what an expression in the page stands for, or lets it go there.
+    pub async fn mouse(&self, element: &str, is_down: bool) {
+        let place = format!(
+            "(() => {{ const it = {element}; it.scrollIntoView(); const box = it.getBoundingClientRect(); \
+             return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+        );
+        let place = self.evaluate(&place).await;
+        let kind = if is_down { "mousePressed" } else { "mouseReleased" };
+        let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+        self.call("Input.dispatchMouseEvent", event).await;
     }
 
     /// A picture of the window, PNG in base64.
     pub async fn picture(&self) -> String {
-        let path = format!("/session/{}/screenshot", self.session);
-        self.ask("GET", &path, &Value::Null).await.as_str().unwrap_or_default().to_owned()
+        let taken = self.call("Page.captureScreenshot", json!({ "format": "png" })).await;
+        taken["data"].as_str().expect("a picture is text").to_owned()
     }
 
     /// Ends the browser.
-    pub async fn close(self) {
-        let path = format!("/session/{}", self.session);
-        self.ask("DELETE", &path, &Value::Null).await;
+    pub async fn close(mut self) {
+        self.call("Browser.close", json!({})).await;
+        let ended = tokio::time::timeout(DEADLINE, self.program.wait()).await.expect("it ends when asked");
+        ended.expect("a child can be waited for");
     }
 
-    async fn command(&self, command: &str, payload: &Value) -> Value {
-        self.ask("POST", &format!("/session/{}/{command}", self.session), payload).await
-    }
-
-    async fn ask(&self, method: &str, path: &str, payload: &Value) -> Value {
-        let body = if payload.is_null() { String::new() } else { payload.to_string() };
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the driver listens");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        let answered = async {
-            stream.write_all((head + &body).as_bytes()).await?;
-            read_body(BufReader::new(stream)).await
-        };
-        let answer = tokio::time::timeout(DEADLINE, answered).await.expect("the driver answers in time");
-        let body = answer.expect("the driver answers");
-        let mut answer: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"));
-        assert!(answer["value"]["error"].is_null(), "{method} {path}: {answer}");
-        answer["value"].take()
+    async fn call(&self, method: &str, parameters: Value) -> Value {
+        self.link.lock().await.call(method, parameters).await
     }
 }
 
-/// The body of an answer. The driver keeps the connection open after it.
-async fn read_body(mut answer: BufReader<TcpStream>) -> std::io::Result<String> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        answer.read_line(&mut line).await?;
-        let line = line.trim().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
+impl Link {
+    async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.calls += 1;
+        let mut message = json!({ "id": self.calls, "method": method, "params": parameters });
+        if let Some(session) = self.session.as_ref().filter(|_| !method.starts_with("Browser.")) {
+            message["sessionId"] = session.as_str().into();
         }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
+        self.socket.send(Message::text(message.to_string())).await.expect("the browser listens");
+        loop {
+            let heard = tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("the browser answers in time");
+            let heard = heard.expect("the browser lives").expect("the browser answers");
+            let Message::Text(text) = heard else { continue };
+            let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+            // All else are events.
+            if answer["id"] == self.calls {
+                assert!(answer["error"].is_null(), "{method}: {answer}");
+                return answer["result"].take();
+            }
         }
     }
-    let mut body = vec![0; length];
-    answer.read_exact(&mut body).await?;
-    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+fn start(name: &str, profile: &TempDir) -> std::io::Result<Child> {
+    let mut command = Command::new(name);
+    command
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args(["--remote-debugging-port=0", "about:blank"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command.spawn()
 }

@@ -42,6 +42,10 @@ impl Repo {
 
     /// Starts `worker adaptors` with these arguments.
     fn start(&self, registry: &Registry, arguments: &[&str]) -> Child {
+        self.command(registry, arguments).spawn().expect("the worker was just built")
+    }
+
+    fn command(&self, registry: &Registry, arguments: &[&str]) -> Command {
         let mut command = Command::new(binaries::worker());
         command
             .arg("adaptors")
@@ -54,7 +58,7 @@ impl Repo {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        command.spawn().expect("the worker was just built")
+        command
     }
 
     async fn run(&self, registry: &Registry, arguments: &[&str]) -> Outcome {
@@ -75,6 +79,18 @@ async fn finish(child: Child) -> Outcome {
     let output = output.expect("no command takes that long").expect("a child can be waited for");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Outcome { code: output.status.code(), printed: text(&output.stdout), told: text(&output.stderr) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_cannot_be_written_to_does_no_harm_where_there_is_a_folder_for_caches() {
+    let (registry, repo) = (Registry::start().await, Repo::new());
+    registry.publish(X, "1.0.0", SOURCE);
+    let mut command = repo.command(&registry, &["install", X]);
+    // Not even root makes a folder there.
+    command.env_remove("npm_config_cache").env("HOME", "/dev/null").env("XDG_CACHE_HOME", repo.cache.path());
+    let installed = finish(command.spawn().expect("the worker was just built")).await;
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    assert!(repo.cache.path().join("npm").is_dir(), "npm keeps there what it fetched");
 }
 
 #[tokio::test(flavor = "multi_thread")]

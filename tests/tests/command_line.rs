@@ -2,7 +2,9 @@
 
 use std::process::{Command, Output};
 
+use clap::CommandFactory;
 use tests::binaries;
+use worker::cli::Cli;
 
 fn worker(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(binaries::worker());
@@ -17,7 +19,9 @@ fn wrong_options_are_named_and_exit_with_2() {
     let cases: &[Case<'_>] = &[
         (&["--capacity", "0"], &[], &["--capacity", "WORKER_CAPACITY", "'0'"]),
         (&[], &[("WORKER_CAPACITY", "many")], &["--capacity", "WORKER_CAPACITY", "'many'"]),
-        (&["--port", "70000"], &[], &["--port", "WORKER_PORT", "70000"]),
+        (&["--capacity", "-1"], &[], &["--capacity", "WORKER_CAPACITY", "'-1'", "whole number"]),
+        (&["--port", "70000"], &[], &["--port", "WORKER_PORT", "70000", "65535"]),
+        (&["--host-max-open-files", "many"], &[], &["--host-max-open-files", "'many'", "whole number"]),
         (&["--backoff", "5/1"], &[], &["--backoff", "WORKER_BACKOFF", "shortest"]),
         (&["-l", "http://x"], &[], &["--lightning", "WORKER_LIGHTNING_SERVICE_URL", "ws://"]),
         (&["--no-such-flag"], &[], &["--no-such-flag"]),
@@ -29,6 +33,12 @@ fn wrong_options_are_named_and_exit_with_2() {
             &[],
             &["--lightning-public-key", "WORKER_LIGHTNING_PUBLIC_KEY"],
         ),
+        (
+            &["-l", "mock", "--engine-host", "/nowhere/engine-host"],
+            &[],
+            &["--engine-host", "WORKER_ENGINE_HOST", "/nowhere/engine-host"],
+        ),
+        (&["mock-lightning", "--port", "many"], &[], &["'--port <PORT>':", "'many'"]),
         (&[], &[("WORKER_SECRET_FILE", "/nowhere/secret")], &["WORKER_SECRET_FILE", "/nowhere/secret"]),
     ];
     for (arguments, environment, expected) in cases {
@@ -43,7 +53,7 @@ fn wrong_options_are_named_and_exit_with_2() {
 #[test]
 fn a_missing_host_program_is_named_with_the_option() {
     let (code, text) = worker(&["demo", "--engine-host", "/nowhere/engine-host"], &[]);
-    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(code, Some(2), "{text}");
     for part in ["/nowhere/engine-host", "--engine-host", "WORKER_ENGINE_HOST"] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
@@ -60,6 +70,32 @@ fn help_shows_every_group_and_no_secret() {
 }
 
 #[test]
+fn an_address_of_another_machine_is_named_with_its_option() {
+    // From the block for documentation.
+    let arguments = ["-l", "mock", "--engine", "embedded", "--host", "192.0.2.1", "--port", "0"];
+    let (code, text) = worker(&arguments, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["192.0.2.1:0", "--host", "WORKER_HOST"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+}
+
+#[test]
+fn help_names_the_variable_of_each_option() {
+    for arguments in [&["--help"][..], &["start", "--help"]] {
+        let (_, text) = worker(arguments, &[]);
+        for argument in Cli::command().get_arguments() {
+            let Some(name) = argument.get_env() else { continue };
+            let name = format!("[env: {}", name.to_string_lossy());
+            assert!(text.contains(&name), "{name} is missing in: {text}");
+        }
+        for part in ["--lightning-service-url", "--loop", "--dsn", "_FILE", "Exit codes:"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_host_started_by_hand_says_what_it_is() {
     let host = binaries::worker().with_file_name("engine-host");
     let output = Command::new(host).output().expect("the host lies beside the worker");
@@ -73,8 +109,8 @@ fn keys_are_made_as_environment_lines_that_a_worker_takes() {
     let (code, text) = worker(&["gen-keys"], &[]);
     assert_eq!(code, Some(0), "{text}");
     let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=\"")));
-        line.unwrap_or_else(|| panic!("{name} is missing")).trim_end_matches('"').to_owned()
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("{name} is missing")).to_owned()
     };
     let secret = value("WORKER_SECRET");
     assert_eq!(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, &secret).expect("base64").len(), 32);

@@ -1,11 +1,11 @@
 //! The dashboard: what it serves to whom, and what a browser makes of it.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::lightning::{self, DEADLINE, LightningOptions, SECRET, chain, end, logged, one_job, queue, until};
 use tests::worker::Worker;
@@ -13,11 +13,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 
 const PRIVATE: &str = "Amina Diallo, born 1990";
-
-/// The key Escape in WebDriver's words.
-const ESCAPE: &str = "\u{e00c}";
-/// The key Enter.
-const ENTER: &str = "\u{e007}";
 
 /// What `/dashboard/events` tells.
 struct Events(Lines<BufReader<TcpStream>>);
@@ -142,7 +137,7 @@ async fn keep_picture(browser: &Browser, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_a_run_appear_go_on_and_end() {
     let Some(browser) = Browser::open(1280, 1400, false).await else {
-        eprintln!("there is no chromedriver here: the page is not looked at");
+        eprintln!("there is no Chromium here: the page is not looked at");
         return;
     };
     let lightning = lightning::start(LightningOptions::default()).await;
@@ -159,13 +154,18 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     browser.until(&format!("{row}.querySelectorAll('.bar i').length === 3")).await;
     // With the keyboard alone.
     browser.evaluate(&format!("{row}.querySelector('button').focus()")).await;
-    browser.press(ENTER).await;
+    browser.press("Enter").await;
     browser.until("document.querySelector('tr[data-step=\"slow\"]')?.innerText.includes('runs')").await;
     keep_picture(&browser, "dashboard-live.png").await;
+    // From the run to its log, and back by what hid the other lines.
+    browser.press("Tab").await;
+    browser.until("document.activeElement.innerText === 'log'").await;
+    browser.press("Enter").await;
+    browser.until("document.activeElement.id === 'log'").await;
     until(&lightning, &worker, &id, |record| logged(record, PRIVATE)).await;
     browser.until(&format!("{row}?.dataset.phase === 'ended' && {row}.innerText.includes('success')")).await;
     browser.until("document.getElementById('log').innerText.includes('run ended: success')").await;
-    browser.until("document.getElementById('throughput').innerText.includes('1 runs ended')").await;
+    browser.until("document.getElementById('throughput').innerText.includes('1 ended, 0 without success')").await;
     let text = browser.evaluate("document.documentElement.outerHTML").await.to_string();
     assert!(!text.contains(PRIVATE) && !text.contains(SECRET), "users' data is on the page");
 
@@ -173,38 +173,67 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     end(&lightning, &worker, &failing).await;
     let row = format!("document.querySelector('tr[data-run=\"{failing}\"]')");
     browser.until(&format!("{row}?.innerText.includes('fail · JobError')")).await;
-    browser.press(ESCAPE).await;
-    browser.until("document.getElementById('detail').hidden").await;
+    browser.press("Escape").await;
+    browser.until("document.getElementById('detail') === null").await;
     keep_picture(&browser, "dashboard-ended.png").await;
     worker.stop().await;
     browser.until("document.getElementById('link').textContent.includes('no connection')").await;
+    assert_eq!(browser.evaluate("document.getElementById('link').className").await, "bad");
     browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_fits_a_phone_and_the_dark() {
     let Some(browser) = Browser::open(390, 844, true).await else {
-        eprintln!("there is no chromedriver here: the page is not looked at");
+        eprintln!("there is no Chromium here: the page is not looked at");
         return;
     };
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &["--dashboard"]).await;
-    for _ in 0..3 {
-        let id = queue(&lightning, one_job("fn(s => s)"));
+    for code in ["fn(s => s)", "fn(() => { throw new Error('x'); })", "fn(s => require('nothing'))"] {
+        let id = queue(&lightning, one_job(code));
         end(&lightning, &worker, &id).await;
     }
     let url = format!("http://localhost:{}/dashboard", worker.port().await);
     browser.go(&url).await;
     browser.until("document.querySelectorAll('#run-rows tr[data-phase=ended]').length === 3").await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    browser.until("document.querySelectorAll('#loop-rows tr').length === 1").await;
     assert_eq!(browser.evaluate("window.innerWidth").await, 390);
     assert_eq!(
         browser.evaluate("document.documentElement.scrollWidth").await,
         390,
         "the page is wider than the window"
     );
+    let tables = "[...document.querySelectorAll('.scroll')].filter(it => it.scrollWidth > it.clientWidth)\
+                  .map(it => it.innerText)";
+    assert_eq!(browser.evaluate(tables).await, json!([]), "tables are wider than the window");
     assert_eq!(browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches").await, true);
     keep_picture(&browser, "dashboard-phone.png").await;
+    worker.stop().await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_counts_however_often_the_page_changes_meanwhile() {
+    let Some(browser) = Browser::open(1280, 1400, false).await else {
+        eprintln!("there is no Chromium here: the page is not looked at");
+        return;
+    };
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--dashboard"]).await;
+    browser.go(&format!("http://localhost:{}/dashboard", worker.port().await)).await;
+    let id = queue(&lightning, one_job(&waits(1500)));
+    let row = format!("document.querySelector('tr[data-run=\"{id}\"]')");
+    browser.until(&format!("{row}?.dataset.phase === 'execute'")).await;
+    let button = format!("{row}.querySelector('button')");
+    browser.mouse(&button, true).await;
+    // The page hears of it, and shows it only when the mouse's button is up again.
+    end(&lightning, &worker, &id).await;
+    browser.until(&format!("runs.get('{id}').phase === 'ended'")).await;
+    assert_eq!(browser.evaluate(&format!("{row}.dataset.phase")).await, "execute");
+    browser.mouse(&button, false).await;
+    browser.until("document.getElementById('detail') !== null").await;
+    browser.until(&format!("{row}.dataset.phase === 'ended' && {row}.ariaSelected === 'true'")).await;
     worker.stop().await;
     browser.close().await;
 }

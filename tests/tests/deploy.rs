@@ -8,7 +8,7 @@ use clap::{Arg, CommandFactory};
 use serde_json::Value;
 use worker::cli::Cli;
 use worker::lightning::{LightningStatus, WorkloopStatus};
-use worker::metrics::metrics;
+use worker::metrics::{Format, metrics};
 use worker::vitals::Vitals;
 
 fn read(path: &str) -> String {
@@ -24,7 +24,7 @@ fn samples() -> BTreeSet<String> {
     metrics().oada_job_finished("service", "type", "success", Duration::ZERO);
     let workloops = vec![WorkloopStatus { name: "*".into(), capacity: 1, ..Default::default() }];
     let lightning = LightningStatus { workloops, ..Default::default() };
-    let text = metrics().render(&Vitals { lightning: Some(lightning), ..Default::default() });
+    let text = metrics().render(&Vitals { lightning: Some(lightning), ..Default::default() }, Format::OpenMetrics);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types
         .flat_map(|(name, kind)| {

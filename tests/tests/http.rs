@@ -1,11 +1,15 @@
 //! What the worker answers over HTTP, and claims on request.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tests::binaries;
 use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
-use tests::worker::Worker;
+use tests::worker::{Worker, send};
 use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +84,48 @@ async fn it_is_not_ready_without_its_queue() {
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_not_ready_without_an_engine() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let host = script(folder.path(), "exec sleep 100");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--engine-host", &host, "--engine-validation-timeout-ms", "60000"]).await;
+    let unready = readiness(&worker, 503).await;
+    assert_eq!(unready["engine_answered"], false, "{unready}");
+    assert_eq!(worker.http("GET", "/livez").await.0, 200, "it lives");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_not_ready_when_hosts_fail_one_after_the_other() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let host = folder.path().join("engine-host");
+    std::fs::copy(binaries::worker().with_file_name("engine-host"), &host).expect("the host lies beside the worker");
+    let name = host.to_str().expect("its name is text");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--engine-host", name, "--warm-hosts", "1"]).await;
+    readiness(&worker, 200).await;
+
+    // The next hosts are started from a program that is no good any more.
+    let broken = script(folder.path(), "exit 3");
+    std::fs::rename(broken, &host).expect("the folder is ours");
+    for process in worker.hosts() {
+        send(process.pid, Signal::KILL);
+    }
+    let unready = readiness(&worker, 503).await;
+    assert_eq!((&unready["circuit_closed"], &unready["queue_joined"]), (&false.into(), &true.into()), "{unready}");
+    measured(&worker, &["openfn_worker_circuit_open 1"], &["openfn_worker_host_ends_total{phase=\"starting\""]).await;
+    worker.stop().await;
+}
+
+/// A shell script; gives back its path.
+fn script(folder: &Path, line: &str) -> String {
+    let path = folder.join("script");
+    std::fs::write(&path, format!("#!/bin/sh\n{line}\n")).expect("the folder can be written to");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
+    path.to_str().expect("its name is text").to_owned()
+}
+
 /// The metrics when they have all these lines, and others that begin like these and are not zero: a run is counted when
 /// Lightning has confirmed its end, and a host when it is buried.
 async fn measured(worker: &Worker, lines: &[&str], beginnings: &[&str]) -> String {
@@ -140,5 +186,11 @@ async fn it_counts_what_it_does() {
         assert!(value.parse::<u64>().expect("a number of bytes") > 1_000_000, "{name}{value}");
     }
     assert!(!text.contains("secret of a user") && !text.contains(&good), "{text}");
+    for line in ["# TYPE openfn_worker_runs_ended_total counter", "# TYPE openfn_worker_build_info gauge"] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in what everything reads:\n{text}");
+    }
+    let accepts = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4";
+    let open_metrics = worker.http_with("GET", "/metrics", &format!("accept: {accepts}\r\n")).await.1;
+    assert!(open_metrics.ends_with("# EOF\n"), "{open_metrics}");
     worker.stop().await;
 }

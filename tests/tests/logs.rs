@@ -30,3 +30,27 @@ async fn json_lines_have_the_ids_of_run_step_and_host_as_fields() {
     assert!(!output.contains("of a user"), "{output}");
     worker.stop().await;
 }
+
+/// What the worker prints with this `RUST_LOG` until it is told that its secret is wrong.
+async fn printed_with(rust_log: &str, until: &str) -> String {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let options = ["--secret", "a wrong one", "--log", "info", "--port", "0"];
+    let worker = Worker::start_with(&lightning, &options, &[("RUST_LOG", rust_log)]).await;
+    worker.printed(until).await;
+    let output = worker.output();
+    worker.stop().await;
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rust_log_beats_the_level_unless_it_says_nothing() {
+    let output = printed_with("error", "refuse").await;
+    assert!(!output.contains("INFO"), "{output}");
+    let output = printed_with("off,worker::hosts=debug", "host ready").await;
+    assert!(!output.contains("worker starts"), "{output}");
+    for says_nothing in ["", "worker=loud"] {
+        let output = printed_with(says_nothing, "refuse").await;
+        assert!(output.contains("worker starts") && !output.contains("DEBUG"), "{says_nothing}: {output}");
+        assert_eq!(output.contains("RUST_LOG is not used"), !says_nothing.is_empty(), "{output}");
+    }
+}

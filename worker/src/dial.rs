@@ -45,7 +45,7 @@ pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> 
 }
 
 /// The host's addresses, each once. `localhost` has both loopback addresses, whatever the resolver says.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
     if host == "localhost" {
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         return Ok(loopback.map(|ip| SocketAddr::new(ip, port)).into());

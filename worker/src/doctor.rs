@@ -1,23 +1,25 @@
 //! `worker doctor`: what the worker finds where it is to run, and what is wrong with that.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cli::{MOCK_ENDPOINT, StartOptions};
+use crate::adaptors::{AdaptorsOptions, NodeProgram};
+use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
+use crate::dial::resolve;
 use crate::hosts::{Containment, HostProgram, Hosts, HostsOptions, PoolSize};
 use crate::start;
 
 /// How long Lightning may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a program may take to tell its version.
-const VERSION: Duration = Duration::from_secs(10);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,9 +71,10 @@ impl fmt::Display for Finding {
 
 /// Looks at everything that `worker start` with these options needs.
 pub async fn examine(options: &StartOptions) -> Vec<Finding> {
-    let (host, node, lightning) = tokio::join!(engine_host(options), node(), lightning(options));
-    let mut findings = vec![of_options(options), host, node, memory(options)];
-    findings.extend([landlock(options), open_files(options), runtime_folder()]);
+    let (host, node, lightning) = tokio::join!(engine_host(options), node(options), lightning(options));
+    let mut findings = vec![of_options(options), host];
+    findings.extend(node);
+    findings.extend([memory(options), landlock(options), open_files(options), runtime_folder()]);
     findings.extend(lightning);
     findings
 }
@@ -106,33 +109,44 @@ async fn engine_host(options: &StartOptions) -> Finding {
     }
 }
 
-async fn node() -> Finding {
+/// What Node and the adaptors that it loads need.
+async fn node(options: &StartOptions) -> Vec<Finding> {
     const WHAT: &str = "node";
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|node| node.is_file());
-    let Some(program) = found else {
-        return Finding::lacking(WHAT, "none on the PATH: only the embedded engine can be used");
-    };
-    match version_of(&program).await {
-        Ok(version) => match major(&version) {
-            Some(20..) => Finding::good(WHAT, format!("{version} at {}", program.display())),
-            _ => Finding::lacking(WHAT, format!("{version} at {} is too old; 20 is the oldest", program.display())),
-        },
-        Err(why) => Finding::lacking(WHAT, format!("{} does not tell its version: {why}", program.display())),
+    let (engine, repo) = (options.hosts.engine(), &options.adaptors.repo);
+    if matches!(engine, Some(EngineKind::Embedded | EngineKind::Mock)) {
+        return Vec::new();
+    }
+    match NodeProgram::find(repo.node.as_deref()).await {
+        Ok(node) => {
+            let found = Finding::good(WHAT, format!("{} at {}", node.version, node.path.display()));
+            vec![found, adaptors(AdaptorsOptions::new(repo, &options.adaptors.monorepo_dir, node))]
+        }
+        Err(error) if engine.is_none() && repo.node.is_none() => {
+            vec![Finding::lacking(WHAT, format!("{error}: only the embedded engine can be used"))]
+        }
+        Err(error) => vec![Finding::bad(WHAT, error.to_string())],
     }
 }
 
-async fn version_of(program: &Path) -> Result<String, String> {
-    let mut command = tokio::process::Command::new(program);
-    let asking = command.arg("--version").env_clear().kill_on_drop(true).output();
-    let output = timeout(VERSION, asking).await.map_err(|_| format!("no answer within {VERSION:?}"))?;
-    let output = output.map_err(|error| error.to_string())?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The first number of a version such as `v24.4.0`.
-fn major(version: &str) -> Option<u32> {
-    version.strip_prefix('v')?.split('.').next()?.parse().ok()
+/// Whether adaptors can be put where they are to be.
+fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
+    const WHAT: &str = "adaptors";
+    let repo = match options {
+        Ok(options) => options.repo,
+        Err(why) => return Finding::bad(WHAT, why),
+    };
+    let told = repo.display();
+    // Nothing is made: whoever asks may be another user than the worker.
+    let there = repo.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let can_write = if there.is_dir() { access(there, Access::WRITE_OK | Access::EXEC_OK) } else { Err(Errno::NOTDIR) };
+    match can_write {
+        Ok(()) => Finding::good(WHAT, format!("can be installed into {told}")),
+        Err(error) => {
+            let is_read = "what is there already can be used, nothing can be installed";
+            let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}");
+            if there == repo { Finding::lacking(WHAT, format!("{text}; {is_read}")) } else { Finding::bad(WHAT, text) }
+        }
+    }
 }
 
 fn memory(options: &StartOptions) -> Finding {
@@ -195,19 +209,13 @@ fn runtime_folder() -> Finding {
     }
 }
 
-/// One finding for each family of addresses.
+/// One finding for each of its addresses: those that the worker tries.
 async fn lightning(options: &StartOptions) -> Vec<Finding> {
     const WHAT: &str = "lightning";
-    let endpoint = options.lightning.lightning.to_string();
-    let Some((host, port)) = authority(&endpoint) else {
-        return vec![Finding::bad(WHAT, format!("{endpoint} names no host"))];
-    };
-    let name = format!("{host}:{port}");
-    let resolved = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter)).await;
-    let addresses = match resolved {
-        Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
-        Ok(Err(error)) => return vec![Finding::bad(WHAT, format!("{host} has no address: {error}"))],
-        _ => return vec![Finding::bad(WHAT, format!("{host} has no address"))],
+    let endpoint = &options.lightning.lightning;
+    let addresses = match resolve(endpoint.host(), endpoint.port()).await {
+        Ok(addresses) => addresses,
+        Err(error) => return vec![Finding::bad(WHAT, format!("{endpoint}: {error}"))],
     };
     let mut tried = Vec::new();
     for address in addresses {
@@ -219,7 +227,7 @@ async fn lightning(options: &StartOptions) -> Vec<Finding> {
         match result {
             Ok(()) => Finding::good(WHAT, format!("{endpoint} takes connections over {family} ({address})")),
             Err(why) if is_reachable => Finding::lacking(WHAT, format!("{endpoint} over {family} ({address}): {why}")),
-            Err(why) if endpoint == MOCK_ENDPOINT => {
+            Err(why) if endpoint.to_string() == MOCK_ENDPOINT => {
                 let hint = "start it with `worker mock-lightning`";
                 Finding::bad(WHAT, format!("{endpoint} over {family} ({address}): {why}; {hint}"))
             }
@@ -234,46 +242,5 @@ async fn connect(address: SocketAddr) -> Result<(), String> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no connection within {CONNECT:?}")),
-    }
-}
-
-/// Host and port of a websocket's address.
-fn authority(endpoint: &str) -> Option<(String, u16)> {
-    let (scheme, rest) = endpoint.split_once("://")?;
-    let standard = if scheme == "wss" { 443 } else { 80 };
-    let authority = rest.split(['/', '?']).next()?;
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => Some((host.to_owned(), port.parse().ok()?)),
-        _ => Some((authority.to_owned(), standard)),
-    }
-    .filter(|(host, _)| !host.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_have_a_host_and_a_port() {
-        let table = [
-            ("ws://localhost:4000/worker", Some(("localhost", 4000))),
-            ("wss://app.openfn.org/worker", Some(("app.openfn.org", 443))),
-            ("ws://[::1]:4000/worker", Some(("[::1]", 4000))),
-            ("ws://[::1]/worker", Some(("[::1]", 80))),
-            ("ws://x?y", Some(("x", 80))),
-            ("ws:///worker", None),
-            ("nothing", None),
-        ];
-        for (endpoint, expected) in table {
-            let expected = expected.map(|(host, port)| (host.to_owned(), port));
-            assert_eq!(authority(endpoint), expected, "{endpoint}");
-        }
-    }
-
-    #[test]
-    fn versions_have_a_first_number() {
-        for (version, number) in [("v24.4.0", Some(24)), ("v9", Some(9)), ("24.4.0", None), ("", None)] {
-            assert_eq!(major(version), number, "{version}");
-        }
     }
 }

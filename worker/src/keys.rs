@@ -15,7 +15,8 @@ const KEY_BITS: usize = 2048;
 /// Length of the secret, in bytes.
 const SECRET_BYTES: usize = 32;
 
-/// A key pair for run tokens, and a secret for workers. Shown as lines for an environment file, secrets and all.
+/// A key pair for run tokens, and a secret for workers. Shown as lines for an environment file, secrets and all;
+/// without quotes, which not everything that reads such files takes away.
 pub struct Keys {
     /// The private key, PEM in base64: for Lightning alone.
     private: SecretString,
@@ -50,10 +51,10 @@ impl Keys {
 impl fmt::Display for Keys {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "# For Lightning alone: signs the tokens of runs.")?;
-        writeln!(out, "WORKER_RUNS_PRIVATE_KEY=\"{}\"", self.private.expose_secret())?;
+        writeln!(out, "WORKER_RUNS_PRIVATE_KEY={}", self.private.expose_secret())?;
         writeln!(out, "# For Lightning and its workers: workers prove themselves with it.")?;
-        writeln!(out, "WORKER_SECRET=\"{}\"", self.secret.expose_secret())?;
+        writeln!(out, "WORKER_SECRET={}", self.secret.expose_secret())?;
         writeln!(out, "# For workers: with it they check the tokens of runs.")?;
-        writeln!(out, "WORKER_LIGHTNING_PUBLIC_KEY=\"{}\"", self.public)
+        writeln!(out, "WORKER_LIGHTNING_PUBLIC_KEY={}", self.public)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing::Level;
+use tracing::{Level, warn};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::time::UtcTime;
+use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,15 +24,20 @@ pub enum LogTarget {
     Stderr,
 }
 
-/// Starts logging, once in a process. `RUST_LOG` beats `level`. The worker's own lines are collected from level
-/// `collected` on, for who else wants them.
+/// Starts logging, once in a process. `RUST_LOG` beats `level`, unless it is empty or wrong. The worker's own lines are
+/// collected from level `collected` on, for who else wants them.
 pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: Option<Level>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives(level, target)));
+    let named = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
+    let (filter, wrong) = match named.map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(directives(level, target)), Some(error)),
+        None => (EnvFilter::new(directives(level, target)), None),
+    };
     let (writer, terminal) = match target {
         LogTarget::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
         LogTarget::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(UtcTime::rfc_3339());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(SystemTime);
     let lines = match format {
         LogFormat::Human => {
             lines.with_target(false).with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
@@ -42,6 +47,9 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: O
         }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(collected.map(collector)).init();
+    if let Some(error) = wrong {
+        warn!("RUST_LOG is not used, --log (WORKER_LOG_LEVEL) is: {error}");
+    }
 }
 
 fn directives(level: LogLevel, target: LogTarget) -> String {

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {}", told(&error));
             let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options)
+                || error.downcast_ref().is_some_and(demo::DemoError::is_about_options)
                 || error.downcast_ref().is_some_and(manage::ManageError::is_about_options);
             ExitCode::from(if wrong_options { WRONG_OPTIONS } else { 1 })
         }

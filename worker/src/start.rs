@@ -63,7 +63,7 @@ pub enum StartError {
 impl StartError {
     /// Whether other options would help.
     pub fn is_about_options(&self) -> bool {
-        matches!(self, Self::Options(_) | Self::Journal(_))
+        matches!(self, Self::Options(_) | Self::Journal(_) | Self::Program(hosts::ProgramError::Named { .. }))
     }
 }
 

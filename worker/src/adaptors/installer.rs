@@ -125,13 +125,24 @@ fn told(error: &AskError) -> String {
     }
 }
 
-/// What hosts that install get of the worker's environment: what npm needs to reach its registry. They run no users'
-/// code.
+/// What hosts that install get of the worker's environment: what npm needs to reach its registry, and where it may
+/// keep what it fetched. They run no users' code.
 pub(super) fn npm_environment() -> Vec<(String, String)> {
     // What is no Unicode is no setting of npm's.
     let variables = std::env::vars_os();
-    let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    variables.filter(|(name, _)| is_for_npm(name)).collect()
+    of_npm(variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect())
+}
+
+/// npm's cache is in the user's home unless it is told otherwise, and that may be read-only where there is a folder for
+/// caches.
+fn of_npm(mut variables: Vec<(String, String)>) -> Vec<(String, String)> {
+    const CACHE: &str = "npm_config_cache";
+    let caches = variables.iter().find(|(name, value)| name == "XDG_CACHE_HOME" && value.starts_with('/'));
+    let cache = caches.map(|(_, folder)| (CACHE.to_owned(), format!("{folder}/npm")));
+    let is_told = variables.iter().any(|(name, value)| name.eq_ignore_ascii_case(CACHE) && !value.is_empty());
+    variables.retain(|(name, _)| is_for_npm(name));
+    variables.extend(cache.filter(|_| !is_told));
+    variables
 }
 
 fn is_for_npm(variable: &str) -> bool {
@@ -153,6 +164,23 @@ pub(super) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn npms_cache_is_in_the_folder_for_caches_unless_it_is_told_otherwise() {
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Variables<'_>, Variables<'_>)] = &[
+            (&[("HOME", "/home/x")], &[]),
+            (&[("XDG_CACHE_HOME", "/cache"), ("HOME", "/")], &[("npm_config_cache", "/cache/npm")]),
+            (&[("XDG_CACHE_HOME", "relative")], &[]),
+            (&[("XDG_CACHE_HOME", "/cache"), ("NPM_CONFIG_CACHE", "/mine")], &[("NPM_CONFIG_CACHE", "/mine")]),
+        ];
+        let owned = |pairs: Variables<'_>| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        for (variables, expected) in cases {
+            assert_eq!(of_npm(owned(variables)), owned(expected));
+        }
+    }
 
     #[test]
     fn only_what_npm_needs_is_passed_on() {

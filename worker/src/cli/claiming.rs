@@ -29,7 +29,7 @@ pub struct ClaimingArgs {
     )]
     pub backoff: Backoff,
 
-    /// Do not claim by itself; a POST to /claim does.
+    /// Do not claim by itself; a POST to /claim does. --loop, the default, takes it back.
     #[arg(long = "no-loop", overrides_with = "loop_flag")]
     pub no_loop: bool,
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{ArgAction, BoolishValueParser};
 
-use super::values::{at_least_one, milliseconds, seconds};
+use super::values::{at_least_one, milliseconds, seconds, whole_number};
 
 /// How a run's events get to Lightning.
 #[derive(Debug, Clone, Args)]
@@ -27,7 +27,7 @@ pub struct DeliveryArgs {
     pub socket_timeout: Option<Duration>,
 
     /// How often a request for data is repeated.
-    #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10")]
+    #[arg(long, env = "WORKER_TIMEOUT_RETRY_COUNT", value_name = "N", default_value = "10", value_parser = whole_number::<u32>)]
     pub timeout_retry_count: u32,
 
     /// Pause before a request for data is repeated, in milliseconds.

@@ -9,13 +9,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::config::{ConfigFile, try_flag};
 
 /// The commands that a configuration file is for, beside none at all.
-const CONFIGURED: &[&str] = &["start", "check-config"];
+pub(super) const CONFIGURED: &[&str] = &["start", "check-config", "doctor"];
 
 /// Where values that are neither flags nor variables come from, by the argument's id.
 pub(super) type Origins = HashMap<String, String>;
 
 /// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name, below that what `config`
-/// says of the options of `start`.
+/// says of the options of `start`. Variables that are not set stay: the help names them.
 pub(super) fn layered(
     command: clap::Command,
     variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
@@ -24,17 +24,23 @@ pub(super) fn layered(
     let mut failures = Vec::new();
     let mut origins = Origins::new();
     let checked = command.clone();
-    let mut apply = |argument: clap::Arg, config: &ConfigFile| match layer(&argument, variable, config, &checked) {
-        Ok(Layer::AsItIs) => argument,
-        Ok(Layer::NotSet) => argument.env(None::<&str>),
-        Ok(Layer::Below(values, origin)) => {
-            origins.insert(argument.get_id().to_string(), origin);
-            let hides = argument.get_action().takes_values();
-            argument.env(None::<&str>).default_values(values).hide_default_value(hides)
-        }
-        Err(failure) => {
-            failures.push(failure);
-            argument
+    let mut apply = |argument: clap::Arg, config: &ConfigFile| {
+        let is_empty = argument.get_env().and_then(variable).is_some_and(|value| value.is_empty());
+        let takes_values = argument.get_action().takes_values();
+        let below = layer(&argument, variable, config, &checked);
+        // A negative number is a wrong value, not an unknown flag.
+        let argument = argument.allow_negative_numbers(takes_values);
+        let argument = if is_empty { argument.env(None::<&str>) } else { argument };
+        match below {
+            Ok(None) => argument,
+            Ok(Some((values, origin))) => {
+                origins.insert(argument.get_id().to_string(), origin);
+                argument.default_values(values).hide_default_value(takes_values)
+            }
+            Err(failure) => {
+                failures.push(failure);
+                argument
+            }
         }
     };
     let nothing = ConfigFile::default();
@@ -48,28 +54,24 @@ pub(super) fn layered(
     }
 }
 
-/// What lies below the flag of one argument.
-enum Layer {
-    AsItIs,
-    NotSet,
-    /// These values, and where they come from.
-    Below(Vec<String>, String),
-}
+/// Values, and where they come from.
+type Layer = (Vec<String>, String);
 
+/// What lies below the flag of one argument, where its variable says nothing.
 fn layer(
     argument: &clap::Arg,
     variable: impl Fn(&OsStr) -> Option<OsString>,
     config: &ConfigFile,
     command: &clap::Command,
-) -> Result<Layer, String> {
-    let Some(name) = argument.get_env() else { return Ok(configured(argument, config).unwrap_or(Layer::AsItIs)) };
+) -> Result<Option<Layer>, String> {
+    let Some(name) = argument.get_env() else { return Ok(configured(argument, config)) };
     if variable(name).is_some_and(|value| !value.is_empty()) {
-        return Ok(Layer::AsItIs);
+        return Ok(None);
     }
     let mut file_name = name.to_owned();
     file_name.push("_FILE");
     let file = variable(&file_name).filter(|path| !path.is_empty() && argument.is_hide_env_values_set());
-    let Some(path) = file.map(PathBuf::from) else { return Ok(configured(argument, config).unwrap_or(Layer::NotSet)) };
+    let Some(path) = file.map(PathBuf::from) else { return Ok(configured(argument, config)) };
     let origin = file_name.to_string_lossy().into_owned();
     let text = std::fs::read_to_string(&path)
         .map_err(|error| format!("cannot read {}, which {origin} names: {error}", path.display()))?;
@@ -79,19 +81,19 @@ fn layer(
         try_flag(command, long, &values)
             .map_err(|_| format!("{} (or {origin}): what {} holds is not valid", flag(long), path.display()))?;
     }
-    Ok(Layer::Below(values, origin))
+    Ok(Some((values, origin)))
 }
 
 fn configured(argument: &clap::Arg, config: &ConfigFile) -> Option<Layer> {
     let (values, origin) = config.get(argument.get_long()?)?;
-    Some(Layer::Below(values.to_vec(), origin))
+    Some((values.to_vec(), origin))
 }
 
 fn flag(long: &str) -> String {
     format!("--{long}")
 }
 
-/// Adds the variable to an error about a bad value, which clap tells by the flag alone.
+/// Adds the variable to an error about a bad value of a command's flag, which clap tells by the flag alone.
 pub(super) fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();

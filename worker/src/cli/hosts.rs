@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Megabytes, at_least_one, megabytes, milliseconds};
+use super::values::{Megabytes, at_least_one, megabytes, milliseconds, whole_number};
 
 /// What executes runs.
 #[derive(Debug, Clone, Args)]
@@ -48,7 +48,7 @@ pub struct HostArgs {
     pub engine_validation_timeout_ms: Duration,
 
     /// How often the first engine is tried again, after 1, 2, 4 … seconds.
-    #[arg(long, env = "WORKER_VALIDATION_RETRIES", value_name = "N", default_value = "3")]
+    #[arg(long, env = "WORKER_VALIDATION_RETRIES", value_name = "N", default_value = "3", value_parser = whole_number::<u32>)]
     pub engine_validation_retries: u32,
 }
 

@@ -14,7 +14,7 @@ pub struct LightningArgs {
     #[arg(
         short = 'l',
         long,
-        alias = "lightning-service-url",
+        visible_alias = "lightning-service-url",
         env = "WORKER_LIGHTNING_SERVICE_URL",
         default_value = "ws://localhost:4000/worker",
         value_name = "URL",

@@ -17,8 +17,8 @@ pub use clap_complete::Shell;
 use secrecy::SecretString;
 
 use config::ConfigFile;
-use environment::{layered, name_variable, worker_name};
-use values::{seconds, secret};
+use environment::{CONFIGURED, layered, name_variable, worker_name};
+use values::{port, seconds, secret};
 
 pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use claiming::ClaimingArgs;
@@ -55,7 +55,7 @@ mod values;
 ///
 /// Without a command, `start` is meant.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110, override_usage = USAGE, after_help = EXIT_CODES)]
+#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110, override_usage = USAGE, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -70,13 +70,15 @@ pub struct Cli {
 
 const USAGE: &str = "worker [OPTIONS]\n       worker <COMMAND> [OPTIONS]";
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Each option may also stand in a file: see --config. A flag beats its variable, a variable the file, the file the \
+default. Variables that hold a secret, such as WORKER_SECRET, may instead end with _FILE and hold the path of a file.
+WORKER_NAME, or DEPLOYED_POD_NAME, is the worker's name in its claims.
+
 Exit codes:
   0  done; of `start`: stopped as asked, every run ended
   1  failed, and told why; of `demo`: the run did not succeed
-  2  an option is missing or wrong; nothing was started
-
-Each option may also stand in a file: see --config.";
+  2  an option is missing or wrong; nothing was started";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -88,7 +90,7 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Claim runs from Lightning and execute them (the default).
-    #[command(override_usage = "worker start [OPTIONS]")]
+    #[command(override_usage = "worker start [OPTIONS]", after_help = AFTER_HELP)]
     Start(Box<StartOptions>),
     /// Run a workflow here and now, with a small Lightning in the same process, and watch it.
     Demo(DemoOptions),
@@ -199,7 +201,7 @@ pub struct DemoOptions {
 #[derive(Debug, Args)]
 pub struct MockLightningOptions {
     /// Port to listen on.
-    #[arg(short = 'p', long, default_value = "8888")]
+    #[arg(short = 'p', long, default_value = "8888", value_parser = port)]
     pub port: u16,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
@@ -239,13 +241,18 @@ impl Cli {
         if arguments.get(1).is_some_and(|first| first == "--") {
             arguments.remove(1);
         }
-        let config = configuration(&arguments)?;
+        let described = Self::command();
+        // Errors are told when all layers are there.
+        let wanted = described.clone().ignore_errors(true).try_get_matches_from(&arguments).ok();
+        let config = wanted.as_ref().map(|wanted| configuration(wanted, &described)).transpose()?.unwrap_or_default();
+        let named = wanted.as_ref().and_then(ArgMatches::subcommand_name);
+        let named = named.and_then(|name| described.find_subcommand(name)).unwrap_or(&described);
         let (mut command, origins) = layered(Self::command(), |name| std::env::var_os(name), &config)?;
         let parsed = command
             .try_get_matches_from_mut(arguments)
             .and_then(|matches| exclusive(&matches).map(|()| matches))
             .and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
-        let (mut cli, matches) = parsed.map_err(|error| name_variable(error, &Self::command()).format(&mut command))?;
+        let (mut cli, matches) = parsed.map_err(|error| name_variable(error, named).format(&mut command))?;
         cli.effective = effective::effective(&command, of_start(&matches), &origins);
         let name = worker_name(|name| std::env::var(name).ok());
         match &mut cli.command {
@@ -260,24 +267,18 @@ impl Cli {
 
 /// The matches that hold the options of `start`.
 fn of_start(matches: &ArgMatches) -> &ArgMatches {
-    let named = |name| matches.subcommand_matches(name);
-    named("start").or_else(|| named("check-config")).or_else(|| named("doctor")).unwrap_or(matches)
+    CONFIGURED.iter().find_map(|name| matches.subcommand_matches(name)).unwrap_or(matches)
 }
 
 /// The configuration file that the command line or the environment names.
-fn configuration(arguments: &[OsString]) -> Result<ConfigFile, clap::Error> {
-    let command = Cli::command();
-    // Errors are told when all layers are there.
-    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(arguments) else {
-        return Ok(ConfigFile::default());
-    };
-    if !matches!(matches.subcommand_name(), None | Some("start" | "check-config" | "doctor")) {
+fn configuration(matches: &ArgMatches, command: &clap::Command) -> Result<ConfigFile, clap::Error> {
+    if matches.subcommand_name().is_some_and(|name| !CONFIGURED.contains(&name)) {
         return Ok(ConfigFile::default());
     }
-    let matches = of_start(&matches);
+    let matches = of_start(matches);
     let path = matches.try_get_one::<PathBuf>("config").ok().flatten();
     let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(ConfigFile::default()) };
-    let mut config = config::read(path, &command)?;
+    let mut config = config::read(path, command)?;
     // They say the same in two ways, and what stands in the file weighs less.
     const SAME: &[&str] = &["capacity", "workloops"];
     if SAME.iter().any(|id| is_given(matches, id)) {

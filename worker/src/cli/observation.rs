@@ -30,7 +30,7 @@ pub struct ObservationArgs {
     pub otlp_headers: Option<Headers>,
 
     /// Report the worker's own errors to this Sentry. No run's data is in them.
-    #[arg(long, alias = "dsn", env = "WORKER_SENTRY_DSN", hide_env_values = true, value_name = "DSN")]
+    #[arg(long, visible_alias = "dsn", env = "WORKER_SENTRY_DSN", hide_env_values = true, value_name = "DSN")]
     pub sentry_dsn: Option<Dsn>,
 
     /// The environment that the reports name.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use clap::builder::{ArgAction, BoolishValueParser};
 use clap::{Args, ValueEnum};
 
-use super::values::seconds;
+use super::values::{port, seconds};
 
 /// How the worker is run and watched.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Operation")]
 pub struct OperationArgs {
-    /// A TOML file, read again when it changes and on SIGHUP as far as hosts are concerned, whose keys are the long flags without their dashes, as in `capacity = 5`. Flags and variables beat
-    /// it.
+    /// A TOML file whose keys are the long flags without their dashes, as in `capacity = 5`. Flags and variables beat
+    /// it. Read again when it changes and on SIGHUP, as far as hosts are concerned.
     #[arg(long, env = "WORKER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -23,7 +23,7 @@ pub struct OperationArgs {
     pub host: Option<IpAddr>,
 
     /// Port of the HTTP server.
-    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222")]
+    #[arg(short = 'p', long, env = "WORKER_PORT", default_value = "2222", value_parser = port)]
     pub port: u16,
 
     /// A second place for the admin socket that `worker ctl` talks to. One is always in the worker's private folder.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{ArgAction, BoolishValueParser};
 
-use super::values::{Megabytes, megabytes, seconds};
+use super::values::{Megabytes, megabytes, seconds, whole_number};
 
 /// How hosts are bounded and replaced.
 #[derive(Debug, Clone, Args)]
@@ -31,11 +31,11 @@ pub struct SupervisionArgs {
     pub cgroup_memory_overhead_mb: Megabytes,
 
     /// Most processes and threads of a host and its engine at once.
-    #[arg(long, env = "WORKER_HOST_MAX_PROCESSES", value_name = "N")]
+    #[arg(long, env = "WORKER_HOST_MAX_PROCESSES", value_name = "N", value_parser = whole_number::<u64>)]
     pub host_max_processes: Option<u64>,
 
     /// Most files that a host's processes may each have open.
-    #[arg(long, env = "WORKER_HOST_MAX_OPEN_FILES", value_name = "N", default_value = "4096")]
+    #[arg(long, env = "WORKER_HOST_MAX_OPEN_FILES", value_name = "N", default_value = "4096", value_parser = whole_number::<u64>)]
     pub host_max_open_files: u64,
 
     /// Let hosts write nothing but their own folders and read nothing but programs, libraries and what their engine

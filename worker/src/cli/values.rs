@@ -1,5 +1,6 @@
 //! Values of options, parsed into types. An error says what would be right; the caller adds the option's name.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -36,6 +37,14 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, InvalidEndpoint> {
 #[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
 pub(super) fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
+}
+
+pub(super) fn whole_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "expected a whole number")
+}
+
+pub(super) fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "expected the number of a port, 0 (any that is free) to 65535")
 }
 
 pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
@@ -94,6 +103,10 @@ mod tests {
             assert!(megabytes(bad).is_err(), "{bad}");
         }
         assert!(at_least_one("0").is_err());
+        assert_eq!(whole_number("0"), Ok(0));
+        assert_eq!(whole_number::<u32>("-1"), Err("expected a whole number"));
+        assert_eq!(port("65535"), Ok(65_535));
+        assert!(port("65536").is_err() && port("tcp://10.0.0.1:2222").is_err());
         assert!(seconds("1e30").is_err());
     }
 }

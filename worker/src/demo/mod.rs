@@ -66,6 +66,13 @@ pub enum DemoError {
     Lost,
 }
 
+impl DemoError {
+    /// Whether other options would help.
+    pub fn is_about_options(&self) -> bool {
+        matches!(self, Self::Start(error) if error.is_about_options())
+    }
+}
+
 /// Runs one workflow and prints what happens. True if the run succeeded.
 pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let plan = load(options.file.as_deref())?;

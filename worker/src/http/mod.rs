@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,11 +16,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 pub use self::dashboard::{Access, Dashboard};
-use crate::metrics::metrics;
+use crate::metrics::{Format, metrics};
 use crate::vitals::Vitals;
-
-/// The type of what Prometheus is given.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the server asks of whatever it answers for.
 pub trait Probed: Send + Sync + 'static {
@@ -43,10 +40,19 @@ pub trait Operations: Probed {
 
 /// The address could not be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on port {port} (--port, WORKER_PORT): {source}")]
+#[error("cannot listen on {}: {source}", place(*.host, *.port))]
 pub struct ListenError {
+    host: Option<IpAddr>,
     port: u16,
     source: io::Error,
+}
+
+/// Where to listen, with the options that say so.
+fn place(host: Option<IpAddr>, port: u16) -> String {
+    match host {
+        Some(host) => format!("{} (--host, WORKER_HOST; --port, WORKER_PORT)", SocketAddr::new(host, port)),
+        None => format!("port {port} (--port, WORKER_PORT)"),
+    }
 }
 
 /// Listens on `host`, or on all of the machine's addresses.
@@ -60,7 +66,7 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
             bound => bound,
         },
     };
-    bound.map_err(|source| ListenError { port, source })
+    bound.map_err(|source| ListenError { host, port, source })
 }
 
 /// Serves for ever; fails when it cannot.
@@ -97,9 +103,11 @@ async fn ready<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
     (status, Json(conditions))
 }
 
-async fn measure<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
-    let text = metrics().render(&worker.vitals().await);
-    ([(header::CONTENT_TYPE, OPENMETRICS)], text)
+async fn measure<P: Probed>(State(worker): State<Arc<P>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::accepted(accept);
+    let text = metrics().render(&worker.vitals().await, format);
+    ([(header::CONTENT_TYPE, format.content_type())], text)
 }
 
 async fn claim<O: Operations>(State(worker): State<Arc<O>>) -> (StatusCode, String) {

@@ -3,6 +3,7 @@
 //! There is one set of metrics in a process, like there is one log. Labels take few values: queues as configured,
 //! reasons and states from enums, error types from a list. Nothing of a run's data, and no id, becomes a label.
 
+mod format;
 mod labels;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
+pub use self::format::Format;
 use self::labels::{HOST_STATES, death_reason};
 pub use self::labels::{error_type, host_state};
 use crate::hosts::Death;
@@ -185,7 +187,7 @@ impl Metrics {
             host_start_duration: it.with_unit(
                 "host_start_duration",
                 Unit::Seconds,
-                "Time from the decision to start an engine host until it is ready",
+                "Time until an engine host is ready, from the decision to start it or to have it prepare another engine",
                 histogram(),
             ),
             host_ends: it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended"),
@@ -322,13 +324,13 @@ impl Metrics {
         self.oada_late_updates.inc();
     }
 
-    /// All metrics in the text format of OpenMetrics, with the gauges as they are now.
-    pub fn render(&self, vitals: &Vitals) -> String {
+    /// All metrics in a format, with the gauges as they are now.
+    pub fn render(&self, vitals: &Vitals, format: Format) -> String {
         self.refresh(vitals);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
-        text
+        format.of(text)
     }
 
     fn refresh(&self, vitals: &Vitals) {
@@ -384,7 +386,7 @@ mod tests {
         it.claim_answered(Duration::from_millis(7), 2);
         it.reservation(true);
         it.events_resent.inc();
-        let text = it.render(&Vitals { draining: true, ..Vitals::default() });
+        let text = it.render(&Vitals { draining: true, ..Vitals::default() }, Format::OpenMetrics);
         for line in [
             "openfn_worker_runs_ended_total{reason=\"fail\",error_type=\"TypeError\"} 1",
             "openfn_worker_run_phase_duration_seconds_count{phase=\"prepare\"} 1",

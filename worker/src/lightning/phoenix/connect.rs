@@ -95,6 +95,18 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The name or address of its host; one of IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port, which the scheme tells where nothing else does.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.text)

@@ -1,0 +1,83 @@
+//! What `worker doctor` tells of the machine and of the options.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tests::binaries;
+
+/// What it tells, and its exit code.
+fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(binaries::worker());
+    command.arg("doctor").args(arguments).env("WORKER_SECRET", "a secret").env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    let Output { status, stdout, stderr } = command.output().expect("the worker was just built");
+    (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
+}
+
+/// The line that begins like this and has this in it.
+fn told(text: &str, beginning: &str, part: &str) {
+    let is_it = |line: &str| line.starts_with(beginning) && line.contains(part);
+    assert!(text.lines().any(is_it), "{beginning:?} with {part:?} is missing in:\n{text}");
+}
+
+#[test]
+fn both_addresses_of_localhost_are_tried_as_the_worker_does() {
+    // It is bound and does not accept, which makes a connection all the same.
+    for (listens, over, not_over) in [("127.0.0.1:0", "IPv4", "IPv6"), ("[::1]:0", "IPv6", "IPv4")] {
+        let Ok(listener) = TcpListener::bind(listens) else {
+            eprintln!("this machine has no {listens}");
+            continue;
+        };
+        let port = listener.local_addr().expect("it is bound").port();
+        let endpoint = format!("ws://localhost:{port}/worker");
+        let (code, text) = doctor(&["--engine", "embedded", "-l", &endpoint]);
+        told(&text, "ok", &format!("takes connections over {over}"));
+        told(&text, "note", &format!("over {not_over}"));
+        assert_eq!(code, Some(0), "one is enough:\n{text}");
+
+        drop(listener);
+        let (code, text) = doctor(&["--engine", "embedded", "-l", &endpoint]);
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            told(&text, "BAD", &format!("({address}): "));
+        }
+        assert_eq!(code, Some(1), "{text}");
+    }
+}
+
+#[test]
+fn it_looks_at_what_the_configuration_file_says() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let config = folder.path().join("worker.toml");
+    std::fs::write(&config, "lightning = \"ws://lightning.invalid/worker\"\nengine = \"embedded\"\n")
+        .expect("the folder can be written to");
+    let (code, text) = doctor(&["--config", config.to_str().expect("its name is text")]);
+    told(&text, "BAD", "ws://lightning.invalid/worker: cannot resolve lightning.invalid");
+    assert_eq!(code, Some(1), "{text}");
+}
+
+#[test]
+fn the_node_and_the_repo_that_are_named_are_looked_at() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let node = folder.path().join("old-node");
+    let program = |version: &str| {
+        std::fs::write(&node, format!("#!/bin/sh\necho {version}\n")).expect("the folder can be written to");
+        let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&node, all).expect("it is ours");
+    };
+    let name = |path: &Path| path.to_str().expect("its name is text").to_owned();
+    let repo = folder.path().join("repo/inside");
+    program("v18.0.0");
+    let (code, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&repo)]);
+    told(&text, "BAD", "is Node 18.0.0; 20 or newer is needed");
+    assert_eq!(code, Some(1), "{text}");
+
+    program("v24.1.0");
+    let (_, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&repo)]);
+    told(&text, "ok", &format!("24.1.0 at {}", name(&node)));
+    told(&text, "ok", &format!("can be installed into {}", name(&repo)));
+    assert!(!repo.exists(), "nothing is made");
+
+    let (code, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&node.join("repo"))]);
+    told(&text, "BAD", "cannot be written to (--repo-dir, WORKER_REPO_DIR): Not a directory");
+    assert_eq!(code, Some(1), "{text}");
+}
