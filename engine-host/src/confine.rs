@@ -21,6 +21,8 @@ const SYSTEM: &[&str] = &[
     "/lib64",
     "/opt",
     "/proc",
+    "/run/NetworkManager",
+    "/run/resolvconf",
     "/run/systemd/resolve",
     "/sbin",
     "/sys",

@@ -170,14 +170,13 @@ fn memory(options: &StartOptions) -> Finding {
 fn landlock(options: &StartOptions) -> Finding {
     const WHAT: &str = "landlock";
     let version = crate::sys::landlock_version();
-    match (version, options.supervision.landlock) {
-        (Some(version), true) => Finding::good(WHAT, format!("hosts are restricted (version {version})")),
-        (Some(version), false) => Finding::lacking(
+    match (version, options.supervision.no_landlock) {
+        (Some(version), false) => Finding::good(
             WHAT,
-            format!("the kernel has it (version {version}), and hosts are not restricted: --landlock"),
+            format!("hosts read what their engine needs, and write nothing but their folders (version {version})"),
         ),
-        (None, true) => Finding::lacking(WHAT, "the kernel does not have it, so that --landlock has no effect"),
-        (None, false) => Finding::lacking(WHAT, "the kernel does not have it: hosts can read what this user can"),
+        (Some(_), true) => Finding::lacking(WHAT, "--no-landlock: hosts can use any file that this user can"),
+        (None, _) => Finding::lacking(WHAT, "the kernel does not have it: hosts can use any file that this user can"),
     }
 }
 

@@ -112,6 +112,12 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await;
     let engine = engine.map_err(StartError::Options)?;
     let equipment = engine.adaptors().cloned();
+    // Hosts may read what was there when they started.
+    if let Some(AdaptorsOptions { repo, .. }) = &equipment
+        && let Err(error) = std::fs::create_dir_all(repo)
+    {
+        warn!("cannot make {}, the folder of adaptors (--repo-dir, WORKER_REPO_DIR): {error}", repo.display());
+    }
     let containment = Containment::choose(&options.supervision);
     let hosts_options =
         HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, equipment.as_ref())? };
@@ -315,17 +321,21 @@ pub(crate) fn hosts_options_of(
         confinement: Confinement {
             open_files: Some(supervision.host_max_open_files),
             processes: supervision.host_max_processes,
-            readable: supervision.landlock.then(|| readable(&program, supervision, adaptors)),
+            readable: (!supervision.no_landlock).then(|| readable(&program, supervision, adaptors)),
         },
         ..HostsOptions::new(program)
     })
 }
 
+/// Variables that name certificates, which hosts get.
+const CERTIFICATES: [&str; 3] = ["NODE_EXTRA_CA_CERTS", "SSL_CERT_DIR", "SSL_CERT_FILE"];
+
 /// What hosts read beside what the system has.
 fn readable(program: &HostProgram, supervision: &SupervisionArgs, adaptors: Option<&AdaptorsOptions>) -> Vec<PathBuf> {
+    let certificates = CERTIFICATES.into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let of_node = adaptors.into_iter().flat_map(|it| [&it.repo, &it.node.path].into_iter().chain(&it.monorepos));
     let named = supervision.landlock_read.iter();
-    [program.path().to_owned()].into_iter().chain(of_node.chain(named).cloned()).collect()
+    [program.path().to_owned()].into_iter().chain(of_node.chain(named).cloned()).chain(certificates).collect()
 }
 
 /// SIGTERM and SIGINT, which mean the same.

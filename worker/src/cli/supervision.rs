@@ -38,17 +38,17 @@ pub struct SupervisionArgs {
     #[arg(long, env = "WORKER_HOST_MAX_OPEN_FILES", value_name = "N", default_value = "4096", value_parser = whole_number::<u64>)]
     pub host_max_open_files: u64,
 
-    /// Let hosts write nothing but their own folders and read nothing but programs, libraries and what their engine
-    /// needs, where the kernel has Landlock.
+    /// Let hosts use any file that this user may. Otherwise, where the kernel has Landlock, they write nothing but their
+    /// own folders and read nothing but programs, libraries and what their engine needs.
     #[arg(
         long,
-        env = "WORKER_LANDLOCK",
+        env = "WORKER_NO_LANDLOCK",
         action = ArgAction::SetTrue,
         value_parser = BoolishValueParser::new()
     )]
-    pub landlock: bool,
+    pub no_landlock: bool,
 
-    /// Further folders that hosts may read with --landlock.
+    /// Further files and folders that hosts may read.
     #[arg(long, env = "WORKER_LANDLOCK_READ", value_name = "FOLDERS", value_delimiter = ':')]
     pub landlock_read: Vec<std::path::PathBuf>,
 
