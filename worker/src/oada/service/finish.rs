@@ -23,6 +23,8 @@ use crate::oada::paths::Shelf;
 use crate::oada::request::post_update;
 use crate::oada::wire::{Method, Request};
 
+/// How often filing is tried that meets the writes of others, each time for as long as the client tries by itself.
+const FILE_TRIES: u32 = 10;
 /// How often a link to a finished job is tried that its resource does not take.
 const LINK_TRIES: u32 = 4;
 /// What the last update says, in the words that clients know.
@@ -187,7 +189,15 @@ impl Finisher<'_> {
         links.insert(self.target.key.clone(), paths.filed_link(&self.target.id));
         let tree = paths.tree();
         let put = || self.env.client.put_tree(&day, Value::Object(links.clone()), &tree).boxed();
-        if let Err(error) = self.env.persist(put).await {
+        let mut filed = self.env.persist(put).await;
+        for _ in 1..FILE_TRIES {
+            // Others file theirs on the same shelf.
+            if !filed.as_ref().is_err_and(ClientError::is_conflict) {
+                break;
+            }
+            filed = self.env.persist(put).await;
+        }
+        if let Err(error) = filed {
             self.complain("it was not filed", &error);
         }
         Some(day)
