@@ -1,5 +1,6 @@
 //! Mails the rows of a report, whenever it is time.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -33,7 +34,7 @@ pub(super) async fn mail(env: ReportEnv) {
         }
         tokio::time::sleep(backoff.next(jitter())).await;
     };
-    let mut mailer = Mailer { since, position, env };
+    let mut mailer = Mailer { since, position, sent: HashSet::new(), env };
     while let Some(pause) = mailer.env.report.frequency.until_next() {
         tokio::time::sleep(pause).await;
         match mailer.tick(today()).await {
@@ -64,6 +65,8 @@ struct Mailer {
     since: Date,
     /// That day, in the store.
     position: Position,
+    /// Rows of that day and later ones that were mailed here, whether that could be noted or not.
+    sent: HashSet<(Date, String)>,
 }
 
 impl Mailer {
@@ -72,26 +75,38 @@ impl Mailer {
         let mut rows = Vec::new();
         let mut taken = Vec::new();
         for date in days(self.since, today) {
-            let new = self.rows_of(date).await?;
-            if !new.is_empty() {
-                let keys: Map<String, Value> = new.iter().map(|(key, _)| (key.clone(), true.into())).collect();
-                taken.push((self.mailed(date), keys));
-                rows.extend(new.into_iter().map(|(_, row)| row));
-            }
+            let (keys, new): (Vec<String>, Vec<_>) = self.rows_of(date).await?.into_iter().unzip();
+            rows.extend(new);
+            taken.push((date, keys));
         }
         let count = rows.len();
         if rows.is_empty() && !self.env.report.send_empty {
             return Ok(None);
         }
         self.post(&rows).await?;
-        for (path, keys) in taken {
-            self.env.client.put(&path, "application/json", Value::Object(keys)).await?;
+        for (date, keys) in &taken {
+            self.sent.extend(keys.iter().map(|key| (*date, key.clone())));
         }
-        if self.since != today {
-            self.position.write(json!({ "date": today.to_string() })).await?;
-            self.since = today;
+        if let Err(error) = self.note(taken, today).await {
+            tracing::warn!(report = self.env.report.name, "it was not noted which rows were mailed: {error}");
         }
         Ok(Some(count))
+    }
+
+    /// Notes in the store what was mailed.
+    async fn note(&mut self, taken: Vec<(Date, Vec<String>)>, today: Date) -> Result<(), ClientError> {
+        for (date, keys) in taken.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            let keys = keys.into_iter().map(|key| (key, true.into())).collect();
+            self.env.client.put(&self.mailed(date), "application/json", Value::Object(keys)).await?;
+        }
+        // Rows of yesterday may still come.
+        let since = today.checked_sub(1.day()).unwrap_or(today);
+        if since > self.since {
+            self.position.write(json!({ "date": since.to_string() })).await?;
+            self.since = since;
+            self.sent.retain(|(date, _)| *date >= since);
+        }
+        Ok(())
     }
 
     /// The rows of a day that were not mailed.
@@ -101,7 +116,8 @@ impl Mailer {
             return Ok(Vec::new());
         }
         let mailed = self.object(&self.mailed(date)).await?;
-        let new = rows.into_iter().filter(|(key, _)| !key.starts_with('_') && !mailed.contains_key(key));
+        let is_new = |key: &String| !mailed.contains_key(key) && !self.sent.contains(&(date, key.clone()));
+        let new = rows.into_iter().filter(|(key, _)| !key.starts_with('_') && is_new(key));
         Ok(new.filter_map(|(key, row)| Some((key, row.as_object()?.clone()))).collect())
     }
 
