@@ -69,10 +69,11 @@ fn store(oada: &Oada, folder: &TempDir) -> Options {
 
 /// Handlers for what the options are to do.
 const HANDLERS: &[(&str, &str)] = &[
-    ("ok", "export default () => 'done';"),
+    ("ok", "export const timeout = 60000; export default () => 'done';"),
     (
         "slow",
-        "export default async (job, { log }) => {
+        "export const timeout = 60000;
+         export default async (job, { log }) => {
            await log.info('begin');
            await new Promise((resolve) => setTimeout(resolve, 300));
            await log.info('end');
@@ -84,10 +85,11 @@ const HANDLERS: &[(&str, &str)] = &[
         "export const timeout = 600000;
          export default (job, { log }) => log.info('begun').then(() => new Promise(() => {}));",
     ),
-    ("large", "export default () => new Uint8Array(100e6).length;"),
+    ("large", "export const timeout = 60000; export default () => new Uint8Array(100e6).length;"),
     (
         "asks",
-        "export default (job, { oada }) => Promise.all([1, 2, 3].map(() => oada.get('/resources/ASKED'))).then(() => 1);",
+        "export const timeout = 60000;
+         export default (job, { oada }) => Promise.all([1, 2, 3].map(() => oada.get('/resources/ASKED'))).then(() => 1);",
     ),
 ];
 

@@ -110,8 +110,10 @@ async fn a_queue_whose_token_changes_while_its_job_runs_does_not_run_it_again() 
     let begun = |oada: &Oada| oada.get(&updates)?.as_object()?.values().find(|it| it["status"] == "begun").cloned();
     oada.until("the start", begun).await;
 
+    let watched = oada.requests("watch", LIST).len();
     oada.link(QUEUES, "anns", json!({ "domain": oada.url(), "token": "new-token" }));
-    // The queue has been taken over when another job of it is run.
+    oada.until("a watch with the new token", |oada| (oada.requests("watch", LIST).len() > watched).then_some(())).await;
+    // What the new one has listed it has looked at when it runs what came later.
     let second = within("the post", &oada, post_job(&client, LIST, &job("ok", json!({})))).await.unwrap();
     oada.until("the second run", |oada| oada.get(&format!("/{}/updates", second.id))).await;
     oada.until("its handler", |_| (runs.load(Ordering::SeqCst) == 2).then_some(())).await;
