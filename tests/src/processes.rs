@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 /// A process as `/proc/<pid>/stat` shows it.
@@ -100,4 +101,28 @@ pub fn proportional_memory(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
     line.and_then(|text| text.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Whether the memory of another process may be read here.
+pub fn may_look_into(pid: u32) -> bool {
+    fs::File::open(format!("/proc/{pid}/mem")).is_ok()
+}
+
+/// Whether this text is anywhere in what a process may write to. False where its memory may not be read.
+pub fn remembers(pid: u32, wanted: &str) -> bool {
+    const PIECE: u64 = 1 << 20;
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return false };
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let ranges = maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|flags| flags.starts_with("rw")));
+    let ranges = ranges.filter_map(|line| {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        Some(u64::from_str_radix(from, 16).ok()?..u64::from_str_radix(to, 16).ok()?)
+    });
+    let mut pieces = ranges.flat_map(|range| range.step_by(PIECE as usize));
+    pieces.any(|at| {
+        let mut bytes = vec![0; PIECE as usize + wanted.len()];
+        // A piece that ends beyond what there is gives what there is.
+        let length = memory.read_at(&mut bytes, at).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).contains(wanted)
+    })
 }

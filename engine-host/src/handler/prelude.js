@@ -7,11 +7,12 @@
   const waiting = new Map();
   let lastCall = 0;
 
+  /** Asks for what this JSON text says. */
   const ask = (call) =>
     new Promise((resolve, reject) => {
       lastCall += 1;
       waiting.set(lastCall, { resolve, reject });
-      host.ask(lastCall, JSON.stringify(call));
+      host.ask(lastCall, call);
     });
 
   const deliver = (id, text) => {
@@ -32,12 +33,20 @@
   const request = (method) => (wanted, data, contentType) => {
     const { path, ...rest } = typeof wanted === 'string' ? { path: wanted, data, contentType } : wanted;
     if (typeof path !== 'string') throw new TypeError(`oada.${method} needs a path`);
+    const odd = Object.keys(rest).find((key) => key !== 'data' && key !== 'contentType');
+    if (odd !== undefined) throw new TypeError(`oada.${method} takes path, data and contentType, not ${odd}`);
     const body = rest.data === undefined ? {} : { data: rest.data, contentType: rest.contentType ?? 'application/json' };
-    return ask({ request: { method, path, ...body } });
+    return ask(JSON.stringify({ request: { method, path, ...body } }));
   };
 
+  /** The update that was asked for last. They are written one after the other: nobody else keeps them in order. */
+  let lastUpdate = Promise.resolve();
+
   const update = (level) => async (status, meta) => {
-    await ask({ update: { level, status: String(status), ...(meta === undefined ? {} : { meta }) } });
+    const call = JSON.stringify({ update: { level, status: String(status), ...(meta === undefined ? {} : { meta }) } });
+    const written = lastUpdate.then(() => ask(call));
+    lastUpdate = written.catch(() => {});
+    await written;
   };
 
   const oada = Object.fromEntries(['get', 'head', 'put', 'post', 'delete'].map((it) => [it, request(it)]));
@@ -142,11 +151,15 @@
         if (typeof exports.default !== 'function') throw new TypeError('The default export must be a function');
         return exports.default(JSON.parse(job), { jobId, log, oada, signal });
       })
-      .then((value) => {
+      .then(async (value) => {
         const text = JSON.stringify(value);
+        await lastUpdate;
         end(text === undefined ? {} : { returned: text });
       })
-      .catch(fail);
+      .catch(async (error) => {
+        await lastUpdate;
+        fail(error);
+      });
   };
 
   const inspect = (evaluation, exports) => {

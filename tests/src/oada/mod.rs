@@ -95,6 +95,13 @@ impl Oada {
         lock(&self.shared.store).add_account(token, account);
     }
 
+    /// Adds a token for the account that has the other one.
+    pub fn add_token(&self, token: &str, other: &str) {
+        let mut store = lock(&self.shared.store);
+        let account = store.account(other).unwrap_or_else(|_| panic!("nobody has the token {other}"));
+        store.share_account(token, account);
+    }
+
     /// Takes a token away.
     pub fn remove_account(&self, token: &str) {
         lock(&self.shared.store).remove_account(token);

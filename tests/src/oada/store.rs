@@ -79,6 +79,10 @@ impl Store {
         self.accounts.insert(token.to_owned(), account);
     }
 
+    pub(super) fn share_account(&mut self, token: &str, account: Account) {
+        self.accounts.insert(token.to_owned(), account);
+    }
+
     pub(super) fn remove_account(&mut self, token: &str) {
         self.accounts.remove(token);
     }

@@ -9,7 +9,7 @@ use worker::oada::JobError;
 use worker::oada::cron::Cron;
 use worker::oada::service::{BatchOptions, BatchOutcome};
 
-use crate::support::{LONG, body, demo, finished, place, start, statuses};
+use crate::support::{LONG, body, demo, finished, place, start, statuses, within};
 
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -62,4 +62,19 @@ async fn a_batch_is_complete_when_its_first_job_is_old_enough_or_it_is_time() {
     assert_eq!(finished(&oada, "slow").await.failure_type(), Some("timeout"));
     let panicked = finished(&oada, "panics").await.result.unwrap();
     assert_eq!(panicked["message"], "the handler panicked: no jobs wanted");
+}
+
+#[tokio::test]
+async fn a_batch_is_complete_when_its_service_is_to_end() {
+    let oada = Oada::start().await;
+    let count = |_, jobs: Vec<_>| async move { BatchOutcome::same(Ok(json!(jobs.len()))) };
+    let service = start(&oada, demo(&oada).on_batch("many", options(100, NEVER), count)).await;
+    for key in ["A", "B"] {
+        place(&oada, key, body("many", json!({})));
+        oada.until("its start", |oada| oada.get(&format!("/resources/{key}/updates"))).await;
+    }
+    within("the stop", &oada, service.stop(NEVER)).await;
+    for key in ["A", "B"] {
+        assert_eq!(finished(&oada, key).await.status.as_deref(), Some("success"), "{key}");
+    }
 }

@@ -9,7 +9,7 @@ use tests::oada::{Fault, Oada};
 use worker::oada::JobError;
 use worker::oada::service::HalfRun;
 
-use crate::support::{LONG, body, demo, finished, place, start, statuses};
+use crate::support::{LONG, PENDING, body, demo, finished, place, read, start, statuses};
 
 #[tokio::test]
 async fn two_services_run_each_job_once() {
@@ -51,6 +51,22 @@ async fn the_claim_of_a_dead_service_runs_out() {
     let job = finished(&oada, "DEAD").await;
     assert_eq!(statuses(&job), ["started", "started", "success"]);
     assert_eq!(oada.get("/resources/LIVE/status"), None, "the one that may live is left alone");
+}
+
+#[tokio::test]
+async fn a_job_that_another_is_about_to_file_is_left_to_it() {
+    let oada = Oada::start().await;
+    let service = start(&oada, demo(&oada).on("ok", LONG, |_, _| async { Ok::<_, JobError>(json!(1)) })).await;
+    let mut live = abandoned(3_600_000);
+    live["status"] = json!("success");
+    let mut dead = abandoned(200);
+    dead["status"] = json!("success");
+    place(&oada, "LIVE", live);
+    place(&oada, "DEAD", dead);
+    assert_eq!(statuses(&finished(&oada, "DEAD").await), ["started", "success"]);
+    service.stop(Duration::from_secs(60)).await;
+    assert_eq!(statuses(&read(&oada, "LIVE")), ["started"]);
+    assert!(oada.get(PENDING).unwrap().get("LIVE").is_some());
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Writing below resources that do not exist yet makes them, also when others do the same.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tests::oada::{Fault, Oada};
+use tests::oada::{Action, Fault, Oada};
+use worker::oada::paths::Shelf;
 use worker::oada::{Layout, Paths};
 
 use crate::support::{client, within};
@@ -42,6 +45,28 @@ async fn writers_that_meet_all_get_through() {
         let row = oada.get(&format!("/bookmarks/services/demo/jobs/reports/report-{number}/day-index/2026-11-21/row"));
         assert_eq!(row, Some(json!(number)));
     }
+}
+
+#[tokio::test]
+async fn a_link_that_another_writer_was_faster_to_make_is_kept() {
+    let oada = Oada::start().await;
+    let paths = Paths::new("demo", Layout::V5).unwrap();
+    let (slow, fast) = (client(&oada), client(&oada));
+    let shelf = paths.shelf(Shelf::Failure).unwrap();
+    within("the way", &oada, fast.ensure(&shelf, &paths.tree())).await.unwrap();
+    let day = paths.day(Shelf::Failure, "2026-11-21".parse().unwrap()).unwrap();
+    // It has seen that there is no such day, and is about to make one.
+    let delay = Action::Delay(Duration::from_millis(500));
+    oada.inject(Fault::new("slow", delay).method("put").path("/resources/"));
+    let writing = tokio::spawn({
+        let (day, tree) = (day.clone(), paths.tree());
+        async move { slow.put_tree(&day, json!({ "slow": 1 }), &tree).await }
+    });
+    oada.until("its writing", |oada| (oada.happened("slow") == 1).then_some(())).await;
+    within("the faster put", &oada, fast.put_tree(&day, json!({ "fast": 1 }), &paths.tree())).await.unwrap();
+    within("the slower put", &oada, writing).await.unwrap().unwrap();
+    let day = oada.get(&day).unwrap();
+    assert_eq!((&day["slow"], &day["fast"]), (&json!(1), &json!(1)), "{}", oada.told());
 }
 
 #[tokio::test]

@@ -140,3 +140,17 @@ async fn dropping_a_watch_ends_it() {
     drop(watch);
     oada.until("the end of the watch", |oada| (oada.watch_count() == 1).then_some(())).await;
 }
+
+#[tokio::test]
+async fn one_message_may_be_for_several_watches() {
+    let (oada, mut first) = watched().await;
+    let client = client(&oada);
+    let mut second = client.watch(LIST, None).await.unwrap();
+    let mut third = client.watch("/resources/LIST", None).await.unwrap();
+    add(&oada, "a");
+    for watch in [&mut first, &mut second, &mut third] {
+        assert_eq!(heard(&oada, watch, 1).await, ["a"]);
+    }
+    let several = |message: &serde_json::Value| message["requestId"].as_array().is_some_and(|ids| ids.len() == 2);
+    assert!(oada.trace().iter().any(|entry| several(&entry.message)), "{}", oada.told());
+}

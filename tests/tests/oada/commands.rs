@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tests::oada::Oada;
 use tests::oada::program::run;
-use worker::oada::JobError;
+use worker::oada::{JobError, Layout, Paths};
 
 use crate::support::{LONG, PENDING, body, demo, finished, job, place, start};
 
@@ -67,4 +67,45 @@ async fn what_is_missing_or_wrong_is_told() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(told.contains(expected) && output.status.code() != Some(0), "{arguments:?}: {told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_can_be_posted_before_its_service_has_ever_been_there() {
+    for (layout, generation) in [("v5", Layout::V5), ("v2", Layout::V2)] {
+        let oada = Oada::start().await;
+        let listed = text(&run(&oada, &["list", "--layout", layout]).await);
+        assert_eq!(listed, "pending: 0\nsuccess: none\nfailure: none\n");
+        let posted = run(&oada, &["post", "--layout", layout, "--type", "bad", "--config", r#"{"a":1}"#]).await;
+        let id = text(&posted).trim().to_owned();
+        let key = id.trim_start_matches("resources/");
+        let pending = run(&oada, &["print", "pending", key, "--layout", layout]).await;
+        assert_eq!(serde_json::from_str::<Value>(&text(&pending)).unwrap()["config"], json!({ "a": 1 }));
+
+        let paths = Paths::new("demo", generation).unwrap();
+        let service = demo(&oada)
+            .options(|options| options.layout = paths.layout())
+            .on("bad", LONG, |_, _| async { Err::<Value, _>(JobError::new("broken")) });
+        let _service = start(&oada, service).await;
+        let is_out = |oada: &Oada, key: &str| oada.get(&paths.pending())?.get(key).is_none().then_some(());
+        oada.until("the end", |oada| is_out(oada, key)).await;
+        let failed = run(&oada, &["print", "failure", key, "--layout", layout]).await;
+        assert_eq!(serde_json::from_str::<Value>(&text(&failed)).unwrap()["status"], "failure");
+        let retried = text(&run(&oada, &["retry", key, "--layout", layout]).await);
+        let retried = retried.trim().trim_start_matches("resources/");
+        oada.until("the other end", |oada| is_out(oada, retried)).await;
+        assert_eq!(oada.get(&format!("/resources/{retried}/result/message")), Some(json!("broken")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_job_is_printed_and_not_posted_again() {
+    let oada = Oada::start().await;
+    let _service = start(&oada, demo(&oada)).await;
+    place(&oada, "ODD", json!({ "no": "job" }));
+    oada.until("its end", |oada| oada.get(PENDING)?.get("ODD").is_none().then_some(())).await;
+    let printed = text(&run(&oada, &["print", "failure", "ODD"]).await);
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap()["result"]["JobError"], "invalid-job");
+    let retried = run(&oada, &["retry", "ODD"]).await;
+    assert_eq!(retried.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&retried.stderr).contains("resources/ODD is not a job"));
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tests::oada::Oada;
+use tests::oada::program::OadaWorker;
 use worker::oada::JobError;
 
 use crate::support::{LONG, demo, finished, place, start, statuses};
@@ -34,4 +35,17 @@ async fn it_is_filed_under_its_own_day_with_its_own_result() {
     let job = finished(&oada, "HALF").await;
     oada.until("the last update", |_| (statuses(&crate::support::read(&oada, "HALF")).len() == 2).then_some(())).await;
     assert_eq!(job.result, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_are_those_of_utc_wherever_the_service_is() {
+    let update = json!({ "U": { "status": "success", "time": "2018-11-14T23:59:59.000Z" } });
+    for zone in ["Pacific/Kiritimati", "Pacific/Pago_Pago"] {
+        let oada = Oada::start().await;
+        place(&oada, "OLD", json!({ "service": "demo", "type": "ok", "status": "success", "updates": update }));
+        let worker = OadaWorker::start_with(&oada, &[], &[], &[("TZ", zone)]).await;
+        finished(&oada, "OLD").await;
+        assert!(oada.get(&format!("{JOBS}/success/day-index/2018-11-14/OLD")).is_some(), "{zone}");
+        worker.stop().await;
+    }
 }

@@ -1,10 +1,13 @@
 //! Handlers in JavaScript: each job in a host of its own, without the token.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tests::oada::program::OadaWorker;
 use tests::oada::{Oada, TOKEN, npm};
+use tests::processes;
 
-use crate::support::{body, finished, place, read, shelves, statuses};
+use crate::support::{PENDING, body, finished, place, read, shelves, statuses};
 
 const HELLO: &str = r"
 export const timeout = 60000;
@@ -88,10 +91,18 @@ async fn a_job_that_takes_too_long_is_aborted_and_a_host_that_does_not_listen_is
     let worker = OadaWorker::start(&oada, &[("polite", polite), ("rude", rude)], &[]).await;
     for kind in ["polite", "rude"] {
         place(&oada, kind, body(kind, json!({})));
+        oada.until("the start", |oada| oada.get(&format!("/resources/{kind}/updates"))).await;
+        let hosts: Vec<u32> = worker.hosts().iter().map(|host| host.pid).collect();
         let job = finished(&oada, kind).await;
         assert_eq!((job.failure_type(), statuses(&job)), (Some("timeout"), vec!["started", "failure"]), "{kind}");
+        if kind == "rude" {
+            let left = processes::gone(&hosts, Duration::from_secs(20)).await;
+            assert!(left.len() < hosts.len(), "its host goes on: {left:?}\n{}", worker.output());
+        }
     }
     worker.printed("REFUSED").await;
+    let (_, metrics) = worker.http("GET", "/metrics").await;
+    assert!(metrics.lines().any(|line| line == "openfn_worker_oada_late_updates_total 1"), "{metrics}");
     assert_eq!(statuses(&read(&oada, "polite")), ["started", "failure"]);
     worker.stop().await;
 }
@@ -134,5 +145,126 @@ async fn handlers_change_come_and_go_while_the_service_runs() {
     assert_eq!(finished(&oada, "MORE").await.result, Some(json!("more")));
     worker.remove("more");
     worker.printed("a handler is gone").await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_is_broken_on_disk_does_not_replace_the_one_that_works() {
+    let oada = Oada::start().await;
+    let worker = OadaWorker::start(&oada, &[("job", "export default () => 'old';")], &[]).await;
+    worker.write("job", "export default () => 'half");
+    worker.printed("the one before goes on").await;
+    place(&oada, "A", body("job", json!({})));
+    assert_eq!(finished(&oada, "A").await.result, Some(json!("old")));
+    worker.write("job", "export default () => 'mended';");
+    let mut number = 0;
+    let mended = loop {
+        number += 1;
+        let key = place(&oada, &format!("J{number}"), body("job", json!({})));
+        let result = finished(&oada, &key).await.result;
+        if result != Some(json!("old")) {
+            break result;
+        }
+    };
+    assert_eq!(mended, Some(json!("mended")));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_that_are_not_awaited_keep_their_order() {
+    let oada = Oada::start().await;
+    let talks =
+        "export default (job, { log }) => { for (let at = 0; at < 30; at += 1) log.info(`step ${at}`, { at }); };";
+    let throws = "export default (job, { log }) => { log.info('before'); throw new Error('broken'); };";
+    let worker = OadaWorker::start(&oada, &[("talks", talks), ("throws", throws)], &[]).await;
+    place(&oada, "J", body("talks", json!({})));
+    let steps = (0..30).map(|at| format!("step {at}"));
+    let expected: Vec<String> = [vec!["started".to_owned()], steps.collect(), vec!["success".to_owned()]].concat();
+    assert_eq!(statuses(&finished(&oada, "J").await), expected);
+    place(&oada, "K", body("throws", json!({})));
+    assert_eq!(statuses(&finished(&oada, "K").await), ["started", "before", "failure"]);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_would_not_do_is_an_error() {
+    let oada = Oada::start().await;
+    let handler = "export default async (job, { oada }) => {
+        const tries = [() => oada.put({ path: '/resources/X', data: 1, tree: {} }), () => oada.get({})];
+        return tries.map((it) => { try { it(); return 'done'; } catch (error) { return error.message; } });
+      };";
+    let worker = OadaWorker::start(&oada, &[("odd", handler)], &[]).await;
+    place(&oada, "J", body("odd", json!({})));
+    let expected = json!(["oada.put takes path, data and contentType, not tree", "oada.get needs a path"]);
+    assert_eq!(finished(&oada, "J").await.result, Some(expected));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_whose_link_is_deleted_is_told() {
+    let oada = Oada::start().await;
+    let waits = "export default (job, { signal, log }) => new Promise((resolve) => {
+        signal.addEventListener('abort', () => { console.log('TOLD ' + signal.aborted); resolve(); });
+        log.info('begun');
+      });";
+    let worker = OadaWorker::start(&oada, &[("waits", waits)], &[]).await;
+    place(&oada, "J", body("waits", json!({})));
+    oada.until("its start", |oada| {
+        oada.get("/resources/J/updates")?.as_object()?.values().any(|update| update["status"] == "begun").then_some(())
+    })
+    .await;
+    oada.delete(&format!("{PENDING}/J"));
+    worker.printed("TOLD true").await;
+    assert_eq!(finished(&oada, "J").await.failure_type(), Some("cancelled"));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_never_gets_into_a_host_nor_into_the_log() {
+    const SECRET: &str = "a-very-private-token-of-a-queue";
+    let oada = Oada::start().await;
+    oada.add_token(SECRET, TOKEN);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, SECRET).unwrap();
+    let waits = "export default async (job, { oada, log }) => {
+        await oada.get('/bookmarks');
+        await log.info('begun');
+        await new Promise(() => {});
+      };";
+    let options = ["--token-file", file.to_str().unwrap(), "--shutdown-grace", "1"];
+    let worker = OadaWorker::start(&oada, &[("waits", waits)], &options).await;
+    place(&oada, "J", body("waits", json!({})));
+    oada.until("its start", |oada| {
+        oada.get("/resources/J/updates")?.as_object()?.values().any(|update| update["status"] == "begun").then_some(())
+    })
+    .await;
+    let hosts = worker.hosts();
+    assert!(!hosts.is_empty());
+    for host in hosts {
+        // Only the superuser may look at all.
+        for part in ["environ", "cmdline"] {
+            let text = std::fs::read(format!("/proc/{}/{part}", host.pid)).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&text).contains(SECRET), "{part} of {} shows it", host.name);
+        }
+        assert!(!processes::remembers(host.pid, SECRET), "the memory of {} holds it", host.name);
+    }
+    assert!(processes::remembers(worker.pid(), SECRET) || !processes::may_look_into(worker.pid()));
+    assert!(!worker.output().contains(SECRET), "{}", worker.output());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_says_how_often_its_jobs_are_tried_and_what_is_to_link_to_them() {
+    let oada = Oada::start().await;
+    oada.put("/resources/DOC", "application/json", json!({}));
+    let handler = "export const retry = { attempts: 2, pause: 10 };
+        export const links = ['/config/doc'];
+        export default () => { throw new JobError('always', 'bad-luck'); };";
+    let worker = OadaWorker::start(&oada, &[("flaky", handler)], &[]).await;
+    place(&oada, "J", body("flaky", json!({ "doc": { "_id": "resources/DOC" } })));
+    assert_eq!(statuses(&finished(&oada, "J").await), ["started", "retry", "started", "failure"]);
+    assert_eq!(shelves(&oada, "J"), ["failure", "dead-letter", "typed-failure/bad-luck"]);
+    assert_eq!(oada.get("/resources/DOC/_meta/services/demo/jobs/J"), oada.get("/resources/J"));
     worker.stop().await;
 }

@@ -7,7 +7,7 @@ use tests::lightning::DEADLINE;
 use tests::oada::Oada;
 use tests::oada::program::OadaWorker;
 
-use crate::support::{body, finished, place};
+use crate::support::{PENDING, body, finished, place};
 
 async fn readiness(worker: &OadaWorker, status: u16) -> Value {
     let end = Instant::now() + DEADLINE;
@@ -66,19 +66,40 @@ async fn jobs_are_counted_and_their_durations_are_in_the_unit_of_their_buckets()
         r#"openfn_worker_oada_job_duration_seconds_count{service="demo",type="slow",status="success"} 1"#,
         r#"openfn_worker_oada_job_duration_seconds_count{service="demo",type="bad",status="failure"} 1"#,
     ];
+    let text = counted(&worker, &lines).await;
+    let sum = r#"openfn_worker_oada_job_duration_seconds_sum{service="demo",type="slow",status="success"} "#;
+    let sum: f64 = text.lines().find_map(|line| line.strip_prefix(sum)).unwrap().parse().unwrap();
+    assert!((1.2..600.0).contains(&sum), "{sum}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_are_counted_as_queued() {
+    let oada = Oada::start().await;
+    let handlers = [("waits", "export default () => new Promise(() => {});")];
+    let worker = OadaWorker::start(&oada, &handlers, &["--concurrency", "1", "--shutdown-grace", "1"]).await;
+    for key in ["A", "B", "C"] {
+        place(&oada, key, body("waits", json!({})));
+    }
+    let lines = [
+        r#"openfn_worker_oada_jobs{service="demo",type="waits",state="running"} 1"#,
+        r#"openfn_worker_oada_jobs{service="demo",type="waits",state="queued"} 1"#,
+        r#"openfn_worker_oada_jobs{service="demo",type="unread",state="queued"} 2"#,
+    ];
+    counted(&worker, &lines).await;
+    oada.delete(&format!("{PENDING}/C"));
+    counted(&worker, &[r#"openfn_worker_oada_jobs{service="demo",type="unread",state="queued"} 1"#]).await;
+    worker.stop().await;
+}
+
+/// Waits until all of these lines are among the metrics, and gives back all of them.
+async fn counted(worker: &OadaWorker, lines: &[&str]) -> String {
     let end = Instant::now() + DEADLINE;
     loop {
         let (status, text) = worker.http("GET", "/metrics").await;
         assert_eq!(status, 200);
-        let missing = lines.iter().find(|line| !text.lines().any(|it| it == **line));
-        let Some(missing) = missing else {
-            let sum = r#"openfn_worker_oada_job_duration_seconds_sum{service="demo",type="slow",status="success"} "#;
-            let sum: f64 = text.lines().find_map(|line| line.strip_prefix(sum)).unwrap().parse().unwrap();
-            assert!((1.2..600.0).contains(&sum), "{sum}");
-            break;
-        };
+        let Some(missing) = lines.iter().find(|line| !text.lines().any(|it| it == **line)) else { return text };
         assert!(Instant::now() < end, "{missing} is missing in:\n{text}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    worker.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::oada::{Direction, Oada, USER};
+use tests::oada::{Direction, Fault, Oada, USER};
 use worker::oada::JobError;
 
 use crate::support::{LONG, body, demo, finished, place, shelves, start, statuses};
@@ -125,4 +125,38 @@ async fn a_stopped_service_ends_its_watches_and_begins_nothing_more() {
     assert!(oada.requests("unwatch", "").iter().all(|request| request["requestId"] != ""));
     place(&oada, "LATE", body("ok", json!({})));
     assert_eq!(oada.get("/resources/LATE/status"), None);
+}
+
+#[tokio::test]
+async fn a_result_of_any_kind_is_stored_as_it_is() {
+    let oada = Oada::start().await;
+    let service = demo(&oada).on("ok", LONG, |job, _| async move { Ok::<_, JobError>(job.config["result"].clone()) });
+    let _service = start(&oada, service).await;
+    for (number, result) in [json!("text"), json!(["a", 1]), json!(0), json!(false), json!({})].into_iter().enumerate()
+    {
+        let key = place(&oada, &format!("J{number}"), body("ok", json!({ "result": result })));
+        assert_eq!(finished(&oada, &key).await.result, Some(result));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_at_a_step_of_the_end_is_asked_again() {
+    let oada = Oada::start().await;
+    let service = start(&oada, demo(&oada).on("ok", LONG, |_, _| async { Ok::<_, JobError>(json!(1)) })).await;
+    // The last update, the filing, the removal; the status is the second thing that is put into the job, after the claim.
+    let steps = [
+        Fault::status("status", 500).method("put").path("/resources/STATUS").skip(2),
+        Fault::status("update", 500).method("put").path("/resources/UPDATE/updates/").skip(1),
+        Fault::status("filing", 500).method("put").path("/success/day-index/"),
+        Fault::status("removal", 500).method("delete").path("/pending/REMOVAL"),
+    ];
+    for (key, fault) in ["STATUS", "UPDATE", "FILING", "REMOVAL"].into_iter().zip(steps) {
+        oada.inject(fault.times(2));
+        place(&oada, key, body("ok", json!({})));
+        let job = finished(&oada, key).await;
+        assert_eq!(statuses(&job), ["started", "success"], "{key}\n{}", oada.told());
+        assert_eq!(shelves(&oada, key), ["success"], "{key}");
+        assert_eq!(oada.happened(&key.to_lowercase()), 2, "{key}");
+    }
+    service.stop(Duration::from_secs(60)).await;
 }

@@ -9,7 +9,9 @@ use tests::oada::Oada;
 use worker::oada::service::ServiceOptions;
 use worker::oada::{JobError, Service};
 
-use crate::support::{JOB, JOBS, LONG, PENDING, body, demo, finished, make_lists, place, shelves, start, statuses};
+use crate::support::{
+    JOB, JOBS, LONG, PENDING, body, demo, finished, make_lists, place, read, shelves, start, statuses,
+};
 
 /// A service whose jobs of type `ok` are counted, and those of type `wait` end only when they are cancelled.
 async fn counting(oada: &Oada, change: impl FnOnce(&mut ServiceOptions)) -> (Service, Arc<AtomicUsize>) {
@@ -141,4 +143,54 @@ async fn a_list_that_is_deleted_is_made_again() {
     oada.until("a new list", |oada| oada.get(PENDING).filter(|list| list["_id"] != before)).await;
     place(&oada, "B", body("ok", json!({})));
     finished(&oada, "B").await;
+}
+
+#[tokio::test]
+async fn a_list_whose_resource_is_deleted_is_made_again() {
+    let oada = Oada::start().await;
+    let _service = counting(&oada, |_| {}).await;
+    let before = oada.get(PENDING).unwrap()["_id"].as_str().unwrap().to_owned();
+    oada.delete(&format!("/{before}"));
+    oada.until("a new list", |oada| oada.get(PENDING).filter(|list| list["_id"] != before)).await;
+    place(&oada, "A", body("ok", json!({})));
+    finished(&oada, "A").await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_moved_means_one_run() {
+    let oada = Oada::start().await;
+    let (service, runs) = counting(&oada, |options| options.concurrency = 1).await;
+    place(&oada, "FIRST", body("wait", json!({})));
+    started(&oada, "FIRST").await;
+    // While it waits.
+    place(&oada, "J", body("ok", json!({})));
+    oada.link(PENDING, "MOVED", json!({ "_id": "resources/J" }));
+    oada.delete(&format!("{PENDING}/J"));
+    // While it runs: it is cancelled, and is over under its new key, too.
+    oada.link(PENDING, "ELSEWHERE", json!({ "_id": "resources/FIRST" }));
+    oada.delete(&format!("{PENDING}/FIRST"));
+    oada.until("an empty list", |oada| {
+        let list = oada.get(PENDING)?;
+        ["MOVED", "ELSEWHERE"].iter().all(|key| list.get(key).is_none()).then_some(())
+    })
+    .await;
+    service.stop(Duration::from_secs(60)).await;
+    assert_eq!(statuses(&read(&oada, "J")), ["started", "working", "success"]);
+    assert_eq!(statuses(&read(&oada, "FIRST")), ["started", "failure"]);
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(shelves(&oada, "MOVED"), ["success"]);
+}
+
+#[tokio::test]
+async fn changes_of_meta_documents_mean_nothing() {
+    let oada = Oada::start().await;
+    let (service, runs) = counting(&oada, |_| {}).await;
+    place(&oada, "WAITS", body("wait", json!({})));
+    started(&oada, "WAITS").await;
+    oada.put(&format!("{PENDING}/_meta/note"), JOBS, json!({ "X": { "_id": "resources/X" }, "WAITS": null }));
+    place(&oada, "J", body("ok", json!({})));
+    finished(&oada, "J").await;
+    assert_eq!(oada.get("/resources/WAITS/status"), None);
+    service.stop(Duration::ZERO).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }

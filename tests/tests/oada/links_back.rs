@@ -31,3 +31,26 @@ async fn they_link_to_the_job_and_never_fail_it() {
     }
     assert_eq!(oada.happened("refused"), 1);
 }
+
+#[tokio::test]
+async fn a_resource_that_does_not_take_its_link_at_once_is_asked_again() {
+    let oada = Oada::start().await;
+    for id in ["DOC", "LATE"] {
+        oada.put(&format!("/resources/{id}"), JSON, json!({}));
+    }
+    let options = TypeOptions { links: vec!["/config/doc".to_owned()], ..TypeOptions::new(LONG) };
+    let service = demo(&oada).on_with("ok", options, |_, _| async { Ok::<_, JobError>(json!(1)) });
+    let _service = start(&oada, service).await;
+    oada.inject(Fault::status("busy", 500).method("put").path("/resources/DOC/_meta").times(2));
+    place(&oada, "J", body("ok", json!({ "doc": "resources/DOC" })));
+    finished(&oada, "J").await;
+    assert_eq!(oada.get("/resources/DOC/_meta/services/demo/jobs/J"), oada.get("/resources/J"));
+    assert_eq!(oada.happened("busy"), 2);
+
+    // Its service was lost before it could.
+    let mut job = body("ok", json!({ "doc": "resources/LATE" }));
+    job["status"] = json!("success");
+    place(&oada, "K", job);
+    finished(&oada, "K").await;
+    assert_eq!(oada.get("/resources/LATE/_meta/services/demo/jobs/K"), oada.get("/resources/K"));
+}

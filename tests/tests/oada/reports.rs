@@ -10,7 +10,7 @@ use worker::oada::cron::Cron;
 use worker::oada::report::{Column, Report, Rows, parse_attachment};
 use worker::oada::{JobError, ServiceBuilder};
 
-use crate::support::{LONG, body, demo, finished, place, start};
+use crate::support::{LONG, body, demo, finished, place, start, within};
 
 const MAILS: &str = "/bookmarks/services/abalonemail/jobs/pending";
 const REPORTS: &str = "/bookmarks/services/demo/jobs/reports";
@@ -142,4 +142,60 @@ async fn a_report_without_rows_is_mailed_if_it_is_to_be() {
     let key = list.as_object().unwrap().keys().find(|key| !key.starts_with('_')).unwrap().clone();
     let content = oada.get(&format!("{MAILS}/{key}")).unwrap()["config"]["attachments"][0]["content"].clone();
     assert_eq!(content, "V2hvLEVuZCxOb25lDQo=", "the names of the columns, not nothing");
+}
+
+/// The names in each table that was mailed.
+fn tables(oada: &Oada) -> Vec<Vec<String>> {
+    let list = oada.get(MAILS).unwrap_or_default();
+    let keys = list.as_object().into_iter().flat_map(Map::keys).filter(|key| !key.starts_with('_'));
+    let contents = keys
+        .filter_map(|key| Some(oada.get(&format!("{MAILS}/{key}"))?["config"]["attachments"][0]["content"].clone()));
+    let tables = contents.map(|content| parse_attachment(content.as_str().unwrap()).unwrap());
+    tables.map(|rows| rows.iter().map(|row| row["Who"].as_str().unwrap().to_owned()).collect()).collect()
+}
+
+#[tokio::test]
+async fn a_restart_mails_each_row_once_whatever_day_it_is_of() {
+    let oada = Oada::start().await;
+    let position = "/bookmarks/services/demo/jobs/success/_meta/oada-list-lib/often-mailed";
+    let begun = "/bookmarks/services/demo/jobs/success/_meta/oada-list-lib/often-successwatch";
+    let first = start(&oada, service(&oada).report(report("often", "* * * * * *", false))).await;
+    oada.until("the report's position", |oada| oada.get(begun)).await;
+    place(&oada, "A", body("told", json!({ "who": "a" })));
+    oada.until("the first mail", |_| (tables(&oada) == [["a"]]).then_some(())).await;
+    let days = oada.get(&format!("{REPORTS}/often/day-index")).unwrap();
+    let day = days.as_object().unwrap().keys().next().unwrap().clone();
+    oada.until("the note of it", |oada| oada.get(&format!("{REPORTS}/often/day-index/{day}/_meta/mailed/A"))).await;
+    first.stop(Duration::from_secs(60)).await;
+
+    // What came when nobody mailed, and some days ago.
+    let resource = oada.get(position).unwrap()["_id"].as_str().unwrap().to_owned();
+    oada.put(&format!("/{resource}"), "application/json", json!({ "date": "2026-01-30" }));
+    oada.put("/resources/DAY", "application/json", json!({ "OLD": { "Who": "old", "End": "Success", "None": "" } }));
+    oada.link(&format!("{REPORTS}/often/day-index"), "2026-01-31", json!({ "_id": "resources/DAY" }));
+    let second = start(&oada, service(&oada).report(report("often", "* * * * * *", false))).await;
+    oada.until("the second mail", |_| (tables(&oada).len() == 2).then_some(())).await;
+    place(&oada, "B", body("told", json!({ "who": "b" })));
+    oada.until("the third mail", |_| (tables(&oada).len() == 3).then_some(())).await;
+    assert_eq!(tables(&oada), [["a"], ["old"], ["b"]]);
+    second.stop(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_service_with_reports_stops() {
+    let oada = Oada::start().await;
+    let service = service(&oada).report(report("one", NEVER, false)).report(report("two", "* * * * * *", true));
+    let service = start(&oada, service).await;
+    oada.until("both watches of both", |oada| (oada.watch_count() >= 5).then_some(())).await;
+    within("the stop", &oada, service.stop(Duration::from_secs(60))).await;
+    drop(service);
+    oada.until("the end of all watches", |oada| (oada.watch_count() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_second_generation_has_no_place_for_them() {
+    let oada = Oada::start().await;
+    let service = service(&oada).options(|options| options.layout = worker::oada::Layout::V2);
+    let error = service.report(report("weekly", NEVER, false)).start().await.err().unwrap();
+    assert!(error.to_string().contains("reports need the paths of the present generation"), "{error}");
 }

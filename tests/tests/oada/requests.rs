@@ -15,7 +15,10 @@ async fn a_job_is_done_and_its_end_comes_back() {
         .on("bad", LONG, |_, _| async { Err::<Value, _>(JobError::typed("bad input", "bad-input")) });
     let _service = start(&oada, service).await;
     let client = client(&oada);
+    // Its list of jobs, and the one of queues.
+    oada.until("the service's watches", |oada| (oada.watch_count() == 2).then_some(())).await;
     let done = within("the end", &oada, do_job(&client, &job("ok", json!({ "a": 1 })))).await.unwrap();
+    oada.until("the end of its watch", |oada| (oada.watch_count() == 2).then_some(())).await;
     assert_eq!(done.result, Some(json!({ "was": { "a": 1 } })));
     let error = within("the end", &oada, do_job(&client, &job("bad", json!({})))).await.unwrap_err();
     let JobRequestError::Failed(failure) = error else { panic!("{error}") };
@@ -59,6 +62,7 @@ async fn jobs_and_updates_are_posted_once_each_and_keep_their_order() {
     let client = client(&oada);
     let posted = post_job(&client, PENDING, &job("ok", json!({}))).await.unwrap();
     let done = finished(&oada, &posted.key).await;
+    assert_eq!(done.body["_type"], "application/vnd.oada.service.job.1+json");
     assert_eq!(statuses(&done), ["started", "success"]);
     for number in 0..20 {
         post_update(&client, &posted.id, &format!("{number}"), Some(json!(number))).await.unwrap();

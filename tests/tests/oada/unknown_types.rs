@@ -41,3 +41,14 @@ async fn they_can_be_left_for_another_service() {
         assert_eq!(finished(&oada, "ODD").await.result, Some(json!(2)));
     }
 }
+
+#[tokio::test]
+async fn they_can_wait_for_a_handler_that_comes_later() {
+    let oada = Oada::start().await;
+    let service = demo(&oada).options(|options| options.unknown_type = UnknownType::Requeue);
+    let service = start(&oada, service).await;
+    place(&oada, "ODD", body("odd", json!({})));
+    oada.until("a look at it", |oada| (!oada.requests("get", "/resources/ODD").is_empty()).then_some(())).await;
+    service.on("odd", TypeOptions::new(LONG), |_, _| async { Ok::<_, JobError>(json!(2)) });
+    assert_eq!(finished(&oada, "ODD").await.result, Some(json!(2)));
+}

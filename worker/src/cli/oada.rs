@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::operation::LogLevel;
 use super::values::{Megabytes, at_least_one, megabytes, seconds};
@@ -78,7 +79,12 @@ pub struct ServeArgs {
     #[arg(long, env = "WORKER_OADA_CLAIM_SECONDS", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub claim: Duration,
     /// Leave jobs alone that are there at the start.
-    #[arg(long)]
+    #[arg(
+        long,
+        env = "WORKER_OADA_SKIP_QUEUE_ON_STARTUP",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
     pub skip_queue_on_startup: bool,
     /// Tell Slack of finished jobs: slack:failure=URL or slack:success=URL. May be given several times, or as a list
     /// with commas.

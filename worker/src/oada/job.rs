@@ -149,18 +149,19 @@ impl Job {
     }
 }
 
-/// The updates that are of the right form, by time. Their keys do not tell: within a second they are random.
+/// The updates that are of the right form, by time. Keys that a store made are random within a second; those that this
+/// program made tell which of a millisecond came first.
 fn updates(object: &Map<String, Value>) -> Vec<Update> {
     let text = |update: &Value, name: &str| update.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
-    let mut updates: Vec<(Option<Timestamp>, Update)> = object
-        .values()
-        .filter_map(|update| {
+    let mut updates: Vec<(Option<Timestamp>, &str, Update)> = object
+        .iter()
+        .filter_map(|(key, update)| {
             let (status, time) = (text(update, "status")?, text(update, "time")?);
-            Some((time.parse().ok(), Update { status, time, meta: update.get("meta").cloned() }))
+            Some((time.parse().ok(), key.as_str(), Update { status, time, meta: update.get("meta").cloned() }))
         })
         .collect();
-    updates.sort_by_key(|(time, _)| *time);
-    updates.into_iter().map(|(_, update)| update).collect()
+    updates.sort_by_key(|(time, key, _)| (*time, *key));
+    updates.into_iter().map(|(_, _, update)| update).collect()
 }
 
 /// The body of an update.

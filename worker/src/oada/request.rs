@@ -85,7 +85,10 @@ pub struct JobRequest {
 impl JobRequest {
     /// Posts a job to its service and begins to follow it.
     pub async fn start(client: &Client, job: &NewJob, layout: Layout) -> Result<Self, JobRequestError> {
-        let list = Paths::new(&job.service, layout)?.pending();
+        let paths = Paths::new(&job.service, layout)?;
+        let list = paths.pending();
+        // Its service may never have been there.
+        client.ensure(&list, &paths.tree()).await?;
         let key = Ksuid::generate().to_string();
         let id = format!("resources/{key}");
         client.put(&format!("/{id}"), JOB_TYPE, job.body()).await?;

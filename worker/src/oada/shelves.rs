@@ -56,14 +56,25 @@ pub async fn list(client: &Client, paths: &Paths) -> Result<String, LookupError>
     Ok(text)
 }
 
+/// What is in a list, whether it is a job or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Its key.
+    pub key: String,
+    /// `resources/<id>`.
+    pub id: String,
+    /// All of it.
+    pub body: Value,
+}
+
 /// A job by its key or its id. On shelves the newest day is looked at first.
-pub async fn find(client: &Client, paths: &Paths, listed: Listed, wanted: &str) -> Result<Job, LookupError> {
+pub async fn find(client: &Client, paths: &Paths, listed: Listed, wanted: &str) -> Result<Found, LookupError> {
     let wanted = wanted.trim_start_matches('/');
     for path in lists(client, paths, listed).await? {
         let found = read_links(client, &path).await?.into_iter().find(|(key, id)| key == wanted || id == wanted);
         if let Some((key, id)) = found {
             let body = client.get(&format!("/{id}")).await?.data.unwrap_or_default();
-            return Ok(Job::parse(&key, &id, body)?);
+            return Ok(Found { key, id, body });
         }
     }
     Err(LookupError::Missing(wanted.to_owned()))
@@ -71,7 +82,8 @@ pub async fn find(client: &Client, paths: &Paths, listed: Listed, wanted: &str) 
 
 /// Posts a job that failed as a new one.
 pub async fn retry(client: &Client, paths: &Paths, wanted: &str) -> Result<Posted, LookupError> {
-    let failed = find(client, paths, Listed::Failure, wanted).await?;
+    let Found { key, id, body } = find(client, paths, Listed::Failure, wanted).await?;
+    let failed = Job::parse(&key, &id, body)?;
     let job = NewJob { service: failed.service, kind: failed.kind, config: failed.config };
     Ok(post_job(client, &paths.pending(), &job).await?)
 }

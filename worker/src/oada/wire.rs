@@ -125,6 +125,11 @@ impl Response {
         (200..300).contains(&self.status)
     }
 
+    /// Whether it says that there is nothing at the path: a store answers 403, too, where a resource does not exist.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.status, 403 | 404)
+    }
+
     /// The header `x-oada-rev`.
     pub fn rev(&self) -> Option<u64> {
         self.headers.get("x-oada-rev")?.parse().ok()

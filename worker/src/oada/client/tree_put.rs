@@ -9,6 +9,14 @@ use crate::oada::ksuid::Ksuid;
 use crate::oada::tree::{Node, Tree};
 use crate::oada::wire::{Method, Request, Response};
 
+/// What came of making a way.
+enum Way {
+    /// All of it is there.
+    Made,
+    /// Another has made what was missing, or some of it.
+    MadeByAnother,
+}
+
 impl Client {
     /// Makes sure that all resources of `tree` on the way to `path` exist, and writes `data` there.
     pub async fn put_tree(&self, path: &str, data: Value, tree: &Tree) -> Result<Response, ClientError> {
@@ -30,27 +38,35 @@ impl Client {
         let mut failures = 0;
         loop {
             match self.try_make_way(path, tree).await {
+                Ok(Way::Made) => return Ok(()),
+                Ok(Way::MadeByAnother) => {}
                 Err(error) if error.is_conflict() && failures + 1 < CONFLICTS => {
                     failures += 1;
                     tokio::time::sleep(conflict_pause(failures, jitter())).await;
                 }
-                done => return done,
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn try_make_way(&self, path: &str, tree: &Tree) -> Result<(), ClientError> {
+    async fn try_make_way(&self, path: &str, tree: &Tree) -> Result<Way, ClientError> {
         // The link to what was created last, and where it belongs.
         let mut link: Option<(Value, String)> = None;
         for (place, node) in tree.way(path).into_iter().rev() {
             match self.head(&place).await {
                 Ok(response) => {
-                    let Some((value, at)) = link else { return Ok(()) };
+                    let Some((value, at)) = link else { return Ok(Way::Made) };
+                    // The etag does not tell of what came before it. A link that did would be lost with all behind it.
+                    match self.head(&at).await {
+                        Ok(_) => return Ok(Way::MadeByAnother),
+                        Err(error) if error.is_missing() => {}
+                        Err(error) => return Err(error),
+                    }
                     let mut request = Request::new(Method::Put, at).body(node.media_type, value);
                     if let Some(etag) = response.etag() {
                         request = request.header("if-match", etag);
                     }
-                    return self.send(request).await.map(drop);
+                    return self.send(request).await.map(|_| Way::Made);
                 }
                 Err(error) if error.is_missing() => {
                     let body = link.map_or_else(|| json!({}), |(value, at)| nested(value, &at[place.len()..]));
@@ -59,7 +75,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(Way::Made)
     }
 
     /// Creates a resource and gives back the link that belongs to it.

@@ -1,6 +1,6 @@
 //! The folder: which handlers there are, and what has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use protocol::handler::Module;
 use tracing::{error, info};
 
+use super::module::{self, InspectError};
 use super::run::Runner;
-use super::{FolderError, HandlerOptions, module};
+use super::{FolderError, HandlerOptions};
 use crate::hosts::Hosts;
 use crate::oada::service::{Service, TypeOptions};
 
@@ -35,12 +36,14 @@ pub(super) struct Folder {
     options: HandlerOptions,
     /// By type, as they were when they were looked at last.
     known: BTreeMap<String, Stamp>,
+    /// Types that have a handler.
+    handled: BTreeSet<String>,
     changes: Vec<Change>,
 }
 
 impl Folder {
     pub(super) fn new(hosts: Hosts, options: HandlerOptions) -> Self {
-        Self { hosts, options, known: BTreeMap::new(), changes: Vec::new() }
+        Self { hosts, options, known: BTreeMap::new(), handled: BTreeSet::new(), changes: Vec::new() }
     }
 
     /// What the last looks have found that nobody has taken.
@@ -66,30 +69,37 @@ impl Folder {
         }
     }
 
-    /// Finds what is new, has changed, or is gone.
+    /// Finds what is new, has changed, or is gone. A handler that cannot be used does not take the place of one that can.
     pub(super) async fn look(&mut self) -> Result<(), FolderError> {
         let folder = self.options.folder.clone();
-        let found = scan(&folder).map_err(|source| FolderError { folder: folder.clone(), source })?;
-        for kind in self.known.keys().filter(|kind| !found.contains_key(*kind)) {
+        let mut found = scan(&folder).map_err(|source| FolderError { folder: folder.clone(), source })?;
+        for kind in self.handled.extract_if(.., |kind| !found.contains_key(kind)) {
             info!(kind, "a handler is gone");
-            self.changes.push((kind.clone(), None));
+            self.changes.push((kind, None));
         }
-        for (kind, stamp) in &found {
-            if self.known.get(kind) != Some(stamp) {
-                let handler = self.load(kind, &folder.join(format!("{kind}.js"))).await;
-                if let Err(why) = &handler {
-                    error!(kind, "a handler cannot be used: {why}");
+        let changed = found.iter().filter(|(kind, stamp)| self.known.get(*kind) != Some(*stamp));
+        for kind in changed.map(|(kind, _)| kind.clone()).collect::<Vec<_>>() {
+            match self.load(&kind, &folder.join(format!("{kind}.js"))).await {
+                Ok(handler) => {
+                    self.handled.insert(kind.clone());
+                    self.changes.push((kind, Some(handler)));
                 }
-                self.changes.push((kind.clone(), handler.ok()));
+                Err(why) => {
+                    let goes_on = if self.handled.contains(&kind) { "; the one before goes on" } else { "" };
+                    error!(kind, "a handler cannot be used: {why}{goes_on}");
+                    if let InspectError::Host(_) = why {
+                        // It is for the next look.
+                        found.remove(&kind);
+                    }
+                }
             }
         }
         self.known = found;
         Ok(())
     }
 
-    /// An error is why it cannot be used.
-    async fn load(&self, kind: &str, file: &Path) -> Result<Handler, String> {
-        let source = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    async fn load(&self, kind: &str, file: &Path) -> Result<Handler, InspectError> {
+        let source = std::fs::read_to_string(file).map_err(|error| InspectError::Unusable(error.to_string()))?;
         let module = Module { name: format!("{kind}.js"), source };
         let options = module::inspect(&self.hosts, &module, &self.options).await?;
         info!(kind, timeout = ?options.timeout, "a handler is there");

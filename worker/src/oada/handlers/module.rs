@@ -35,17 +35,33 @@ struct RetryExport {
     pause: Option<f64>,
 }
 
-/// Has a host read the module: how its jobs are run. An error is why it cannot be used.
-pub(super) async fn inspect(hosts: &Hosts, module: &Module, options: &HandlerOptions) -> Result<TypeOptions, String> {
-    let host = hosts.lend().await.map_err(|error| error.to_string())?;
+/// Why it is not known how a module's jobs are run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InspectError {
+    /// The module is not a handler.
+    #[error("{0}")]
+    Unusable(String),
+    /// No host could tell, which says nothing about the module.
+    #[error("no host could look at it: {0}")]
+    Host(String),
+}
+
+/// Has a host read the module: how its jobs are run.
+pub(super) async fn inspect(
+    hosts: &Hosts,
+    module: &Module,
+    options: &HandlerOptions,
+) -> Result<TypeOptions, InspectError> {
+    let host = hosts.lend().await.map_err(|error| InspectError::Host(error.to_string()))?;
     let inspect = Inspect { module: module.clone(), memory_bytes: options.memory_bytes };
     match host.call(inspect, INSPECTION).await {
         Ok(Inspected::Handler(exports)) => {
-            let exports = exports.decode().map_err(|error| format!("its exports: {error}"))?;
-            type_options(exports, options.timeout)
+            let exports = exports.decode().map_err(|error| InspectError::Unusable(format!("its exports: {error}")))?;
+            type_options(exports, options.timeout).map_err(InspectError::Unusable)
         }
-        Ok(Inspected::Unusable(why)) => Err(why),
-        Err(error) => Err(error.to_string()),
+        Ok(Inspected::Unusable(why)) => Err(InspectError::Unusable(why)),
+        // Most likely it took too long, or took its host down.
+        Err(error) => Err(InspectError::Unusable(error.to_string())),
     }
 }
 

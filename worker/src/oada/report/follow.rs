@@ -6,10 +6,10 @@ use jiff::civil::Date;
 use serde_json::{Map, Value, json};
 
 use super::ReportEnv;
+use super::position::Position;
 use crate::backoff::{Backoff, jitter};
 use crate::oada::client::{ClientError, WatchEvent};
 use crate::oada::job::Job;
-use crate::oada::ksuid::Ksuid;
 use crate::oada::list::links;
 use crate::oada::paths::Shelf;
 use crate::oada::wire::{ChangeKind, ChangeSet};
@@ -22,7 +22,7 @@ const POSITION_EVERY: Duration = Duration::from_secs(1);
 /// Follows a shelf for ever.
 pub(super) async fn follow(env: ReportEnv, shelf: Shelf<'static>, position: &'static str) {
     let Some(path) = env.paths.shelf(shelf) else { return };
-    let position = format!("{path}/_meta/oada-list-lib/{}-{position}", env.report.name);
+    let position = Position::new(env.client.clone(), &path, &format!("{}-{position}", env.report.name));
     let mut follower = Follower { env, path, position, written: None };
     let mut backoff = Backoff::new(WATCH_AGAIN, 2.0);
     loop {
@@ -36,8 +36,8 @@ pub(super) async fn follow(env: ReportEnv, shelf: Shelf<'static>, position: &'st
 struct Follower {
     env: ReportEnv,
     path: String,
-    /// Where the position is kept.
-    position: String,
+    /// The last revision whose rows are written.
+    position: Position,
     /// When it was written last.
     written: Option<Instant>,
 }
@@ -45,12 +45,12 @@ struct Follower {
 impl Follower {
     async fn run(&mut self, backoff: &mut Backoff) -> Result<(), ClientError> {
         self.env.client.ensure(&self.path, &self.env.paths.tree()).await?;
-        let mut watch = match self.read_position().await? {
+        let mut watch = match self.position.read().await?.and_then(|kept| kept.get("rev")?.as_u64()) {
             Some(rev) => self.env.client.watch(&self.path, Some(rev)).await?,
             None => {
                 // What was finished before the report was there is not in it.
                 let rev = self.env.client.head(&self.path).await?.rev().unwrap_or(1);
-                self.make_position(rev).await?;
+                self.position.make(json!({ "rev": rev })).await?;
                 self.env.client.watch(&self.path, Some(rev)).await?
             }
         };
@@ -61,7 +61,7 @@ impl Follower {
                 Some(_) => match tokio::time::timeout(POSITION_EVERY, watch.next()).await {
                     Ok(event) => event,
                     Err(_) => {
-                        self.write_position(watch.rev()).await?;
+                        self.position.write(json!({ "rev": watch.rev() })).await?;
                         self.written = None;
                         continue;
                     }
@@ -79,7 +79,7 @@ impl Follower {
             }
             let written = *self.written.get_or_insert_with(Instant::now);
             if written.elapsed() >= POSITION_EVERY {
-                self.write_position(watch.rev()).await?;
+                self.position.write(json!({ "rev": watch.rev() })).await?;
                 self.written = Some(Instant::now());
             }
         }
@@ -121,24 +121,6 @@ impl Follower {
             self.take(date, jobs.into_iter().collect()).await?;
         }
         Ok(())
-    }
-
-    async fn read_position(&self) -> Result<Option<u64>, ClientError> {
-        match self.env.client.get(&self.position).await {
-            Ok(response) => Ok(response.data.and_then(|data| data.get("rev")?.as_u64())),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn make_position(&self, rev: u64) -> Result<(), ClientError> {
-        let id = format!("resources/{}", Ksuid::generate());
-        self.env.client.put(&format!("/{id}"), "application/json", json!({ "rev": rev })).await?;
-        self.env.client.put(&self.position, "application/json", json!({ "_id": id })).await.map(drop)
-    }
-
-    async fn write_position(&self, rev: u64) -> Result<(), ClientError> {
-        self.env.client.put(&self.position, "application/json", json!({ "rev": rev })).await.map(drop)
     }
 }
 

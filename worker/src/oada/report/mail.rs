@@ -1,24 +1,40 @@
 //! Mails the rows of a report, whenever it is time.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use serde_json::{Map, Value, json};
 
+use super::position::Position;
 use super::{ReportEnv, csv};
+use crate::backoff::{Backoff, jitter};
 use crate::oada::client::ClientError;
 use crate::oada::job::NewJob;
-use crate::oada::paths::{Layout, Paths};
+use crate::oada::paths::{Layout, Paths, Shelf};
 use crate::oada::request::post_job;
 
 /// The service that sends mails, and the type of its jobs.
 const MAILER: (&str, &str) = ("abalonemail", "email");
 
+/// Shortest and longest pause between attempts to learn where to go on.
+const BEGIN_AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
 /// Mails at each tick, for ever.
 pub(super) async fn mail(env: ReportEnv) {
-    let mut mailer = Mailer { since: today(), sent: HashSet::new(), env };
+    let Some(shelf) = env.paths.shelf(Shelf::Success) else { return };
+    let position = Position::new(env.client.clone(), &shelf, &format!("{}-mailed", env.report.name));
+    let mut backoff = Backoff::new(BEGIN_AGAIN, 2.0);
+    let since = loop {
+        match begin(&position, today()).await {
+            Ok(since) => break since,
+            Err(error) => tracing::warn!(report = env.report.name, "a report cannot be mailed yet: {error}"),
+        }
+        tokio::time::sleep(backoff.next(jitter())).await;
+    };
+    let mut mailer = Mailer { since, position, sent: HashSet::new(), env };
     while let Some(pause) = mailer.env.report.frequency.until_next() {
         tokio::time::sleep(pause).await;
         match mailer.tick(today()).await {
@@ -26,6 +42,15 @@ pub(super) async fn mail(env: ReportEnv) {
             Ok(None) => tracing::debug!(report = mailer.env.report.name, "there is nothing to mail"),
             Err(error) => tracing::warn!(report = mailer.env.report.name, "a report was not mailed: {error}"),
         }
+    }
+}
+
+/// The first day that may have rows that were not mailed: for a report that is new, today.
+async fn begin(position: &Position, today: Date) -> Result<Date, ClientError> {
+    let kept = position.read().await?.and_then(|kept| kept.get("date")?.as_str()?.parse().ok());
+    match kept {
+        Some(date) => Ok(date),
+        None => position.make(json!({ "date": today.to_string() })).await.map(|()| today),
     }
 }
 
@@ -38,7 +63,9 @@ struct Mailer {
     env: ReportEnv,
     /// The first day that may have rows that were not mailed.
     since: Date,
-    /// Rows of that day and later ones that were mailed.
+    /// That day, in the store.
+    position: Position,
+    /// Rows of that day and later ones that were mailed here, whether that could be noted or not.
     sent: HashSet<(Date, String)>,
 }
 
@@ -48,35 +75,63 @@ impl Mailer {
         let mut rows = Vec::new();
         let mut taken = Vec::new();
         for date in days(self.since, today) {
-            for (key, row) in self.rows_of(date).await? {
-                if !self.sent.contains(&(date, key.clone()))
-                    && let Value::Object(row) = row
-                {
-                    rows.push(row);
-                    taken.push((date, key));
-                }
-            }
+            let (keys, new): (Vec<String>, Vec<_>) = self.rows_of(date).await?.into_iter().unzip();
+            rows.extend(new);
+            taken.push((date, keys));
         }
         let count = rows.len();
         if rows.is_empty() && !self.env.report.send_empty {
             return Ok(None);
         }
         self.post(&rows).await?;
-        self.sent.extend(taken);
-        self.since = today;
-        self.sent.retain(|(date, _)| *date >= today);
+        for (date, keys) in &taken {
+            self.sent.extend(keys.iter().map(|key| (*date, key.clone())));
+        }
+        if let Err(error) = self.note(taken, today).await {
+            tracing::warn!(report = self.env.report.name, "it was not noted which rows were mailed: {error}");
+        }
         Ok(Some(count))
     }
 
-    async fn rows_of(&self, date: Date) -> Result<Map<String, Value>, ClientError> {
-        let day = self.env.paths.report_day(&self.env.report.name, date);
-        let rows = match self.env.client.get(&day).await {
-            Ok(response) => response.data.unwrap_or_default(),
-            Err(error) if error.is_missing() => return Ok(Map::new()),
-            Err(error) => return Err(error),
-        };
-        let rows = rows.as_object().cloned().unwrap_or_default();
-        Ok(rows.into_iter().filter(|(key, _)| !key.starts_with('_')).collect())
+    /// Notes in the store what was mailed.
+    async fn note(&mut self, taken: Vec<(Date, Vec<String>)>, today: Date) -> Result<(), ClientError> {
+        for (date, keys) in taken.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            let keys = keys.into_iter().map(|key| (key, true.into())).collect();
+            self.env.client.put(&self.mailed(date), "application/json", Value::Object(keys)).await?;
+        }
+        // Rows of yesterday may still come.
+        let since = today.checked_sub(1.day()).unwrap_or(today);
+        if since > self.since {
+            self.position.write(json!({ "date": since.to_string() })).await?;
+            self.since = since;
+            self.sent.retain(|(date, _)| *date >= since);
+        }
+        Ok(())
+    }
+
+    /// The rows of a day that were not mailed.
+    async fn rows_of(&self, date: Date) -> Result<Vec<(String, Map<String, Value>)>, ClientError> {
+        let rows = self.object(&self.env.paths.report_day(&self.env.report.name, date)).await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mailed = self.object(&self.mailed(date)).await?;
+        let is_new = |key: &String| !mailed.contains_key(key) && !self.sent.contains(&(date, key.clone()));
+        let new = rows.into_iter().filter(|(key, _)| !key.starts_with('_') && is_new(key));
+        Ok(new.filter_map(|(key, row)| Some((key, row.as_object()?.clone()))).collect())
+    }
+
+    /// Where it is noted which rows of a day were mailed.
+    fn mailed(&self, date: Date) -> String {
+        format!("{}/_meta/mailed", self.env.paths.report_day(&self.env.report.name, date))
+    }
+
+    async fn object(&self, path: &str) -> Result<Map<String, Value>, ClientError> {
+        match self.env.client.get(path).await {
+            Ok(response) => Ok(response.data.and_then(|data| data.as_object().cloned()).unwrap_or_default()),
+            Err(error) if error.is_missing() => Ok(Map::new()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn post(&self, rows: &[Map<String, Value>]) -> Result<(), ClientError> {

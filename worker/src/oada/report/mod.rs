@@ -4,6 +4,7 @@ mod csv;
 mod file;
 mod follow;
 mod mail;
+mod position;
 mod rows;
 
 use std::fmt;

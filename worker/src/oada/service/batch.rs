@@ -1,5 +1,5 @@
 //! Batches: jobs of one type that are handled together, when there are enough of them, when the first has waited long
-//! enough, or at certain times.
+//! enough, at certain times, or when no more can come because the service is to end.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::handler::{Context, Outcome};
+use super::queue::{Phase, reached};
 use crate::oada::cron::Cron;
 use crate::oada::job::{Failure, Job, JobError};
 
@@ -71,9 +72,14 @@ pub(super) struct Collector {
 
 impl Collector {
     /// Starts collecting. `slots` are the places that batches run in.
-    pub(super) fn start(options: BatchOptions, work: BatchWork, slots: Arc<Semaphore>) -> Self {
+    pub(super) fn start(
+        options: BatchOptions,
+        work: BatchWork,
+        slots: Arc<Semaphore>,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
         let (members, incoming) = mpsc::unbounded_channel();
-        tokio::spawn(collect(options, work, slots, incoming));
+        tokio::spawn(collect(options, work, slots, incoming, phase));
         Self { members }
     }
 
@@ -97,9 +103,11 @@ async fn collect(
     work: BatchWork,
     slots: Arc<Semaphore>,
     mut incoming: mpsc::UnboundedReceiver<Member>,
+    mut phase: watch::Receiver<Phase>,
 ) {
     let mut queues: HashMap<String, Waiting> = HashMap::new();
     let mut tick = next_tick(&options);
+    let mut size = options.size.max(1);
     loop {
         let oldest = queues.values().map(|waiting| waiting.since + options.age).min();
         let due = [oldest, tick].into_iter().flatten().min();
@@ -110,9 +118,15 @@ async fn collect(
                 let fresh = || Waiting { members: Vec::new(), since: Instant::now() };
                 let waiting = queues.entry(queue.clone()).or_insert_with(fresh);
                 waiting.members.push(member);
-                if waiting.members.len() >= options.size.max(1)
+                if waiting.members.len() >= size
                     && let Some(waiting) = queues.remove(&queue)
                 {
+                    start(&options, &work, &slots, queue, waiting.members);
+                }
+            }
+            () = reached(&mut phase, Phase::Drain), if size > 0 => {
+                size = 0;
+                for (queue, waiting) in queues.drain() {
                     start(&options, &work, &slots, queue, waiting.members);
                 }
             }

@@ -23,6 +23,10 @@ use crate::oada::paths::Shelf;
 use crate::oada::request::post_update;
 use crate::oada::wire::{Method, Request};
 
+/// How often filing is tried that meets the writes of others, each time for as long as the client tries by itself.
+const FILE_TRIES: u32 = 10;
+/// How often a link to a finished job is tried that its resource does not take.
+const LINK_TRIES: u32 = 4;
 /// What the last update says, in the words that clients know.
 const FINISHED: &str = "Runner finshed";
 
@@ -82,18 +86,18 @@ impl Finisher<'_> {
             return Verdict::Left;
         }
         self.write_update(end.status).await;
-        self.put_away(end.status, end.kind.as_deref(), end.dead_letter, Timestamp::now()).await;
-        self.link_back(&end.links).await;
+        let kind = end.kind.as_deref();
+        self.put_away(end.status, kind, end.dead_letter, &end.links, Timestamp::now()).await;
         Verdict::Done
     }
 
     /// Files a job that was finished before, under the day on which it was.
-    pub(super) async fn file_finished(&self, job: &Job, status: Status) -> Verdict {
+    pub(super) async fn file_finished(&self, job: &Job, status: Status, links: &[String]) -> Verdict {
         let at = job.finished_at();
         if at.is_none() {
             self.write_update(status).await;
         }
-        self.put_away(status, job.failure_type(), false, at.unwrap_or_else(Timestamp::now)).await;
+        self.put_away(status, job.failure_type(), false, links, at.unwrap_or_else(Timestamp::now)).await;
         Verdict::Done
     }
 
@@ -143,8 +147,8 @@ impl Finisher<'_> {
         }
     }
 
-    /// Files the job, takes it out of the list, counts it, and tells who wants to know.
-    async fn put_away(&self, status: Status, kind: Option<&str>, dead_letter: bool, at: Timestamp) {
+    /// Files the job, has what it names link to it, takes it out of the list, counts it, and tells who wants to know.
+    async fn put_away(&self, status: Status, kind: Option<&str>, dead_letter: bool, links: &[String], at: Timestamp) {
         let date = at.to_zoned(TimeZone::UTC).date();
         let shelf = match status {
             Status::Success => Shelf::Success,
@@ -157,6 +161,7 @@ impl Finisher<'_> {
         if dead_letter {
             self.file(Shelf::DeadLetter, date).await;
         }
+        self.link_back(links).await;
         self.take_out().await;
         let service = self.env.shared.paths.service();
         metrics().oada_jobs(service, &self.kind, status.as_str()).inc();
@@ -184,7 +189,15 @@ impl Finisher<'_> {
         links.insert(self.target.key.clone(), paths.filed_link(&self.target.id));
         let tree = paths.tree();
         let put = || self.env.client.put_tree(&day, Value::Object(links.clone()), &tree).boxed();
-        if let Err(error) = self.env.persist(put).await {
+        let mut filed = self.env.persist(put).await;
+        for _ in 1..FILE_TRIES {
+            // Others file theirs on the same shelf.
+            if !filed.as_ref().is_err_and(ClientError::is_conflict) {
+                break;
+            }
+            filed = self.env.persist(put).await;
+        }
+        if let Err(error) = filed {
             self.complain("it was not filed", &error);
         }
         Some(day)
@@ -195,8 +208,8 @@ impl Finisher<'_> {
         for resource in resources {
             let path =
                 format!("{resource}/_meta/services/{}/jobs/{}", self.env.shared.paths.service(), self.target.key);
-            let put = self.env.client.put(&path, "application/json", json!({ "_id": self.target.id })).await;
-            if let Err(error) = put {
+            let put = || self.env.client.put(&path, "application/json", json!({ "_id": self.target.id })).boxed();
+            if let Err(error) = self.env.persist_within(LINK_TRIES, put).await {
                 self.complain(&format!("{resource} does not link to it"), &error);
             }
         }

@@ -5,6 +5,9 @@ use crate::metrics::metrics;
 /// The label of types that have no handler: others could make up any number of them.
 pub(super) const UNKNOWN_TYPE: &str = "unknown";
 
+/// The label of jobs that wait and have not been read.
+const UNREAD_TYPE: &str = "unread";
+
 /// What a job is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -20,6 +23,32 @@ impl State {
             Self::Queued => "queued",
             Self::Running => "running",
         }
+    }
+}
+
+/// How many jobs of a queue wait to be read. They count as queued, under no type yet.
+pub(super) struct Backlog {
+    service: String,
+    count: usize,
+}
+
+impl Backlog {
+    pub(super) fn new(service: &str) -> Self {
+        Self { service: service.to_owned(), count: 0 }
+    }
+
+    /// So many wait now.
+    pub(super) fn set(&mut self, count: usize) {
+        let gauge = metrics().oada_jobs(&self.service, UNREAD_TYPE, State::Queued.as_str());
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        gauge.inc_by(signed(count) - signed(self.count));
+        self.count = count;
+    }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

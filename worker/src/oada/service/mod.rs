@@ -24,6 +24,7 @@ mod claim;
 mod finish;
 mod gauges;
 mod handler;
+mod holds;
 mod lease;
 mod options;
 mod pending;
@@ -47,6 +48,7 @@ pub use self::batch::{BatchOptions, BatchOutcome};
 use self::batch::{Collector, batch_work};
 pub use self::handler::{Context, JobClient, JobClientError, JobLog, Outcome};
 use self::handler::{Handler, Registered, work};
+use self::holds::Holds;
 pub use self::lease::{Lease, RunOver};
 pub use self::options::{Check, HalfRun, Retry, ServiceOptions, TypeOptions, UnknownType};
 use self::queue::{Phase, QueueEnv};
@@ -80,6 +82,8 @@ pub(super) struct Shared {
     instance: String,
     types: RwLock<HashMap<String, Arc<Registered>>>,
     slots: Arc<Semaphore>,
+    /// The jobs that are being worked on.
+    holds: Arc<Holds>,
     /// Those that are served, for whoever looks at them from outside.
     queues: RwLock<Vec<Weak<QueueEnv>>>,
 }
@@ -183,19 +187,19 @@ impl ServiceBuilder {
         let client = Client::connect(domain, token.clone(), options.client.clone());
         let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
         let instance = options.instance.clone().unwrap_or_else(|| Ksuid::generate().to_string());
-        let shared =
-            Arc::new(Shared { paths, options, instance, types: RwLock::default(), slots, queues: RwLock::default() });
+        let (types_known, holds, queues) = Default::default();
+        let shared = Arc::new(Shared { paths, options, instance, types: types_known, slots, holds, queues });
+        let (phase, phase_seen) = watch::channel(Phase::Run);
         for (kind, registration) in types {
             let registered = match registration {
                 Registration::Single(options, work) => Registered { options, handler: Handler::Single(work) },
                 Registration::Batch(options, batch, work) => {
-                    let collector = Collector::start(batch, work, Arc::clone(&shared.slots));
+                    let collector = Collector::start(batch, work, Arc::clone(&shared.slots), phase_seen.clone());
                     Registered { options, handler: Handler::Batch(collector) }
                 }
             };
             shared.register(&kind, registered);
         }
-        let (phase, phase_seen) = watch::channel(Phase::Run);
         let queues = Queues::start(Arc::clone(&shared), client.clone(), token, phase_seen).await?;
         let task = Mutex::new(Some(tokio::spawn(queues.run())));
         let mut tasks = JoinSet::new();

@@ -59,7 +59,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     entries: HashMap<String, Entry>,
-    /// Keys that wait, in the order in which they are to be looked at. Some may be gone meanwhile.
+    /// Keys that wait, in the order in which they are to be looked at.
     waiting: VecDeque<String>,
 }
 
@@ -131,9 +131,9 @@ impl Pending {
         }
     }
 
-    /// Whether a job waits.
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// How many jobs wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The next job to look at.
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(take(&mut pending), None);
         pending.done("a", Verdict::Done, Instant::now());
         unlink(&mut pending, "a");
-        assert!(!pending.has_waiting() && !first.cancel.has_changed().unwrap_or(false));
+        assert!(pending.waiting() == 0 && !first.cancel.has_changed().unwrap_or(false));
         assert!(!pending.apply(ListChange::Deleted));
     }
 
@@ -258,7 +258,7 @@ mod tests {
         link(&mut pending, "a", "1");
         link(&mut pending, "a", "2");
         let due = pending.take().unwrap();
-        assert_eq!((due.id.as_str(), pending.has_waiting()), ("2", false));
+        assert_eq!((due.id.as_str(), pending.waiting()), ("2", 0));
         link(&mut pending, "a", "3");
         assert_eq!(*due.cancel.borrow(), Some(Cancelled::Removed));
         pending.done("a", Verdict::Left, Instant::now());
@@ -292,13 +292,13 @@ mod tests {
         let (_a, _b) = (pending.take(), pending.take());
         pending.done("a", Verdict::Left, now);
         pending.done("b", Verdict::Later(Duration::from_secs(5), None), now);
-        assert_eq!((pending.has_waiting(), pending.next_due()), (false, Some(now + Duration::from_secs(5))));
+        assert_eq!((pending.waiting(), pending.next_due()), (0, Some(now + Duration::from_secs(5))));
         pending.wake(now + Duration::from_secs(4));
-        assert!(!pending.has_waiting());
+        assert_eq!(pending.waiting(), 0);
         pending.wake(now + Duration::from_secs(5));
         assert_eq!(take(&mut pending), pair("b", "2"));
         link(&mut pending, "skipped", "0");
-        assert!(!pending.has_waiting());
+        assert_eq!(pending.waiting(), 0);
         pending.cancel_all();
     }
 }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::Shared;
+use super::gauges::Backlog;
 use super::pending::{Pending, Verdict};
 use super::runner;
 use crate::backoff::{Backoff, jitter};
@@ -68,11 +70,22 @@ impl QueueEnv {
         &self,
         what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
+        self.persist_within(u32::MAX, what).await
+    }
+
+    /// The same, at most so many times.
+    pub(super) async fn persist_within<'a, T>(
+        &self,
+        tries: u32,
+        what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
         let mut backoff = Backoff::new(PERSIST, 2.0);
         let mut phase = self.phase.clone();
+        let mut tried = 0;
         loop {
+            tried += 1;
             match what().await {
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_passing() && tried < tries => {
                     tokio::select! {
                         () = sleep(backoff.next(jitter())) => {}
                         () = reached(&mut phase, Phase::Kill) => return Err(error),
@@ -99,7 +112,9 @@ pub(super) type Ready = oneshot::Sender<Result<(), ClientError>>;
 
 /// Serves a queue until it is told to end. With `ready` a first attempt to watch it that fails is the last one.
 pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
-    let mut queue = Queue { pending: Pending::default(), jobs: JoinSet::new(), is_first: true, env };
+    let backlog = Backlog::new(env.shared.paths.service());
+    let (pending, jobs) = Default::default();
+    let mut queue = Queue { pending, backlog, jobs, is_first: true, list_is_gone: false, env };
     let mut backoff = Backoff::new(WATCH_AGAIN, 2.0);
     let mut phase = queue.env.phase.clone();
     while *phase.borrow() == Phase::Run {
@@ -137,9 +152,13 @@ pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
 struct Queue {
     env: Arc<QueueEnv>,
     pending: Pending,
+    /// How much of it waits.
+    backlog: Backlog,
     jobs: JoinSet<(String, Verdict)>,
     /// Whether the list has not been read yet.
     is_first: bool,
+    /// Whether the store has said that the list itself is gone, to which a link may still lead.
+    list_is_gone: bool,
 }
 
 impl Queue {
@@ -147,7 +166,10 @@ impl Queue {
     async fn watch(&mut self) -> Result<Watch, ClientError> {
         let (paths, client) = (&self.env.shared.paths, &self.env.client);
         let tree = paths.tree();
-        client.ensure(&paths.pending(), &tree).await?;
+        match std::mem::take(&mut self.list_is_gone) {
+            true => client.put_tree(&paths.pending(), json!({}), &tree).await?,
+            false => client.ensure(&paths.pending(), &tree).await?,
+        };
         for shelf in [Shelf::Failure, Shelf::Success].into_iter().filter_map(|shelf| paths.shelf(shelf)) {
             client.ensure(&shelf, &tree).await?;
         }
@@ -172,11 +194,13 @@ impl Queue {
         let mut verification = interval_at(tokio::time::Instant::now() + verify, verify);
         verification.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.backlog.set(self.pending.waiting());
             let slots = Arc::clone(&self.env.shared.slots);
             tokio::select! {
                 event = watch.next() => match event {
                     Some(WatchEvent::Changed(set)) => {
                         if !list_changes(&set).into_iter().all(|change| self.pending.apply(change)) {
+                            self.list_is_gone = true;
                             return self.pending.list(Default::default());
                         }
                     }
@@ -185,9 +209,13 @@ impl Queue {
                             return;
                         }
                     }
-                    Some(WatchEvent::Refused(_)) | None => return,
+                    Some(WatchEvent::Refused(answer)) => {
+                        self.list_is_gone = answer.is_missing();
+                        return;
+                    }
+                    None => return,
                 },
-                permit = slots.acquire_owned(), if self.pending.has_waiting() => {
+                permit = slots.acquire_owned(), if self.pending.waiting() > 0 => {
                     if let Ok(permit) = permit {
                         self.start_next(permit);
                     }
@@ -210,6 +238,7 @@ impl Queue {
             Ok(list) => list,
             Err(error) => {
                 tracing::warn!(queue = self.env.id, "the list of pending jobs cannot be read: {error}");
+                self.list_is_gone = error.is_missing();
                 return false;
             }
         };
@@ -239,6 +268,7 @@ impl Queue {
 
     /// Lets what runs end, or ends it.
     async fn finish(&mut self) {
+        self.backlog.set(0);
         let mut phase = self.env.phase.clone();
         loop {
             tokio::select! {

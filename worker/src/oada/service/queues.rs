@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, interval_at};
 
 use super::Shared;
 use super::queue::{self, Phase, QueueEnv, Ready, reached};
@@ -53,6 +54,9 @@ impl QueueConfig {
         Ok(Self { domain, token: text("token")?.into() })
     }
 }
+
+/// A queue as the list names it: name, the path of the resource if it is one, and what it says.
+type Named = (String, Option<String>, Value);
 
 /// A queue that is served.
 struct Served {
@@ -148,14 +152,20 @@ impl Queues {
             Err(error) => return Some(error),
         };
         let (changed, mut changes) = mpsc::unbounded_channel();
+        let verify = self.shared.options.verify_interval;
+        let mut verification = interval_at(Instant::now() + verify, verify);
         // One watch for each queue that is a resource of its own, whose changes the list does not tell.
         let mut watches = JoinSet::new();
         let mut watched = Vec::new();
         loop {
-            let queues = match self.read(&path).await {
-                Ok(queues) => queues,
+            let (list, queues) = match self.read(&path).await {
+                Ok(read) => read,
                 Err(error) => return Some(error),
             };
+            if watch.resource().is_some() && watch.resource() != list.as_deref() {
+                // There is another list at the path by now.
+                return None;
+            }
             backoff.reset();
             for place in queues.iter().filter_map(|(_, place, _)| place.clone()) {
                 if !watched.contains(&place) {
@@ -170,13 +180,15 @@ impl Queues {
                     Some(WatchEvent::Refused(_)) | None => return None,
                 },
                 _ = changes.recv() => {}
+                _ = verification.tick() => {}
             }
         }
     }
 
-    /// All queues of the list: name, the path of the resource if it is one, and what it says.
-    async fn read(&self, path: &str) -> Result<Vec<(String, Option<String>, Value)>, ClientError> {
-        let list = self.client.get(path).await?.data.unwrap_or_default();
+    /// The list's resource, and all queues in it.
+    async fn read(&self, path: &str) -> Result<(Option<String>, Vec<Named>), ClientError> {
+        let response = self.client.get(path).await?;
+        let (resource, list) = (response.resource_id(), response.data.unwrap_or_default());
         let mut queues = Vec::new();
         let entries = list.as_object().into_iter().flatten().filter(|(key, _)| !key.starts_with('_'));
         for (id, value) in entries {
@@ -193,7 +205,7 @@ impl Queues {
                 }
             }
         }
-        Ok(queues)
+        Ok((resource, queues))
     }
 
     /// Starts, changes and ends queues until those are served that are wanted.

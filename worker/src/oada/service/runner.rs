@@ -32,6 +32,8 @@ const READ_PAUSE: Duration = Duration::from_millis(25);
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// When a job is looked at again that changed between reading and claiming.
 const CLAIM_AGAIN: Duration = Duration::from_millis(20);
+/// When a job is looked at again that another queue, or another link, of this service has led to already.
+const HELD_AGAIN: Duration = Duration::from_secs(1);
 /// How long a handler may go on after it was told to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,9 @@ const RETRY: &str = "retry";
 /// Works off one entry of the pending list. The permit is the job's slot.
 pub(super) async fn run(env: Arc<QueueEnv>, due: Due, permit: OwnedSemaphorePermit) -> Verdict {
     let Due { key, id, observed, cancel } = due;
+    let Some(_hold) = env.shared.holds.take(env.client.domain(), &id) else {
+        return Verdict::Later(HELD_AGAIN, observed);
+    };
     let job_id = match env.shared.paths.layout() {
         Layout::V5 => id.clone(),
         Layout::V2 => key.clone(),
@@ -144,7 +149,13 @@ impl Run {
         let kind = if registered.is_some() { job.kind.clone() } else { UNKNOWN_TYPE.to_owned() };
         let _queued = Counted::new(self.env.shared.paths.service(), &kind, State::Queued);
         if let Some(status) = job.finished() {
-            return self.finisher(&kind).file_finished(&job, status).await;
+            // Whoever has it may be about to file it.
+            if let Err(verdict) = self.claim(&job.body, observed.as_ref(), Map::new()).await {
+                return verdict;
+            }
+            let pointers = registered.as_ref().map(|it| it.options.links.as_slice()).unwrap_or_default();
+            let links = named_resources(&job, job.result.as_ref(), pointers);
+            return self.finisher(&kind).file_finished(&job, status, &links).await;
         }
         let attempt = claim::attempts(&job.body) + 1;
         let Some(registered) = registered else { return self.unknown_type(&job, observed).await };
