@@ -88,9 +88,13 @@ async fn a_home_that_cannot_be_written_to_does_no_harm_where_there_is_a_folder_f
     let mut command = repo.command(&registry, &["install", X]);
     // Not even root makes a folder there.
     command.env_remove("npm_config_cache").env("HOME", "/dev/null").env("XDG_CACHE_HOME", repo.cache.path());
+    let temporary = tempfile::tempdir().expect("there is room for a folder");
+    command.env("TMPDIR", temporary.path());
     let installed = finish(command.spawn().expect("the worker was just built")).await;
     assert_eq!(installed.code, Some(0), "{installed:?}");
     assert!(repo.cache.path().join("npm").is_dir(), "npm keeps there what it fetched");
+    let left = temporary.path().read_dir().expect("it is still there").flatten().map(|entry| entry.path());
+    assert_eq!(left.collect::<Vec<_>>(), [""; 0].map(std::path::PathBuf::from));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,8 @@ pub(super) fn command(
         .current_dir(folder)
         .env_clear()
         .envs(environment)
+        // npm would keep compiled code in the system's folder for temporary files, for ever.
+        .env("NODE_DISABLE_COMPILE_CACHE", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
