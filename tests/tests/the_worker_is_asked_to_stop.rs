@@ -1,12 +1,13 @@
 //! SIGTERM finishes what runs; a second one, or the end of the grace period, ends it and says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tests::lightning::{self, DEADLINE, LightningOptions, logged, one_job, queue, until};
 use tests::processes;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
+use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_under_way_is_finished() {
@@ -23,6 +24,45 @@ async fn a_run_under_way_is_finished() {
     assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Success);
     assert_eq!(lightning.run(&later).expect("it was queued").state, RunState::Available, "no claim after the signal");
     assert_eq!(processes::gone(&hosts, Duration::from_secs(1)).await, [0u32; 0]);
+}
+
+/// Answers claims late.
+struct LateClaims;
+
+impl Hooks for LateClaims {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+        if message.event == "claim" { Verdict::ReplyLate(Duration::from_millis(700)) } else { Verdict::GoOn }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_open_claim_brings_is_executed() {
+    let lightning = lightning::start(LightningOptions { hooks: Some(Arc::new(LateClaims)) }).await;
+    let id = queue(&lightning, one_job("fn(s => s)"));
+    let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
+    until(&lightning, &worker, &id, |record| record.state != RunState::Available).await;
+    worker.stop().await;
+    assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Success);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_in_time_is_told_everything() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
+    let body =
+        "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 300)); console.log('over'); })";
+    let id = queue(&lightning, one_job(body));
+    until(&lightning, &worker, &id, |record| logged(record, "here")).await;
+    let host = worker.host_of(&id).pid;
+    lightning.stop_listening().await;
+    lightning.cut_sockets();
+    worker.signal(Signal::TERM);
+    assert_eq!(processes::gone(&[host], DEADLINE).await, [0u32; 0], "its host ends with the run");
+    lightning.listen_again().await.expect("its port is still free");
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
+    let record = lightning.run(&id).expect("it was queued");
+    assert_eq!(record.state, RunState::Success);
+    assert!(logged(&record, "over"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::lines::{HostLine, Lines};
@@ -86,9 +87,10 @@ impl Speaker {
         let mark = if is_cut { " [cut]" } else { "" };
         let text = String::from_utf8_lossy(line).into_owned() + mark;
         let run = self.run.borrow().clone();
+        let shown = run.as_ref().map(display);
         match stream {
-            Stream::Stdout => info!(target: "engine_host", host = self.host, run, "{text}"),
-            Stream::Stderr => warn!(target: "engine_host", host = self.host, run, "{text}"),
+            Stream::Stdout => info!(target: "engine_host", host = %self.host, run = shown, "{text}"),
+            Stream::Stderr => warn!(target: "engine_host", host = %self.host, run = shown, "{text}"),
         }
         self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
@@ -97,7 +99,8 @@ impl Speaker {
         let Dropped { lines, bytes } = dropped;
         let run = self.run.borrow().clone();
         let text = format!("{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
-        warn!(target: "engine_host", host = self.host, run, "{text}");
+        let shown = run.as_ref().map(display);
+        warn!(target: "engine_host", host = %self.host, run = shown, "{text}");
         self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
 }

@@ -190,7 +190,7 @@ async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Proce
 
 /// The group of a host. Without one it still has its engine's limit.
 fn group(cgroups: &Cgroups, host_id: &str) -> Option<Group> {
-    cgroups.make(host_id).inspect_err(|error| warn!(host = host_id, "cannot make a control group: {error}")).ok()
+    cgroups.make(host_id).inspect_err(|error| warn!(host = %host_id, "cannot make a control group: {error}")).ok()
 }
 
 async fn remove(folder: PathBuf) {

@@ -4,6 +4,7 @@ use protocol::Json;
 use protocol::run::{Exit, LogLevel, LogSource};
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::field::display;
 
 use super::outbox::{Outbox, Progress};
 use crate::logging::RUN_LOG;
@@ -15,19 +16,19 @@ pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progre
     let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!("{}: {}", it.kind, it.message));
     let lines = outbox.lines_dropped();
     if lines > 0 {
-        tracing::warn!(run = %run, "{lines} log lines were not delivered");
+        tracing::warn!(%run, "{lines} log lines were not delivered");
     }
     match progress {
         Progress::Gone(_) if outbox.may_be_complete() => {
-            tracing::info!(run = %run, error, "run ended: {reason}; whether Lightning has its end is not known");
+            tracing::warn!(%run, error, "run ended: {reason}; whether Lightning has its end is not known");
         }
         Progress::Gone(why) => {
             let events = outbox.unconfirmed();
-            tracing::error!(run = %run, error, "run lost for Lightning: {why}; it ended here: {reason}; {events} events are not delivered");
+            tracing::error!(%run, error, "run lost for Lightning: {why}; it ended here: {reason}; {events} events are not delivered");
         }
         _ => {
             let ms = claimed_at.elapsed().as_millis();
-            tracing::info!(run = %run, error, "run ended: {reason} after {ms}ms");
+            tracing::info!(%run, error, "run ended: {reason} after {ms}ms");
         }
     }
 }
@@ -48,14 +49,14 @@ pub(super) fn print_line(speaker: Speaker<'_>, tail_jobs: bool, source: LogSourc
         return;
     }
     let Speaker { run, host, step } = speaker;
-    let source = source.as_str();
+    let (step, source) = (step.map(display), source.as_str());
     match level {
-        LogLevel::Error => tracing::error!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
-        LogLevel::Warn => tracing::warn!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
+        LogLevel::Error => tracing::error!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
+        LogLevel::Warn => tracing::warn!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
         LogLevel::Info | LogLevel::Success | LogLevel::Always => {
-            tracing::info!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message));
+            tracing::info!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message));
         }
-        LogLevel::Debug => tracing::debug!(target: RUN_LOG, run, host, step, "[{source}] {}", plain(message)),
+        LogLevel::Debug => tracing::debug!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
     }
 }
 

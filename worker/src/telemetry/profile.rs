@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::field::display;
 
 use super::timeline::{Phase, RunView};
 use crate::hosts::{HostState, Hosts};
@@ -22,8 +23,8 @@ pub async fn profile_steps(hosts: Arc<Hosts>, pause: Duration, mut runs: broadca
             run = runs.recv() => match run {
                 Ok(run) => peaks.follow(&run).into_iter().for_each(|told| {
                     let Told { step, name, bytes } = told;
-                    let megabytes = bytes / (1024 * 1024);
-                    tracing::info!(run = %run.run, host = run.host, step, name, megabytes, "peak memory of a step");
+                    let (host, megabytes) = (run.host.as_ref().map(display), bytes / (1024 * 1024));
+                    tracing::info!(run = %run.run, host, %step, name, megabytes, "peak memory of a step");
                 }),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,

@@ -55,12 +55,12 @@ async fn lines_are_logged_with_host_and_run() {
     let log = Log::start();
     let hosts = start(&[]).await;
     let reservation = reserve(&hosts).await;
-    let host = format!("host=\"{}\"", reservation.host_id());
+    let host = format!("host={}", reservation.host_id());
     let long = "y".repeat(10_000);
     let text = format!("a line of 4711\nlong {long}\nunfinished of 4711");
     follow(reservation.start(spec(&Act::Print(text)))).await.succeeded();
-    log.line(&["INFO", "engine_host", "a line of 4711", &host, "run=\"r1\""]).await;
-    log.line(&["WARN", "engine_host", "a line of 4711", &host, "run=\"r1\""]).await;
+    log.line(&["INFO", "engine_host", "a line of 4711", &host, "run=r1"]).await;
+    log.line(&["WARN", "engine_host", "a line of 4711", &host, "run=r1"]).await;
     log.line(&["WARN", "unfinished of 4711", &host]).await;
     let cut = log.line(&["long yyyy"]).await;
     assert!(cut.len() < 9_000 && cut.contains("yyyy [cut]"), "{} bytes", cut.len());

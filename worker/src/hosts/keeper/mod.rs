@@ -190,7 +190,7 @@ impl Keeper {
         }
         let Self { closing, hosts, setup, mut messages, .. } = self;
         for host in hosts.values() {
-            error!(host = host.id, pid = host.pid, "the host does not die");
+            error!(host = %host.id, pid = host.pid, "the host does not die");
         }
         // The socket goes with the last pool, before anybody hears that it is gone.
         drop(setup);
@@ -284,7 +284,7 @@ impl Keeper {
     /// Has an idle host get something ready.
     fn prepare(&mut self, host: HostNumber, wanted: Prepare) {
         let Some(member) = self.hosts.get_mut(&host) else { return };
-        debug!(host = member.id, "the host is to prepare {}", describe(&wanted));
+        debug!(host = %member.id, "the host is to prepare {}", describe(&wanted));
         member.state = HostState::Starting;
         member.preparing_since = Instant::now();
         member.prepared = Some(wanted.clone());

@@ -18,7 +18,7 @@ impl Keeper {
             Report::Started(pid) => {
                 member.pid = pid;
                 if let Some(pid) = pid {
-                    debug!(host = member.id, pid, "host started");
+                    debug!(host = %member.id, pid, "host started");
                     let host = member.id.clone();
                     self.publish(HostEvent::Started { host, pid });
                 }
@@ -26,7 +26,7 @@ impl Keeper {
             Report::Ready => self.hear_ready(host),
             Report::Unprepared(why) => {
                 let wanted = member.prepared.take().map_or_else(String::new, |wanted| describe(&wanted));
-                warn!(host = member.id, "the host cannot prepare {wanted}: {why}");
+                warn!(host = %member.id, "the host cannot prepare {wanted}: {why}");
                 if member.state == HostState::Starting {
                     member.state = HostState::Ready;
                 }
@@ -82,7 +82,7 @@ impl Keeper {
         let dropped = self.ops.add(host, report.clone());
         let Some(member) = self.hosts.get(&host) else { return };
         if dropped > 0 {
-            debug!(host = member.id, dropped, "the host reports too many numbers, or none");
+            debug!(host = %member.id, dropped, "the host reports too many numbers, or none");
         }
         self.publish(HostEvent::Ops { host: member.id.clone(), report });
     }
@@ -93,10 +93,10 @@ impl Keeper {
         self.ops.forget(host);
         metrics().host_ended(&death);
         self.publish(if death.reason.is_wanted() {
-            debug!(host = id, pid, "host ended: it {death}");
+            debug!(host = %id, pid, "host ended: it {death}");
             HostEvent::Ended { host: id.clone(), death: death.clone() }
         } else {
-            warn!(host = id, pid, "host died: it {death}");
+            warn!(host = %id, pid, "host died: it {death}");
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
