@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use worker::lightning::{BatchOptions, LightningOptions, Workloop};
@@ -28,7 +28,7 @@ const MANY_LOSSES: usize = 5;
 const SCRIPTS: u64 = 120;
 
 /// Scripts that are played over real sockets, all at the same time.
-const SOCKET_SCRIPTS: u64 = 100;
+const SOCKET_SCRIPTS: u64 = 300;
 
 /// All that a seed decides.
 struct Script {
@@ -390,14 +390,23 @@ async fn play_over_sockets(seed: u64) {
     .await;
     script.queue(&it);
     for id in script.runs.keys() {
-        let ended = it.mock.wait_for_end(id, DEADLINE).await;
-        if let Err(error) = ended {
-            // The reply to its claim was on the wire when the link died, so that the worker never heard of it.
-            let unheard = it.mock.run(id).is_some_and(|run| run.events.is_empty());
-            assert!(unheard, "seed {seed}: {error}");
-        }
+        wait_on_socket(&it, id, seed).await;
     }
     script.judge(&it, &faults, None);
+}
+
+/// Waits until a run has ended, or the worker can never have heard of it: the reply to its claim was on the wire when
+/// the link died, and no fault lasts as long as two looks.
+async fn wait_on_socket(it: &Setting, id: &str, seed: u64) {
+    let end = Instant::now() + DEADLINE;
+    let mut unheard = 0;
+    while unheard < 2 {
+        let Err(error) = it.mock.wait_for_end(id, Duration::from_secs(1)).await else { return };
+        assert!(Instant::now() < end, "seed {seed}: {error}");
+        let is_idle = it.lightning.status().active_runs == 0;
+        let is_unheard = it.mock.run(id).is_some_and(|run| run.state == RunState::Claimed && run.events.is_empty());
+        unheard = if is_idle && is_unheard { unheard + 1 } else { 0 };
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
