@@ -147,6 +147,11 @@ pub fn resident_bytes_of_descent() -> u64 {
     descent.into_iter().map(resident_bytes_of).sum()
 }
 
+/// Whether a process is held by a stop signal or a debugger, as far as the system tells.
+pub fn is_stopped(process: Pid) -> bool {
+    platform::is_stopped(process)
+}
+
 /// A process as the system lists it.
 struct Relative {
     id: Pid,
@@ -210,13 +215,23 @@ mod platform {
         entries.filter_map(|entry| relative(entry.file_name().to_str()?)).collect()
     }
 
+    pub(super) fn is_stopped(process: Pid) -> bool {
+        status(process).is_some_and(|status| status.trim_start().starts_with(['T', 't']))
+    }
+
     fn relative(id: &str) -> Option<Relative> {
         let pid = |text: &str| Pid::from_raw(text.parse().ok()?);
         let id = pid(id)?;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero())).ok()?;
-        // After the name, which may have spaces and brackets in it: state, parent, group.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
+        let status = status(id)?;
+        let mut fields = status.split_whitespace().skip(1);
         Some(Relative { id, parent: pid(fields.next()?), group: pid(fields.next()?) })
+    }
+
+    /// State, parent, group and more of a process.
+    fn status(process: Pid) -> Option<String> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+        // They are after the name, which may have spaces and brackets in it.
+        Some(stat.rsplit_once(')')?.1.to_owned())
     }
 
     /// Makes the kernel refuse what reaches into other processes of the user, now and after an exec. Where it cannot, they
@@ -315,6 +330,10 @@ mod platform {
 
     pub(super) fn processes() -> Vec<super::Relative> {
         Vec::new()
+    }
+
+    pub(super) fn is_stopped(_process: super::Pid) -> bool {
+        false
     }
 }
 

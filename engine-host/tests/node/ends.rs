@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::*;
 
 /// Code that gets Node's own `process` through an adaptor's function.
@@ -94,6 +96,23 @@ async fn nothing_keeps_a_finished_process_alive_or_ends_a_waiting_one() {
     let waiting = bench.engine.run_job(job("export default [() => new Promise(() => {})];"));
     assert!(tokio::time::timeout(Duration::from_millis(300), waiting).await.is_err());
     assert!(!bench.engine.is_lost());
+}
+
+#[tokio::test]
+async fn a_process_that_is_held_is_of_no_use() {
+    let mut bench = Bench::start(&[]).await;
+    assert!(!bench.engine.is_lost());
+    let id = bench.engine.process_id();
+    let process = Pid::from_raw(id.cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    within(async {
+        while !bench.engine.is_lost() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop(bench);
+    until(|| is_gone(Path::new(&format!("/proc/{id}")))).await;
 }
 
 /// Whether a process has ended: whoever inherited it may not have looked yet.

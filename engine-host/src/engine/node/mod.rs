@@ -301,7 +301,7 @@ impl Engine for NodeEngine {
     }
 
     fn is_lost(&mut self) -> bool {
-        self.lost.is_some() || self.process.has_ended()
+        self.lost.is_some() || self.process.is_lost()
     }
 
     fn peak_heap_bytes(&self) -> Option<u64> {

@@ -101,9 +101,9 @@ impl NodeProcess {
         self.has_children
     }
 
-    /// Whether it has ended.
-    pub(super) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+    /// Whether it has ended, or is held so that it would answer nothing.
+    pub(super) fn is_lost(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None)) || sys::is_stopped(self.id)
     }
 
     /// The last lines that it printed, in one line.
