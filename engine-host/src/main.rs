@@ -18,6 +18,7 @@ It does nothing when it is run by hand. To run a workflow, start the worker: see
 const FAREWELL: Duration = Duration::from_secs(1);
 
 fn main() {
+    sys::tune_allocator();
     let code = match launch() {
         None => {
             say(BY_HAND);
