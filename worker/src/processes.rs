@@ -26,12 +26,20 @@ pub(crate) fn resident_tree(root: u32) -> u64 {
 }
 
 /// A process's children, as the kernel lists them: by the thread that started them.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
+fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    lists.flat_map(|list| ids(&list)).collect()
+}
+
+fn ids(list: &str) -> Vec<u32> {
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Children of this process's main thread, which are also those that the system has handed to the process.
+pub(crate) fn children_of_main_thread() -> Vec<u32> {
+    let pid = std::process::id();
+    ids(&fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default())
 }
 
 /// The session of a process; 0 where its leader is out of sight, as in a container that was entered from outside.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tracing::{debug, warn};
 
-use crate::processes::{children, session};
+use crate::processes::{children_of_main_thread, session};
 
 /// Pause between two looks at processes that were killed.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -65,9 +65,13 @@ impl Orphans {
     /// Kills what there is. Returns how many are not buried yet.
     fn sweep_once(&self) -> usize {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown = children_of_main_thread();
+        unknown.retain(|pid| !hosts.contains(pid));
+        if unknown.is_empty() {
+            return 0;
+        }
         let own = session(std::process::id());
-        let unknown = children(std::process::id()).into_iter().filter(|pid| !hosts.contains(pid));
-        let orphans = unknown.filter(|pid| session(*pid) != own);
+        let orphans = unknown.into_iter().filter(|pid| session(*pid) != own);
         orphans.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| !bury(*pid)).count()
     }
 }

@@ -195,7 +195,9 @@ fn group(cgroups: &Cgroups, host_id: &str) -> Option<Group> {
 
 async fn remove(folder: PathBuf) {
     let name = folder.display().to_string();
-    let removed = tokio::task::spawn_blocking(|| std::fs::remove_dir_all(folder)).await;
+    // Most are empty.
+    let remove = move || std::fs::remove_dir(&folder).or_else(|_| std::fs::remove_dir_all(&folder));
+    let removed = tokio::task::spawn_blocking(remove).await;
     match removed {
         Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
             warn!("failed to remove {name}, the folder of an engine host: {error}");

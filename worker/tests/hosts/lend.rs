@@ -85,6 +85,8 @@ async fn a_host_that_leaves_while_it_is_lent_does_not_come_back() {
     let host = soon(hosts.lend()).await.unwrap();
     let first = host.host_id().to_owned();
     soon(host.call(Stop {}, DEADLINE)).await.unwrap();
+    // Until it is gone.
+    while soon(host.call(Ping {}, DEADLINE)).await.is_ok() {}
     drop(host);
     assert_ne!(soon(hosts.lend()).await.unwrap().host_id(), first);
     hosts.shutdown(Duration::ZERO).await;

@@ -179,7 +179,7 @@ impl Actor {
                     }
                 }
                 command = self.commands.recv() => match command {
-                    Some(command) => self.hub.command(command),
+                    Some(command) => self.obey(command),
                     None => break,
                 },
                 _ = beats.tick() => {
@@ -197,6 +197,14 @@ impl Actor {
             tracing::debug!("the server did not take the rest in time");
         }
         Ok(())
+    }
+
+    /// Does what is asked for, and what else is by now: so it goes to the server in one piece.
+    fn obey(&mut self, first: Command) {
+        self.hub.command(first);
+        while let Ok(command) = self.commands.try_recv() {
+            self.hub.command(command);
+        }
     }
 
     /// Hands what the hub wants sent to the writer, and starts its timers.
