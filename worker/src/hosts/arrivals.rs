@@ -10,6 +10,7 @@ use protocol::message::{Hello, Refusal, RefusalCode, Welcome};
 use protocol::socket::{Listener, Stream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tracing::field::display;
 use tracing::{debug, error, warn};
 
 /// How long a connection may take to prove itself.
@@ -125,7 +126,7 @@ async fn receive(mut stream: Stream, expected: Arc<Expected>) {
     let pid = stream.peer_pid();
     // Who fails before the token is looked at is known by its process.
     let guest = guest.or_else(|| expected.remove(|guest| pid.is_some() && guest.pid.get().copied() == pid));
-    let host = guest.as_ref().map(|guest| guest.host_id.as_str());
+    let host = guest.as_ref().map(|guest| display(&guest.host_id));
     match &greeted {
         Ok(hello) => debug!(host, pid = hello.pid, version = hello.version, "engine host connected"),
         Err(failure) => warn!(host, pid, "turned away a connection to the host link: {failure}"),

@@ -524,7 +524,7 @@ impl<'a> Supervisor<'a> {
         let (answer, host) = (question(link), self.identity.id.clone());
         self.tasks.spawn(async move {
             if let Some(failure) = answer.await {
-                debug!(host, "the engine host did not answer: {failure}");
+                debug!(%host, "the engine host did not answer: {failure}");
             }
         });
     }

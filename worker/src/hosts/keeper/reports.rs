@@ -64,7 +64,7 @@ impl Keeper {
         if member.state == HostState::Starting {
             member.state = HostState::Ready;
             let (host, after) = (member.id.clone(), member.preparing_since.elapsed());
-            debug!(host, ?after, "host ready");
+            debug!(%host, ?after, "host ready");
             metrics().host_ready(after);
             // Fails when nobody listens.
             let _ = self.events.send(HostEvent::Ready { host, after });
