@@ -89,7 +89,7 @@ pub enum Signals {
 
 /// Makes `command` start a process that leads a group of its own, dies with the thread that starts it, leaves no core,
 /// signals whom it may, and has `descriptors` as its descriptors from 3 on.
-pub fn prepare_engine<const N: usize>(
+pub fn prepare_process<const N: usize>(
     command: &mut Command,
     descriptors: [OwnedFd; N],
     signals: Signals,
@@ -371,7 +371,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "read text <&3; printf %s \"$text\" >&4; read end"]).stdin(Stdio::piped());
         let (input, mut fill) = io::pipe().unwrap();
-        prepare_engine(&mut command, [OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
+        prepare_process(&mut command, [OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         drop(command);
         io::Write::write_all(&mut fill, b"through").unwrap();
@@ -395,7 +395,7 @@ mod tests {
         ] {
             let mut command = Command::new("sh");
             command.args(["-c", line]).stderr(Stdio::null());
-            prepare_engine(&mut command, [], signals).unwrap();
+            prepare_process(&mut command, [], signals).unwrap();
             assert_eq!(command.status().unwrap().code(), expected, "{line}");
         }
     }
@@ -404,7 +404,7 @@ mod tests {
     fn a_family_has_children_and_their_children() {
         let mut command = Command::new("sh");
         command.args(["-c", "sh -c 'sleep 90 & echo there; wait' & wait"]).stdout(Stdio::piped());
-        prepare_engine(&mut command, [], Signals::All).unwrap();
+        prepare_process(&mut command, [], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         let mut text = [0; 5];
         child.stdout.take().unwrap().read_exact(&mut text).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::registry::Registry;
@@ -10,6 +11,14 @@ use crate::registry::Registry;
 pub const COMMON: (&str, &str) = ("@openfn/language-common", "3.3.4");
 /// Its source: as much of it as tests use.
 pub const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports.exit = (code) => process.exit(code);";
+
+/// Writes the package of an adaptor into a monorepo.
+pub fn write_local(root: &Path, short_name: &str, manifest: &Value, source: &str) {
+    let folder = root.join("packages").join(short_name);
+    std::fs::create_dir_all(&folder).expect("there is room for a package");
+    std::fs::write(folder.join("package.json"), manifest.to_string()).expect("there is room for a package");
+    std::fs::write(folder.join("index.js"), source).expect("there is room for a package");
+}
 
 /// A registry on loopback, and folders for adaptors and for npm.
 #[derive(Debug)]

@@ -197,8 +197,8 @@ async fn whoever_is_killed_leaves_nothing_that_counts() {
     assert!(family.len() >= 2, "a host and npm");
     send(pid, Signal::KILL);
     assert_eq!(finish(worker).await.code, None);
-    registry.go_on();
     assert_eq!(gone(&family, DEADLINE).await, Vec::<u32>::new(), "all that it started is gone");
+    registry.go_on();
     assert_eq!(repo.list(&registry).await, Vec::<String>::new());
 
     let next = repo.run(&registry, &["install", "@openfn/language-x@1.0.0"]).await;

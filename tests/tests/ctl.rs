@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use serde_json::Value;
-use tests::lightning::{self, LightningOptions, end, logged, one_job, queue, until};
+use serde_json::{Value, json};
+use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queue, until};
+use tests::node::write_local;
 use tests::worker::Worker;
 use tests::{binaries, leftovers};
 use worker::mock_lightning::RunState;
@@ -114,4 +115,41 @@ async fn of_several_workers_one_has_to_be_named() {
     for worker in workers {
         worker.stop().await;
     }
+}
+
+/// An adaptor that finds the socket above its folder, itself and by a process that nobody is the parent of.
+const CONTROL: &str = r#"const { connect } = require('node:net');
+const { spawnSync } = require('node:child_process');
+const asked = (path) => new Promise((resolve) => {
+    const socket = connect(path, () => socket.write('{"command":"drain"}\n'));
+    let answer = '';
+    socket.on('data', (bytes) => (answer += bytes)).on('error', () => {}).on('close', () => resolve(answer));
+});
+const away = (path) => String(spawnSync('sh', ['-c', `
+    setsid ${process.execPath} -e '
+        const socket = require("node:net").connect("${path}", () => socket.write(JSON.stringify({command: "drain"}) + "\\n"));
+        socket.on("data", (bytes) => process.stdout.write(bytes)).on("error", () => {});' &`]).stdout);
+exports.control = (path) => async (state) => ({ ...state, answers: [await asked(path), away(path)] });"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_on_hosts_gets_no_answer() {
+    let (root, runtime) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let manifest = json!({
+        "name": "@openfn/language-control", "version": "1.0.0", "main": "index.js",
+        "openfn": { "needs": { "child_processes": true } },
+    });
+    write_local(root.path(), "control", &manifest, CONTROL);
+    let repo = root.path().join("repo").display().to_string();
+    let root = root.path().display().to_string();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let options = ["--engine", "node", "--repo-dir", &repo, "--monorepo-dir", &root, "--offline", "--no-landlock"];
+    let worker = Worker::start_in(&lightning, &options, runtime.path()).await;
+    let mut plan = chain(&[("a", "control('../../../admin')")]);
+    plan["jobs"][0]["adaptor"] = "@openfn/language-control@local".into();
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    let answers = record.final_state.as_ref().map_or(&Value::Null, |state| &state["answers"]);
+    assert_eq!(answers, &json!(["", ""]), "{record:?}\n{}", worker.output());
+    assert_eq!(worker.output().matches("turned a connection to the admin socket away").count(), 2, "both got there");
+    assert_eq!(json(runtime.path(), &["status"]).await["status"]["pid"], worker.pid());
+    worker.stop().await;
 }

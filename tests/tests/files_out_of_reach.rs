@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions, chain, end, queue};
+use tests::node::write_local;
 use tests::worker::Worker;
 use worker::mock_lightning::RunState;
 
@@ -24,14 +25,11 @@ async fn a_runs_processes_read_and_write_nothing_of_others() {
     let (folder, root) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "private").expect("the folder is ours");
-    let package = root.path().join("packages/shell");
     let manifest = json!({
         "name": "@openfn/language-shell", "version": "1.0.0", "main": "index.js",
         "openfn": { "needs": { "child_processes": true } },
     });
-    std::fs::create_dir_all(&package).expect("there is room for a package");
-    std::fs::write(package.join("package.json"), manifest.to_string()).expect("there is room for a package");
-    std::fs::write(package.join("index.js"), SHELL).expect("there is room for a package");
+    write_local(root.path(), "shell", &manifest, SHELL);
 
     let repo = folder.path().join("repo").display().to_string();
     let root = root.path().display().to_string();

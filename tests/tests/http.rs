@@ -115,6 +115,17 @@ async fn it_is_not_ready_when_hosts_fail_one_after_the_other() {
     let unready = readiness(&worker, 503).await;
     assert_eq!((&unready["circuit_closed"], &unready["queue_joined"]), (&false.into(), &true.into()), "{unready}");
     measured(&worker, &["openfn_worker_circuit_open 1"], &["openfn_worker_host_ends_total{phase=\"starting\""]).await;
+
+    // Others may claim what this worker could not execute.
+    let id = queue(&lightning, one_job("fn(s => s)"));
+    let (status, why) = worker.http("POST", "/claim").await;
+    assert!(status == 503 && why.contains("claims are paused"), "not even when told: {status} {why}");
+    assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Available);
+    std::fs::copy(binaries::worker().with_file_name("engine-host"), folder.path().join("mended"))
+        .and_then(|_| std::fs::rename(folder.path().join("mended"), &host))
+        .expect("the folder is ours");
+    assert_eq!(end(&lightning, &worker, &id).await.state, RunState::Success);
+    readiness(&worker, 200).await;
     worker.stop().await;
 }
 

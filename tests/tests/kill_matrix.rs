@@ -10,7 +10,7 @@ use serde_json::Value;
 use tests::leftovers;
 use tests::lightning::{self, DEADLINE, LightningOptions, chain, end, logged, one_job, queue, until};
 use tests::node::{NodeGround, SOURCE};
-use tests::processes::{Process, command_line, descendants};
+use tests::processes::{Process, command_line, descendants, gone};
 use tests::random::{Random, amount};
 use tests::registry::Fault;
 use tests::worker::{Worker, send};
@@ -186,12 +186,19 @@ impl<'a> Stage<'a> {
         assert_eq!(record.state, RunState::Success, "{:?}: {told:?}\n{}", self.cell, worker.output());
     }
 
+    /// Waits until these processes are gone.
+    async fn all_go(&self, family: &[u32]) {
+        assert_eq!(gone(family, DEADLINE).await, [0u32; 0], "{:?}: they outlive who started them", self.cell);
+    }
+
     async fn hit_worker(&self, worker: Worker, bystander: &str, victim: Option<&str>) {
         let runs: Vec<&str> = [bystander].into_iter().chain(victim).collect();
+        let family = descendants(worker.pid()).into_iter().map(|it| it.pid).collect::<Vec<_>>();
         worker.signal(self.cell.signal);
         match self.cell.signal {
             Signal::KILL => {
                 assert_eq!(worker.exit(Duration::from_secs(20)).await, None);
+                self.all_go(&family).await;
                 self.ground.registry.go_on();
                 // A successor sweeps what was left, and has made what was not finished.
                 let successor = self.start().await;
@@ -270,9 +277,13 @@ impl<'a> Stage<'a> {
     async fn hit_another(&self, worker: Worker, bystander: &str, victim: Option<&str>) {
         let target = self.target(&worker, bystander, victim);
         println!("    process {target:?}");
-        if let Some(id) = target.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        if let Some((pid, id)) = target.and_then(|pid| Some((pid, Pid::from_raw(pid.cast_signed())?))) {
+            let family = descendants(pid).into_iter().map(|it| it.pid).collect::<Vec<_>>();
             // It may just have ended by itself.
             let _ = kill_process(id, self.cell.signal);
+            if self.cell.signal == Signal::KILL {
+                self.all_go(&family).await;
+            }
         }
         self.ground.registry.go_on();
         self.succeeds(&worker, bystander).await;

@@ -1,22 +1,13 @@
 //! Adaptors that a developer works on: `@local`, from the folders of `--monorepo-dir`.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue};
+use tests::node::write_local as add;
 use tests::worker::Worker;
 use worker::mock_lightning::RunState;
 
 const ECHO: &str =
     "(...steps) => async (state) => { for (const step of steps) state = await step(state); return state; }";
-
-/// Writes the package of an adaptor into a monorepo.
-fn add(root: &Path, short_name: &str, manifest: &Value, source: &str) {
-    let folder = root.join("packages").join(short_name);
-    std::fs::create_dir_all(&folder).expect("there is room for a package");
-    std::fs::write(folder.join("package.json"), manifest.to_string()).expect("there is room for a package");
-    std::fs::write(folder.join("index.js"), source).expect("there is room for a package");
-}
 
 /// A plan of jobs one after the other: adaptor and code of each.
 fn plan(jobs: &[(&str, &str)]) -> Value {

@@ -53,6 +53,29 @@ async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_heard_while_the_one_before_waits_for_a_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("worker.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("a file can be written");
+    write("warm-hosts = 1\n");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--config", file.to_str().expect("the path is text")]).await;
+    let endless = queue(&lightning, one_job("fn(s => { console.log('here'); for (;;); })"));
+    until(&lightning, &worker, &endless, |record| logged(record, "here")).await;
+    until_hosts(&worker, |hosts| hosts.len() == 2).await;
+    write("warm-hosts = 1\nhost-max-open-files = 1000\n");
+    worker.printed("hosts are being replaced").await;
+    write("warm-hosts = 2\nhost-max-open-files = 1000\n");
+    until_hosts(&worker, |hosts| hosts.len() == 3).await;
+    assert_eq!(lightning.run(&endless).expect("it was queued").state, RunState::Started);
+    worker.signal(Signal::TERM);
+    worker.printed("asked to stop").await;
+    worker.signal(Signal::TERM);
+    assert_eq!(end(&lightning, &worker, &endless).await.state, RunState::Killed);
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_program_that_is_replaced_replaces_hosts_if_it_is_watched() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let program = folder.path().join("engine-host");

@@ -1,7 +1,17 @@
 //! Nobody finds the worker's secrets beside it.
 
-use tests::lightning::{self, LightningOptions, SECRET, end, one_job, queue};
+use serde_json::json;
+use tests::lightning::{self, LightningOptions, SECRET, chain, end, one_job, queue};
+use tests::node::write_local;
 use tests::worker::Worker;
+use worker::mock_lightning::RunState;
+
+/// An adaptor that writes past the console.
+const LOUD: &str = "exports.shout = () => (state) => {
+    process.stdout.write(`out: ${state.configuration.password}\\n`);
+    process.stderr.write(`err: ${state.configuration.key}\\n`);
+    return state;
+};";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_its_environment_nor_its_hosts_hold_them() {
@@ -23,5 +33,27 @@ async fn neither_its_environment_nor_its_hosts_hold_them() {
     }
     let owner = std::fs::metadata(format!("/proc/{}/environ", worker.pid())).expect("the worker lives");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "others of its user may not look into it");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_adaptor_prints_holds_none_of_its_run() {
+    let (root, repo) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let manifest = json!({ "name": "@openfn/language-loud", "version": "1.0.0", "main": "index.js" });
+    write_local(root.path(), "loud", &manifest, LOUD);
+    let (root, repo) = (root.path().display().to_string(), repo.path().display().to_string());
+    let lightning = lightning::start(LightningOptions::default()).await;
+    lightning.add_credential("ann", json!({ "password": "open sesame", "key": "-- KEY --\nMIIEowIBAAKCAQEA\n" }));
+    let options = ["--engine", "node", "--repo-dir", &repo, "--monorepo-dir", &root, "--offline", "--log", "debug"];
+    let worker = Worker::start(&lightning, &options).await;
+    let mut plan = chain(&[("a", "shout()")]);
+    plan["jobs"][0]["adaptor"] = "@openfn/language-loud@local".into();
+    plan["jobs"][0]["credential_id"] = "ann".into();
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    assert_eq!(record.state, RunState::Success, "{record:?}\n{}", worker.output());
+    worker.printed("out: ***").await;
+    worker.printed("err: ***").await;
+    let output = worker.output();
+    assert!(!output.contains("sesame") && !output.contains("MIIEow"), "{output}");
     worker.stop().await;
 }

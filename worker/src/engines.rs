@@ -8,6 +8,7 @@ use futures_util::future::try_join_all;
 use protocol::engine::{Adaptor, EngineSpec, NodeSpec};
 use protocol::message::Prepare;
 use protocol::run::{Exit, RunSpec, Step};
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
@@ -95,6 +96,10 @@ impl Executor for Engines {
             }
             Equipment::Adaptors(adaptors) => equip_node(adaptors, spec).await.map_err(|refused| refused.exit()),
         }
+    }
+
+    fn availability(&self) -> watch::Receiver<bool> {
+        self.hosts.availability()
     }
 
     async fn reserve(&self, wanted: Prepare) -> Result<Reservation, ReserveError> {

@@ -9,7 +9,7 @@ use std::future::Future;
 
 use protocol::message::Prepare;
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec, StepCompleted};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Something that lends engine hosts.
 pub trait Executor: Send + Sync + 'static {
@@ -17,6 +17,12 @@ pub trait Executor: Send + Sync + 'static {
     /// exact versions of the steps' adaptors, into `spec`. An error is the exit of the run, which never starts.
     fn equip(&self, _spec: &mut RunSpec) -> impl Future<Output = Result<(), Exit>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// Whether hosts can be had at all, as that changes; they always can unless this says otherwise. Nothing is claimed
+    /// while they cannot.
+    fn availability(&self) -> watch::Receiver<bool> {
+        watch::Sender::new(true).subscribe()
     }
 
     /// Waits for a host that has prepared what is `wanted`, or will when the run starts. Dropping the future gives up

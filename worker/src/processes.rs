@@ -47,9 +47,36 @@ pub(crate) fn children_of_main_thread() -> Vec<u32> {
 ///
 /// Read here because `rustix`'s `getsid` takes 0 for impossible.
 pub(crate) fn session(pid: u32) -> Option<u32> {
+    stat(pid, 3)
+}
+
+/// The parent of a process; 0 where it is out of sight. `None` if the process is gone.
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid, 1)
+}
+
+/// A number that the kernel tells after a process's name, which may have spaces and brackets in it: state, parent,
+/// group, session and so on.
+fn stat(pid: u32, field: usize) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which may have spaces and brackets in it: state, parent, group, session.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(3)?.parse().ok()
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field)?.parse().ok()
+}
+
+/// Whether a process was started by this one, or by one that was, and so on. So is one that is gone, as far as can be
+/// known; one that is out of sight, or on a system that does not tell, is not.
+pub(crate) fn descends_from_this(pid: u32) -> bool {
+    let own = std::process::id();
+    if pid == own || pid == 0 || parent(own).is_none() {
+        return false;
+    }
+    let mut line = std::iter::successors(Some(pid), |pid| parent(*pid).filter(|parent| *parent != 0));
+    parent(pid).is_none() || line.any(|ancestor| ancestor == own)
+}
+
+/// Whether a process is a child of this one, as far as the system tells.
+pub(crate) fn is_child_of_this(pid: u32) -> bool {
+    let own = std::process::id();
+    parent(own).is_none() || parent(pid) == Some(own)
 }
 
 #[cfg(test)]
@@ -66,9 +93,15 @@ mod tests {
         assert!(resident_tree(std::process::id()) > own.min(resident(child.id())));
         assert!(children(std::process::id()).contains(&child.id()));
         assert_eq!(session(child.id()), session(std::process::id()));
+        assert!(is_child_of_this(child.id()) && descends_from_this(child.id()));
+        let own = std::process::id();
+        for other in [own, parent(own).unwrap(), 1, 0] {
+            assert!(!is_child_of_this(other) && !descends_from_this(other), "{other}");
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(resident_tree(child.id()), 0);
         assert_eq!(session(child.id()), None);
+        assert!(descends_from_this(child.id()), "nobody can tell that it was another's");
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
@@ -22,6 +23,12 @@ const MIN_CHARS: usize = 6;
 #[derive(Default)]
 pub struct Redactor {
     matcher: Option<AhoCorasick>,
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Redactor(..)")
+    }
 }
 
 impl Redactor {
@@ -53,6 +60,11 @@ impl Redactor {
             Some(matcher) if matcher.is_match(text) => Cow::Owned(mask(matcher, text)),
             _ => Cow::Borrowed(text),
         }
+    }
+
+    /// Bytes of the longest text that is taken for a secret.
+    pub fn longest(&self) -> usize {
+        self.matcher.as_ref().map_or(0, AhoCorasick::max_pattern_len)
     }
 
     /// The JSON with each secret in a string replaced, keys included, and each number that is a secret.
@@ -167,6 +179,8 @@ impl Secrets {
         if secret.chars().count() < MIN_CHARS {
             return;
         }
+        // What a key of several lines is printed as.
+        self.0.extend(secret.lines().map(str::trim).filter(|line| line.chars().count() >= MIN_CHARS).map(Into::into));
         for encoded in [STANDARD.encode(secret), URL_SAFE.encode(secret)] {
             self.0.insert(encoded.trim_end_matches('=').to_owned());
             self.0.insert(encoded);
@@ -214,6 +228,7 @@ mod tests {
         check(&json!({"password": "short"}), r#"["short"]"#, r#"["short"]"#);
         check(&json!({"password": "é\"\nlong"}), r#"["é\"\nlong"]"#, r#"["***"]"#);
         check(&json!({"password": "é\"\nlong"}), r#"["{\"p\":\"é\\\"\\nlong\"}"]"#, r#"["{\"p\":\"***\"}"]"#);
+        check(&json!({"key": "-- KEY --\nMIIEow\nend"}), r#"["MIIEow","end","-- KEY --"]"#, r#"["***","end","***"]"#);
         check(&json!({"deep": [{"er": {"token": "secret!"}}]}), r#"["secret!"]"#, r#"["***"]"#);
     }
 

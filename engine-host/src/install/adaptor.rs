@@ -8,7 +8,7 @@ use protocol::install::InstalledAdaptor;
 use protocol::specifier::Specifier;
 use serde::Deserialize;
 
-use super::files::Workplace;
+use super::files::{self, Workplace};
 use super::layout::{self, Layout};
 use super::npm::{Npm, one_line};
 use super::record::{Bundle, Record};
@@ -71,7 +71,20 @@ async fn make(
         return Err(Failure::Other("it is not in the repo, and this worker is offline".to_owned()));
     }
     let temporary = workshop.layout.temporary();
-    let place = Workplace::create(&temporary).map_err(|error| Failure::io(&temporary, &error))?;
+    let place = Workplace::create(&temporary).await.map_err(|error| Failure::io(&temporary, &error))?;
+    let made = make_in(&place, workshop, specifier, version, reference).await;
+    place.remove().await;
+    made.map(|()| installation)
+}
+
+async fn make_in(
+    place: &Workplace,
+    workshop: &Workshop,
+    specifier: &Specifier,
+    version: &str,
+    reference: Option<&Path>,
+) -> Result<(), Failure> {
+    let installation = workshop.layout.adaptor(&specifier.name, version);
     let folder = place.path().join("installation");
     fs::create_dir(&folder).map_err(|error| Failure::io(&folder, &error))?;
     let record = match reference {
@@ -79,16 +92,16 @@ async fn make(
         None => fetch(workshop, specifier, version, &folder).await?,
     };
     record.write(&folder).map_err(|error| Failure::io(&folder, &error))?;
-    remove_damaged(&installation)?;
-    place.publish(&folder, &installation).map_err(|error| Failure::io(&installation, &error))?;
-    Ok(installation)
+    remove_damaged(&installation).await?;
+    place.publish(&folder, &installation).map(drop).map_err(|error| Failure::io(&installation, &error))
 }
 
 /// Takes a folder out of the way that has the name of an installation and is none, such as one of another format.
-fn remove_damaged(installation: &Path) -> Result<(), Failure> {
-    let is_whole = Record::read(installation).is_some_and(|record| record.installed(installation).is_some());
-    match fs::remove_dir_all(installation) {
-        _ if is_whole => Ok(()),
+async fn remove_damaged(installation: &Path) -> Result<(), Failure> {
+    if Record::read(installation).is_some_and(|record| record.installed(installation).is_some()) {
+        return Ok(());
+    }
+    match files::remove(installation.to_owned()).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::io(installation, &error)),
         _ => Ok(()),
     }
@@ -275,11 +288,15 @@ async fn install_tool(workshop: &Workshop, specifier: &str, folder: &Path) -> Re
     }
     let npm = Npm::find(&workshop.repo.node)?;
     let temporary = workshop.layout.temporary();
-    let place = Workplace::create(&temporary).map_err(|error| Failure::io(&temporary, &error))?;
+    let place = Workplace::create(&temporary).await.map_err(|error| Failure::io(&temporary, &error))?;
     let made = place.path().join("tool");
     fs::create_dir(&made).map_err(|error| Failure::io(&made, &error))?;
-    npm.install(workshop, &made, specifier, Schedule::lookup()).await?;
-    place.publish(&made, folder).map(drop).map_err(|error| Failure::io(folder, &error))
+    let installed = npm.install(workshop, &made, specifier, Schedule::lookup()).await;
+    let published = installed
+        .map_err(Failure::from)
+        .and_then(|()| place.publish(&made, folder).map(drop).map_err(|error| Failure::io(folder, &error)));
+    place.remove().await;
+    published
 }
 
 /// What a package says of itself.
@@ -296,10 +313,12 @@ impl Manifest {
     }
 }
 
-/// All installations in a repo with their records.
+/// All installations in a repo with their records. A folder of another name than its record's is none.
 pub(super) fn installations(layout: &Layout) -> Vec<(PathBuf, Record)> {
     let entries = fs::read_dir(layout.adaptors()).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.filter_map(|entry| Some((entry.path(), Record::read(&entry.path())?))).collect();
+    let recorded = entries.filter_map(|entry| Some((entry.path(), Record::read(&entry.path())?)));
+    let mut found: Vec<_> =
+        recorded.filter(|(folder, record)| *folder == layout.adaptor(&record.name, &record.version)).collect();
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
     found
 }

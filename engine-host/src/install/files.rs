@@ -40,7 +40,8 @@ fn number() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A folder for something unfinished. It is removed when this is dropped; one whose process died is swept.
+/// A folder for something unfinished. It is removed when this is dropped, better by [`Self::remove`]; one whose process
+/// died is swept.
 #[derive(Debug)]
 pub(super) struct Workplace {
     path: PathBuf,
@@ -48,11 +49,11 @@ pub(super) struct Workplace {
 
 impl Workplace {
     /// A fresh folder in `parent`, after those are removed whose processes are dead.
-    pub(super) fn create(parent: &Path) -> io::Result<Self> {
+    pub(super) async fn create(parent: &Path) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
         for left in leftovers(parent) {
             // Another process does it, too.
-            let _ = fs::remove_dir_all(left);
+            let _ = remove(left).await;
         }
         let path = parent.join(format!("{}.{}", ProcessId::own(), number()));
         DirBuilder::new().mode(0o700).create(&path)?;
@@ -61,6 +62,11 @@ impl Workplace {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the folder. What cannot be removed now is swept later.
+    pub(super) async fn remove(self) {
+        let _ = remove(self.path.clone()).await;
     }
 
     /// Gives `folder` of this place its name. False if another folder has it already, which then stays.
@@ -103,6 +109,11 @@ fn is_left(entry: &fs::DirEntry) -> bool {
     owner.is_some_and(|owner| owner.is_dead()) || age > LONGEST_WORK
 }
 
+/// Removes a folder with all that is in it, which may take long, beside what else this process does.
+pub(super) async fn remove(folder: PathBuf) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await?
+}
+
 /// Bytes of all files below `path`. What cannot be read counts as none.
 pub(super) fn size(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
@@ -118,11 +129,11 @@ pub(super) fn size(path: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_place_is_removed_with_its_owner_and_a_named_folder_stays() {
+    #[tokio::test]
+    async fn a_place_is_removed_with_its_owner_and_a_named_folder_stays() {
         let root = tempfile::tempdir().unwrap();
         let (parent, name) = (root.path().join("tmp"), root.path().join("a/named"));
-        let place = Workplace::create(&parent).unwrap();
+        let place = Workplace::create(&parent).await.unwrap();
         let made = place.path().join("x");
         fs::create_dir(&made).unwrap();
         fs::write(made.join("file"), "1").unwrap();
@@ -133,19 +144,21 @@ mod tests {
         drop(place);
         assert_eq!(fs::read_to_string(name.join("file")).unwrap(), "1");
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+        Workplace::create(&parent).await.unwrap().remove().await;
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
     }
 
-    #[test]
-    fn only_what_dead_processes_left_is_removed() {
+    #[tokio::test]
+    async fn only_what_dead_processes_left_is_removed() {
         let root = tempfile::tempdir().unwrap();
-        let own = Workplace::create(root.path()).unwrap();
+        let own = Workplace::create(root.path()).await.unwrap();
         let dead = ProcessId::dead_for_tests();
         let elsewhere = ProcessId::elsewhere_for_tests();
         for name in [format!("{dead}.0"), format!("{elsewhere}.0"), "something".to_owned()] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
         assert_eq!(leftovers(root.path()), [root.path().join(format!("{dead}.0"))]);
-        drop(Workplace::create(root.path()).unwrap());
+        drop(Workplace::create(root.path()).await.unwrap());
         assert!(!root.path().join(format!("{dead}.0")).exists(), "whoever comes next removes it");
         assert!(own.path().exists());
     }

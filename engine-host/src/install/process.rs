@@ -1,12 +1,15 @@
 //! Programs that an installation runs: without input, with nothing in their environment that they were not given, and
-//! gone when nobody waits for them.
+//! gone, with what they have started, when nobody waits for them or this process has died.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::process::Pid;
 use tokio::process::Command;
+
+use crate::sys::{self, Signals};
 
 /// What a program left behind.
 #[derive(Debug)]
@@ -36,12 +39,27 @@ pub(super) fn command(
     command
 }
 
-/// Runs it to its end. It is killed when the future is dropped.
+/// Runs it to its end. It is killed when the future is dropped. It dies with the thread that this is called on, so that
+/// has to live as long as the host.
 pub(super) async fn output(mut command: Command) -> io::Result<Output> {
-    let output = command.output().await?;
+    sys::prepare_process(command.as_std_mut(), [], Signals::All)?;
+    let child = command.spawn()?;
+    let unfinished = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).map(Unfinished);
+    let output = child.wait_with_output().await?;
+    // It is reaped: its number may be another's.
+    std::mem::forget(unfinished);
     Ok(Output {
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// A program that was not waited for yet. Killed with its group when this is dropped.
+struct Unfinished(Pid);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        sys::kill_group(self.0);
+    }
 }

@@ -2,12 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use protocol::install::Pruned;
 use semver::Version;
 
+use super::files::Workplace;
+use super::layout::Layout;
 use super::record::Record;
 use super::{Failure, Workshop, adaptor, bundle, files, reference, snapshot};
 
@@ -17,20 +19,20 @@ pub(super) async fn prune(workshop: &Workshop, versions: Option<usize>) -> Resul
     let layout = &workshop.layout;
     let mut pruned = Pruned { removed: Vec::new(), bytes: 0 };
     for path in files::leftovers(&layout.temporary()) {
-        remove(&mut pruned, "unfinished", &path)?;
+        remove(&mut pruned, "unfinished", path, None).await?;
     }
     let _lock = workshop.lock("package.json").await?;
     for (folder, record) in superfluous(adaptor::installations(layout), versions) {
         reference::unregister(layout, &record.name, &record.version)?;
-        remove(&mut pruned, &format!("{}@{}", record.name, record.version), &folder)?;
+        remove(&mut pruned, &format!("{}@{}", record.name, record.version), folder, Some(layout)).await?;
     }
     let (tool, version) = bundle::TOOL;
     let current = layout.tool(tool, version);
     for path in children(current.parent()).into_iter().filter(|path| *path != current) {
-        remove(&mut pruned, "tool", &path)?;
+        remove(&mut pruned, "tool", path, Some(layout)).await?;
     }
     for path in snapshot::misfits(workshop) {
-        remove(&mut pruned, "snapshot", &path)?;
+        remove(&mut pruned, "snapshot", path, Some(layout)).await?;
     }
     Ok(pruned)
 }
@@ -54,12 +56,21 @@ fn children(folder: Option<&Path>) -> Vec<PathBuf> {
     entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn remove(pruned: &mut Pruned, what: &str, path: &Path) -> Result<(), Failure> {
-    let bytes = files::size(path);
-    // Without its name first: whoever is killed here leaves nothing that counts as installed.
-    let doomed = path.with_added_extension("removed");
-    let renamed = fs::rename(path, &doomed);
-    renamed.and_then(|()| fs::remove_dir_all(&doomed)).map_err(|error| Failure::io(path, &error))?;
+/// Removes a folder; one of a repo's `layout` loses its name first, so that whoever is killed here leaves nothing that
+/// counts as installed.
+async fn remove(pruned: &mut Pruned, what: &str, path: PathBuf, layout: Option<&Layout>) -> Result<(), Failure> {
+    let failed = |error: &io::Error| Failure::io(&path, error);
+    let counted = path.clone();
+    // It cannot panic, and is not cancelled.
+    let bytes = tokio::task::spawn_blocking(move || files::size(&counted)).await.unwrap_or_default();
+    match layout {
+        Some(layout) => {
+            let place = Workplace::create(&layout.temporary()).await.map_err(|error| failed(&error))?;
+            fs::rename(&path, place.path().join("removed")).map_err(|error| failed(&error))?;
+            place.remove().await;
+        }
+        None => files::remove(path.clone()).await.map_err(|error| failed(&error))?,
+    }
     pruned.bytes += bytes;
     pruned.removed.push(format!("{what} ({})", path.display()));
     Ok(())

@@ -63,14 +63,13 @@ impl Parts {
         format!("{:016x}", hash.finish())
     }
 
-    /// Whether something that it was made of does not exist any more.
+    /// Whether one of its adaptors does not exist any more. Its Node may be another worker's, which has the same repo.
     fn are_gone(&self, workshop: &Workshop) -> bool {
-        let node = Program::at(&self.node.path, &self.node.version);
         let is_installed = |specifier: &String| {
             let (name, version) = specifier.rsplit_once('@').unwrap_or((specifier, ""));
             Record::read(&workshop.layout.adaptor(name, version)).is_some()
         };
-        node.ok().as_ref() != Some(&self.node) || !self.adaptors.iter().all(is_installed)
+        !self.adaptors.iter().all(is_installed)
     }
 }
 
@@ -110,21 +109,28 @@ pub(super) async fn make(workshop: &Workshop, mut adaptors: Vec<Adaptor>) -> Res
     }
     workshop.tell(format!("making a start-up snapshot of {}", parts.adaptors.join(", "))).await;
     let temporary = workshop.layout.temporary();
-    let place = Workplace::create(&temporary).map_err(|error| Failure::io(&temporary, &error))?;
-    let made = place.path().join("snapshot");
-    fs::create_dir(&made).map_err(|error| Failure::io(&made, &error))?;
-    let impossible = build_and_verify(workshop, &adaptors, &made.join(BLOB)).await?;
-    let record = Snapshot { parts: parts.clone(), impossible };
-    let text = serde_json::to_vec_pretty(&record).map_err(|error| Failure::io(&made, &error.into()))?;
-    files::replace(&made.join(RECORD), &text).map_err(|error| Failure::io(&made, &error))?;
-    // One that cannot be used has its place, if any has.
-    let _ = fs::remove_dir_all(&folder);
-    place.publish(&made, &folder).map_err(|error| Failure::io(&folder, &error))?;
+    let place = Workplace::create(&temporary).await.map_err(|error| Failure::io(&temporary, &error))?;
+    let made = make_in(&place, workshop, &adaptors, &parts).await;
+    place.remove().await;
+    made?;
     for old in list(workshop).into_iter().filter(|(_, it)| it.as_ref().is_some_and(|it| it.parts.are_gone(workshop))) {
         // Whoever makes the next one does it, too.
         let _ = fs::remove_dir_all(old.0);
     }
     known().ok_or_else(|| Failure::Other("the snapshot was made and is gone again".to_owned()))
+}
+
+async fn make_in(place: &Workplace, workshop: &Workshop, adaptors: &[Adaptor], parts: &Parts) -> Result<(), Failure> {
+    let folder = workshop.layout.snapshots().join(parts.key());
+    let made = place.path().join("snapshot");
+    fs::create_dir(&made).map_err(|error| Failure::io(&made, &error))?;
+    let impossible = build_and_verify(workshop, adaptors, &made.join(BLOB)).await?;
+    let record = Snapshot { parts: parts.clone(), impossible };
+    let text = serde_json::to_vec_pretty(&record).map_err(|error| Failure::io(&made, &error.into()))?;
+    files::replace(&made.join(RECORD), &text).map_err(|error| Failure::io(&made, &error))?;
+    // One that cannot be used has its place, if any has.
+    let _ = fs::remove_dir_all(&folder);
+    place.publish(&made, &folder).map(drop).map_err(|error| Failure::io(&folder, &error))
 }
 
 /// Why it does not work, if it does not. An error is one that says nothing about these adaptors.

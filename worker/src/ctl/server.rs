@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, UCred};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::admin::Admin;
 use super::message::{Answer, LineReport, Request};
 use crate::hosts::HostLine;
+use crate::processes::descends_from_this;
 
 /// Longest request, in bytes.
 const LONGEST_REQUEST: u64 = 64 * 1024;
@@ -99,15 +100,14 @@ impl CreatePrivate for fs::DirBuilder {
 }
 
 async fn serve(listener: UnixListener, admin: Arc<Admin>) {
-    let own = rustix::process::geteuid().as_raw();
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| [own, 0].contains(&peer.uid())) => {
-                    clients.spawn(answer(stream, Arc::clone(&admin)));
-                }
-                Ok(_) => warn!("turned a connection to the admin socket away: it is from another user"),
+                Ok((stream, _)) => match stream.peer_cred().map_err(|_| "nobody knows whose it is").and_then(admit) {
+                    Ok(()) => drop(clients.spawn(answer(stream, Arc::clone(&admin)))),
+                    Err(why) => warn!("turned a connection to the admin socket away: {why}"),
+                },
                 Err(error) => {
                     warn!("failed to take a connection to the admin socket: {error}");
                     tokio::time::sleep(PAUSE).await;
@@ -115,6 +115,18 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
             },
             Some(_) = clients.join_next() => {}
         }
+    }
+}
+
+/// Lets this user and root in, but none of what runs users' code: hosts, and what they have started.
+fn admit(peer: UCred) -> Result<(), &'static str> {
+    let pid = peer.pid().and_then(|pid| pid.try_into().ok());
+    if ![rustix::process::geteuid().as_raw(), 0].contains(&peer.uid()) {
+        Err("it is from another user")
+    } else if pid.is_some_and(descends_from_this) {
+        Err("it is from an engine host")
+    } else {
+        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 use tracing::field::display;
 use tracing::{debug, error, warn};
 
+use crate::processes::is_child_of_this;
+
 /// How long a connection may take to prove itself.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failure to take connections, which a lack of file descriptors makes last.
@@ -103,6 +105,10 @@ impl Expected {
 async fn accept(listener: Listener, expected: Arc<Expected>) {
     loop {
         match listener.accept().await {
+            // Hosts are children of this process. What users' code in them starts is not let in to keep others out.
+            Ok(stream) if stream.peer_pid().is_some_and(|pid| !is_child_of_this(pid)) => {
+                warn!(pid = stream.peer_pid(), "turned away a connection to the host link: it is from no engine host");
+            }
             Ok(stream) => drop(tokio::spawn(receive(stream, Arc::clone(&expected)))),
             Err(failure) => {
                 error!("failed to take a connection from an engine host: {failure}");

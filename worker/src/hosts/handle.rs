@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::message::Prepare;
 use protocol::run::Exit;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::broker::Ground;
@@ -45,6 +45,7 @@ pub struct Hosts {
     pool: Arc<str>,
     keeper: Arc<KeeperHandle>,
     events: broadcast::Sender<HostEvent>,
+    availability: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
@@ -69,8 +70,9 @@ impl Hosts {
         let pool = Arc::from(pool);
         let (mut keeper, sender) = Keeper::new(Arc::clone(&pool), options, ground, events.clone());
         keeper.validate().await?;
+        let availability = keeper.availability();
         tokio::spawn(keeper.run());
-        Ok(Self { pool, keeper: Arc::new(KeeperHandle(sender)), events })
+        Ok(Self { pool, keeper: Arc::new(KeeperHandle(sender)), events, availability })
     }
 
     /// The pool's type.
@@ -151,6 +153,10 @@ fn gone() -> ReserveError {
 }
 
 impl Executor for Hosts {
+    fn availability(&self) -> watch::Receiver<bool> {
+        self.availability.clone()
+    }
+
     async fn reserve(&self, wanted: Prepare) -> Result<Reservation, ReserveError> {
         self.ask(|caller| Message::Reserve(wanted, caller)).await.unwrap_or_else(|| Err(gone()))
     }

@@ -2,7 +2,8 @@
 //!
 //! A host dies with its process group; what has left the group is handed to the worker by the system, if the worker
 //! asked for that (or is the first process of a container), and is killed and buried here. Children of the worker's own
-//! session are none of them: they are whatever else the worker starts.
+//! session are none of them: they are whatever else the worker starts. Those of a living host's session are, but belong
+//! to its run, and go when that host does.
 
 use std::collections::HashSet;
 use std::io;
@@ -71,7 +72,11 @@ impl Orphans {
             return 0;
         }
         let own = session(std::process::id());
-        let orphans = unknown.into_iter().filter(|pid| session(*pid) != own);
+        let is_left_behind = |pid: &u32| {
+            let its = session(*pid);
+            its != own && its.is_none_or(|its| !hosts.contains(&its))
+        };
+        let orphans = unknown.into_iter().filter(is_left_behind);
         orphans.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| !bury(*pid)).count()
     }
 }

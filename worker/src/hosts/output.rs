@@ -1,17 +1,23 @@
 //! What hosts print, line by line into the worker's log.
 //!
 //! A host's pipes are always read, so that printing never holds a host up. What is too much is thrown away and
-//! counted: lines longer than [`LONGEST_LINE`], and lines beyond what [`Allowance`] lets pass.
+//! counted: lines longer than [`LONGEST_LINE`], and lines beyond what [`Allowance`] lets pass. The secrets of a host's run
+//! are taken out of what is printed.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use protocol::Json;
+use protocol::run::RunSpec;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tracing::field::display;
 use tracing::{info, warn};
 
 use super::lines::{HostLine, Lines};
+use crate::redact::Redactor;
 
 /// Bytes that are read of a pipe at once.
 const AT_ONCE: usize = 16 * 1024;
@@ -47,10 +53,30 @@ impl fmt::Display for Stream {
 pub(super) struct Speaker {
     /// The host's id.
     pub(super) host: String,
-    /// Id of the run that it executes.
-    pub(super) run: watch::Receiver<Option<String>>,
+    /// The run that it executes, or has executed.
+    pub(super) run: watch::Receiver<Option<Arc<RunOutput>>>,
     /// Who looks on.
     pub(super) lines: Lines,
+}
+
+/// What is to be known of a run for what its host prints.
+#[derive(Debug)]
+pub(super) struct RunOutput {
+    id: String,
+    credentials: Vec<Json>,
+    /// Knows what is secret in them. Made when something is printed, which is seldom.
+    redactor: OnceLock<Redactor>,
+}
+
+impl RunOutput {
+    pub(super) fn of(run: &RunSpec) -> Self {
+        let credentials = run.steps.iter().filter_map(|step| step.configuration.clone()).collect();
+        Self { id: run.run_id.clone(), credentials, redactor: OnceLock::new() }
+    }
+
+    fn redactor(&self) -> &Redactor {
+        self.redactor.get_or_init(|| Redactor::new(&self.credentials, []))
+    }
 }
 
 /// Reads `pipe` to its end.
@@ -84,9 +110,9 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
 
 impl Speaker {
     fn say(&self, stream: Stream, line: &[u8], is_cut: bool) {
-        let mark = if is_cut { " [cut]" } else { "" };
-        let text = String::from_utf8_lossy(line).into_owned() + mark;
-        let run = self.run.borrow().clone();
+        let of_run = self.run.borrow().clone();
+        let text = printable(line, is_cut, of_run.as_ref().map(|run| run.redactor()));
+        let run = of_run.map(|run| run.id.clone());
         let shown = run.as_ref().map(display);
         match stream {
             Stream::Stdout => info!(target: "engine_host", host = %self.host, run = shown, "{text}"),
@@ -97,12 +123,24 @@ impl Speaker {
 
     fn tell_dropped(&self, stream: Stream, dropped: Dropped) {
         let Dropped { lines, bytes } = dropped;
-        let run = self.run.borrow().clone();
+        let run = self.run.borrow().as_ref().map(|run| run.id.clone());
         let text = format!("{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
         let shown = run.as_ref().map(display);
         warn!(target: "engine_host", host = %self.host, run = shown, "{text}");
         self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
+}
+
+/// A line as it may be shown. The end of one that was cut may hold a part of a secret, so it goes.
+fn printable(line: &[u8], is_cut: bool, redactor: Option<&Redactor>) -> String {
+    let line = String::from_utf8_lossy(line);
+    let mut text = redactor.map_or(Cow::Borrowed(&*line), |redactor| redactor.text(&line)).into_owned();
+    if is_cut {
+        let unsure = redactor.map_or(0, |redactor| redactor.longest() + char::REPLACEMENT_CHARACTER.len_utf8());
+        text.truncate(text.floor_char_boundary(text.len().saturating_sub(unsure)));
+        text.push_str(" [cut]");
+    }
+    text
 }
 
 /// Splits bytes into lines of bounded length.
@@ -246,6 +284,20 @@ mod tests {
         assert_eq!(found[1], ("short".to_owned(), false));
         let exact = vec![b'x'; LONGEST_LINE];
         assert_eq!(lines(&[&exact, b"\n"]), [("x".repeat(LONGEST_LINE), false)]);
+    }
+
+    #[test]
+    fn a_runs_secrets_are_taken_out_of_what_its_host_prints() {
+        let redactor = Redactor::new([], ["hunter2-hunter2"]);
+        let shown = |line: &str, is_cut| printable(line.as_bytes(), is_cut, Some(&redactor));
+        assert_eq!(shown("it is hunter2-hunter2!", false), "it is ***!");
+        assert_eq!(printable(b"it is h", true, None), "it is h [cut]");
+        for (length, _) in "hunter2-hunter2".char_indices() {
+            let line = "x".repeat(20) + &"hunter2-hunter2"[..length];
+            let cut = shown(&line, true);
+            assert!(cut.starts_with("xx") && !cut.contains('h'), "{cut}");
+        }
+        assert_eq!(printable("\u{e9}".repeat(4).as_bytes(), true, Some(&Redactor::new([], ["secret"]))), " [cut]");
     }
 
     #[test]

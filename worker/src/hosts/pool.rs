@@ -147,12 +147,14 @@ impl Pool {
 
     /// How many hosts there are to be, of those that [`counted`](Self::counted) counts.
     fn wanted_hosts(&self, waiting: usize) -> usize {
-        match self.policy.size {
+        let wanted = match self.policy.size {
             PoolSize::OneRunEach { warm } => warm + waiting,
             PoolSize::Shared { least, most, .. } => {
                 (self.count(Member::is_taken) + waiting).clamp(least.min(most), most)
             }
-        }
+        };
+        // Nobody waits while the circuit is open, and only a host that gets ready closes it.
+        wanted.max(usize::from(self.health.is_open()))
     }
 
     /// The hosts that the size is about.

@@ -275,6 +275,19 @@ fn an_open_circuit_is_probed_by_one_host_at_a_time() {
     assert!(!bench.pool.is_open());
 }
 
+#[test]
+fn an_open_circuit_is_probed_although_nobody_waits_and_none_are_kept() {
+    for size in [PoolSize::OneRunEach { warm: 0 }, PoolSize::Shared { least: 0, most: 2, idle: Duration::ZERO }] {
+        let mut bench = Bench::of(size, None, Recycling::default());
+        for host in 0..8 {
+            bench.at(host * 20_000).fail(host);
+        }
+        bench.at(300_000).wants(0, 1, None);
+        assert!(bench.ready(20), "closes it");
+        does(&mut bench, 0, &[(20, Dismissal::Surplus)]);
+    }
+}
+
 /// What a plan does: hosts to start, and hosts to retire with the reason.
 #[track_caller]
 fn does(bench: &mut Bench, start: usize, retire: &[(HostNumber, Dismissal)]) {

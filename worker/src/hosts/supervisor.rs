@@ -26,7 +26,7 @@ use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
 use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
-use super::output::{Speaker, Stream, pump};
+use super::output::{RunOutput, Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
@@ -170,8 +170,8 @@ pub(super) async fn supervise(
     // What still reads after that is aborted.
     let _ = timeout(LAST_OUTPUT, async { while pumps.join_next().await.is_some() {} }).await;
     drop(pumps);
-    remove(folder).await;
     setup.ground.orphans.sweep().await;
+    remove(folder).await;
     drop(setup);
     identity.report(Report::Died(death));
 }
@@ -228,8 +228,8 @@ struct Supervisor<'a> {
     verdict: Option<oneshot::Sender<Verdict>>,
     /// Whether the host waits because nobody takes what it says.
     is_held_up: Arc<AtomicBool>,
-    /// The run's id, for the output.
-    run: watch::Sender<Option<String>>,
+    /// The run, for the output.
+    run: watch::Sender<Option<Arc<RunOutput>>>,
     deadline: Option<Instant>,
     /// When to ask whether it lives.
     ping_at: Instant,
@@ -493,7 +493,7 @@ impl<'a> Supervisor<'a> {
         };
         self.process.bound(job.spec.options.memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
-        self.run.send_replace(Some(job.spec.run_id.clone()));
+        self.run.send_replace(Some(Arc::new(RunOutput::of(&job.spec))));
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.

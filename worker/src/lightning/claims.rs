@@ -28,7 +28,10 @@ pub(super) struct ClaimLoop {
     announced: bool,
     linked: bool,
     stopped: bool,
+    /// Somebody has asked for a pause.
     paused: bool,
+    /// No host could be had for a run.
+    lacks_hosts: bool,
 }
 
 /// When the next claim is made, if there is a slot for it.
@@ -55,6 +58,7 @@ impl ClaimLoop {
             linked: false,
             stopped: false,
             paused: false,
+            lacks_hosts: false,
         }
     }
 
@@ -151,13 +155,26 @@ impl ClaimLoop {
         }
     }
 
+    /// No claims as long as hosts cannot be had.
+    pub(super) fn hosts_available(&mut self, available: bool) {
+        self.lacks_hosts = !available;
+        if available {
+            self.due = Due::Now;
+        }
+    }
+
+    /// Whether claims pause for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused || self.lacks_hosts
+    }
+
     /// Capacity, slots taken by runs, and slots taken by claims that are not answered yet.
     pub(super) fn slots(&self) -> (usize, usize, usize) {
         (self.capacity, self.active, self.open)
     }
 
     fn free(&self) -> usize {
-        if self.linked && !self.stopped && !self.paused {
+        if self.linked && !self.stopped && !self.is_paused() {
             self.capacity.saturating_sub(self.active + self.open)
         } else {
             0
@@ -303,6 +320,22 @@ mod tests {
         it.stop();
         it.answered(2, 1, QUICK, now, 0.0);
         assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
+    }
+
+    #[test]
+    fn claims_pause_while_somebody_asks_for_that_or_no_host_can_be_had() {
+        let now = Instant::now();
+        let mut it = joined(2);
+        it.hosts_available(false);
+        assert_eq!((it.next_claim(now), it.claim_one(), it.wake_at()), (None, None, None));
+        it.pause(true);
+        it.hosts_available(true);
+        assert_eq!(it.next_claim(now), None, "still paused");
+        it.hosts_available(false);
+        it.pause(false);
+        assert_eq!(it.next_claim(now), None, "still no host");
+        it.hosts_available(true);
+        assert_eq!(it.next_claim(now), Some(2), "at once");
     }
 
     #[test]

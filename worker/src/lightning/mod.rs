@@ -165,6 +165,9 @@ pub enum ClaimError {
     /// There is no connection, or Lightning did not let the worker in.
     #[error("Lightning's queue is not joined")]
     NotJoined,
+    /// The worker was drained, or has no host that could execute a run.
+    #[error("claims are paused: the worker was drained, or no engine host gets ready")]
+    Paused,
     /// Every slot is taken.
     #[error("the worker is at its capacity")]
     Full,

@@ -154,6 +154,7 @@ impl<E: Executor> Queue<E> {
     /// Runs until it is told to stop and everything has ended, or nobody holds the other end of `commands`.
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut connected = self.socket.connected();
+        let mut availability = self.executor.availability();
         self.recover();
         while !self.is_over() {
             self.claim();
@@ -173,6 +174,7 @@ impl<E: Executor> Queue<E> {
                     None => break,
                 },
                 changed = connected.changed() => if changed.is_err() { break },
+                Ok(()) = availability.changed() => self.hosts_available(*availability.borrow_and_update()),
                 () = until(timer) => self.timer(),
             }
         }
@@ -336,6 +338,10 @@ impl<E: Executor> Queue<E> {
         }
     }
 
+    fn hosts_available(&mut self, available: bool) {
+        self.loops.iter_mut().for_each(|claims| claims.hosts_available(available));
+    }
+
     fn stop(&mut self) {
         self.stopping = true;
         self.loops.iter_mut().for_each(ClaimLoop::stop);
@@ -390,6 +396,9 @@ impl<E: Executor> Queue<E> {
         }
         if !self.joined {
             return Err(ClaimError::NotJoined);
+        }
+        if self.loops.iter().all(ClaimLoop::is_paused) {
+            return Err(ClaimError::Paused);
         }
         let mut claimed = false;
         for workloop in 0..self.loops.len() {

@@ -77,7 +77,7 @@ impl NodeProcess {
         let has_children = launch.needs().child_processes;
         let signals = if has_children { Signals::All } else { Signals::Own };
         let descriptors = [OwnedFd::from(its_commands), OwnedFd::from(its_replies)];
-        sys::prepare_engine(&mut command, descriptors, signals)?;
+        sys::prepare_process(&mut command, descriptors, signals)?;
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
@@ -144,8 +144,12 @@ impl NodeProcess {
         self.exchange(&[]).await
     }
 
-    /// Kills it with its descendants.
+    /// Kills it with its descendants. Those of one that has ended were killed then.
     pub(super) fn kill(&mut self) {
+        // It is reaped: its number may be another's.
+        if self.child.id().is_none() {
+            return;
+        }
         // Those that left its group are found as long as their parents live.
         let family = if self.has_children { sys::family(self.id) } else { Vec::new() };
         sys::kill_group(self.id);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use protocol::message::Prepare;
 use protocol::run::Exit;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
@@ -85,6 +85,8 @@ pub(super) struct Keeper {
     /// For the hosts, and for those who get one.
     sender: mpsc::UnboundedSender<Message>,
     events: broadcast::Sender<HostEvent>,
+    /// Whether the circuit is closed, for who would bring runs.
+    availability: watch::Sender<bool>,
     waits: Vec<Wait>,
     closing: Option<Closing>,
 }
@@ -134,10 +136,16 @@ impl Keeper {
             messages,
             sender: sender.clone(),
             events,
+            availability: watch::Sender::new(true),
             waits: Vec::new(),
             closing: None,
         };
         (keeper, sender)
+    }
+
+    /// Whether hosts can be had, as that changes.
+    pub(super) fn availability(&self) -> watch::Receiver<bool> {
+        self.availability.subscribe()
     }
 
     /// Starts the first host, several times if need be, where there is always to be one.

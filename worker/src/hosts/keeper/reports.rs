@@ -74,6 +74,7 @@ impl Keeper {
         }
         if self.pool.ready(host, now()) {
             info!(pool = &*self.name, "hosts get ready again");
+            self.availability.send_replace(true);
             self.publish(HostEvent::CircuitClosed);
         }
     }
@@ -100,7 +101,8 @@ impl Keeper {
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
-            error!(pool = &*self.name, "hosts fail one after the other; nobody waits for them any more");
+            error!(pool = &*self.name, "hosts fail one after the other; no run is claimed until one gets ready");
+            self.availability.send_replace(false);
             self.publish(HostEvent::CircuitOpened { death: death.clone() });
         }
         self.last_death = Some((id, death));
