@@ -287,15 +287,13 @@ impl<'a> Stage<'a> {
         }
         self.ground.registry.go_on();
         self.succeeds(&worker, bystander).await;
-        // An engine that is stopped while it still gets ready is the one run's that gets it.
         let next = (0..3).map(|_| queue(&self.lightning, one_job(QUICK)));
         let mut harmed = 0;
         for (number, run) in victim.map(str::to_owned).into_iter().chain(next).enumerate() {
             let record = end(&self.lightning, &worker, &run).await;
             let error = record.error_type.as_deref();
             let is_victim = number == 0 && victim.is_some();
-            let may_be = is_victim || (self.cell.target, self.cell.signal) == (Target::Engine, Signal::STOP);
-            let is_expected = record.state == RunState::Success || may_be && self.may_be_harmed(record.state, error);
+            let is_expected = record.state == RunState::Success || is_victim && self.may_be_harmed(record.state, error);
             let told = record.error_message.as_deref().unwrap_or_default();
             assert!(is_expected, "{:?}: {:?} {error:?} {told}\n{}", self.cell, record.state, worker.output());
             harmed += usize::from(record.state != RunState::Success);

@@ -36,8 +36,10 @@ impl Redactor {
     pub fn new<'a>(credentials: impl IntoIterator<Item = &'a Json>, others: impl IntoIterator<Item = &'a str>) -> Self {
         let mut secrets = Secrets::default();
         for credential in credentials {
-            if let Ok(object) = credential.decode() {
-                secrets.add_object(&object);
+            match credential.decode() {
+                Ok(object) => secrets.add_object(&object),
+                // Too deep, or a number that is too large: nobody knows what is no secret there.
+                Err(_) => secrets.add_texts(credential.as_str()),
             }
         }
         secrets.0.extend(others.into_iter().filter(|secret| secret.len() >= MIN_CHARS).map(Into::into));
@@ -149,9 +151,20 @@ fn mask_string(matcher: &AhoCorasick, token: &str, out: &mut String) {
 struct Secrets(HashSet<String>);
 
 impl Secrets {
+    /// All texts of a JSON text, keys included.
+    fn add_texts(&mut self, mut rest: &str) {
+        while let Some(start) = rest.find('"') {
+            let (token, after) = rest[start..].split_at(string_length(&rest[start..]));
+            if let Ok(text) = serde_json::from_str::<String>(token) {
+                self.add(&text);
+            }
+            rest = after;
+        }
+    }
+
     fn add_object(&mut self, object: &Map<String, Value>) {
-        for (_, value) in object.iter().filter(|(key, _)| !names_no_secret(key)) {
-            self.add_value(value);
+        for (key, value) in object {
+            self.add_value(value, !names_no_secret(key));
         }
         let text = |names: &[&str]| {
             object
@@ -166,10 +179,12 @@ impl Secrets {
         }
     }
 
-    fn add_value(&mut self, value: &Value) {
+    /// Texts count only where they may be secrets; the keys of an object say that anew.
+    fn add_value(&mut self, value: &Value, may_be_secret: bool) {
         match value {
-            Value::String(secret) => self.add(secret),
-            Value::Array(values) => values.iter().for_each(|value| self.add_value(value)),
+            Value::String(secret) if may_be_secret => self.add(secret),
+            Value::String(_) => {}
+            Value::Array(values) => values.iter().for_each(|value| self.add_value(value, may_be_secret)),
             Value::Object(object) => self.add_object(object),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
@@ -233,6 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn all_texts_are_secrets_in_what_cannot_be_read() {
+        for value in [format!("{}\"secret!\"{}", "[".repeat(200), "]".repeat(200)), r#"[1e999,"secret!"]"#.to_owned()] {
+            let credential = Json::parse(format!(r#"{{"host":{value}}}"#)).unwrap();
+            assert_eq!(Redactor::new([&credential], []).text("a secret!"), "a ***", "{value}");
+        }
+    }
+
+    #[test]
     fn numbers_that_are_secrets() {
         let pin = json!({"pin": "123456"});
         check(&pin, "[123456,1234567,-123456,[123456]]", r#"["***",1234567,-123456,["***"]]"#);
@@ -256,6 +279,8 @@ mod tests {
         for key in ["user", "userName", "EMAIL", "host", "port", "database", "schema", "apiVersion", "baseUrl", "URL"] {
             check(&json!({key: "plain value"}), r#"["plain value"]"#, r#"["plain value"]"#);
         }
+        let login = json!({"database": [{"host": "plain value", "pin": "secret!"}, "plain value"]});
+        check(&login, r#"["plain value","secret!"]"#, r#"["plain value","***"]"#);
         check(&json!({"urls": "plain value"}), r#"["plain value"]"#, r#"["***"]"#);
     }
 

@@ -11,7 +11,7 @@ use protocol::message::Prepare;
 use protocol::run::RunOptions;
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::adaptors::AdaptorsOptions;
 use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
@@ -34,7 +34,7 @@ const HOSTS_STOP: Duration = Duration::from_secs(5);
 /// Beyond the grace of runs: how long their ends and their hosts' ends may take.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
-/// The worker could not start.
+/// The worker could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An option is missing or wrong.
@@ -55,6 +55,9 @@ pub enum StartError {
     /// The admin socket cannot be had.
     #[error(transparent)]
     AdminSocket(#[from] AdminSocketError),
+    /// The folder in which hosts find the worker is gone. A worker that is started anew makes another one.
+    #[error("the worker has ended because {} was removed, in which engine hosts find it; start it again", .0.display())]
+    FolderLost(PathBuf),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
@@ -154,11 +157,19 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     let reload = tokio::spawn(reload.follow(hangup));
     watchers.watch(&worker.hosts, &worker.lightning, &options);
     systemd::ready();
-    signals.next().await;
+    let is_lost = tokio::select! {
+        () = signals.next() => false,
+        () = worker.broker.folder_lost() => true,
+    };
     reload.abort();
     running.draining.store(true, Ordering::Relaxed);
     let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
-    info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    let folder = worker.broker.folder().to_owned();
+    if is_lost {
+        error!(?grace, "{} was removed, without which no host can start: finishing what runs", folder.display());
+    } else {
+        info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    }
     systemd::stopping(grace + STOP_MARGIN);
     let lightning = Arc::clone(&worker.lightning);
     let finished = worker.finish(grace);
@@ -176,7 +187,7 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     watchers.stop().await;
     drop(admin_socket);
     info!("stopped");
-    Ok(())
+    if is_lost { Err(StartError::FolderLost(folder)) } else { Ok(()) }
 }
 
 /// The worker as the HTTP server sees it.

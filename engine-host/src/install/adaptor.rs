@@ -322,3 +322,36 @@ pub(super) fn installations(layout: &Layout) -> Vec<(PathBuf, Record)> {
     found.sort_by(|(one, _), (other, _)| one.cmp(other));
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path) {
+        let record = Record::new("@s/x", "1.0.0", String::new(), vec![], Bundle::Impossible(String::new()));
+        record.write(folder).unwrap();
+    }
+
+    #[test]
+    fn what_has_lost_its_name_is_not_installed() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::of(root.path());
+        let folder = layout.adaptor("@s/x", "1.0.0");
+        write(&folder);
+        write(&folder.with_added_extension("removed"));
+        let found: Vec<PathBuf> = installations(&layout).into_iter().map(|(folder, _)| folder).collect();
+        assert_eq!(found, [folder]);
+    }
+
+    #[tokio::test]
+    async fn only_what_is_damaged_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let (whole, damaged) = (root.path().join("whole"), root.path().join("damaged"));
+        write(&whole);
+        fs::create_dir(&damaged).unwrap();
+        for folder in [&whole, &damaged, &root.path().join("none")] {
+            remove_damaged(folder).await.unwrap();
+        }
+        assert!(whole.exists() && !damaged.exists());
+    }
+}

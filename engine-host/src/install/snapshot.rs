@@ -10,6 +10,7 @@ use protocol::install::{KnownSnapshot, SnapshotOutcome};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Workplace};
+use super::layout::Layout;
 use super::npm::one_line;
 use super::record::Record;
 use super::{Failure, Workshop};
@@ -64,10 +65,10 @@ impl Parts {
     }
 
     /// Whether one of its adaptors does not exist any more. Its Node may be another worker's, which has the same repo.
-    fn are_gone(&self, workshop: &Workshop) -> bool {
+    fn are_gone(&self, layout: &Layout) -> bool {
         let is_installed = |specifier: &String| {
             let (name, version) = specifier.rsplit_once('@').unwrap_or((specifier, ""));
-            Record::read(&workshop.layout.adaptor(name, version)).is_some()
+            Record::read(&layout.adaptor(name, version)).is_some()
         };
         !self.adaptors.iter().all(is_installed)
     }
@@ -113,7 +114,9 @@ pub(super) async fn make(workshop: &Workshop, mut adaptors: Vec<Adaptor>) -> Res
     let made = make_in(&place, workshop, &adaptors, &parts).await;
     place.remove().await;
     made?;
-    for old in list(workshop).into_iter().filter(|(_, it)| it.as_ref().is_some_and(|it| it.parts.are_gone(workshop))) {
+    for old in
+        list(workshop).into_iter().filter(|(_, it)| it.as_ref().is_some_and(|it| it.parts.are_gone(&workshop.layout)))
+    {
         // Whoever makes the next one does it, too.
         let _ = fs::remove_dir_all(old.0);
     }
@@ -169,7 +172,7 @@ pub(super) fn known(workshop: &Workshop) -> Vec<KnownSnapshot> {
 pub(super) fn misfits(workshop: &Workshop) -> Vec<PathBuf> {
     let fits = |snapshot: &Snapshot| {
         let parts = Parts::of(workshop, snapshot.parts.adaptors.clone());
-        parts.is_ok_and(|parts| parts == snapshot.parts) && !snapshot.parts.are_gone(workshop)
+        parts.is_ok_and(|parts| parts == snapshot.parts) && !snapshot.parts.are_gone(&workshop.layout)
     };
     let misfits = list(workshop).into_iter().filter(|(_, snapshot)| !snapshot.as_ref().is_some_and(fits));
     misfits.map(|(folder, _)| folder).collect()
@@ -178,4 +181,25 @@ pub(super) fn misfits(workshop: &Workshop) -> Vec<PathBuf> {
 fn list(workshop: &Workshop) -> Vec<(PathBuf, Option<Snapshot>)> {
     let entries = fs::read_dir(workshop.layout.snapshots()).into_iter().flatten().flatten();
     entries.map(|entry| (entry.path(), Snapshot::read(&entry.path()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Bundle;
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_another_worker_with_another_node_stays_as_long_as_its_adaptors_do() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::of(root.path());
+        let installation = layout.adaptor("@openfn/language-x", "1.0.0");
+        let bundle = Bundle::Impossible(String::new());
+        Record::new("@openfn/language-x", "1.0.0", String::new(), vec![], bundle).write(&installation).unwrap();
+        let node = Program { path: "/nowhere/node".into(), version: "24.0.0".into(), bytes: 1, modified: 1 };
+        let adaptors = vec!["@openfn/language-x@1.0.0".to_owned()];
+        let parts = Parts { host: String::new(), prelude: String::new(), node, adaptors };
+        assert!(!parts.are_gone(&layout));
+        fs::remove_dir_all(installation).unwrap();
+        assert!(parts.are_gone(&layout));
+    }
 }

@@ -1,5 +1,6 @@
 //! How a Node process ends, and what that means for its run.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -113,6 +114,24 @@ async fn a_process_that_is_held_is_of_no_use() {
     .await;
     drop(bench);
     until(|| is_gone(Path::new(&format!("/proc/{id}")))).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_held_while_it_starts_is_replaced() {
+    let repo = Repo::new();
+    let (script, held) = (repo.path().join("node"), repo.path().join("held"));
+    let line = format!("mkdir '{}' 2>&- && kill -STOP $$; exec '{}' \"$@\"", held.display(), program().display());
+    std::fs::write(&script, format!("#!/bin/sh\n{line}\n")).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut bench = Bench::with_spec(NodeSpec { program: script, ..spec(&[]) }, 500 * MB).await;
+    assert_eq!(bench.result("export default [() => ({ data: 1 })];").await, r#"{"data":1}"#);
+    assert!(held.exists(), "the first one was");
+
+    let holds = repo.bundled("@openfn/language-a", "process.kill(process.pid, 'SIGSTOP');");
+    let folder = tempfile::tempdir().unwrap();
+    let options = NodeOptions { spec: spec(&[&holds]), memory_bytes: 500 * MB, folder: folder.path().to_owned() };
+    let lost = within(NodeEngine::start(options, Arc::new(Lines::default()))).await.unwrap_err();
+    assert_eq!(lost, EngineLost::Failed("it was held by a signal each time that it started".into()));
 }
 
 /// Whether a process has ended: whoever inherited it may not have looked yet.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::socket::{Listener, RuntimeDir};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::arrivals::Arrivals;
 use super::handle::Hosts;
@@ -26,6 +26,8 @@ pub(super) struct Ground {
     pub(super) lines: Lines,
     pub(super) orphans: Arc<Orphans>,
     next_host: AtomicU64,
+    /// Whether the folder is gone.
+    is_lost: watch::Sender<bool>,
     /// Goes last, with everything that is in it.
     directory: RuntimeDir,
 }
@@ -36,13 +38,22 @@ impl Ground {
         let arrivals = Arrivals::at(Listener::bind(&directory)?);
         let orphans = Arc::<Orphans>::default();
         let spawner = Spawner::start(Arc::clone(&orphans)).map_err(BrokerError::Thread)?;
-        let next_host = AtomicU64::new(1);
-        Ok(Self { spawner, arrivals, lines: Lines::default(), orphans, next_host, directory })
+        let (next_host, is_lost) = (AtomicU64::new(1), watch::Sender::new(false));
+        Ok(Self { spawner, arrivals, lines: Lines::default(), orphans, next_host, is_lost, directory })
     }
 
     /// Each host works in a folder of its own in this one.
     pub(super) fn folder(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Looks whether the folder is gone, and with it the socket, so that no host can be had any more.
+    pub(super) fn is_lost(&self) -> bool {
+        let is_lost = !self.folder().exists();
+        if is_lost {
+            self.is_lost.send_replace(true);
+        }
+        is_lost
     }
 
     /// A name that no other host of the worker has.
@@ -82,6 +93,7 @@ struct Shared {
     ground: Mutex<Option<Arc<Ground>>>,
     pools: Mutex<Vec<Hosts>>,
     folder: PathBuf,
+    is_lost: watch::Receiver<bool>,
     lines: Lines,
 }
 
@@ -90,9 +102,9 @@ impl Broker {
     /// within a tokio runtime.
     pub fn start(root: Option<&Path>) -> Result<Self, BrokerError> {
         let ground = Arc::new(Ground::new(root)?);
-        let (folder, lines) = (ground.folder().to_owned(), ground.lines.clone());
+        let (folder, lines, is_lost) = (ground.folder().to_owned(), ground.lines.clone(), ground.is_lost.subscribe());
         let ground = Mutex::new(Some(ground));
-        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, lines })))
+        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, is_lost, lines })))
     }
 
     /// Makes this process the one that gets what hosts leave behind, and buries it. For a program whose children of
@@ -145,6 +157,15 @@ impl Broker {
     /// The private folder that the socket lies in. It goes with the hosts.
     pub fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// Waits until a host could not be started because the folder is gone, as when the system cleans up after a user who
+    /// has left. Hosts that were there go on, and there will be no others.
+    pub async fn folder_lost(&self) {
+        if self.0.is_lost.clone().wait_for(|is_lost| *is_lost).await.is_err() {
+            // It was shut down.
+            std::future::pending().await
+        }
     }
 
     /// Shuts all pools down, as [`Hosts::shutdown`] does. When this returns, no process and no file is left.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use protocol::Json;
 use protocol::run::RunSpec;
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tracing::field::display;
@@ -64,6 +65,8 @@ pub(super) struct Speaker {
 pub(super) struct RunOutput {
     id: String,
     credentials: Vec<Json>,
+    /// What all steps get, the run's token among it.
+    shared: Option<Json>,
     /// Knows what is secret in them. Made when something is printed, which is seldom.
     redactor: OnceLock<Redactor>,
 }
@@ -71,11 +74,18 @@ pub(super) struct RunOutput {
 impl RunOutput {
     pub(super) fn of(run: &RunSpec) -> Self {
         let credentials = run.steps.iter().filter_map(|step| step.configuration.clone()).collect();
-        Self { id: run.run_id.clone(), credentials, redactor: OnceLock::new() }
+        Self { id: run.run_id.clone(), credentials, shared: run.configuration.clone(), redactor: OnceLock::new() }
     }
 
     fn redactor(&self) -> &Redactor {
-        self.redactor.get_or_init(|| Redactor::new(&self.credentials, []))
+        #[derive(Deserialize)]
+        struct Shared {
+            collections_token: String,
+        }
+        self.redactor.get_or_init(|| {
+            let shared = self.shared.as_ref().and_then(|shared| shared.decode::<Shared>().ok());
+            Redactor::new(&self.credentials, shared.as_ref().map(|shared| &*shared.collections_token))
+        })
     }
 }
 
@@ -292,6 +302,17 @@ mod tests {
         let shown = |line: &str, is_cut| printable(line.as_bytes(), is_cut, Some(&redactor));
         assert_eq!(shown("it is hunter2-hunter2!", false), "it is ***!");
         assert_eq!(printable(b"it is h", true, None), "it is h [cut]");
+        let run = RunSpec {
+            run_id: "r".into(),
+            steps: Vec::new(),
+            start: None,
+            input: Json::null(),
+            configuration: Some(Json::parse(r#"{"collections_token":"a.jw.t","project_id":"project"}"#).unwrap()),
+            globals: None,
+            engine: protocol::engine::EngineSpec::Embedded,
+            options: protocol::run::RunOptions::default(),
+        };
+        assert_eq!(printable(b"a.jw.t project", false, Some(RunOutput::of(&run).redactor())), "*** project");
         for (length, _) in "hunter2-hunter2".char_indices() {
             let line = "x".repeat(20) + &"hunter2-hunter2"[..length];
             let cut = shown(&line, true);

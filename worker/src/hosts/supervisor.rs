@@ -155,6 +155,9 @@ pub(super) async fn supervise(
             pid.into_iter().for_each(|pid| setup.ground.orphans.buried(pid));
             death
         }
+        Err(_) if setup.ground.is_lost() => {
+            Death::unborn(format!("{}, the worker's folder, is gone", setup.ground.folder().display()))
+        }
         Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
     };
     announced.send_replace(Some(death.clone()));

@@ -23,7 +23,7 @@ use super::shelves::{self, Listed};
 use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http;
-use crate::start::stop_requested;
+use crate::start::{StartError, stop_requested};
 
 /// Time between looks at the folder of handlers.
 const POLL: Duration = Duration::from_secs(1);
@@ -102,7 +102,10 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     let following = handlers.follow(Arc::clone(&service));
     let _ = probes.service.set(Arc::clone(&service));
     info!(service = place.paths.service(), domain = %place.domain, port, "working off jobs");
-    stop_requested().await?;
+    let is_lost = tokio::select! {
+        stopped = stop_requested() => stopped.map(|()| false)?,
+        () = broker.folder_lost() => true,
+    };
     probes.drain();
     info!(grace = ?options.shutdown_grace, "asked to stop: beginning no more jobs; ask again to end those that run");
     drop(following);
@@ -116,7 +119,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     broker.shutdown(HOSTS_STOP).await;
     server.abort();
     info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    if is_lost { Err(StartError::FolderLost(broker.folder().to_owned()).into()) } else { Ok(ExitCode::SUCCESS) }
 }
 
 fn reports(file: &Path) -> anyhow::Result<Vec<Report>> {

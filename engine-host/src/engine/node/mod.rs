@@ -23,6 +23,7 @@ use std::time::Duration;
 use protocol::Json;
 use protocol::engine::{Adaptor, NodeSpec};
 use protocol::run::{LogLevel, LogSource};
+use rustix::process::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -44,6 +45,9 @@ use crate::sys;
 
 /// How long Node may take to load the adaptors of a workflow.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether a Node that starts is held by a signal.
+const HELD_EVERY: Duration = Duration::from_millis(500);
 
 /// A frame that is not a value of the run's: its command and an index of exports at the most.
 const SMALL_FRAME_BYTES: usize = 64 * 1024 * 1024;
@@ -117,13 +121,30 @@ impl NodeEngine {
         self.process.id().as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Starts Node in one way. With `caches`, also gives what V8 made of each bundle, by specifier.
+    /// Starts Node in one way, once more if it is held by a signal meanwhile. With `caches`, also gives what V8 made of
+    /// each bundle, by specifier.
     async fn start_as(
         options: &NodeOptions,
         mode: Mode<'_>,
         caches: bool,
         sink: Arc<dyn LogSink>,
     ) -> Result<(Self, Vec<CodeCache>), EngineLost> {
+        for _ in 0..2 {
+            if let Some(started) = Self::start_once(options, mode, caches, Arc::clone(&sink)).await? {
+                return Ok(started);
+            }
+            say("Node was held by a signal while it started");
+        }
+        Err(EngineLost::Failed("it was held by a signal each time that it started".to_owned()))
+    }
+
+    /// None if it was held by a signal.
+    async fn start_once(
+        options: &NodeOptions,
+        mode: Mode<'_>,
+        caches: bool,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Option<(Self, Vec<CodeCache>)>, EngineLost> {
         let NodeOptions { spec, memory_bytes, folder } = options;
         let failed = |what: &str, error: &dyn std::fmt::Display| EngineLost::Failed(format!("{what}: {error}"));
         let scratch = Scratch::create(folder)
@@ -156,11 +177,15 @@ impl NodeEngine {
             peak_heap_bytes: None,
             lost: None,
         };
-        let caches = match timeout(START_WITHIN, engine.get_ready(spec, mode, caches)).await {
-            Ok(ready) => ready?,
-            Err(_) => return Err(EngineLost::Failed(format!("it was not ready within {START_WITHIN:?}"))),
+        let process = engine.process.id();
+        let caches = tokio::select! {
+            ready = timeout(START_WITHIN, engine.get_ready(spec, mode, caches)) => match ready {
+                Ok(ready) => ready?,
+                Err(_) => return Err(EngineLost::Failed(format!("it was not ready within {START_WITHIN:?}"))),
+            },
+            () = held(process) => return Ok(None),
         };
-        Ok((engine, caches))
+        Ok(Some((engine, caches)))
     }
 
     /// Sends what the process needs, and waits until it has loaded it.
@@ -368,6 +393,13 @@ impl CodeCache {
 /// Where the code is that V8 made of a bundle. It checks that it is of the same V8 and the same bundle.
 fn code_cache(bundle: &Path) -> PathBuf {
     bundle.with_added_extension("v8")
+}
+
+/// Waits until a process is held by a signal.
+async fn held(process: Pid) {
+    while !sys::is_stopped(process) {
+        tokio::time::sleep(HELD_EVERY).await;
+    }
 }
 
 /// How Node is told of an adaptor.

@@ -1,0 +1,40 @@
+//! A worker whose private folder is removed, as by a system that cleans up after its user, lets its runs end and ends,
+//! so that it is started anew.
+
+use rustix::process::Signal;
+use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
+use tests::worker::Worker;
+use worker::mock_lightning::RunState;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_finishes_its_runs_and_says_why_it_ends() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_in(&lightning, &["--capacity", "2"], runtime.path()).await;
+    let slow = "fn(s => { console.log('here'); return new Promise(done => setTimeout(() => done(s), 1000)); })";
+    let slow = queue(&lightning, one_job(slow));
+    until(&lightning, &worker, &slow, |record| logged(record, "here")).await;
+    for entry in std::fs::read_dir(runtime.path()).expect("the worker made it").flatten() {
+        std::fs::remove_dir_all(entry.path()).expect("it is ours");
+    }
+    // The one that takes the place of this run's host cannot start.
+    let quick = queue(&lightning, one_job("fn(s => s)"));
+    for run in [&quick, &slow] {
+        assert_eq!(end(&lightning, &worker, run).await.state, RunState::Success, "{}", worker.output());
+    }
+    worker.printed("was removed, without which no host can start").await;
+    assert_eq!(worker.exit(DEADLINE).await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_still_ends_when_it_is_asked_to() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_in(&lightning, &[], runtime.path()).await;
+    worker.printed("joined").await;
+    for entry in std::fs::read_dir(runtime.path()).expect("the worker made it").flatten() {
+        std::fs::remove_dir_all(entry.path()).expect("it is ours");
+    }
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
+}
