@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::outbox::{is_busy, says_gone};
-use super::phoenix::{Payload, Requester, Response, Status};
+use super::phoenix::{Answer, Payload, Requester, Response, Status};
 use crate::backoff::{Backoff, jitter};
 
 /// Pauses while the server says that it is busy.
@@ -69,19 +69,25 @@ impl Fetcher {
     pub(super) async fn plan(&self) -> Result<Json, Unprepared> {
         let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}")).into();
         match self.get("fetch:plan", Payload::empty()).await {
-            Ok(Response::Json(plan)) => Ok(plan),
-            Ok(Response::Binary(bytes)) => Json::parse(bytes).map_err(|error| failed(&error.to_string())),
+            Ok((Response::Json(plan), _)) => Ok(plan),
+            Ok((Response::Binary(bytes), _)) => Json::parse(bytes).map_err(|error| failed(&error.to_string())),
             Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
             Err(error) => Err(failed(&error.text("fetch:plan"))),
         }
     }
 
-    /// The dataclip `id`, which may be nothing.
-    pub(super) async fn dataclip(&self, id: Option<&str>) -> Result<Option<Json>, Unprepared> {
+    /// The dataclip `id`, which may be nothing. A server that keeps no data (`is_erased`) forgets it once it has given it
+    /// away, even if its answer was lost.
+    pub(super) async fn dataclip(&self, id: Option<&str>, is_erased: bool) -> Result<Option<Json>, Unprepared> {
         let Some(id) = id else { return Ok(None) };
         let failed = |why: String| exception("DataClipError", format!("Failed to load dataclip {id}: {why}")).into();
         match self.get("fetch:dataclip", Payload::object(&json!({ "id": id }))).await {
-            Ok(response) => read_dataclip(response).map_err(failed),
+            Ok((response, was_repeated)) => match read_dataclip(response).map_err(&failed)? {
+                None if is_erased && was_repeated => Err(failed(
+                    "the answer was lost on its way, and Lightning keeps no data for this project".to_owned(),
+                )),
+                dataclip => Ok(dataclip),
+            },
             Err(FetchError::Refused(json)) => Err(failed(json.decode().unwrap_or_else(|_| json.as_str().to_owned()))),
             Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
             Err(FetchError::Odd(what)) => Err(failed(what.into())),
@@ -111,14 +117,14 @@ impl Fetcher {
 
     async fn credential(&self, id: &str) -> Result<Json, FetchError> {
         match self.get("fetch:credential", Payload::object(&json!({ "id": id }))).await? {
-            Response::Json(body) if body.is_object() => Ok(body),
+            (Response::Json(body), _) if body.is_object() => Ok(body),
             _ => Err(FetchError::Odd("the answer is not a JSON object")),
         }
     }
 
     /// Asks, and asks again while no answer comes or the server is busy. A late answer to an earlier question is
-    /// taken, too.
-    async fn get(&self, event: &'static str, payload: Payload) -> Result<Response, FetchError> {
+    /// taken, too. Also says whether it was asked more than once.
+    async fn get(&self, event: &'static str, payload: Payload) -> Result<(Response, bool), FetchError> {
         let Patience { timeout: patience, retries, delay } = self.patience;
         let mut asked = FuturesUnordered::new();
         let mut busy = Backoff::new(BUSY, 2.0);
@@ -127,9 +133,11 @@ impl Fetcher {
             asked.push(self.requester.request(event, payload.clone()));
             let wait = if last { patience } else { patience + delay };
             match timeout(wait, asked.next()).await {
-                Ok(Some(Some(reply))) if reply.status == Status::Ok => return Ok(reply.response),
-                Ok(Some(Some(reply))) if is_busy(&reply) && !last => sleep(busy.next(jitter())).await,
-                Ok(Some(Some(reply))) => {
+                Ok(Some(Some(Answer { reply, was_repeated }))) if reply.status == Status::Ok => {
+                    return Ok((reply.response, was_repeated || attempt > 0));
+                }
+                Ok(Some(Some(Answer { reply, .. }))) if is_busy(&reply) && !last => sleep(busy.next(jitter())).await,
+                Ok(Some(Some(Answer { reply, .. }))) => {
                     return Err(match says_gone(&reply) {
                         Some(why) => FetchError::Gone(why),
                         None => FetchError::Refused(reply.response.into_json()),

@@ -69,7 +69,7 @@ async fn fetch_and_reserve<E: Executor>(
         let reserved = executor.reserve(Prepare::of(&spec)).await;
         reserved.map_err(|error| Exit::error(ExitReason::Exception, "EngineError", error.to_string()).into())
     };
-    let input = fetcher.dataclip(plan.dataclip_id.as_deref());
+    let input = fetcher.dataclip(plan.dataclip_id.as_deref(), !plan.spec.options.output_dataclips);
     let credentials = fetcher.credentials(plan.credential_ids());
     let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
     plan.spec = spec;

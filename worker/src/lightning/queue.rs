@@ -155,7 +155,7 @@ impl<E: Executor> Queue<E> {
     pub(super) async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut connected = self.socket.connected();
         let mut availability = self.executor.availability();
-        self.recover();
+        self.recover().await;
         while !self.is_over() {
             self.claim();
             self.publish(*connected.borrow_and_update());
@@ -182,9 +182,11 @@ impl<E: Executor> Queue<E> {
     }
 
     /// Sees to the runs of workers that died.
-    fn recover(&mut self) {
+    async fn recover(&mut self) {
         let Some(journal) = self.run_settings.journal.clone() else { return };
-        for orphan in journal.orphans() {
+        // It cannot panic, and nobody aborts it.
+        let orphans = task::spawn_blocking(move || journal.orphans()).await.unwrap_or_default();
+        for orphan in orphans {
             let channel = self.open_run(&orphan.run);
             let timeline = Timeline::claimed(&orphan.run.id, RECOVERED);
             let settings = self.run_settings.clone();

@@ -32,6 +32,9 @@ use crate::telemetry::Timeline;
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
 const DELIVERY_GRACE: Duration = Duration::from_secs(600);
 
+/// So long before its token expires, and not within the last tenth of its time, a run is ended that is not over.
+const LAST_CALL: Duration = Duration::from_secs(10);
+
 /// Why a run is given up that Lightning could not be told of in time.
 const STOPPED: &str = "the worker stops before Lightning could be told";
 
@@ -78,16 +81,18 @@ pub(super) async fn execute<E: Executor>(
     let claimed_at = Instant::now();
     let lifetime = token::lifetime(&run.token).map(bounded);
     let expires = lifetime.map(|lifetime| claimed_at + lifetime);
+    let last_call = lifetime.map(|lifetime| claimed_at + lifetime - (lifetime / 10).min(LAST_CALL));
     let entry = journal_entry(&settings, &run, lifetime).await;
     let mut joined = false;
     let prepared = tokio::select! {
         prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
         () = stopped(&mut stop, Stop::Kill) => Ok(Err(shutdown_exit())),
-        () = until(expires) => Err("its token expired before it could start".into()),
+        () = until(last_call) => Ok(Err(unstarted_exit())),
     };
     let told = match prepared {
         Ok(prepared) => {
             let mut actor = Actor::new(run, timeline, channel, joined, expires, settings, prepared);
+            actor.last_call = last_call;
             actor.run(stop, claimed_at).await
         }
         Err(why) => {
@@ -151,6 +156,18 @@ fn shutdown_exit() -> Exit {
     Exit::error(ExitReason::Kill, "Shutdown", "The worker was stopped before the run had ended")
 }
 
+/// What a run gets that has not begun shortly before its token expires, after which Lightning hears nothing of it.
+fn unstarted_exit() -> Exit {
+    let message = "The time that Lightning gives the run was over before it could start";
+    Exit::error(ExitReason::Exception, "PrepareTimeoutError", message)
+}
+
+/// What a run gets that is not over then: as getting it ready took long, its own limit is beyond that.
+fn overdue_exit() -> Exit {
+    let message = "The run was not over when the time that Lightning gives it was";
+    Exit::error(ExitReason::Kill, "TimeoutError", message)
+}
+
 struct Actor {
     id: String,
     timeline: Timeline,
@@ -167,6 +184,8 @@ struct Actor {
     /// The run's exit, once it is known.
     exit: Option<Exit>,
     deadline: Option<Instant>,
+    /// When a run that is not over is ended, so that Lightning can still be told.
+    last_call: Option<Instant>,
     /// When a reply was last told to be late.
     told_late: Option<Instant>,
 }
@@ -176,6 +195,7 @@ enum Event {
     Channel(Option<ChannelEvent>),
     Signal(Option<RunSignal>),
     Stop,
+    LastCall,
     Deadline,
     Timer,
 }
@@ -212,6 +232,7 @@ impl Actor {
             unacknowledged: None,
             exit: None,
             deadline: expires,
+            last_call: None,
             told_late: None,
             settings,
         };
@@ -249,7 +270,12 @@ impl Actor {
                 }
                 Event::Stop if next_stop == Stop::Kill => {
                     next_stop = Stop::GiveUp;
-                    self.kill();
+                    self.kill(shutdown_exit());
+                    Progress::Going
+                }
+                Event::LastCall => {
+                    self.last_call = None;
+                    self.kill(overdue_exit());
                     Progress::Going
                 }
                 Event::Stop => {
@@ -270,6 +296,10 @@ impl Actor {
                     (self.active, self.open_step, self.unacknowledged) = (None, None, None);
                 }
                 Progress::Done => {
+                    if let Some(told) = self.outbox.replaced_exit() {
+                        self.timeline.finished(told);
+                        self.exit = Some(told.clone());
+                    }
                     self.timeline.delivered();
                     break progress;
                 }
@@ -292,6 +322,7 @@ impl Actor {
             event = self.channel.next() => Event::Channel(event),
             signal = signal => Event::Signal(signal),
             () = stopped(stop, next_stop) => Event::Stop,
+            () = until(self.last_call) => Event::LastCall,
             () = until(self.deadline) => Event::Deadline,
             () = until(timer) => Event::Timer,
         }
@@ -439,10 +470,10 @@ impl Actor {
         exit
     }
 
-    fn kill(&mut self) {
+    fn kill(&mut self, exit: Exit) {
         if let Some(active) = &self.active {
             // Only the first one counts, and its receiver is there as long as the host is.
-            let _ = active.cancel.try_send(shutdown_exit());
+            let _ = active.cancel.try_send(exit);
         }
     }
 

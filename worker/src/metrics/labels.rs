@@ -26,6 +26,7 @@ const ERROR_TYPES: &[&str] = &[
     "LightningError",
     "OOMError",
     "PlanLoadError",
+    "PrepareTimeoutError",
     "RangeError",
     "ReferenceError",
     "RuntimeError",

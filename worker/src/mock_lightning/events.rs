@@ -30,7 +30,7 @@ impl Store {
         let response = match event {
             "fetch:plan" => self.fetch_plan(run_id, payload),
             "fetch:credential" => self.fetch_credential(payload),
-            "fetch:dataclip" => self.fetch_dataclip(payload),
+            "fetch:dataclip" => self.fetch_dataclip(run_id, payload),
             "run:start" => self.run_start(run_id, payload),
             "step:start" => self.step_start(run_id, payload),
             "step:complete" => self.step_complete(run_id, payload),
@@ -62,8 +62,11 @@ impl Store {
         credential.map(|body| Response::Text(body.clone())).ok_or_else(|| not_found("Credential not found!"))
     }
 
-    fn fetch_dataclip(&self, payload: &Value) -> Result<Response, Rejection> {
-        let text = self.dataclips.get(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?.clone();
+    /// A project that keeps no data forgets its run's input when it gives it away.
+    fn fetch_dataclip(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+        let keeps_data = self.run_mut(run_id)?.output_dataclips;
+        let kept = self.dataclips.get_mut(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?;
+        let text = if keeps_data { kept.clone() } else { std::mem::take(kept) };
         Ok(match self.dataclip_reply {
             DataclipReply::Binary => Response::Binary(text),
             DataclipReply::ByteArray => Response::ByteArray(text),
@@ -98,12 +101,13 @@ impl Store {
         if input_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
             return Err(Rejection::field("input_dataclip_id", "does not exist"));
         }
+        let duplicate = self.duplicate("step", step_id);
         let run = self.run_mut(run_id)?;
         if !run.jobs.contain(job_id) {
             return Err(Rejection::field("job_id", "does not exist"));
         }
         if step(run, step_id).is_some() {
-            return Err(Rejection::field("id", "has already been taken"));
+            return Err(duplicate);
         }
         run.record.steps.push(StepRecord {
             step_id: step_id.to_owned(),
@@ -143,8 +147,8 @@ impl Store {
         if run.record.steps[started].job_id != job_id {
             return Err(Rejection::field("job_id", "is not the started step's"));
         }
-        if output.id.is_some_and(|id| self.dataclips.contains_key(id)) {
-            return Err(Rejection::field("id", "has already been taken"));
+        if let Some(id) = output.id.filter(|id| self.dataclips.contains_key(*id)) {
+            return Err(self.duplicate("dataclip", id));
         }
         if run.record.steps[started].finished_at.is_some() {
             return Err(Rejection::field("step_id", "already completed"));
@@ -158,6 +162,14 @@ impl Store {
         step.output_dataclip_id = output.id.map(str::to_owned);
         step.output_dataclip_error = withheld.map(str::to_owned);
         Ok(Response::Json(json!({ "step_id": step_id })))
+    }
+
+    /// What comes of a step or dataclip whose id is there already.
+    fn duplicate(&self, what: &str, id: &str) -> Rejection {
+        match self.crash_on_duplicates {
+            true => Rejection::Crash(format!("there is a {what} {id} already")),
+            false => Rejection::field("id", "has already been taken"),
+        }
     }
 
     fn run_log(&mut self, run_id: &str, payload: &Arc<Value>) -> Result<Response, Rejection> {

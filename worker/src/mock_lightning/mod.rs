@@ -87,6 +87,8 @@ pub struct MockOptions {
     pub dialect: Dialect,
     /// Whether ids in plans must be UUIDs, as in Lightning. Ids that the worker makes always must.
     pub strict_ids: bool,
+    /// Whether a channel crashes on a step or dataclip that it has, as with Lightning, and does not only refuse it.
+    pub crash_on_duplicates: bool,
     /// Marks a run lost that has not ended this long after its own timeout, as Lightning's janitor does; none does
     /// unless set.
     pub lost_after: Option<Duration>,
@@ -103,6 +105,7 @@ impl Default for MockOptions {
             dataclip_reply: DataclipReply::default(),
             dialect: Dialect::default(),
             strict_ids: false,
+            crash_on_duplicates: false,
             lost_after: None,
             hooks: Arc::new(NoHooks),
         }
@@ -212,9 +215,19 @@ pub fn start_in_memory(options: MockOptions) -> Result<MockLightning, MockError>
 }
 
 fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
-    let MockOptions { address, secret, private_key, dataclip_reply, dialect, strict_ids, lost_after, hooks } = options;
+    let MockOptions {
+        address,
+        secret,
+        private_key,
+        dataclip_reply,
+        dialect,
+        strict_ids,
+        crash_on_duplicates,
+        lost_after,
+        hooks,
+    } = options;
     let shared = Arc::new(Shared {
-        store: Mutex::new(Store::new(strict_ids, dataclip_reply)),
+        store: Mutex::new(Store::new(strict_ids, crash_on_duplicates, dataclip_reply)),
         secret,
         run_tokens: RunTokens::new(private_key.as_ref()).map_err(MockError::PrivateKey)?,
         dialect,

@@ -59,6 +59,7 @@ pub(super) struct Claimed {
 
 pub(super) struct Store {
     pub(super) strict_ids: bool,
+    pub(super) crash_on_duplicates: bool,
     pub(super) dataclip_reply: DataclipReply,
     pub(super) runs: HashMap<String, Run>,
     pub(super) dataclips: HashMap<String, Box<RawValue>>,
@@ -73,9 +74,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(strict_ids: bool, dataclip_reply: DataclipReply) -> Self {
+    pub(super) fn new(strict_ids: bool, crash_on_duplicates: bool, dataclip_reply: DataclipReply) -> Self {
         Self {
             strict_ids,
+            crash_on_duplicates,
             dataclip_reply,
             runs: HashMap::new(),
             dataclips: HashMap::new(),
@@ -281,7 +283,7 @@ mod tests {
     use super::*;
 
     fn store(runs: &[(&str, &str)]) -> Store {
-        let mut store = Store::new(false, DataclipReply::Binary);
+        let mut store = Store::new(false, false, DataclipReply::Binary);
         for (id, queue) in runs {
             let text = format!(r#"{{"id":"{id}","queue":"{queue}"}}"#);
             store.queue(Submission::parse(&text, false).unwrap()).unwrap();

@@ -123,6 +123,48 @@ fn a_cut_socket_loses_no_event_and_doubles_no_line() {
 }
 
 #[test]
+fn a_step_whose_answer_was_lost_keeps_its_output_although_the_channel_crashes_on_it() {
+    let hooks = script(|message, after, count| match (message.event, after) {
+        ("step:complete", true) if count == 0 => Verdict::CloseSocket,
+        _ => Verdict::GoOn,
+    });
+    let (run, it, log) = simulate(|log| async move {
+        let mock = MockOptions { hooks, crash_on_duplicates: true, ..MockOptions::default() };
+        let it = in_memory(mock, Duration::from_millis(20), ten_lines(), |_| {});
+        it.joined().await;
+        let run = it.run(&one_job()).await;
+        (run, it, log)
+    });
+    assert_eq!((run.state, run.final_state), (RunState::Success, Some(json!({}))), "{}", log.text());
+    let output = run.steps[0].output_dataclip_id.as_deref().expect("it is still the step's");
+    assert_eq!((run.steps[0].reason.as_deref(), it.mock.dataclip(output)), (Some("success"), Some(json!({}))));
+}
+
+#[test]
+fn an_input_whose_answer_was_lost_on_its_way_is_not_taken_for_none() {
+    for (keeps_data, expected) in [(true, RunState::Success), (false, RunState::Exception)] {
+        let hooks = script(|message, after, count| match (message.event, after) {
+            ("fetch:dataclip", true) if count == 0 => Verdict::CloseSocket,
+            _ => Verdict::GoOn,
+        });
+        let run = simulate(|_| async move {
+            let mock = MockOptions { hooks, ..MockOptions::default() };
+            let it = in_memory(mock, Duration::from_millis(20), ten_lines(), |_| {});
+            it.joined().await;
+            it.mock.add_dataclip("input", json!({"n": 1}));
+            let mut plan = one_job();
+            plan["dataclip_id"] = "input".into();
+            plan["options"] = json!({ "output_dataclips": keeps_data });
+            it.run(&plan).await
+        });
+        assert_eq!(run.state, expected, "{:?}", run.error_message);
+        if !keeps_data {
+            assert_eq!(run.error_type.as_deref(), Some("DataClipError"));
+        }
+    }
+}
+
+#[test]
 fn lines_in_batches_come_once_when_sockets_are_cut() {
     let hooks = script(|message, after, count| match (message.event, after) {
         ("run:batch_logs", true) if count < 3 => Verdict::CloseSocket,

@@ -8,6 +8,7 @@ mod fake;
 mod journal;
 mod known_failures;
 mod network;
+mod overdue;
 mod queue;
 mod random_scripts;
 mod reconnect;

@@ -40,6 +40,8 @@ struct Script {
     batch: Option<BatchOptions>,
     stringify: bool,
     dialect: Dialect,
+    /// Whether the server's channels crash on what comes again and is there.
+    crashes: bool,
     /// When the server marks a run lost, counted from its claim; so soon that the faults may be to blame.
     lost_after: Option<Duration>,
 }
@@ -81,12 +83,19 @@ impl Script {
             stringify: !chance.one_in(4),
             // The development mock tells nobody that a channel is gone, so faults that need telling are not for it.
             dialect: Dialect::Lightning,
+            crashes: in_memory && chance.one_in(2),
             lost_after,
         }
     }
 
     fn mock(&self, faults: Arc<Faults>) -> MockOptions {
-        MockOptions { hooks: faults, dialect: self.dialect, lost_after: self.lost_after, ..MockOptions::default() }
+        MockOptions {
+            hooks: faults,
+            dialect: self.dialect,
+            crash_on_duplicates: self.crashes,
+            lost_after: self.lost_after,
+            ..MockOptions::default()
+        }
     }
 
     fn hosts(&self) -> Arc<FakeHosts> {
@@ -232,6 +241,12 @@ impl Oracle<'_> {
             && self.log.is_some_and(|log| !log.lines_with(&told).is_empty())
     }
 
+    /// Whether a step's end crashed the channel so often, after it was lost once, that it was taken for delivered.
+    fn crashed_again(&self) -> bool {
+        let told = ["step:complete", "it is taken to have it", self.id];
+        self.log.is_some_and(|log| !log.lines_with(&told).is_empty())
+    }
+
     fn states(&self) -> Result<(), String> {
         let refused =
             |event: &str| self.faults.iter().filter(|it| it.fault == Fault::RefusedState && it.event == event).count();
@@ -249,7 +264,11 @@ impl Oracle<'_> {
                 (Some(_), Output::TooLarge) => return Err(format!("step {index} has a dataclip")),
             }
             let input = index.checked_sub(1).and_then(|before| self.run.steps[before].output_dataclip_id.clone());
-            if record.input_dataclip_id != input && refused("step:complete") == 0 && !self.blamed("step:complete") {
+            if record.input_dataclip_id != input
+                && refused("step:complete") == 0
+                && !self.blamed("step:complete")
+                && !self.crashed_again()
+            {
                 return Err(format!("the input of step {index} is {:?}", record.input_dataclip_id));
             }
         }

@@ -16,6 +16,7 @@ use protocol::run::{Exit, ExitReason, LogLevel, LogSource, RunOutcome, StepIndex
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::now_us;
 use super::phoenix::Payload;
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
@@ -156,6 +157,8 @@ pub(super) struct Outbox {
     completed: bool,
     /// Replies to steps no longer matter.
     abandoned: bool,
+    /// What Lightning is told of the run's end in place of what was to be told.
+    replaced_exit: Option<Exit>,
 }
 
 #[derive(Debug, Default)]
@@ -169,8 +172,10 @@ struct Entry {
     /// Its place in the order of events.
     sequence: u64,
     item: Item,
-    /// It was sent before on a link that died: the server may have it.
+    /// It was sent before, and will be again.
     resent: bool,
+    /// It was on its way when a link died, or the channel was joined anew: the server may have it.
+    may_be_taken: bool,
     /// How often the link died while it was the first without a reply.
     losses: u32,
     /// How often the channel crashed on it.
@@ -214,6 +219,7 @@ impl Outbox {
             lines_dropped: Dropped::default(),
             completed: false,
             abandoned: false,
+            replaced_exit: None,
         }
     }
 
@@ -279,6 +285,19 @@ impl Outbox {
         self.put_line(LogSource::Runtime, LogLevel::Info, message, timestamp_us);
     }
 
+    /// A line of the runtime that still comes before the run's end, if that was not sent yet.
+    fn say_before_end(&mut self, text: &str) {
+        let end = self.waiting.pop_back_if(|entry| matches!(entry.item, Item::RunComplete(_)));
+        let completed = self.completed;
+        self.completed = completed && end.is_none();
+        self.say(text, now_us());
+        if let Some(end) = end {
+            self.last_sequence += 1;
+            self.waiting.push_back(Entry { sequence: self.last_sequence, ..end });
+        }
+        self.completed = completed;
+    }
+
     /// The run is over: its closing lines and `run:complete`, after which nothing is taken any more.
     pub(super) fn complete(&mut self, outcome: RunOutcome, timestamp_us: u64) {
         self.open_step = None;
@@ -307,6 +326,11 @@ impl Outbox {
     /// Whether states wait for delivery, so that the host must wait with the next step.
     pub(super) fn is_congested(&self) -> bool {
         self.state_bytes > MAX_STATE_BYTES
+    }
+
+    /// The exit that Lightning got in place of the run's own, if it refused that one.
+    pub(super) fn replaced_exit(&self) -> Option<&Exit> {
+        self.replaced_exit.as_ref()
     }
 
     /// How many log lines were dropped.
@@ -373,7 +397,8 @@ impl Outbox {
         *self.bytes_of(&item) += item.size();
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        self.waiting.push_back(Entry { sequence, item, resent: false, losses: 0, crashes: 0, alone: false });
+        let entry = Entry { sequence, item, resent: false, may_be_taken: false, losses: 0, crashes: 0, alone: false };
+        self.waiting.push_back(entry);
     }
 
     /// The counter that the item's size is in.

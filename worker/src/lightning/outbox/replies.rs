@@ -31,6 +31,7 @@ impl Outbox {
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
             for mut entry in sent.entries {
                 entry.resent = true;
+                entry.may_be_taken |= loss != Loss::Channel;
                 metrics().events_resent.inc();
                 // The server handles events in order, so what killed the channel is the first without a reply.
                 match at {
@@ -45,7 +46,8 @@ impl Outbox {
     /// An event that may be why the link or the channel died.
     fn blamed(&mut self, mut entry: Entry, loss: Loss) -> Progress {
         let guilty = match loss {
-            Loss::Link => {
+            // A server that is joined anew may only be slow.
+            Loss::Link | Loss::Restart => {
                 entry.losses += 1;
                 entry.losses >= if entry.item.size() > LARGE { MAX_LOSSES_LARGE } else { MAX_LOSSES }
             }
@@ -58,7 +60,15 @@ impl Outbox {
             self.requeue(entry);
             return Progress::Going;
         }
-        tracing::warn!(run = %self.options.run_id, "{} seems to be more than Lightning can take", entry.item.event());
+        let (run, event) = (&self.options.run_id, entry.item.event());
+        if loss == Loss::Channel && entry.may_be_taken && matches!(entry.item, Item::StepComplete(_)) {
+            // It crashes on the end of a step that it has. Without its output, which it may have as well, that would be
+            // taken, and the output be no output any more. Nothing refers to it: perhaps Lightning has it not.
+            tracing::warn!(%run, "Lightning's channel crashes on {event} when it is sent again: it is taken to have it");
+            self.forget(&entry.item);
+            return Progress::Going;
+        }
+        tracing::warn!(%run, "{event} seems to be more than Lightning can take");
         (entry.losses, entry.crashes) = (0, 0);
         let in_batch = matches!(entry.item, Item::Log(_)) && self.options.batch.is_some() && !entry.alone;
         entry.alone |= in_batch;
@@ -79,7 +89,7 @@ impl Outbox {
         let Some(sent) = self.sent.remove(at) else { return Progress::Going };
         self.last_reply = Some(now);
         self.sent.iter_mut().take(at).for_each(|earlier| earlier.overtaken = true);
-        match judge(reply, sent.entries.iter().any(|entry| entry.resent)) {
+        match judge(reply, sent.entries.iter().all(|entry| entry.resent)) {
             Verdict::Accepted => {
                 self.busy.reset();
                 if tag > self.busy_until {
@@ -174,6 +184,7 @@ impl Outbox {
             }
             Item::RunComplete(run) if run.exit.reason != ExitReason::Exception => {
                 run.exit = Exit::error(ExitReason::Exception, "LightningError", message);
+                self.replaced_exit = Some(run.exit.clone());
                 self.requeue(entry);
                 Progress::Going
             }
@@ -204,7 +215,7 @@ impl Outbox {
             Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
                 step.output = Output::Withheld;
                 self.withheld.insert(step.index);
-                self.say("The step's dataclip is withheld: Lightning does not take it", now_us());
+                self.say_before_end("The step's dataclip is withheld: Lightning does not take it");
             }
             Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
                 (run.final_state, run.final_step) = (None, None);

@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::Reply;
-use super::hub::{ChannelId, Command};
+use super::hub::{Answer, ChannelId, Command};
 use super::payload::Payload;
 
 /// What happens on a channel, in order.
@@ -28,6 +28,8 @@ pub(in crate::lightning) enum Loss {
     Link,
     /// The server's process of this channel alone.
     Channel,
+    /// The same, but because the channel was joined anew on request, as answers were missing.
+    Restart,
 }
 
 /// A channel that is joined, and joined again, for as long as this value lives. Dropping it leaves.
@@ -89,7 +91,7 @@ impl Requester {
 
     /// Sends an idempotent question, right behind the join if that is still open, and again after each rejoin until
     /// it is answered. None when the channel is gone for good. Dropping the future withdraws the question.
-    pub(in crate::lightning) async fn request(&self, event: &'static str, payload: Payload) -> Option<Reply> {
+    pub(in crate::lightning) async fn request(&self, event: &'static str, payload: Payload) -> Option<Answer> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Request { channel: self.id, event, payload, answer });
         answered.await.ok()

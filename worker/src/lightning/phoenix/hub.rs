@@ -41,7 +41,7 @@ pub(super) enum Command {
         channel: ChannelId,
         event: &'static str,
         payload: Payload,
-        answer: oneshot::Sender<Reply>,
+        answer: oneshot::Sender<Answer>,
     },
     Rejoin {
         channel: ChannelId,
@@ -111,7 +111,17 @@ impl State {
 struct Request {
     event: &'static str,
     payload: Payload,
-    answer: oneshot::Sender<Reply>,
+    answer: oneshot::Sender<Answer>,
+    /// How often it was sent.
+    sent: u32,
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(in crate::lightning) struct Answer {
+    pub(in crate::lightning) reply: Reply,
+    /// Whether the server was asked more than once, so that an earlier answer may have been lost.
+    pub(in crate::lightning) was_repeated: bool,
 }
 
 /// What a ref was used for.
@@ -205,7 +215,7 @@ impl Hub {
             Command::Request { channel, event, payload, answer } => {
                 let id = self.next_ref();
                 let Some(entry) = self.channels.get_mut(&channel) else { return };
-                entry.requests.insert(id, Request { event, payload: payload.clone(), answer });
+                entry.requests.insert(id, Request { event, payload: payload.clone(), answer, sent: 0 });
                 if let Some(join_ref) = entry.state.join_ref() {
                     self.send(channel, join_ref, event, &payload, PendingKind::Request(id, join_ref));
                 }
@@ -221,7 +231,7 @@ impl Hub {
                     self.channels.get_mut(&channel).filter(|entry| epoch.is_none_or(|epoch| entry.epoch == epoch));
                 if let Some(entry) = entry.filter(|entry| matches!(entry.state, State::Joined(_))) {
                     // The server ends its process of the earlier join before it lets us in again.
-                    entry.tell(ChannelEvent::Down(Loss::Channel));
+                    entry.tell(ChannelEvent::Down(Loss::Restart));
                     self.forget_pushes(channel);
                     self.join(channel);
                 }
@@ -281,7 +291,7 @@ impl Hub {
             }
             PendingKind::Request(id, _) => {
                 if let Some(request) = entry.requests.remove(&id) {
-                    let _ = request.answer.send(reply);
+                    let _ = request.answer.send(Answer { reply, was_repeated: request.sent > 1 });
                 }
                 self.forget_closed_requests(channel);
             }
@@ -344,7 +354,12 @@ impl Hub {
 
     fn send(&mut self, channel: ChannelId, join_ref: u64, event: &str, payload: &Payload, kind: PendingKind) {
         let reference = self.next_ref();
-        let Some(entry) = self.channels.get(&channel) else { return };
+        let Some(entry) = self.channels.get_mut(&channel) else { return };
+        if let PendingKind::Request(id, _) = kind
+            && let Some(request) = entry.requests.get_mut(&id)
+        {
+            request.sent += 1;
+        }
         self.outgoing.push(Frame::new(Some(join_ref), reference, &entry.topic, event, payload));
         self.pending.insert(reference, Pending { channel, kind });
     }

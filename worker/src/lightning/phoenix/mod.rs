@@ -14,5 +14,6 @@ pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
 pub use connect::{Endpoint, InvalidEndpoint, Network, Stream};
 pub(super) use frame::{Reply, Response, Status, says_busy};
 pub use fuzzing::feed_frames;
+pub(super) use hub::Answer;
 pub(super) use payload::Payload;
 pub(super) use socket::{Socket, SocketOptions};

@@ -79,3 +79,23 @@ fn lines_of_a_refused_batch_go_one_by_one() {
     it.reply(alone[1].0, &error(json!("no")));
     assert_eq!((it.pushes(), it.outbox.lines_dropped()), (Vec::new(), 1));
 }
+
+#[test]
+fn new_lines_in_a_batch_with_some_that_the_server_has_are_not_lost() {
+    let mut it = with_batches(Some(BatchOptions { interval: Duration::from_millis(10), limit: 9 }));
+    it.log("old");
+    it.pushes();
+    it.outbox.down(Loss::Link);
+    it.log("new");
+    it.outbox.joined();
+    it.now += Duration::from_millis(20);
+    let batch = it.pushes();
+    assert_eq!(batch[0].2["logs"].as_array().unwrap().len(), 2);
+    let taken = error(json!({"id": ["has already been taken"]}));
+    it.reply(batch[0].0, &taken);
+    let one_by_one = it.pushes();
+    assert_eq!(events(&one_by_one), ["run:log"; 2]);
+    it.reply(one_by_one[0].0, &taken);
+    it.accept(&one_by_one[1..]);
+    assert_eq!((it.outbox.unconfirmed(), it.outbox.lines_dropped()), (0, 0));
+}

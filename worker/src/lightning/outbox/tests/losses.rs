@@ -139,3 +139,40 @@ fn what_is_refused_behind_something_unanswered_is_not_judged() {
     it.outbox.joined();
     assert_eq!(events(&it.pushes()), ["step:start", "step:complete"]);
 }
+
+#[test]
+fn a_step_that_lightning_may_have_keeps_its_output_when_its_end_crashes_the_channel() {
+    for first in [Loss::Link, Loss::Restart] {
+        let mut it = fixture();
+        let step = it.start(0, StepInput::Run);
+        it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+        let pushes = it.pushes();
+        it.accept(&pushes[..1]);
+        for loss in [first, Loss::Channel, Loss::Channel, Loss::Channel] {
+            it.outbox.down(loss);
+            it.outbox.joined();
+            let again = it.pushes();
+            assert!(again.iter().all(|push| push.2["output_dataclip_error"].is_null()), "{again:?}");
+        }
+        it.outbox.complete(success(0), 3);
+        let pushes = it.deliver();
+        let complete = pushes.iter().find(|push| push.1 == "run:complete").expect("the step is taken for told");
+        assert_eq!((&complete.2["final_state"], &complete.2["final_dataclip_id"]), (&json!({"n": 1}), &Value::Null));
+    }
+}
+
+#[test]
+fn a_server_that_is_joined_anew_because_it_is_slow_loses_nothing() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    for _ in 0..5 {
+        assert_eq!(events(&it.pushes()), ["step:start", "step:complete"]);
+        it.outbox.rejoining();
+        assert_eq!(it.outbox.down(Loss::Restart), Progress::Going);
+        it.outbox.joined();
+    }
+    let pushes = it.pushes();
+    assert_eq!(pushes[1].2["output_dataclip"], "{}");
+    assert_eq!(it.accept(&pushes), Progress::Going);
+}

@@ -75,6 +75,19 @@ impl Fixture {
         pushes.iter().fold(Progress::Going, |_, push| self.reply(push.0, &ok()))
     }
 
+    /// Everything that goes while all is accepted.
+    fn deliver(&mut self) -> Vec<(u64, &'static str, Value)> {
+        let mut all = Vec::new();
+        loop {
+            let pushes = self.pushes();
+            self.accept(&pushes);
+            match pushes.is_empty() {
+                true => return all,
+                false => all.extend(pushes),
+            }
+        }
+    }
+
     fn log(&mut self, text: &str) -> bool {
         self.outbox.log(LogSource::Job, LogLevel::Info, Json::encode(&[text]).unwrap(), 7)
     }

@@ -161,3 +161,34 @@ fn the_closing_line_is_no_longer_than_a_line_may_be() {
     assert!(message[0].as_str().unwrap().starts_with("RuntimeCrash: \n\n"));
     assert!(message.to_string().len() <= 1024, "{message}");
 }
+
+#[test]
+fn the_log_says_that_the_last_dataclip_is_withheld() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    it.outbox.complete(success(0), 3);
+    let pushes = it.pushes();
+    it.accept(&pushes[..1]);
+    it.reply(pushes[1].0, &error(json!({"output_dataclip": ["is too large"]})));
+    it.accept(&pushes[2..]);
+    let rest = it.deliver();
+    assert!(events(&rest).ends_with(&["run:log", "run:complete"]), "{rest:?}");
+    let told = rest.iter().any(|push| push.2["message"][0].as_str().is_some_and(|it| it.contains("is withheld")));
+    assert!(told, "{rest:?}");
+}
+
+#[test]
+fn an_end_that_was_replaced_is_known() {
+    let mut it = fixture();
+    it.outbox.complete(RunOutcome { exit: Exit::success(), final_state: None, final_step: None }, 3);
+    let line = it.pushes();
+    it.accept(&line);
+    let end = it.pushes();
+    assert_eq!((end[0].1, it.outbox.replaced_exit()), ("run:complete", None));
+    it.reply(end[0].0, &error(json!({"state": ["is invalid"]})));
+    let pushes = it.pushes();
+    assert_eq!(pushes[0].2["reason"], "exception");
+    assert_eq!(it.accept(&pushes), Progress::Done);
+    assert_eq!(it.outbox.replaced_exit().map(|exit| exit.reason), Some(ExitReason::Exception));
+}

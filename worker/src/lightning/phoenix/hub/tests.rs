@@ -69,7 +69,7 @@ impl Fixture {
         self.hub.command(Command::Push { channel: 1, epoch, tag, event: "e", payload: Payload::empty() });
     }
 
-    fn request(&mut self) -> oneshot::Receiver<Reply> {
+    fn request(&mut self) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
         self.hub.command(Command::Request { channel: 1, event: "q", payload: Payload::empty(), answer });
         answered
@@ -123,7 +123,7 @@ fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
     let sent = it.sent();
     it.answer(sent[0].1, "ok", json!({}));
     it.answer(sent[1].1, "ok", json!({"a": 1}));
-    let Response::Json(json) = answered.try_recv().unwrap().response else { panic!("binary") };
+    let Response::Json(json) = answered.try_recv().unwrap().reply.response else { panic!("binary") };
     assert_eq!(json.as_str(), r#"{"a":1}"#);
     drop(it.request());
     it.sent();
@@ -254,7 +254,7 @@ fn a_channel_is_joined_anew_on_request() {
     it.answer(sent[0].1, "ok", json!({}));
     it.answer(again[0].1, "ok", json!({}));
     it.answer(again[1].1, "ok", json!({}));
-    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Channel), ChannelEvent::Joined]);
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Restart), ChannelEvent::Joined]);
     assert!(answered.try_recv().is_ok());
 }
 
