@@ -7,6 +7,7 @@ use std::sync::Arc;
 use protocol::engine::EngineSpec;
 use protocol::message::Prepare;
 
+use crate::compile::Places;
 use crate::engine::embedded::{EmbeddedEngine, EmbeddedOptions};
 use crate::engine::node::{NodeEngine, NodeOptions};
 use crate::engine::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
@@ -64,6 +65,13 @@ impl Engine for AnyEngine {
         match self {
             Self::Embedded(engine) => engine.exports(adaptor),
             Self::Node(engine) => engine.exports(adaptor),
+        }
+    }
+
+    fn places(&self) -> Places {
+        match self {
+            Self::Embedded(engine) => engine.places(),
+            Self::Node(engine) => engine.places(),
         }
     }
 

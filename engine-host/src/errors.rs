@@ -3,7 +3,7 @@
 //! Pure. The engine describes what was thrown; here it gets its type, its severity and its place in the user's
 //! source.
 
-use protocol::run::{Exit, ExitReason};
+use protocol::run::{CUT, Exit, ExitReason};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -20,9 +20,6 @@ pub struct Job<'a> {
     /// What was made of it.
     pub compiled: &'a Compiled,
 }
-
-/// Ends a message that was too long.
-const CUT: &str = " [cut: too long]";
 
 /// An error of a job or of an adaptor. As JSON it is what a failed step leaves in `state.errors`.
 #[derive(Debug, Serialize)]

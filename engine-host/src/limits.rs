@@ -10,10 +10,13 @@ pub fn timeout_exit(timeout_ms: u64) -> Exit {
 
 /// The end of a run that has a state of `length` bytes, if that is more than it may have.
 pub fn state_exit(length: usize, options: &RunOptions) -> Option<Exit> {
-    (length as u64 > options.state_bytes).then(|| {
-        let message = format!("State exceeds the limit of {}mb", megabytes(options.state_bytes));
-        Exit::error(ExitReason::Kill, "StateTooLargeError", message)
-    })
+    (length as u64 > options.state_bytes).then(|| state_too_large(options))
+}
+
+/// The end of a run that has a state of more bytes than it may have.
+pub fn state_too_large(options: &RunOptions) -> Exit {
+    let message = format!("State exceeds the limit of {}mb", megabytes(options.state_bytes));
+    Exit::error(ExitReason::Kill, "StateTooLargeError", message)
 }
 
 /// As much of a dataclip as is sent.

@@ -12,6 +12,8 @@ use crate::state::Object;
 
 const TOO_LONG: &str = "[REDACTED: Message length exceeds payload limit]";
 const SECRET: &str = "****";
+/// How the text of an error begins, and of nothing else: an error is no object to be hidden.
+const ERROR: &str = "{ \"";
 
 /// Objects nested deeper than this are not searched for credentials but hidden.
 const SEARCH_DEPTH: usize = 64;
@@ -56,7 +58,9 @@ impl LogPolicy {
 
     fn sanitized(&self, message: String) -> Option<String> {
         if self.sanitize == Sanitize::None {
-            return Some(message);
+            // No string holds that: its quotes have a backslash before them.
+            let has_error = message.contains(ERROR);
+            return Some(if has_error { message.replace(ERROR, "{\"") } else { message });
         }
         let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(&message) else { return Some(message) };
         let values: Vec<String> = values.into_iter().map(|value| self.sanitized_value(value)).collect();
@@ -68,6 +72,9 @@ impl LogPolicy {
     }
 
     fn sanitized_value(&self, value: &RawValue) -> String {
+        if let Some(fields) = value.get().strip_prefix(ERROR) {
+            return format!("{{\"{fields}");
+        }
         let kind = value.get().as_bytes().first();
         match (self.sanitize, kind) {
             (Sanitize::Remove, Some(b'{' | b'[')) => "null".to_owned(),
@@ -238,6 +245,20 @@ mod tests {
             ),
         ] {
             assert_eq!(applied(sanitize, message).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn errors_are_shown_whatever_the_policy() {
+        let message = r#"["{ \"",{ "name":"Error","message":"{ \"x\""},{"name":"Error"}]"#;
+        for (sanitize, object) in [
+            (Sanitize::None, r#"{"name":"Error"}"#),
+            (Sanitize::Remove, "null"),
+            (Sanitize::Obfuscate, r#""[object]""#),
+            (Sanitize::Summarize, r#""(object with keys name)""#),
+        ] {
+            let expected = format!(r#"["{{ \"",{{"name":"Error","message":"{{ \"x\""}},{object}]"#);
+            assert_eq!(applied(sanitize, message), Some(expected));
         }
     }
 

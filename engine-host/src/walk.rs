@@ -52,7 +52,8 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
 
     add_default_adaptor(engine, &mut steps);
     let exports = known_exports(engine, &steps);
-    let compiling = tokio::task::spawn_blocking(move || Workflow::prepare(steps, start.as_deref(), &exports));
+    let places = engine.places();
+    let compiling = tokio::task::spawn_blocking(move || Workflow::prepare(steps, start.as_deref(), &exports, places));
     let prepared = stop.or(compiling).await?;
     let prepared = prepared.map_err(|panic| engine_error(&format!("the compiler failed: {panic}")))?;
     let workflow = match prepared {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use protocol::run::{Exit, Step};
 
-use crate::compile::{self, Adaptor, Compiled};
+use crate::compile::{self, Adaptor, Compiled, Places};
 use crate::engine::Exports;
 use crate::errors;
 use crate::plan::{Plan, PlanError};
@@ -52,9 +52,15 @@ impl Unready {
 
 impl Workflow {
     /// Compiles and checks `steps`; `exports` has what the engine says of each adaptor that they name.
-    pub fn prepare(steps: Vec<Step>, start: Option<&str>, exports: &HashMap<String, Exports>) -> Result<Self, Unready> {
+    /// The engine knows the `places` of that in its code.
+    pub fn prepare(
+        steps: Vec<Step>,
+        start: Option<&str>,
+        exports: &HashMap<String, Exports>,
+        places: Places,
+    ) -> Result<Self, Unready> {
         let began = Instant::now();
-        let jobs = steps.iter().map(|step| compile_step(step, exports)).collect::<Result<_, _>>()?;
+        let jobs = steps.iter().map(|step| compile_step(step, exports, places)).collect::<Result<_, _>>()?;
         let compile_time = began.elapsed();
         let plan = Plan::check(steps, start).map_err(Unready::Plan)?;
         Ok(Self { plan, jobs, compile_time })
@@ -79,7 +85,7 @@ pub fn name_and_version(adaptor: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn compile_step(step: &Step, exports: &HashMap<String, Exports>) -> Result<Option<Job>, Unready> {
+fn compile_step(step: &Step, exports: &HashMap<String, Exports>, places: Places) -> Result<Option<Job>, Unready> {
     let Some(source) = code(step) else { return Ok(None) };
     let mut refused = None;
     let adaptors: Vec<Adaptor<'_>> = step
@@ -97,7 +103,7 @@ fn compile_step(step: &Step, exports: &HashMap<String, Exports>) -> Result<Optio
             },
         })
         .collect();
-    let compiled = compile::compile(source, &adaptors).map_err(|error| {
+    let compiled = compile::compile_for(source, &adaptors, places).map_err(|error| {
         let lines = errors::compile_log_lines(source, &error);
         Unready::Compile(errors::compile_exit(label(step), &error), lines)
     })?;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::Json;
 use crate::engine::EngineSpec;
 
+/// Stands for the end of an error's message that was cut off.
+pub const CUT: &str = " [cut: too long]";
+
 /// A workflow to execute once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {

@@ -64,9 +64,14 @@ impl Redactor {
         }
     }
 
-    /// Bytes of the longest text that is taken for a secret.
-    pub fn longest(&self) -> usize {
-        self.matcher.as_ref().map_or(0, AhoCorasick::max_pattern_len)
+    /// As [`Self::text`], of a text whose end was cut off: what may be the beginning of a secret there goes, too.
+    pub fn cut_text(&self, text: &str) -> String {
+        let Some(matcher) = &self.matcher else { return text.to_owned() };
+        let mut text = self.text(text).into_owned();
+        // Half a character may have become a whole one.
+        let unsure = matcher.max_pattern_len() + char::REPLACEMENT_CHARACTER.len_utf8();
+        text.truncate(text.floor_char_boundary(text.len().saturating_sub(unsure)));
+        text
     }
 
     /// The JSON with each secret in a string replaced, keys included, and each number that is a secret.

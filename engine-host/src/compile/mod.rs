@@ -18,6 +18,7 @@ mod errors;
 mod exports;
 mod imports;
 mod lazy_state;
+mod marks;
 mod names;
 mod nesting;
 mod operations;
@@ -92,8 +93,23 @@ impl Compiled {
 
 /// Compiles `source` for the given adaptors, in their order of preference.
 pub fn compile(source: &str, adaptors: &[Adaptor<'_>]) -> Result<Compiled, CompileError> {
+    compile_for(source, adaptors, Places::All)
+}
+
+/// Of what an engine knows the place in its code, for the stacks of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// Of everything, as V8.
+    All,
+    /// Of some expressions, as QuickJS. Other statements are marked with one of those.
+    Few,
+}
+
+/// As [`compile`], for an engine that knows these places.
+pub fn compile_for(source: &str, adaptors: &[Adaptor<'_>], places: Places) -> Result<Compiled, CompileError> {
     let lines = Lines::of(source);
-    on_own_stack(source, || compile_here(source, &lines, adaptors)).map_err(|fault| fault.into_error(&lines))
+    let compile = || compile_here(source, &lines, adaptors, places);
+    on_own_stack(source, compile).map_err(|fault| fault.into_error(&lines))
 }
 
 /// Checks the syntax of an edge's condition, which is what follows `return` in a function. The error is the message
@@ -169,10 +185,13 @@ struct Job<'a> {
     ast: AstBuilder<'a>,
 }
 
-fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>]) -> Result<Compiled, Fault> {
+fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>], places: Places) -> Result<Compiled, Fault> {
     let allocator = Allocator::default();
     let mut job = parse(&allocator, source)?;
     let operations = transform(&mut job, lines, adaptors)?;
+    if places == Places::Few {
+        marks::apply(&mut job);
+    }
     let (code, map) = print(&job.program);
     Ok(Compiled { code, operations, map })
 }

@@ -209,6 +209,9 @@ fn long_flat_code_is_accepted() {
         format!("x = {}y", "a ? b : ".repeat(5_000)),
         format!("/* {} */ // {0}\nx = '{0}' + \"{0}\" + `{0}`", repeat("([{!")),
         format!("x = /{}/", repeat("\\(a[^b]")),
+        format!("i++ / 2; a[i]-- / b / c; x = i\n++y / 2\n{}", repeat("fn(s => s.a.b + 1);\n")),
+        format!("x = String.raw`C:\\users\\x\\u{{ (`\n{}", repeat("fn(s => s.a.b + 1);\n")),
+        format!("x = get / 2 / set\nstatic_ = async / 3\n{}", repeat("fn(s => s.a.b + 1);\n")),
         repeat("if (a) /[(]/.test(b)\nx = y / 2 / z\nwhile (n --> 0) continue;\n"),
     ] {
         if let Err(error) = compile(&source, &[]) {
@@ -368,8 +371,10 @@ proptest! {
 
 /// What opens a level, and what may seem to end one.
 fn nesting() -> impl Strategy<Value = &'static str> {
-    let ends =
-        ["a", "a\n", "a;", "{}", "(a)", "x,", "a:b\n", "while(a)", "else ", "/a/", "a?b:c", "`a`", "i++\n", "=>"];
+    let ends = [
+        "a", "a\n", "a;", "{}", "(a)", "x,", "a:b\n", "while(a)", "else ", "/a/", "a?b:c", "`a`", "i++\n", "i++/",
+        "++", "--/a/", "`\\u`", "get/", "=>",
+    ];
     prop::sample::select(NESTED.iter().map(|(open, ..)| *open).chain(ends).collect::<Vec<_>>())
 }
 

@@ -16,6 +16,8 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
+use crate::compile::Places;
+
 /// A JavaScript engine that belongs to one run.
 pub trait Engine: Send {
     /// Kind and version, such as `("quickjs", "rquickjs-0.14.0")`.
@@ -23,6 +25,11 @@ pub trait Engine: Send {
 
     /// Names that `adaptor` (as a step names it, with or without a version) exports, when it can be used here.
     fn exports(&self, adaptor: &str) -> Exports;
+
+    /// Of what in its code it knows the place.
+    fn places(&self) -> Places {
+        Places::All
+    }
 
     /// Whether the engine is known to be of no use any more, such as after its process ended while it waited for a run.
     fn is_lost(&mut self) -> bool {
@@ -74,6 +81,8 @@ pub struct JobCall {
     pub state: Json,
     /// Keys taken out of the result.
     pub state_props_to_remove: Vec<String>,
+    /// A longer state, in bytes of JSON, is of no use: an engine may tell its length alone.
+    pub state_bytes: u64,
 }
 
 /// One condition to evaluate.
@@ -92,6 +101,8 @@ pub struct ConditionCall {
 pub enum JobEnd {
     /// Its last operation returned.
     Returned(JobResult),
+    /// The same, but the state is beyond the limit.
+    TooLarge,
     /// It threw.
     Threw(Thrown),
 }
@@ -135,6 +146,8 @@ pub struct Thrown {
     /// The state that the job started with as JSON text, as it is now, since operations may change it in place. As in
     /// [`JobResult`] less the keys that are taken out.
     pub state: Option<String>,
+    /// Whether that state is beyond the limit, and therefore not told.
+    pub is_too_large: bool,
 }
 
 /// Where something that was thrown comes from.

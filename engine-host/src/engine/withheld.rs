@@ -18,6 +18,11 @@ pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> 
     Json::encode(&entries)
 }
 
+/// A job's result less these keys, and less what is for the webhook.
+pub(super) fn of_result(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
+    without(without(json, keys)?, &["webhookResponse".to_owned()])
+}
+
 /// Whether `key` may be a key in it, at any depth.
 fn mentions(json: &Json, key: &str) -> bool {
     serde_json::to_string(key).is_ok_and(|quoted| json.as_str().contains(&quoted))

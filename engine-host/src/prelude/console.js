@@ -20,8 +20,10 @@ function masked(configuration) {
   return hidden;
 }
 
+/** The text of a value in a line. That of an error begins with `{ `, so that it is told from an object like it. */
 function logText(value) {
   if (isText(value)) return stringify(value);
+  if (isError(value)) return `{ ${slice(stringify(shownInLog(value)), 1)}`;
   try {
     return (isObject(value) || typeof value === 'bigint' ? carefully(value, shownInLog) : stringify(value)) ?? 'null';
   } catch (error) {

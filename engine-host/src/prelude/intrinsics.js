@@ -7,6 +7,7 @@ const { create, defineProperty, getPrototypeOf, hasOwn, keys, setPrototypeOf } =
 const { isArray } = Array;
 const { stringify } = JSON;
 const BaseError = Error;
+const { isError: isBaseError } = Error;
 const BaseSet = Set;
 const text = String;
 
@@ -29,6 +30,9 @@ const slice = unbound(String.prototype.slice);
 const endsWith = unbound(String.prototype.endsWith);
 const startsWith = unbound(String.prototype.startsWith);
 const wellFormed = unbound(String.prototype.toWellFormed);
+
+// What an engine leaves out of it is not to be found at a prototype that a job can change.
+setPrototypeOf(host, null);
 
 const isObject = (value) => (typeof value === 'object' && value !== null) || typeof value === 'function';
 
@@ -54,5 +58,5 @@ const attempt = (read) => {
 /** Whether a value is an error; an engine with errors of more than one realm adds `host.isError(value)`. */
 const isError = (value) => {
   if (typeof value !== 'object' || value === null) return false;
-  return attempt(() => host.isError?.(value) || BaseError.isError?.(value) || value instanceof BaseError) === true;
+  return attempt(() => host.isError?.(value) || isBaseError?.(value) || value instanceof BaseError) === true;
 };

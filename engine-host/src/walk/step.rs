@@ -104,6 +104,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             globals: self.globals.clone(),
             state: initial.clone(),
             state_props_to_remove: removed.clone(),
+            state_bytes: self.options.state_bytes,
         };
         let ended = match self.stop.or(self.engine.run_job(call)).await {
             Ok(ended) => ended,
@@ -119,6 +120,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
                 let state = now.unwrap_or_else(|| state::without(&initial, removed));
                 self.judge(thrown, job, visit.place, &state).await
             }
+            Ok(JobEnd::TooLarge) => self.stopped(limits::state_too_large(self.options)).await,
             Ok(JobEnd::Returned(JobResult { state, webhook_response })) => {
                 match state.as_ref().and_then(|state| limits::state_exit(state.len(), self.options)) {
                     Some(exit) => self.stopped(exit).await,
@@ -138,6 +140,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
     async fn judge(&mut self, thrown: Thrown, job: &Job, place: usize, state: &Json) -> JobOutcome {
         let step = &self.workflow.plan.nodes[place].step;
         let source = step.expression.as_deref().unwrap_or_default();
+        let is_too_large = thrown.is_too_large;
         let failure =
             errors::classify(thrown, errors::Job { name: workflow::label(step), source, compiled: &job.compiled });
         for line in failure.log_lines() {
@@ -149,6 +152,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             self.reporter.log(LogSource::Runtime, LogLevel::Error, &line).await;
             let state = state::with_error(state, &step.id, &failure.to_raw());
             match limits::state_exit(state.len(), self.options) {
+                _ if is_too_large => self.stopped(limits::state_too_large(self.options)).await,
                 Some(exit) => self.stopped(exit).await,
                 None => JobOutcome::Result { exit, state: Some(state), webhook_response: None },
             }

@@ -22,7 +22,7 @@ async fn a_jobs_console_gives_lines_in_order() {
         [
             r#"JOB info ["a",1,null,null,null]"#,
             r#"JOB info [{"configuration":{"password":"****"}}]"#,
-            r#"JOB debug [{"name":"Error","message":"e"}]"#,
+            r#"JOB debug [{ "name":"Error","message":"e"}]"#,
             r#"JOB warn [[{"name":"TypeError","message":"t"}]]"#,
             r#"JOB error ["bad"]"#,
             r#"JOB success ["done"]"#,
@@ -51,7 +51,7 @@ async fn an_adaptors_console_is_told_apart_and_what_it_prints_is_no_line() {
             r#"JOB info ["job"]"#,
             r#"ADA info ["log",{"a":1}]"#,
             r#"ADA warn ["warn"]"#,
-            r#"ADA error [{"name":"Error","message":"e"}]"#,
+            r#"ADA error [{ "name":"Error","message":"e"}]"#,
         ];
         assert_eq!(bench.lines(), expected);
     }

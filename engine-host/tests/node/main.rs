@@ -184,6 +184,7 @@ fn job_with(code: &str, adaptors: &[&Adaptor], state: &str) -> JobCall {
         globals: None,
         state: Json::parse(state.to_owned()).unwrap(),
         state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
+        state_bytes: u64::MAX,
     }
 }
 

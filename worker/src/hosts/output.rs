@@ -4,7 +4,6 @@
 //! counted: lines longer than [`LONGEST_LINE`], and lines beyond what [`Allowance`] lets pass. The secrets of a host's run
 //! are taken out of what is printed.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -144,13 +143,12 @@ impl Speaker {
 /// A line as it may be shown. The end of one that was cut may hold a part of a secret, so it goes.
 fn printable(line: &[u8], is_cut: bool, redactor: Option<&Redactor>) -> String {
     let line = String::from_utf8_lossy(line);
-    let mut text = redactor.map_or(Cow::Borrowed(&*line), |redactor| redactor.text(&line)).into_owned();
-    if is_cut {
-        let unsure = redactor.map_or(0, |redactor| redactor.longest() + char::REPLACEMENT_CHARACTER.len_utf8());
-        text.truncate(text.floor_char_boundary(text.len().saturating_sub(unsure)));
-        text.push_str(" [cut]");
+    match (redactor, is_cut) {
+        (None, false) => line.into_owned(),
+        (None, true) => format!("{line} [cut]"),
+        (Some(redactor), false) => redactor.text(&line).into_owned(),
+        (Some(redactor), true) => redactor.cut_text(&line) + " [cut]",
     }
-    text
 }
 
 /// Splits bytes into lines of bounded length.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use protocol::Json;
 use protocol::run::{
-    Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, StepCompleted, StepOutput, StepStarted,
+    CUT, Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, StepCompleted, StepOutput, StepStarted,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{oneshot, watch};
@@ -465,7 +465,10 @@ impl Actor {
 
     fn redact(&self, mut exit: Exit) -> Exit {
         if let Some(error) = &mut exit.error {
-            error.message = self.redactor.text(&error.message).into_owned();
+            error.message = match error.message.strip_suffix(CUT) {
+                Some(kept) => self.redactor.cut_text(kept) + CUT,
+                None => self.redactor.text(&error.message).into_owned(),
+            };
         }
         exit
     }

@@ -67,7 +67,11 @@ impl Scan<'_> {
         loop {
             match self.byte_at(0) {
                 0 if self.at >= self.bytes.len() => return Ok(()),
-                b'\\' => self.escape()?,
+                // Whatever it means, as a tag may take what is no escape sequence.
+                b'\\' => {
+                    self.at += 1;
+                    self.at = (self.at + self.character().len_utf8()).min(self.bytes.len());
+                }
                 b'`' => {
                     self.at += 1;
                     self.levels.pop(self.at)?;

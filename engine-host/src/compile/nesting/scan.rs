@@ -168,6 +168,9 @@ impl<'s> Scan<'s> {
         if rest.starts_with(b"<!--") || self.newline && rest.starts_with(b"-->") {
             return self.distrust();
         }
+        if matches!(byte, b'+' | b'-') && self.byte_at(1) == byte {
+            return self.increment();
+        }
         let repeated = self.at > 0 && self.bytes[self.at - 1] == byte && !matches!(byte, b'!' | b'~' | b'+' | b'-');
         let label = byte == b':' && self.statement_start && !self.word.is_empty();
         let frame = &mut self.levels.top;
@@ -188,11 +191,23 @@ impl<'s> Scan<'s> {
             b';' => Before::Semicolon,
             b'#' => Before::Access,
             b'.' if !repeated => Before::Access,
-            b'+' | b'-' if repeated_sign(self.bytes, self.at) => Before::Unclear,
             _ => Before::Open,
         };
         self.took(before);
         self.statement_start = matches!(byte, b';' | b':');
+        self.levels.check()
+    }
+
+    /// A `++` or `--`: behind an operand on the same line that ends it, else before one that begins.
+    fn increment(&mut self) -> Result<(), TooDeep> {
+        let before = match self.before {
+            Before::Operand if !self.newline => Before::Operand,
+            Before::Operand | Before::Open | Before::Semicolon | Before::Brace => Before::Open,
+            Before::Unclear | Before::Access => Before::Unclear,
+        };
+        self.levels.top.expression += 2;
+        self.at += 2;
+        self.took(before);
         self.levels.check()
     }
 
@@ -260,6 +275,10 @@ impl<'s> Scan<'s> {
             }
             (_, Before::Open | Before::Semicolon) => self.regular_expression(),
             (_, Before::Operand) => self.operator(b'/'),
+            // Names here: what they else stand before is no regular expression.
+            (_, Before::Unclear) if matches!(self.word, "async" | "get" | "let" | "set" | "static" | "using") => {
+                self.operator(b'/')
+            }
             (_, Before::Brace | Before::Unclear | Before::Access) => self.distrust(),
         }
     }
@@ -334,9 +353,4 @@ fn is_word(byte: u8) -> bool {
 
 fn is_space(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\u{feff}' | '\u{180e}' | '\u{200b}')
-}
-
-/// Whether a `++` or `--` ends before `at`.
-fn repeated_sign(bytes: &[u8], at: usize) -> bool {
-    at >= 2 && bytes[at - 1] == bytes[at - 2]
 }

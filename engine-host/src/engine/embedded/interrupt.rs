@@ -43,7 +43,7 @@ impl Interrupt {
 
     /// Waits for as long as `time` (for ever without), but no longer than until the engine is stopped.
     pub(super) fn sleep(&self, time: Option<Duration>) {
-        let deadline = time.map(|time| Instant::now() + time);
+        let deadline = time.and_then(|time| Instant::now().checked_add(time));
         let mut guard = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
         while !self.is_stopped() {
             guard = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {

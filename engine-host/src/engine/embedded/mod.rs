@@ -28,6 +28,7 @@ use self::bytecode::OwnModules;
 pub use self::interrupt::Interrupt;
 use self::sandbox::Sandbox;
 use super::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
+use crate::compile::Places;
 
 /// The crate that QuickJS comes with, and its version. It has no safe way to tell the version of QuickJS itself.
 const VERSION: &str = "rquickjs-0.14.0";
@@ -127,6 +128,10 @@ impl Engine for EmbeddedEngine {
 
     fn exports(&self, adaptor: &str) -> Exports {
         modules::exports(adaptor)
+    }
+
+    fn places(&self) -> Places {
+        Places::Few
     }
 
     fn peak_heap_bytes(&self) -> Option<u64> {

@@ -69,7 +69,7 @@ impl<'js> Session<'_, 'js> {
             let text: Option<String> = ending.get(name).map_err(|error| self.halt(error))?;
             text.map(Json::parse).transpose().map_err(|error| Halt::Lost(EngineLost::Failed(error.to_string())))
         };
-        let state = text("state")?.map(|state| withheld::without(state, &job.state_props_to_remove)).transpose();
+        let state = text("state")?.map(|state| withheld::of_result(state, &job.state_props_to_remove)).transpose();
         let state = state.map_err(|error| Halt::Lost(EngineLost::Failed(error.to_string())))?;
         let result = JobResult { state, webhook_response: text("webhookResponse")? };
         self.evidence.check()?;
@@ -125,7 +125,10 @@ impl<'js> Session<'_, 'js> {
             match self.call::<_, Option<f64>>("wait", ())? {
                 Some(millis) if millis <= 0.0 => self.call::<_, ()>("fire", ())?,
                 // Without timers nothing can come any more: only the run's own limits end such a job.
-                wait => self.evidence.interrupt().sleep(wait.map(|millis| Duration::from_secs_f64(millis / 1e3))),
+                wait => {
+                    let wait = wait.and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok());
+                    self.evidence.interrupt().sleep(wait);
+                }
             }
             self.evidence.check()?;
         }

@@ -107,6 +107,7 @@ fn module(code: &str, state: &str) -> JobCall {
         globals: None,
         state: Json::parse(state.to_owned()).unwrap(),
         state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
+        state_bytes: u64::MAX,
     }
 }
 

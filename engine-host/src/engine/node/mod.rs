@@ -273,12 +273,14 @@ impl NodeEngine {
 
     /// What the answer says of something that was thrown.
     fn thrown(&mut self, answer: &mut Frame) -> Result<Thrown, EngineLost> {
-        let read = |answer: &mut Frame| -> Result<_, BadFrame> { Ok((answer.needed()?, answer.text()?)) };
-        let (description, state) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
+        let read =
+            |answer: &mut Frame| -> Result<_, BadFrame> { Ok((answer.needed()?, answer.text()?, answer.text()?)) };
+        let (description, state, too_large) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
         let thrown = serde_json::from_str(&description);
         let mut thrown: Thrown =
             thrown.map_err(|error| EngineLost::Failed(format!("its prelude told an error wrongly: {error}")))?;
         thrown.state = state;
+        thrown.is_too_large = too_large.is_some();
         Ok(thrown)
     }
 
@@ -294,6 +296,7 @@ impl NodeEngine {
         let options = json!({
             "adaptors": job.adaptors,
             "removed": job.state_props_to_remove,
+            "stateBytes": job.state_bytes,
             "wanted": wanted,
         });
         let fields = [Some(&*options.to_string()), Some(&*job.code), job.globals.as_deref(), Some(job.state.as_str())];
@@ -305,7 +308,7 @@ impl NodeEngine {
         let (state, webhook_response, heap) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
         self.peak_heap_bytes = heap.and_then(|bytes| bytes.parse().ok());
         let parse = |text: Option<String>| text.map(Json::parse).transpose();
-        let without = |state| withheld::without(state, &job.state_props_to_remove);
+        let without = |state| withheld::of_result(state, &job.state_props_to_remove);
         let result = parse(state).and_then(|state| state.map(without).transpose()).and_then(|state| {
             let webhook_response = parse(webhook_response)?;
             Ok(JobResult { state, webhook_response })
@@ -342,6 +345,7 @@ impl Engine for NodeEngine {
         let mut answer = self.ask(&command).await?;
         match answer.kind {
             b'r' => self.job_result(&mut answer, &job).map(JobEnd::Returned),
+            b'o' => Ok(JobEnd::TooLarge),
             b'x' => {
                 let mut thrown = self.thrown(&mut answer)?;
                 thrown.state = thrown.state.and_then(|state| {

@@ -28,8 +28,9 @@ use crate::sys::{self, Signals};
 /// A frame that is one line of the run's log.
 const LOG: u8 = b'l';
 
-/// The longest line of what Node prints that is shown whole.
-const LINE_BYTES: u64 = 8 * 1024;
+/// Of a longer line of what Node prints the rest is left out. It is more than the worker shows, which cuts it so that no
+/// part of a secret is left.
+const LINE_BYTES: u64 = 16 * 1024;
 
 /// So many of its last lines, but for frames of a stack, are kept for the message that it did not start.
 const TAIL_LINES: usize = 8;
@@ -211,6 +212,9 @@ fn show_output(output: PipeReader, tail: &Tail) {
         match output.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
+        }
+        if line.len() as u64 == LINE_BYTES && !line.ends_with(b"\n") && output.skip_until(b'\n').is_err() {
+            return;
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();

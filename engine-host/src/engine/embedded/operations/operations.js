@@ -159,16 +159,26 @@ function chunk(items, size) {
   return chunks;
 }
 
+/** The keys of a path: `a.b`, `a["b"]`, a list of keys, or a key of `item` whatever is in it. */
+function keysOf(path, item) {
+  if (Array.isArray(path)) return path;
+  const text = String(path);
+  if (text in Object(item)) return [text];
+  return [...text.matchAll(/\[(["'])(.*?)\1\]|[^.[\]]+/g)].map((match) => match[2] ?? match[0]);
+}
+
 /** Groups objects by the value at a path of keys. */
 const group = (objects, keyPath, callback = (state) => state) => (state) => {
   const [items, path] = resolved(state, [objects, keyPath]);
-  const names = String(path).split(/[.[\]]+/).filter((name) => name !== '');
-  const data = {};
+  const groups = new Map();
   for (const item of Object.values(items ?? [])) {
-    const key = names.reduce((value, name) => value?.[name], item);
-    if (key !== undefined) (data[key] ??= []).push(item);
+    const value = keysOf(path, item).reduce((value, name) => value?.[name], item);
+    if (value === undefined) continue;
+    const key = String(value);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(item);
   }
-  return callback({ ...state, data });
+  return callback({ ...state, data: Object.fromEntries(groups) });
 };
 
 /** Fails unless an expression holds. */

@@ -36,11 +36,11 @@ fn values() {
         ("console.log(undefined)", "[null]"),
         ("console.log(s => s)", "[null]"),
         ("console.log(Symbol('q').toString(), Symbol('q'))", r#"["Symbol(q)",null]"#),
-        ("console.log(new TypeError('err'))", r#"[{"name":"TypeError","message":"err"}]"#),
+        ("console.log(new TypeError('err'))", r#"[{ "name":"TypeError","message":"err"}]"#),
         ("console.log({ e: [new Error('in')] })", r#"[{"e":[{"name":"Error","message":"in"}]}]"#),
         (
             "console.log(Object.assign(new Error('axios'), { config: { auth: 1 }, toJSON() { return { stack: 1 } } }))",
-            r#"[{"name":"Error","message":"axios"}]"#,
+            r#"[{ "name":"Error","message":"axios"}]"#,
         ),
         ("const o = { a: 1 }; o.o = o; console.log(o)", r#"[{"a":1,"o":"[Circular]"}]"#),
         ("console.log(5n, { n: 5n }, NaN, new Date(0))", r#"["5",{"n":"5"},null,"1970-01-01T00:00:00.000Z"]"#),

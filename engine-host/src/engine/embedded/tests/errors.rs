@@ -1,6 +1,7 @@
 //! What is told of errors.
 
 use super::*;
+use crate::compile::{self, Adaptor, Places};
 use crate::engine::Origin;
 
 /// Origin, name and message of what a module throws.
@@ -185,4 +186,34 @@ fn syntax_errors_that_only_this_engine_sees_have_a_position() {
     let thrown = thrown("export default [];\nlet a = 1; let a = 2;");
     assert_eq!((thrown.origin, thrown.name.as_str()), (Origin::Job, "SyntaxError"));
     assert_eq!(thrown.position.map(|(line, _)| line), Some(2));
+}
+
+#[test]
+fn the_line_is_that_of_the_users_source() {
+    for (source, expected) in [
+        ("fn(s => {\n  const a = 1;\n\n\n  const { y } = s.data.nope;\n  return s;\n})", 5),
+        ("fn(s => {\n\n  console.log(s);\n\n  const { y } = s.data.nope;\n  return s;\n})", 5),
+        ("fn(s => {\n\n  const b = s.b;\n\n  const [ y ] = s.data.nope;\n  return s;\n})", 5),
+        (
+            "fn(s => {\n  s.l = [1];\n  s.l.forEach(it => {\n    const k = it;\n\n    const { p: { q } } = k;\n  });\n})",
+            6,
+        ),
+        ("class A {\n  m() {\n    const a = 1;\n\n    return this.x.y;\n  }\n}\nfn(() => new A().m())", 5),
+        ("fn(s => {\n  s.a = 1;\n\n  return null.x;\n})", 4),
+        ("fn(s => {\n  s.a = 1;\n\n  return [1][5].y;\n})", 4),
+        ("fn(async s => {\n  s.a = 1;\n\n  return (await null).y;\n})", 4),
+        ("fn(s => {\n  s.a = 1;\n\n  for (const { a } of [1, null]) s.a = a;\n})", 4),
+        ("fn(s => {\n  s.a = 1;\n\n  const b = this.a.b;\n})", 4),
+        ("const a = 1;\n\nconst { b } = null;\nfn(s => s)", 3),
+        ("fn(s => {\n  switch (s.a) {\n    default:\n      const { b } = s.b;\n  }\n})", 4),
+    ] {
+        let adaptor = Adaptor { specifier: "@openfn/language-common", exports: None };
+        let compiled = compile::compile_for(source, &[adaptor], Places::Few).unwrap();
+        let Ok(JobEnd::Threw(thrown)) = Bench::new().run(module(&compiled.code, r#"{"data":{}}"#)) else {
+            panic!("{source}: it throws")
+        };
+        let (line, column) = thrown.position.unwrap_or_else(|| panic!("{source}: {thrown:?}"));
+        let found = compiled.source_position(line, column - 1).map(|it| it.line);
+        assert_eq!(found, Some(expected), "{source}\n{}\n{:?}", compiled.code, thrown.position);
+    }
 }

@@ -111,7 +111,7 @@ const VANDAL: &str = "
             const original = owner[key];
             defineProperty(owner, key, { __proto__: null, value: function (...values) { watch(this, values); return apply(original, this, values) }, configurable: true, writable: true });
         }
-        for (const key of ['0', '1', 'state', 'thrown', 'value', 'get', 'toJSON', 'origin', 'name', 'callback', 'reason', 'then']) {
+        for (const key of ['0', '1', 'state', 'thrown', 'value', 'get', 'toJSON', 'origin', 'name', 'callback', 'reason', 'then', 'isError', 'console', 'adaptors']) {
             defineProperty(Object.prototype, key, { __proto__: null, get() { watch(this, [key]); return undefined }, set(v) { watch(this, [key, v]); defineProperty(this, key, { __proto__: null, value: v, configurable: true, writable: true, enumerable: true }) }, configurable: true });
         }
         active = true;
@@ -142,7 +142,7 @@ fn the_prelude_uses_nothing_that_a_job_can_change() {
             Ok(JobEnd::Returned(result)) => assert_eq!(text(result.state), expected, "{body}"),
             other => panic!("{body}: {other:?}"),
         }
-        assert!(bench.lines().iter().all(|line| line == r#"JOB info ["x",{"a":[1]},{"name":"Error","message":"e"}]"#));
+        assert!(bench.lines().iter().all(|line| line == r#"JOB info ["x",{"a":[1]},{ "name":"Error","message":"e"}]"#));
     }
     let code = format!("{VANDAL} export default [async () => {{ trap(); throw new TypeError('as it is') }}]");
     let thrown = thrown(&code);
@@ -172,7 +172,7 @@ fn no_trick_keeps_what_is_taken_out_of_the_state() {
         let left = match &end {
             Ok(JobEnd::Returned(result)) => text(result.state.clone()),
             Ok(JobEnd::Threw(thrown)) => thrown.state.clone().expect("the state as it is"),
-            Err(lost) => panic!("{trick} {operation}: {lost}"),
+            lost => panic!("{trick} {operation}: {lost:?}"),
         };
         assert!(left.starts_with('{') && !left.contains("hush"), "{trick} {operation}: {left}");
     }
@@ -355,7 +355,7 @@ fn imports_are_for_the_whitelist_only() {
         match Bench::new().run(module(code, "{}")) {
             Ok(JobEnd::Returned(_)) => assert!(ok, "{code}"),
             Ok(JobEnd::Threw(thrown)) => assert_eq!((ok, thrown.origin), (false, Origin::Import), "{code}: {thrown:?}"),
-            Err(lost) => panic!("{code}: {lost}"),
+            other => panic!("{code}: {other:?}"),
         }
     }
 }
@@ -385,6 +385,22 @@ fn conditions_see_the_state_and_nothing_else() {
     let mut bench = Bench::new();
     assert_eq!(bench.test("(state.data.n = 0, globalThis.leak = 1)", state), Ok(ConditionEnd::Value(true)));
     assert_eq!(bench.test("state.data.n === 5 && typeof leak === 'undefined'", state), Ok(ConditionEnd::Value(true)));
+}
+
+#[test]
+fn a_spy_in_a_condition_never_sees_what_is_the_engines() {
+    let names = "['isError', 'console', 'adaptors', 'then', 'toJSON', 'get', 'value', 'thrown', 'state']";
+    let expression = format!(
+        "(() => {{
+            const seen = [];
+            const spy = {{ __proto__: null, get() {{ seen.push(this); return undefined }}, set() {{ seen.push(this) }}, configurable: true }};
+            for (const name of {names}) Object.defineProperty(Object.prototype, name, spy);
+            try {{ null.x }} catch (e) {{ e.stack }}
+            for (const name of {names}) delete Object.prototype[name];
+            return seen.some(it => it?.token !== undefined || typeof it?.log === 'function');
+        }})()"
+    );
+    assert_eq!(Bench::new().test(&expression, "{}"), Ok(ConditionEnd::Value(false)));
 }
 
 #[test]

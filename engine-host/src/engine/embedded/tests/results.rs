@@ -81,6 +81,8 @@ fn the_webhook_response_is_taken_out() {
     let result = result("fn(s => ({ ...s, webhookResponse: { status: 201, body: { ok: true } } }))", r#"{"data":{}}"#);
     assert_eq!(text(result.state), r#"{"data":{}}"#);
     assert_eq!(text(result.webhook_response), r#"{"status":201,"body":{"ok":true}}"#);
+    let hidden = self::result("fn(() => ({ toJSON: () => ({ webhookResponse: 1, data: 2 }) }))", "{}");
+    assert_eq!(text(hidden.state), r#"{"data":2}"#);
 }
 
 #[test]

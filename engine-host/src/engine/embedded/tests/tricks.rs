@@ -8,6 +8,7 @@ fn ended(operation: &str) -> String {
     match Bench::new().run(module(&format!("export default [async state => {{ {operation} }}]"), r#"{"data":1}"#)) {
         Ok(JobEnd::Returned(result)) => text(result.state),
         Ok(JobEnd::Threw(thrown)) => format!("{:?}: {}", thrown.origin, thrown.message),
+        Ok(JobEnd::TooLarge) => "too large".to_owned(),
         Err(lost) => format!("lost: {lost}"),
     }
 }

@@ -9,9 +9,13 @@ const { apply } = Reflect;
 const COMMANDS = 3;
 const REPLIES = 4;
 const ABSENT = 0xffffffff;
+/** So much of a text is encoded at once, in UTF-16 units. */
+const AT_ONCE = 256 * 1024;
 
 /** Sends a frame, and returns when it is on its way: a host that is slow to read holds the job. */
 function send(kind, ...fields) {
+  const units = fields.reduce((sum, field) => sum + (field?.length ?? 0), 0);
+  if (units > AT_ONCE) return sendLarge(kind, fields);
   const parts = fields.map((field) => (field === undefined || Buffer.isBuffer(field) ? field : Buffer.from(field)));
   const length = parts.reduce((sum, part) => sum + 4 + (part?.length ?? 0), 1);
   const head = Buffer.allocUnsafe(5);
@@ -26,6 +30,35 @@ function send(kind, ...fields) {
   }
   write(Buffer.concat(chunks));
 }
+
+/** Sends a frame piece by piece, as a copy of a large state may be more than there is room for. */
+function sendLarge(kind, fields) {
+  const lengths = fields.map((field) => (field === undefined ? 0 : Buffer.byteLength(field)));
+  const head = Buffer.allocUnsafe(5);
+  head.writeUInt32LE(lengths.reduce((sum, length) => sum + 4 + length, 1));
+  head.write(kind, 4, 'latin1');
+  write(head);
+  for (let i = 0; i < fields.length; i += 1) {
+    const field = fields[i];
+    const size = Buffer.allocUnsafe(4);
+    size.writeUInt32LE(field === undefined ? ABSENT : lengths[i]);
+    write(size);
+    if (Buffer.isBuffer(field)) write(field);
+    else if (field !== undefined) writeText(field);
+  }
+}
+
+function writeText(text) {
+  for (let at = 0; at < text.length; ) {
+    let end = Math.min(at + AT_ONCE, text.length);
+    // Not between the two halves of a character.
+    if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end -= 1;
+    write(Buffer.from(text.slice(at, end)));
+    at = end;
+  }
+}
+
+const isHighSurrogate = (unit) => unit >= 0xd800 && unit <= 0xdbff;
 
 // Kept, since adaptors may replace what is in the module.
 const { writeSync } = fs;

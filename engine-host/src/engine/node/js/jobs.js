@@ -98,7 +98,11 @@ async function runJob(options, code, globals, state) {
       if (name === 'globals') hooks.adopt(evaluation, module.namespace);
       else hooks.begin(evaluation, module.namespace, input);
       const result = await ending(room);
-      if (result.thrown !== undefined) return send('x', result.thrown, result.state);
+      const isTooLarge = result.state !== undefined && Buffer.byteLength(result.state) > options.stateBytes;
+      if (result.thrown !== undefined) {
+        return isTooLarge ? send('x', result.thrown, undefined, '1') : send('x', result.thrown, result.state);
+      }
+      if (isTooLarge) return send('o');
       if (name === 'job') {
         send('r', result.state, result.webhookResponse, `${getHeapStatistics().used_heap_size}`);
       }
