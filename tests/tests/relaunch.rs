@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -22,16 +23,22 @@ async fn until_hosts(worker: &Worker, wanted: impl Fn(&HashSet<u32>) -> bool) {
     }
 }
 
+/// What writes a configuration file, and the file's name.
+fn configuration(folder: &Path) -> (impl Fn(&str), String) {
+    let file = folder.join("worker.toml");
+    let name = file.display().to_string();
+    (move |text: &str| std::fs::write(&file, text).expect("a file can be written"), name)
+}
+
 const SLOW: &str = "fn(async s => { console.log('here'); await new Promise(r => setTimeout(r, 1500)); return s; })";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let file = folder.path().join("worker.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a file can be written");
+    let (write, file) = configuration(folder.path());
     write("warm-hosts = 1\n");
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start(&lightning, &["--config", file.to_str().expect("the path is text")]).await;
+    let worker = Worker::start(&lightning, &["--config", &file]).await;
     worker.printed("joined").await;
     until_hosts(&worker, |hosts| hosts.len() == 1).await;
     write("warm-hosts = 3\n");
@@ -55,11 +62,10 @@ async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_heard_while_the_one_before_waits_for_a_run() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let file = folder.path().join("worker.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a file can be written");
+    let (write, file) = configuration(folder.path());
     write("warm-hosts = 1\n");
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start(&lightning, &["--config", file.to_str().expect("the path is text")]).await;
+    let worker = Worker::start(&lightning, &["--config", &file]).await;
     let endless = queue(&lightning, one_job("fn(s => { console.log('here'); for (;;); })"));
     until(&lightning, &worker, &endless, |record| logged(record, "here")).await;
     until_hosts(&worker, |hosts| hosts.len() == 2).await;
