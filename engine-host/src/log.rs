@@ -57,10 +57,8 @@ impl LogPolicy {
     }
 
     fn sanitized(&self, message: String) -> Option<String> {
-        if self.sanitize == Sanitize::None {
-            // No string holds that: its quotes have a backslash before them.
-            let has_error = message.contains(ERROR);
-            return Some(if has_error { message.replace(ERROR, "{\"") } else { message });
+        if self.sanitize == Sanitize::None && !message.contains(ERROR) {
+            return Some(message);
         }
         let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(&message) else { return Some(message) };
         let values: Vec<String> = values.into_iter().map(|value| self.sanitized_value(value)).collect();
@@ -250,14 +248,14 @@ mod tests {
 
     #[test]
     fn errors_are_shown_whatever_the_policy() {
-        let message = r#"["{ \"",{ "name":"Error","message":"{ \"x\""},{"name":"Error"}]"#;
+        let message = r#"["{ \"","if (x) { ",{ "name":"Error","message":"{ \"x\""},{"name":"Error"}]"#;
         for (sanitize, object) in [
             (Sanitize::None, r#"{"name":"Error"}"#),
             (Sanitize::Remove, "null"),
             (Sanitize::Obfuscate, r#""[object]""#),
             (Sanitize::Summarize, r#""(object with keys name)""#),
         ] {
-            let expected = format!(r#"["{{ \"",{{"name":"Error","message":"{{ \"x\""}},{object}]"#);
+            let expected = format!(r#"["{{ \"","if (x) {{ ",{{"name":"Error","message":"{{ \"x\""}},{object}]"#);
             assert_eq!(applied(sanitize, message), Some(expected));
         }
     }

@@ -85,7 +85,7 @@ async fn a_change_is_heard_while_the_one_before_waits_for_a_run() {
 async fn a_host_program_that_is_replaced_replaces_hosts_if_it_is_watched() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let program = folder.path().join("engine-host");
-    let install = |from: &std::path::Path| {
+    let install = |from: &Path| {
         let part = folder.path().join("part");
         std::fs::copy(from, &part).expect("a file can be copied");
         std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o755)).expect("it is ours");

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    privacy::protect(&Cli::secret_variables());
+    privacy::erase(&Cli::secret_variables());
+    // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
+    if !matches!(cli.command, Some(Command::Ctl(_))) {
+        privacy::close();
+    }
     let command = cli.command.unwrap_or_else(|| Command::Start(Box::new(cli.start)));
     match runtime().and_then(|runtime| runtime.block_on(run(command, &cli.effective))) {
         Ok(code) => code,

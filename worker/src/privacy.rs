@@ -4,12 +4,16 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::sys;
 
-/// Takes these variables' values out of the environment that the system shows of this process, and forbids others of
-/// the same user to look into its memory. To be called when the values have been read, while there is one thread.
+/// Takes these variables' values out of the environment that the system shows of this process. To be called when the
+/// values have been read, while there is one thread.
 ///
-/// What a system cannot do is left out: `worker doctor` tells.
-pub fn protect(secret_variables: &[String]) {
+/// What a system cannot do is left out, here and below: `worker doctor` tells.
+pub fn erase(secret_variables: &[String]) {
     sys::erase_variables(secret_variables);
+}
+
+/// Forbids others of the same user to look into the memory of this process.
+pub fn close() {
     // Only for a core file does this make a difference that somebody could miss.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

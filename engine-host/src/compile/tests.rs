@@ -372,8 +372,28 @@ proptest! {
 /// What opens a level, and what may seem to end one.
 fn nesting() -> impl Strategy<Value = &'static str> {
     let ends = [
-        "a", "a\n", "a;", "{}", "(a)", "x,", "a:b\n", "while(a)", "else ", "/a/", "a?b:c", "`a`", "i++\n", "i++/",
-        "++", "--/a/", "`\\u`", "get/", "=>",
+        "a",
+        "a\n",
+        "a;",
+        "{}",
+        "(a)",
+        "x,",
+        "a:b\n",
+        "while(a)",
+        "else ",
+        "/a/",
+        "a?b:c",
+        "`a`",
+        "i++\n",
+        "i++/",
+        "++",
+        "--/a/",
+        "typ\\u0065of ",
+        "i\\u0066(a)\n",
+        "i\\u{66}(a)/`/;",
+        "`\\u`",
+        "get/",
+        "=>",
     ];
     prop::sample::select(NESTED.iter().map(|(open, ..)| *open).chain(ends).collect::<Vec<_>>())
 }

@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, UCred};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::admin::Admin;
 use super::message::{Answer, LineReport, Request};
@@ -25,6 +25,8 @@ const LONGEST_REQUEST: u64 = 64 * 1024;
 const REQUEST: Duration = Duration::from_secs(10);
 /// Pause after a failure to take connections.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Whoever is turned away is told of so often, and more often for who debugs: users' code may try again and again.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The admin socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +103,17 @@ impl CreatePrivate for fs::DirBuilder {
 
 async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     let mut clients = JoinSet::new();
+    let mut told = None::<Instant>;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match stream.peer_cred().map_err(|_| "nobody knows whose it is").and_then(admit) {
                     Ok(()) => drop(clients.spawn(answer(stream, Arc::clone(&admin)))),
-                    Err(why) => warn!("turned a connection to the admin socket away: {why}"),
+                    Err(why) if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) => {
+                        told = Some(Instant::now());
+                        warn!("turned a connection to the admin socket away: {why}");
+                    }
+                    Err(why) => debug!("turned a connection to the admin socket away: {why}"),
                 },
                 Err(error) => {
                     warn!("failed to take a connection to the admin socket: {error}");
@@ -120,13 +127,13 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
 
 /// Lets this user and root in, but none of what runs users' code: hosts, and what they have started.
 fn admit(peer: UCred) -> Result<(), &'static str> {
-    let pid = peer.pid().and_then(|pid| pid.try_into().ok());
-    if ![rustix::process::geteuid().as_raw(), 0].contains(&peer.uid()) {
-        Err("it is from another user")
-    } else if pid.is_some_and(descends_from_this) {
-        Err("it is from an engine host")
-    } else {
-        Ok(())
+    let (own, pid) = (rustix::process::geteuid().as_raw(), peer.pid().and_then(|pid| pid.try_into().ok()));
+    match peer.uid() {
+        // No host is of another user than this.
+        0 if own != 0 => Ok(()),
+        user if user != own => Err("it is from another user"),
+        _ if pid.is_some_and(descends_from_this) => Err("it is from an engine host, or cannot be told from one"),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::field::display;
 use tracing::{debug, error, warn};
 
-use crate::processes::is_child_of_this;
+use super::orphans::Orphans;
 
 /// How long a connection may take to prove itself.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -40,9 +40,10 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// Says which process got the token, so that it can be told apart when it fails to show it.
-    pub(super) fn is_held_by(&self, pid: u32) {
-        self.pid.get_or_init(|| pid);
+    /// Takes the id of the process that gets the token, by which that is known when it fails to show it. To be set
+    /// before the process can connect.
+    pub(super) fn holder(&self) -> Arc<OnceLock<u32>> {
+        Arc::clone(&self.pid)
     }
 }
 
@@ -58,10 +59,11 @@ struct Guest {
 }
 
 impl Arrivals {
-    pub(super) fn at(listener: Listener) -> Self {
+    /// Takes the connections of `hosts`.
+    pub(super) fn at(listener: Listener, hosts: Arc<Orphans>) -> Self {
         let address = listener.address().to_owned();
         let expected = Arc::new(Expected::default());
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&expected)));
+        let accepting = tokio::spawn(accept(listener, hosts, Arc::clone(&expected)));
         Self { address, expected, accepting }
     }
 
@@ -102,12 +104,12 @@ impl Expected {
     }
 }
 
-async fn accept(listener: Listener, expected: Arc<Expected>) {
+async fn accept(listener: Listener, hosts: Arc<Orphans>, expected: Arc<Expected>) {
     loop {
         match listener.accept().await {
-            // Hosts are children of this process. What users' code in them starts is not let in to keep others out.
-            Ok(stream) if stream.peer_pid().is_some_and(|pid| !is_child_of_this(pid)) => {
-                warn!(pid = stream.peer_pid(), "turned away a connection to the host link: it is from no engine host");
+            // What users' code in them starts is not let in to keep them out.
+            Ok(stream) if stream.peer_pid().is_some_and(|pid| !hosts.has(pid)) => {
+                debug!(pid = stream.peer_pid(), "turned away a connection to the host link: it is from no engine host");
             }
             Ok(stream) => drop(tokio::spawn(receive(stream, Arc::clone(&expected)))),
             Err(failure) => {

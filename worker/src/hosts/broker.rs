@@ -35,8 +35,8 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn new(root: Option<&Path>) -> Result<Self, BrokerError> {
         let directory = RuntimeDir::create(root)?;
-        let arrivals = Arrivals::at(Listener::bind(&directory)?);
         let orphans = Arc::<Orphans>::default();
+        let arrivals = Arrivals::at(Listener::bind(&directory)?, Arc::clone(&orphans));
         let spawner = Spawner::start(Arc::clone(&orphans)).map_err(BrokerError::Thread)?;
         let (next_host, is_lost) = (AtomicU64::new(1), watch::Sender::new(false));
         Ok(Self { spawner, arrivals, lines: Lines::default(), orphans, next_host, is_lost, directory })

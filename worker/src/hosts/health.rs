@@ -41,9 +41,9 @@ impl Health {
         self.is_open
     }
 
-    /// A host is ready. Returns whether that closes the circuit.
-    pub(super) fn ready(&mut self) -> bool {
-        std::mem::take(&mut self.is_open)
+    /// A host is ready, which closes the circuit.
+    pub(super) fn ready(&mut self) {
+        self.is_open = false;
     }
 
     /// A host has done what it is for: hosts work.
@@ -108,8 +108,8 @@ mod tests {
         assert_eq!(opened.iter().position(|opens| *opens), Some(CIRCUIT_LIMIT as usize - 1));
         assert_eq!(opened.iter().filter(|opens| **opens).count(), 1);
         assert!(health.is_open());
-        assert!(health.ready(), "closes it");
-        assert!(!health.ready(), "was closed");
+        health.ready();
+        assert!(!health.is_open());
         assert!(fail(&mut health, 13), "one more failure opens it again");
         health.worked();
         assert!(!health.is_open() && !health.is_doubtful());

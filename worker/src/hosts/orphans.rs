@@ -44,6 +44,11 @@ impl Orphans {
         Ok(host)
     }
 
+    /// Whether a process is a host that was started, and not buried yet.
+    pub(super) fn has(&self, pid: u32) -> bool {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+    }
+
     /// A host was buried.
     pub(super) fn buried(&self, pid: u32) {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
@@ -63,7 +68,7 @@ impl Orphans {
         warn!("processes that hosts have left behind do not die");
     }
 
-    /// Kills what there is. Returns how many are not buried yet.
+    /// Kills what there is, and buries those of living hosts that are dead. Returns how many are not buried yet.
     fn sweep_once(&self) -> usize {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown = children_of_main_thread();
@@ -72,19 +77,27 @@ impl Orphans {
             return 0;
         }
         let own = session(std::process::id());
-        let is_left_behind = |pid: &u32| {
-            let its = session(*pid);
-            its != own && its.is_none_or(|its| !hosts.contains(&its))
-        };
-        let orphans = unknown.into_iter().filter(is_left_behind);
-        orphans.filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)).filter(|pid| !bury(*pid)).count()
+        let unburied = unknown.into_iter().filter(|pid| {
+            let (its, Some(pid)) = (session(*pid), Pid::from_raw(pid.cast_signed())) else { return false };
+            match its {
+                its if its == own => false,
+                Some(host) if hosts.contains(&host) => {
+                    is_gone(pid);
+                    false
+                }
+                _ => {
+                    // Fails when it has ended.
+                    let _ = kill_process(pid, Signal::KILL);
+                    !is_gone(pid)
+                }
+            }
+        });
+        unburied.count()
     }
 }
 
-/// Whether the process is gone.
-fn bury(pid: Pid) -> bool {
-    // Fails when it has ended.
-    let _ = kill_process(pid, Signal::KILL);
+/// Whether a child has ended, which then is buried.
+fn is_gone(pid: Pid) -> bool {
     let is_gone = !matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
     if is_gone {
         debug!(pid = pid.as_raw_nonzero().get(), "buried a process that a host had left behind");

@@ -153,8 +153,16 @@ impl Pool {
                 (self.count(Member::is_taken) + waiting).clamp(least.min(most), most)
             }
         };
-        // Nobody waits while the circuit is open, and only a host that gets ready closes it.
-        wanted.max(usize::from(self.health.is_open()))
+        if !self.health.is_open() {
+            return wanted;
+        }
+        // Nobody waits while the circuit is open, and a new host that gets ready closes it.
+        let there = self.counted().filter(|(_, member)| member.stage != Stage::Starting && !member.is_outdated).count();
+        let most = match self.policy.size {
+            PoolSize::OneRunEach { .. } => usize::MAX,
+            PoolSize::Shared { most, .. } => most,
+        };
+        wanted.max((there + 1).min(most))
     }
 
     /// The hosts that the size is about.
@@ -311,8 +319,8 @@ impl Pool {
         prepared
     }
 
-    /// A host is ready. Returns whether that closes the circuit.
-    pub(super) fn ready(&mut self, host: HostNumber, now: Instant) -> bool {
+    /// A host is ready, which closes the circuit.
+    pub(super) fn ready(&mut self, host: HostNumber, now: Instant) {
         if let Some(member) = self.members.get_mut(&host) {
             if matches!(member.stage, Stage::Starting | Stage::Preparing) {
                 member.stage = Stage::Ready;
@@ -320,7 +328,7 @@ impl Pool {
             member.ready_since.get_or_insert(now);
             member.idle_since.get_or_insert(now);
         }
-        self.health.ready()
+        self.health.ready();
     }
 
     /// A waiting host was told to prepare this.

@@ -60,9 +60,9 @@ impl Bench {
         self.pool.started(host, self.now(), 0.0);
     }
 
-    fn ready(&mut self, host: HostNumber) -> bool {
+    fn ready(&mut self, host: HostNumber) {
         self.starts(host);
-        self.pool.ready(host, self.now())
+        self.pool.ready(host, self.now());
     }
 
     /// A host that waits with this engine.
@@ -271,7 +271,7 @@ fn an_open_circuit_is_probed_by_one_host_at_a_time() {
     }
     assert!(bench.pool.is_open());
     bench.at(300_000).wants(4, 1, None);
-    assert!(bench.ready(20), "closes it");
+    bench.ready(20);
     assert!(!bench.pool.is_open());
 }
 
@@ -283,9 +283,28 @@ fn an_open_circuit_is_probed_although_nobody_waits_and_none_are_kept() {
             bench.at(host * 20_000).fail(host);
         }
         bench.at(300_000).wants(0, 1, None);
-        assert!(bench.ready(20), "closes it");
+        bench.ready(20);
+        assert!(!bench.pool.is_open());
         does(&mut bench, 0, &[(20, Dismissal::Surplus)]);
     }
+}
+
+#[test]
+fn an_open_circuit_is_probed_although_those_that_wait_are_enough() {
+    let mut bench = Bench::unkeyed();
+    for host in [1, 2] {
+        bench.ready(host);
+    }
+    for host in 10..18 {
+        bench.at(host * 20_000).fail(host);
+    }
+    assert!(bench.pool.is_open());
+    bench.at(500_000);
+    does(&mut bench, 1, &[]);
+    bench.starts(20);
+    does(&mut bench, 0, &[]);
+    bench.pool.ready(20, bench.now());
+    assert!(!bench.pool.is_open());
 }
 
 /// What a plan does: hosts to start, and hosts to retire with the reason.

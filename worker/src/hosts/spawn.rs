@@ -7,14 +7,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
-use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
+use protocol::handshake::{ADDRESS_VARIABLE, PARENT_VARIABLE, TOKEN_VARIABLE};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::arrivals::Ticket;
 use super::orphans::Orphans;
 use super::program::HostProgram;
 
@@ -42,6 +43,7 @@ pub(super) struct Spawner {
 struct Request {
     command: Command,
     directory: PathBuf,
+    holder: Arc<OnceLock<u32>>,
     answer: oneshot::Sender<io::Result<Child>>,
 }
 
@@ -49,7 +51,7 @@ struct Request {
 #[derive(Debug)]
 pub(super) struct Invitation<'a> {
     pub(super) address: &'a str,
-    pub(super) token: &'a LinkToken,
+    pub(super) ticket: &'a Ticket,
 }
 
 impl Spawner {
@@ -59,11 +61,13 @@ impl Spawner {
         let runtime = Handle::current();
         thread::Builder::new().name("host-spawner".into()).spawn(move || {
             let _entered = runtime.enter();
-            for Request { mut command, directory, answer } in incoming {
+            for Request { mut command, directory, holder, answer } in incoming {
                 let child = std::fs::create_dir(&directory).and_then(|()| {
                     orphans.start(|| {
                         let child = command.spawn()?;
-                        Ok((child.id().unwrap_or_default(), child))
+                        // Whoever looks whether the process is a host waits until it is set.
+                        let pid = *holder.get_or_init(|| child.id().unwrap_or_default());
+                        Ok((pid, child))
                     })
                 });
                 // If nobody waits any more, the process is killed as it is dropped.
@@ -88,7 +92,7 @@ impl Spawner {
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env(ADDRESS_VARIABLE, invitation.address)
-            .env(TOKEN_VARIABLE, invitation.token.expose())
+            .env(TOKEN_VARIABLE, invitation.ticket.token.expose())
             .env(PARENT_VARIABLE, std::process::id().to_string())
             .current_dir(directory)
             .stdin(Stdio::null())
@@ -97,7 +101,8 @@ impl Spawner {
             .kill_on_drop(true);
         let (answer, child) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts hosts is gone");
-        self.requests.send(Request { command, directory: directory.to_owned(), answer }).map_err(|_| gone())?;
+        let holder = invitation.ticket.holder();
+        self.requests.send(Request { command, directory: directory.to_owned(), holder, answer }).map_err(|_| gone())?;
         child.await.map_err(|_| gone())?
     }
 }

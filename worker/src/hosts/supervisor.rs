@@ -182,12 +182,9 @@ pub(super) async fn supervise(
 async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Process, Ticket)> {
     let ground = &setup.ground;
     let ticket = ground.arrivals.expect(host_id)?;
-    let invitation = Invitation { address: ground.arrivals.address(), token: &ticket.token };
+    let invitation = Invitation { address: ground.arrivals.address(), ticket: &ticket };
     let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
     let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)));
-    if let Some(pid) = process.id() {
-        ticket.is_held_by(pid);
-    }
     Ok((process, ticket))
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use protocol::message::Prepare;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use tracing::info;
+use tracing::{error, info};
 
 use super::client::{Client, ClientOptions, Domain};
 use super::handlers::{HandlerOptions, Handlers};
@@ -107,7 +107,13 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
         () = broker.folder_lost() => true,
     };
     probes.drain();
-    info!(grace = ?options.shutdown_grace, "asked to stop: beginning no more jobs; ask again to end those that run");
+    let grace = options.shutdown_grace;
+    if is_lost {
+        let folder = broker.folder().display();
+        error!(?grace, "{folder} was removed, without which no host can start: finishing the jobs that run");
+    } else {
+        info!(?grace, "asked to stop: beginning no more jobs; ask again to end those that run");
+    }
     drop(following);
     tokio::select! {
         () = service.stop(options.shutdown_grace) => {}

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use protocol::run::{Exit, ExitReason};
 use rustix::process::{Pid, Signal, kill_process};
 use worker::execution::Executor;
 use worker::hosts::{HostEvent, Hosts, Phase, Status};
@@ -76,6 +77,33 @@ async fn a_program_that_is_gone_opens_the_circuit_and_its_return_closes_it() {
     std::fs::rename(&away, &path).unwrap();
     event(&mut events, |event| matches!(event, HostEvent::CircuitClosed).then_some(())).await;
     execute(&hosts, Act::Finish).await.succeeded();
+    hosts.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_run_that_ends_well_closes_the_circuit_for_who_brings_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine-host");
+    let own = std::env::current_exe().unwrap();
+    std::fs::write(&path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", own.display())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let hosts = soon(Hosts::start(options_for(&path, &[]))).await.unwrap();
+    let mut availability = hosts.availability();
+    until_ready(&hosts, 2).await;
+    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel));
+    until_ready(&hosts, 2).await;
+    std::fs::remove_file(&path).unwrap();
+    let mut held = Vec::new();
+    while let Ok(reservation) = soon(hosts.reserve(wanted())).await {
+        held.push(reservation);
+    }
+    soon(availability.wait_for(|available| !available)).await.unwrap();
+    let mut events = hosts.events();
+    run.cancel.send(Exit::error(ExitReason::Cancel, "Cancelled", "enough")).await.unwrap();
+    follow(run).await;
+    soon(availability.wait_for(|available| *available)).await.unwrap();
+    event(&mut events, |event| matches!(event, HostEvent::CircuitClosed).then_some(())).await;
+    drop(held);
     hosts.shutdown(Duration::ZERO).await;
 }
 

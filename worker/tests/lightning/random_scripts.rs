@@ -241,12 +241,6 @@ impl Oracle<'_> {
             && self.log.is_some_and(|log| !log.lines_with(&told).is_empty())
     }
 
-    /// Whether a step's end crashed the channel so often, after it was lost once, that it was taken for delivered.
-    fn crashed_again(&self) -> bool {
-        let told = ["step:complete", "it is taken to have it", self.id];
-        self.log.is_some_and(|log| !log.lines_with(&told).is_empty())
-    }
-
     fn states(&self) -> Result<(), String> {
         let refused =
             |event: &str| self.faults.iter().filter(|it| it.fault == Fault::RefusedState && it.event == event).count();
@@ -264,11 +258,7 @@ impl Oracle<'_> {
                 (Some(_), Output::TooLarge) => return Err(format!("step {index} has a dataclip")),
             }
             let input = index.checked_sub(1).and_then(|before| self.run.steps[before].output_dataclip_id.clone());
-            if record.input_dataclip_id != input
-                && refused("step:complete") == 0
-                && !self.blamed("step:complete")
-                && !self.crashed_again()
-            {
+            if record.input_dataclip_id != input && refused("step:complete") == 0 && !self.blamed("step:complete") {
                 return Err(format!("the input of step {index} is {:?}", record.input_dataclip_id));
             }
         }

@@ -102,6 +102,11 @@ impl<'s> Scan<'s> {
             self.took(Before::Operand);
             return Ok(());
         }
+        if text.contains('\\') {
+            // It may be a keyword to the parser, to be refused later.
+            self.levels.top.expression += 1;
+            return self.distrust();
+        }
         self.end_statement_before(text);
         let label = self.statement_start;
         let (before, levels) = self.weigh(text);
@@ -140,7 +145,6 @@ impl<'s> Scan<'s> {
             "of" | "let" | "async" | "static" | "get" | "set" | "using" | "break" | "continue" | "debugger" => {
                 (Before::Unclear, 0)
             }
-            _ if text.contains('\\') => (Before::Unclear, 0),
             _ => (Before::Operand, 0),
         }
     }

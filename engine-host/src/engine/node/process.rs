@@ -104,7 +104,12 @@ impl NodeProcess {
 
     /// Whether it has ended, or is held so that it would answer nothing.
     pub(super) fn is_lost(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None)) || sys::is_stopped(self.id)
+        let is_running = matches!(self.child.try_wait(), Ok(None));
+        if !is_running {
+            // What it has left in its group.
+            sys::kill_group(self.id);
+        }
+        !is_running || sys::is_stopped(self.id)
     }
 
     /// The last lines that it printed, in one line.

@@ -12,7 +12,7 @@ use protocol::message::Prepare;
 use protocol::run::Exit;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use self::lending::{Caller, Waiter};
 use self::managing::{Closing, Wait};
@@ -247,6 +247,7 @@ impl Keeper {
             return self.tend_to_closing();
         }
         self.lend_all();
+        self.follow_circuit();
         if self.pool.is_open() {
             let why = self.last_death.as_ref().map_or_else(String::new, |(_, death)| format!("; the last one {death}"));
             self.refuse_all(&format!("hosts fail one after the other{why}"));
@@ -262,6 +263,20 @@ impl Keeper {
             self.retire(host, dismissal);
         }
         plan.again_at.map(Instant::from_std)
+    }
+
+    /// Tells whoever brings runs when the circuit opens and, by whatever that was, closes.
+    fn follow_circuit(&self) {
+        let is_closed = !self.pool.is_open();
+        let has_changed = self.availability.send_if_modified(|was_closed| {
+            let has_changed = *was_closed != is_closed;
+            *was_closed = is_closed;
+            has_changed
+        });
+        if has_changed && is_closed {
+            info!(pool = &*self.name, "hosts get ready again");
+            self.publish(HostEvent::CircuitClosed);
+        }
     }
 
     fn launch(&mut self, start_timeout: Duration) {

@@ -1,7 +1,7 @@
 //! What hosts report, taken in.
 
 use protocol::message::OpsReport;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::{Command, Keeper, Report, chance, now};
 use crate::hosts::death::Death;
@@ -72,11 +72,7 @@ impl Keeper {
         if self.pool.is_unmeasured(host) {
             member.command(Command::Measure);
         }
-        if self.pool.ready(host, now()) {
-            info!(pool = &*self.name, "hosts get ready again");
-            self.availability.send_replace(true);
-            self.publish(HostEvent::CircuitClosed);
-        }
+        self.pool.ready(host, now());
     }
 
     fn hear_numbers(&mut self, host: HostNumber, report: OpsReport) {
@@ -102,7 +98,6 @@ impl Keeper {
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
             error!(pool = &*self.name, "hosts fail one after the other; no run is claimed until one gets ready");
-            self.availability.send_replace(false);
             self.publish(HostEvent::CircuitOpened { death: death.clone() });
         }
         self.last_death = Some((id, death));

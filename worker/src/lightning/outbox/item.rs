@@ -85,6 +85,17 @@ impl Item {
         }
     }
 
+    /// Gives a step's dataclip another id, and returns the one that it had.
+    pub(super) fn renew_dataclip(&mut self) -> Option<Uuid> {
+        match self {
+            Self::StepComplete(step) => match &mut step.output {
+                Output::Sent(id, _) | Output::Unwanted(id) => Some(std::mem::replace(id, Uuid::new_v4())),
+                Output::Withheld => None,
+            },
+            _ => None,
+        }
+    }
+
     /// About how much memory it takes.
     pub(super) fn size(&self) -> usize {
         let json = |json: &Option<Json>| json.as_ref().map_or(0, Json::len);

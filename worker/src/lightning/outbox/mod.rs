@@ -174,8 +174,8 @@ struct Entry {
     item: Item,
     /// It was sent before, and will be again.
     resent: bool,
-    /// It was on its way when a link died, or the channel was joined anew: the server may have it.
-    may_be_taken: bool,
+    /// The id that its dataclip had before it got another one: the server may have that.
+    first_dataclip: Option<Uuid>,
     /// How often the link died while it was the first without a reply.
     losses: u32,
     /// How often the channel crashed on it.
@@ -397,7 +397,7 @@ impl Outbox {
         *self.bytes_of(&item) += item.size();
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let entry = Entry { sequence, item, resent: false, may_be_taken: false, losses: 0, crashes: 0, alone: false };
+        let entry = Entry { sequence, item, resent: false, first_dataclip: None, losses: 0, crashes: 0, alone: false };
         self.waiting.push_back(entry);
     }
 

@@ -8,7 +8,7 @@ use super::pushes::WINDOW;
 use super::verdict::{Verdict, judge};
 use super::{Entry, Outbox, Progress};
 use crate::lightning::now_us;
-use crate::lightning::phoenix::{Loss, Reply};
+use crate::lightning::phoenix::{Loss, Reply, Status};
 use crate::metrics::metrics;
 
 /// An event on which the link was lost so often is taken to be the cause: the server may be unable to read it at all.
@@ -31,7 +31,6 @@ impl Outbox {
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
             for mut entry in sent.entries {
                 entry.resent = true;
-                entry.may_be_taken |= loss != Loss::Channel;
                 metrics().events_resent.inc();
                 // The server handles events in order, so what killed the channel is the first without a reply.
                 match at {
@@ -61,15 +60,18 @@ impl Outbox {
             return Progress::Going;
         }
         let (run, event) = (&self.options.run_id, entry.item.event());
-        if loss == Loss::Channel && entry.may_be_taken && matches!(entry.item, Item::StepComplete(_)) {
-            // It crashes on the end of a step that it has. Without its output, which it may have as well, that would be
-            // taken, and the output be no output any more. Nothing refers to it: perhaps Lightning has it not.
-            tracing::warn!(%run, "Lightning's channel crashes on {event} when it is sent again: it is taken to have it");
-            self.forget(&entry.item);
+        (entry.losses, entry.crashes) = (0, 0);
+        // It may have the event, whose answer was lost, and crash on the dataclip's id when that comes again.
+        if loss == Loss::Channel
+            && entry.first_dataclip.is_none()
+            && let Some(first) = entry.item.renew_dataclip()
+        {
+            entry.first_dataclip = Some(first);
+            tracing::warn!(%run, "Lightning's channel crashes on {event}: its dataclip goes once more by another id");
+            self.requeue(entry);
             return Progress::Going;
         }
         tracing::warn!(%run, "{event} seems to be more than Lightning can take");
-        (entry.losses, entry.crashes) = (0, 0);
         let in_batch = matches!(entry.item, Item::Log(_)) && self.options.batch.is_some() && !entry.alone;
         entry.alone |= in_batch;
         if in_batch || self.degrade(&mut entry.item) {
@@ -78,7 +80,7 @@ impl Outbox {
         }
         match entry.item {
             // A server that cannot bear an event twice has taken it the first time; if not, what follows is refused.
-            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => self.accepted(entry),
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => self.accepted(entry, false),
             Item::Log(_) | Item::RunComplete(_) => self.give_up(entry, "its channel crashes each time"),
         }
     }
@@ -95,7 +97,8 @@ impl Outbox {
                 if tag > self.busy_until {
                     self.window = (self.window + 1).min(WINDOW);
                 }
-                sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry))
+                let is_new = reply.status == Status::Ok;
+                sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry, is_new))
             }
             Verdict::Busy => {
                 self.hold_until = Some(now + self.busy.next(jitter));
@@ -115,13 +118,15 @@ impl Outbox {
         }
     }
 
-    fn accepted(&mut self, entry: Entry) -> Progress {
+    /// Lightning has an event: as it was sent now (`is_new`), or as it was sent first.
+    fn accepted(&mut self, entry: Entry, is_new: bool) -> Progress {
         self.forget(&entry.item);
         match entry.item {
             Item::RunComplete(_) => return Progress::Done,
             Item::StepComplete(step) => {
+                let first = entry.first_dataclip.filter(|_| !is_new);
                 if let Some(id) = step.output.id() {
-                    self.dataclips.insert(step.index, id);
+                    self.dataclips.insert(step.index, first.unwrap_or(id));
                 }
             }
             Item::RunStart(_) | Item::Log(_) | Item::StepStart(_) => {}
@@ -149,7 +154,7 @@ impl Outbox {
                 self.requeue(entry);
             } else if entry.resent && matches!(entry.item, Item::RunStart(_)) {
                 // Servers differ in what they say to a run that has started already.
-                progress = self.accepted(entry);
+                progress = self.accepted(entry, false);
             } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
                 // It stays one that the server may have, in its first form.
                 self.requeue(entry);

@@ -56,6 +56,7 @@ fn what_crashes_the_channel_each_time_is_degraded_or_taken_for_delivered() {
     assert_eq!(it.outbox.lines_dropped(), 1);
     crash(&mut it, "step:start");
     crash(&mut it, "step:complete");
+    crash(&mut it, "step:complete");
     assert_eq!(it.pushes()[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
     it.outbox.down(Loss::Channel);
     it.outbox.joined();
@@ -141,23 +142,37 @@ fn what_is_refused_behind_something_unanswered_is_not_judged() {
 }
 
 #[test]
-fn a_step_that_lightning_may_have_keeps_its_output_when_its_end_crashes_the_channel() {
-    for first in [Loss::Link, Loss::Restart] {
+fn a_step_whose_end_crashes_the_channel_goes_once_more_with_its_dataclip_by_another_id() {
+    // Lightning had it: it takes it once more, or says so. Or it can never take it.
+    for (reply, expected) in [(Some(ok()), 1), (Some(error(json!({"step_id": ["already completed"]}))), 0), (None, 2)] {
         let mut it = fixture();
         let step = it.start(0, StepInput::Run);
         it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
         let pushes = it.pushes();
         it.accept(&pushes[..1]);
-        for loss in [first, Loss::Channel, Loss::Channel, Loss::Channel] {
-            it.outbox.down(loss);
+        let mut sent = vec![pushes[1].2.clone()];
+        let crash = |it: &mut Fixture| {
+            it.outbox.down(Loss::Channel);
             it.outbox.joined();
-            let again = it.pushes();
-            assert!(again.iter().all(|push| push.2["output_dataclip_error"].is_null()), "{again:?}");
+            it.pushes().remove(0)
+        };
+        (0..2).for_each(|_| assert_eq!(crash(&mut it).2, sent[0], "as it was"));
+        let again = crash(&mut it);
+        sent.push(again.2.clone());
+        assert_ne!(sent[1]["output_dataclip_id"], sent[0]["output_dataclip_id"]);
+        assert_eq!(sent[1]["output_dataclip"], sent[0]["output_dataclip"]);
+        match reply {
+            Some(reply) => drop(it.reply(again.0, &reply)),
+            None => {
+                (0..2).for_each(|_| assert_eq!(crash(&mut it).2, sent[1]));
+                let (withheld, _, event) = crash(&mut it);
+                assert_eq!(event["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+                sent.push(event);
+                it.reply(withheld, &ok());
+            }
         }
-        it.outbox.complete(success(0), 3);
-        let pushes = it.deliver();
-        let complete = pushes.iter().find(|push| push.1 == "run:complete").expect("the step is taken for told");
-        assert_eq!((&complete.2["final_state"], &complete.2["final_dataclip_id"]), (&json!({"n": 1}), &Value::Null));
+        it.start(1, StepInput::Step(0));
+        assert_eq!(it.pushes()[0].2["input_dataclip_id"], sent[expected]["output_dataclip_id"]);
     }
 }
 
