@@ -167,7 +167,12 @@ pub fn resident_bytes_of_descent() -> u64 {
 
 /// Whether a process is held by a stop signal or a debugger, as far as the system tells.
 pub fn is_stopped(process: Pid) -> bool {
-    platform::is_stopped(process)
+    platform::state(process).is_some_and(|state| ['T', 't'].contains(&state))
+}
+
+/// Whether a process has ended, though some of its threads may still be at it, as far as the system tells.
+pub fn has_ended(process: Pid) -> bool {
+    platform::state(process).is_some_and(|state| ['Z', 'X'].contains(&state))
 }
 
 /// A process as the system lists it.
@@ -233,8 +238,9 @@ mod platform {
         entries.filter_map(|entry| relative(entry.file_name().to_str()?)).collect()
     }
 
-    pub(super) fn is_stopped(process: Pid) -> bool {
-        status(process).is_some_and(|status| status.trim_start().starts_with(['T', 't']))
+    /// The letter for what a process does.
+    pub(super) fn state(process: Pid) -> Option<char> {
+        status(process)?.trim_start().chars().next()
     }
 
     fn relative(id: &str) -> Option<Relative> {
@@ -350,8 +356,8 @@ mod platform {
         Vec::new()
     }
 
-    pub(super) fn is_stopped(_process: super::Pid) -> bool {
-        false
+    pub(super) fn state(_process: super::Pid) -> Option<char> {
+        None
     }
 }
 

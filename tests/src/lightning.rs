@@ -86,12 +86,12 @@ pub fn logged(record: &RunRecord, text: &str) -> bool {
     messages(record, "JOB").iter().any(|message| message == text)
 }
 
-/// What one source logged, a line each, values joined by spaces.
+/// What one source logged, a line each, values joined by spaces. A line that came again counts once.
 pub fn messages(record: &RunRecord, source: &str) -> Vec<String> {
-    let lines = record.events.iter().filter(|event| event.event == "run:log" && event.payload["source"] == source);
+    let lines = record.logs.iter().filter(|log| log.line["source"] == source);
     lines
-        .map(|event| {
-            let values = event.payload["message"].as_array().into_iter().flatten();
+        .map(|log| {
+            let values = log.line["message"].as_array().into_iter().flatten();
             let texts = values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             texts.collect::<Vec<_>>().join(" ")
         })

@@ -27,7 +27,7 @@ async fn cut_sockets_lose_nothing() {
     for id in &ids {
         let record = end(&lightning, &worker, id).await;
         assert_eq!(record.state, RunState::Success);
-        assert_eq!(messages(&record, "JOB"), ten_lines());
+        assert_eq!(messages(&record, "JOB"), ten_lines(), "{}", worker.output());
     }
     worker.stop().await;
 }

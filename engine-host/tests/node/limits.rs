@@ -84,10 +84,11 @@ async fn recursion_without_end_is_an_error_of_the_job() {
 #[tokio::test]
 async fn a_state_beyond_its_limit_is_not_told_and_one_within_it_is_told_in_pieces() {
     let mut bench = Bench::with_memory(&[], 500 * MB).await;
-    let limited = |code: &str| JobCall { state_bytes: 125 * MB, ..job(code) };
-    let large = bench.run(limited("export default [() => ({ data: 'x'.repeat(135e6) })];")).await;
+    let limited = |code: &str| JobCall { state_bytes: 40 * MB, ..job(code) };
+    let large = bench.run(limited("export default [() => ({ data: 'x'.repeat(50e6) })];")).await;
     assert_eq!(large, Ok(JobEnd::TooLarge));
-    let code = "export default [(s) => { s.data = 'x'.repeat(140e6); throw new Error('as it is') }];";
+    let mut bench = Bench::with_memory(&[], 500 * MB).await;
+    let code = "export default [(s) => { s.data = 'x'.repeat(50e6); throw new Error('as it is') }];";
     match bench.run(limited(code)).await {
         Ok(JobEnd::Threw(thrown)) => assert_eq!((thrown.state, thrown.is_too_large), (None, true)),
         other => panic!("{other:?}"),
@@ -102,8 +103,8 @@ async fn a_state_beyond_its_limit_is_not_told_and_one_within_it_is_told_in_piece
         other => panic!("{other:?}"),
     }
     let mut bench = Bench::with_memory(&[], 500 * MB).await;
-    match bench.run(limited("export default [() => ({ data: 'x'.repeat(110e6) })];")).await {
-        Ok(JobEnd::Returned(result)) => assert_eq!(text(result.state).len(), 110_000_000 + r#"{"data":""}"#.len()),
+    match bench.run(limited("export default [() => ({ data: 'x'.repeat(30e6) })];")).await {
+        Ok(JobEnd::Returned(result)) => assert_eq!(text(result.state).len(), 30_000_000 + r#"{"data":""}"#.len()),
         other => panic!("{other:?}"),
     }
 }

@@ -103,7 +103,8 @@ async fn an_engine_that_died_while_it_waited_is_replaced() {
     let engine = children(host.pid).pop().unwrap();
     kill(&engine);
     until(|| !is_alive(&engine)).await;
-    assert_eq!(host.run(spec).await.final_state(), r#"{"a":1}"#);
+    let ran = host.run(spec).await;
+    assert_eq!(ran.final_state(), r#"{"a":1}"#, "{:?}", ran.outcome());
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ fn refusal(specifier: &str) -> String {
 
 /// Why a name cannot be had from the core operations.
 pub(super) fn lacking(name: &str) -> String {
-    if !LACKING.contains(&name) && !name.starts_with("util.") {
+    if !LACKING.contains(&name) && name != "default" && !name.starts_with("util.") {
         return format!("{COMMON} does not export {name}");
     }
     format!(

@@ -109,7 +109,8 @@ impl NodeProcess {
             // What it has left in its group.
             sys::kill_group(self.id);
         }
-        !is_running || sys::is_stopped(self.id)
+        // One that was killed is not there to be waited for before all of its threads have ended.
+        !is_running || sys::has_ended(self.id) || sys::is_stopped(self.id)
     }
 
     /// The last lines that it printed, in one line.

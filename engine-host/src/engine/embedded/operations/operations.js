@@ -57,7 +57,8 @@ const kindOf = (value) => (value === null ? 'null' : isThenable(value) ? 'a prom
 
 /** Replaces `state.data` by what a callback makes of each item: it gets the item, its index and the state. */
 const map = (source, callback) => async (state) => {
-  const items = typeof source === 'string' ? findAll(source, state) : source;
+  const found = typeof source === 'string' ? findAll(source, state) : source;
+  const items = typeof found?.[Symbol.iterator] === 'function' ? [...found] : found;
   if (!Array.isArray(items)) throw new TypeError(`map needs a JSON path or an array, not ${kindOf(items)}`);
   const data = [];
   for (let index = 0; index < items.length; index += 1) data.push(await callback(items[index], index, state));

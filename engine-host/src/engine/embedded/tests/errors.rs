@@ -106,6 +106,10 @@ fn a_name_that_no_adaptor_exports_is_not_promised_in_node() {
     let thrown = thrown("import { nowhere } from '@openfn/language-common'; export default []");
     let told = (thrown.origin, thrown.message.as_str());
     assert_eq!(told, (Origin::Import, "@openfn/language-common does not export nowhere"));
+    for wanted in ["{ http }", "common"] {
+        let told = self::thrown(&format!("import {wanted} from '@openfn/language-common'; export default []"));
+        assert!(told.origin == Origin::Import && told.message.contains("--engine node"), "{}", told.message);
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn each_scopes_data_to_the_item() {
         ("c.index()(s)", "4"),
         ("c.map('$.data.items[*]', (d, i, s) => [d.n, i, s.index])(s).then(s => s.data)", "[[1,0,4],[2,1,4],[3,2,4]]"),
         ("c.map([1, 2], async d => d + 1)({ z: 1 })", r#"{"z":1,"data":[2,3]}"#),
+        ("c.map(new Set([1, 2]), d => d + 1)({})", r#"{"data":[2,3]}"#),
         ("c.map({}, d => d)({})", r#""TypeError: map needs a JSON path or an array, not object""#),
     ]);
 }
