@@ -170,9 +170,9 @@ pub fn is_stopped(process: Pid) -> bool {
     platform::state(process).is_some_and(|state| ['T', 't'].contains(&state))
 }
 
-/// Whether a process has ended, though some of its threads may still be at it, as far as the system tells.
-pub fn has_ended(process: Pid) -> bool {
-    platform::state(process).is_some_and(|state| ['Z', 'X'].contains(&state))
+/// Whether a process is held, or has ended though some of its threads may still be at it, as far as the system tells.
+pub fn is_stopped_or_ended(process: Pid) -> bool {
+    platform::state(process).is_some_and(|state| ['T', 't', 'Z', 'X'].contains(&state))
 }
 
 /// A process as the system lists it.

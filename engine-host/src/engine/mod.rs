@@ -81,7 +81,7 @@ pub struct JobCall {
     pub state: Json,
     /// Keys taken out of the result.
     pub state_props_to_remove: Vec<String>,
-    /// A longer state, in bytes of JSON, is of no use: an engine may tell its length alone.
+    /// A longer state, in bytes of JSON, is of no use: an engine may say that it is, in place of it.
     pub state_bytes: u64,
 }
 

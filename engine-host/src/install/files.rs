@@ -65,8 +65,9 @@ impl Workplace {
     }
 
     /// Removes the folder. What cannot be removed now is swept later.
-    pub(super) async fn remove(self) {
-        let _ = remove(self.path.clone()).await;
+    pub(super) async fn remove(mut self) {
+        // Taken, so that nothing is left to do for the drop.
+        let _ = remove(std::mem::take(&mut self.path)).await;
     }
 
     /// Gives `folder` of this place its name. False if another folder has it already, which then stays.

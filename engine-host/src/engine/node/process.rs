@@ -110,7 +110,7 @@ impl NodeProcess {
             sys::kill_group(self.id);
         }
         // One that was killed is not there to be waited for before all of its threads have ended.
-        !is_running || sys::has_ended(self.id) || sys::is_stopped(self.id)
+        !is_running || sys::is_stopped_or_ended(self.id)
     }
 
     /// The last lines that it printed, in one line.

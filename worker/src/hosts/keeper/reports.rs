@@ -97,7 +97,7 @@ impl Keeper {
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
-            error!(pool = &*self.name, "hosts fail one after the other; no run is claimed until one gets ready");
+            error!(pool = &*self.name, "hosts fail one after the other; nobody waits for them until one gets ready");
             self.publish(HostEvent::CircuitOpened { death: death.clone() });
         }
         self.last_death = Some((id, death));
