@@ -8,6 +8,8 @@ pub mod lightning;
 pub mod matching;
 pub mod node;
 pub mod oada;
+#[cfg(target_os = "linux")]
+pub mod plain_user;
 pub mod processes;
 pub mod random;
 pub mod registry;

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mock_lightning;
 pub mod oada;
+pub mod panics;
 pub mod privacy;
 mod processes;
 pub mod redact;

@@ -17,7 +17,7 @@ use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, oada, privacy, start};
+use worker::{demo, doctor, oada, panics, privacy, start};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    panics::report();
     privacy::erase(&Cli::secret_variables());
     // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
     if !matches!(cli.command, Some(Command::Ctl(_))) {

@@ -5,13 +5,16 @@ mod dashboard;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
@@ -77,12 +80,13 @@ pub async fn serve<O: Operations>(
 ) -> io::Result<()> {
     let shown = dashboard.map(|dashboard| dashboard::routes(dashboard, Arc::clone(&worker)));
     let router = probes().route("/claim", post(claim::<O>)).with_state(worker).merge(shown.unwrap_or_default());
+    let router = router.layer(from_fn(answer_panics));
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Serves for ever, liveness, readiness and metrics alone; fails when it cannot.
 pub async fn serve_probes<P: Probed>(listener: TcpListener, probed: Arc<P>) -> io::Result<()> {
-    axum::serve(listener, probes().with_state(probed)).await
+    axum::serve(listener, probes().with_state(probed).layer(from_fn(answer_panics))).await
 }
 
 fn probes<P: Probed>() -> Router<Arc<P>> {
@@ -91,6 +95,15 @@ fn probes<P: Probed>() -> Router<Arc<P>> {
         .route("/livez", get(alive))
         .route("/readyz", get(ready::<P>))
         .route("/metrics", get(measure::<P>))
+}
+
+/// Answers for a handler that panics, where the connection would otherwise be closed without a word.
+async fn answer_panics(request: Request, next: Next) -> Response {
+    // What a handler shares with others is behind locks that ignore panics, or is read only.
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        let told = "The worker has a bug that keeps it from answering this. Its log says where.\n";
+        (StatusCode::INTERNAL_SERVER_ERROR, told).into_response()
+    })
 }
 
 async fn alive() -> &'static str {
@@ -115,5 +128,50 @@ async fn claim<O: Operations>(State(worker): State<Arc<O>>) -> (StatusCode, Stri
         Ok(0) => (StatusCode::NO_CONTENT, String::new()),
         Ok(_) => (StatusCode::OK, "complete".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Broken;
+
+    impl Probed for Broken {
+        type Conditions = ();
+
+        async fn vitals(&self) -> Vitals {
+            panic!("no vitals");
+        }
+
+        async fn readiness(&self) -> (bool, ()) {
+            (true, ())
+        }
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_and_is_counted_and_the_others_go_on() {
+        crate::panics::report();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve_probes(listener, Arc::new(Broken)));
+        let before = metrics().panics.get();
+        let answer = ask(address, "/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("has a bug"), "{answer}");
+        assert!(metrics().panics.get() > before);
+        assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 200 "));
+        server.abort();
     }
 }

@@ -96,6 +96,8 @@ pub struct Metrics {
     hosts_memory: Gauge,
     memory: Gauge,
     event_loop_lag: Histogram,
+    /// Panics of tasks and of request handlers.
+    pub panics: Counter,
     draining: Gauge,
     exports_dropped: Family<Labels<1>, Counter>,
     oada_jobs: Family<Labels<3>, Gauge>,
@@ -213,6 +215,7 @@ impl Metrics {
                 "How much too late the worker's timers fire",
                 histogram(),
             ),
+            panics: it.add("panics", "Panics of tasks and of request handlers: each is a bug, and in the worker's log"),
             draining: it.add("draining", "Whether the worker was asked to stop, or to be without hosts for now"),
             exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
             oada_jobs: it.add("oada_jobs", "OADA jobs, by what they do (queued, running) or how they ended"),

@@ -1,0 +1,104 @@
+//! A user without privileges on a kernel before 6.4: where most workers run, and where a process that is not dumpable
+//! reads less about itself than root does on a recent kernel.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::process::geteuid;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use tempfile::TempDir;
+
+use crate::binaries;
+
+/// `nobody` and `nogroup` of Debian; on other systems nobody's either.
+const NOBODY: u32 = 65_534;
+/// The operation of `prctl` that Linux 6.4 brought.
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
+/// The user of a test, with folders that belong to it. Root becomes `nobody`; anybody else stays who they are.
+#[derive(Debug)]
+pub struct PlainUser {
+    id: Option<u32>,
+    folder: TempDir,
+}
+
+impl PlainUser {
+    /// A user with an empty folder.
+    pub fn new() -> Self {
+        let id = geteuid().is_root().then_some(NOBODY);
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let it = Self { id, folder };
+        it.own(it.folder.path());
+        it
+    }
+
+    /// A new folder of this user, for itself alone.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        std::fs::create_dir(&folder).expect("the folder is new");
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).expect("it is ours");
+        self.own(&folder);
+        folder
+    }
+
+    /// The worker as it is installed alone, where this user can execute it.
+    pub fn worker(&self) -> PathBuf {
+        let program = self.folder.path().join("worker");
+        if !program.exists() {
+            std::fs::copy(binaries::worker(), &program).expect("there is room for the worker");
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("it is ours");
+        }
+        program
+    }
+
+    /// Makes what `start` starts a process of this user, to which the kernel refuses `PR_GET_AUXV`.
+    pub fn start<T: Send>(
+        &self,
+        command: &mut std::process::Command,
+        start: impl FnOnce(&mut std::process::Command) -> T + Send,
+    ) -> T {
+        use std::os::unix::process::CommandExt;
+        if let Some(id) = self.id {
+            command.uid(id).gid(id);
+        }
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        // The filter is for good, so it gets a thread of its own. What it starts inherits it.
+        thread::scope(|scope| {
+            let started = scope.spawn(move || {
+                let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
+                refuse_auxv();
+                start(command)
+            });
+            started.join().expect("the process can be started")
+        })
+    }
+
+    fn own(&self, folder: &Path) {
+        if self.id.is_some() {
+            chown(folder, self.id, self.id).expect("root gives away what it has");
+        }
+    }
+}
+
+impl Default for PlainUser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Has the kernel answer this thread as one does that has no `PR_GET_AUXV`.
+fn refuse_auxv() {
+    let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, PR_GET_AUXV);
+    let rule = SeccompRule::new(vec![is_it.expect("prctl has a first argument")]).expect("it has a condition");
+    let filter = SeccompFilter::new(
+        [(libc::SYS_prctl, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EINVAL.unsigned_abs()),
+        std::env::consts::ARCH.try_into().expect("tests run on an architecture that has filters"),
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("the filter is short");
+    seccompiler::apply_filter(&program).expect("the kernel filters system calls");
+}
