@@ -10,6 +10,7 @@ pub mod demo;
 mod dial;
 pub mod doctor;
 pub mod engines;
+mod escape;
 pub mod execution;
 pub mod hosts;
 pub mod http;

@@ -1,15 +1,20 @@
 //! Where the worker's own log goes, how much of it, and how it looks.
 
+use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal;
 
+use tracing::field::Field;
 use tracing::{Level, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
+use crate::escape::Escaping;
 use crate::telemetry::collector;
 
 /// The target of lines that come from a run's log, by which they can be told from the worker's own.
@@ -40,7 +45,8 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: O
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(SystemTime);
     let lines = match format {
         LogFormat::Human => {
-            lines.with_target(false).with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).boxed()
+            let coloured = terminal && std::env::var_os("NO_COLOR").is_none();
+            lines.fmt_fields(debug_fn(write_field).delimited(" ")).with_target(false).with_ansi(coloured).boxed()
         }
         LogFormat::Json => {
             lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
@@ -50,6 +56,17 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: O
     if let Some(error) = wrong {
         warn!("RUST_LOG is not used, --log (WORKER_LOG_LEVEL) is: {error}");
     }
+}
+
+/// Writes the message, or another field after its name, as one line.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let name = field.name().strip_prefix("r#").unwrap_or(field.name());
+    match (name, writer.has_ansi_escapes()) {
+        ("message", _) => {}
+        (name, true) => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?,
+        (name, false) => write!(writer, "{name}=")?,
+    }
+    write!(Escaping(writer), "{value:?}")
 }
 
 fn directives(level: LogLevel, target: LogTarget) -> String {
@@ -64,4 +81,47 @@ fn directives(level: LogLevel, target: LogTarget) -> String {
     let others = if level == LogLevel::Error { "error" } else { "warn" };
     let runs = if target == LogTarget::Stdout { own } else { "off" };
     format!("{others},worker={own},protocol={own},engine_host={own},{RUN_LOG}={runs}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{error, info};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_for_people_whatever_its_fields_hold() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).without_time();
+        let lines = lines.fmt_fields(debug_fn(write_field).delimited(" ")).with_target(false).with_ansi(false);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let id = "r1\n2026-01-01 ERROR forged";
+            info!(run = %id, step = id, error = Some(id), none = None::<&str>, count = 3, "it\r\nends\u{1b}[2J {id}");
+            error!("plain");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        let forged = r"r1\n2026-01-01 ERROR forged";
+        let expected =
+            format!(r#" INFO it\r\nends\u{{1b}}[2J {forged} run={forged} step="{forged}" error="{forged}" count=3"#);
+        assert_eq!(lines, [expected.as_str(), "ERROR plain"]);
+    }
 }

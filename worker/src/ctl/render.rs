@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::message::{Answer, HostReport, PoolReport, RunReport, StatusReport};
+use crate::escape::one_line;
 
 /// The text of an answer, with a line's end.
 pub fn render(answer: &Answer) -> String {
@@ -13,12 +14,12 @@ pub fn render(answer: &Answer) -> String {
             &hosts.iter().map(host_row).collect::<Vec<_>>(),
         ),
         Answer::Runs(runs) => table(&["RUN", "HOST", "PID", "ENGINE"], &runs.iter().map(run_row).collect::<Vec<_>>()),
-        Answer::Done(what) => format!("{what}\n"),
+        Answer::Done(what) => format!("{}\n", one_line(what)),
         Answer::Line(line) => {
-            let run = line.run.as_ref().map_or_else(String::new, |run| format!(" {run}"));
-            format!("{}{run} {}: {}\n", line.host, line.stream, line.text)
+            let run = line.run.as_ref().map_or_else(String::new, |run| format!(" {}", one_line(run)));
+            format!("{}{run} {}: {}\n", line.host, line.stream, one_line(&line.text))
         }
-        Answer::Error(why) => format!("error: {why}\n"),
+        Answer::Error(why) => format!("error: {}\n", one_line(why)),
     }
 }
 
@@ -91,14 +92,16 @@ fn run_row(run: &RunReport) -> Vec<String> {
 /// Columns as wide as what is in them.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let all: Vec<&Vec<String>> = [&head].into_iter().chain(rows).collect();
+    let columns = head.len();
+    let rows = rows.iter().map(|row| row.iter().map(|cell| one_line(cell).into_owned()).collect());
+    let all: Vec<Vec<String>> = [head].into_iter().chain(rows).collect();
     let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
-    all.into_iter().map(line).collect()
+    all.iter().map(line).collect()
 }
 
 fn duration(seconds: u64) -> String {
@@ -113,6 +116,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ctl::message::LineReport;
 
     #[test]
     fn times_are_short() {
@@ -140,6 +144,13 @@ HOST  TYPE     PID   STATE    AGE    RUNS  MEMORY  RUN  ENGINE
 h12   engines  4711  running  1m01s  1     3.0 MB  r1   embedded (500 MB)
 ";
         assert_eq!(render(&Answer::Hosts(vec![host])), text);
+    }
+
+    #[test]
+    fn what_hosts_print_cannot_forge_lines() {
+        let text = "1\r\u{1b}[2K2".to_owned();
+        let line = LineReport { host: "h1".into(), run: Some("r\n1".into()), stream: "stdout".into(), text };
+        assert_eq!(render(&Answer::Line(line)), "h1 r\\n1 stdout: 1\\r\\u{1b}[2K2\n");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::escape::one_line;
+
 /// Turns the events that Lightning got into lines for people.
 #[derive(Debug)]
 pub struct Printer {
@@ -32,17 +34,21 @@ impl Printer {
         let jobs = plan["jobs"].as_array().into_iter().flatten();
         let names = jobs.filter_map(|job| {
             let id = job["id"].as_str()?;
-            Some((id.to_owned(), job["name"].as_str().unwrap_or(id).to_owned()))
+            Some((id.to_owned(), one_line(job["name"].as_str().unwrap_or(id)).into_owned()))
         });
         Self { colour, names: names.collect(), steps: HashMap::new(), started: 0 }
     }
 
     /// What to print before anything happens.
     pub fn title(&self, plan: &Value, engine: &str) -> String {
-        let name = plan["name"].as_str().unwrap_or("workflow");
+        let name = one_line(plan["name"].as_str().unwrap_or("workflow"));
         let jobs = plan["jobs"].as_array().map_or(0, Vec::len);
         let steps = if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") };
-        format!("{}  {}\n", self.paint(Style::Bold, name), self.paint(Style::Dim, &format!("{steps}, {engine} engine")))
+        format!(
+            "{}  {}\n",
+            self.paint(Style::Bold, &name),
+            self.paint(Style::Dim, &format!("{steps}, {engine} engine"))
+        )
     }
 
     /// The lines of one event that arrived `at` so long after the run was queued.
@@ -102,7 +108,8 @@ impl Printer {
         };
         let mut end = self.paint(style, &format!("{mark} {reason}"));
         if let (Some(kind), Some(message)) = (payload["error_type"].as_str(), payload["error_message"].as_str()) {
-            let _ = write!(end, " {}", self.paint(style, &format!("[{kind}: {message}]")));
+            let error = format!("[{}: {}]", one_line(kind), one_line(message));
+            let _ = write!(end, " {}", self.paint(style, &error));
         }
         end
     }
@@ -117,7 +124,8 @@ impl Printer {
         let values = line["message"].as_array().into_iter().flatten();
         let values = values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         // What follows a line break stands below what came before it.
-        let message = values.collect::<Vec<_>>().join(" ").replace('\n', "\n                             ");
+        let message = values.collect::<Vec<_>>().join(" ");
+        let message = message.lines().map(one_line).collect::<Vec<_>>().join("\n                             ");
         let source = self.paint(Style::Dim, &format!("{:<3}", text(line, "source")));
         let level = self.paint(style, &format!("{level:<7}"));
         self.line(at, &format!("    {source} {level} {message}"))
@@ -200,6 +208,17 @@ mod tests {
             "   0.020 s  ✔ success run 19 ms",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_is_logged_cannot_steer_the_terminal() {
+        let mut printer = Printer::new(&json!({"jobs": [{"id": "a", "name": "x\u{1b}[2J\ny"}]}), false);
+        let at = Duration::from_millis(1);
+        let started = printer.event("step:start", &json!({"step_id": "s", "job_id": "a"}), at).remove(0);
+        assert_eq!(started, "   0.001 s  ▸ x\\u{1b}[2J\\ny");
+        let line = json!({"source": "JOB", "level": "info", "message": ["1\n2\r\u{1b}[31m3"]});
+        let line = printer.event("run:log", &line, at).remove(0);
+        assert_eq!(line, "   0.001 s      JOB info    1\n                             2\\r\\u{1b}[31m3");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::backoff::Backoff;
 /// How much the last answer counts for the server's reply time, of all that came before.
 const RECENT: f64 = 0.25;
 
+/// Runs that a workloop takes beyond its capacity, in case the server counts otherwise than we do.
+const MARGIN: usize = 2;
+
 /// The claims of one workloop.
 #[derive(Debug)]
 pub(super) struct ClaimLoop {
@@ -92,6 +95,12 @@ impl ClaimLoop {
             Due::At(at) if self.free() > 0 => Some(at),
             _ => None,
         }
+    }
+
+    /// How many runs to take of those that an open claim of `demand` slots brings.
+    pub(super) fn room(&self, demand: usize) -> usize {
+        let beyond = (self.active + self.open).saturating_sub(self.capacity);
+        demand + MARGIN.saturating_sub(beyond)
     }
 
     /// A claim of `demand` slots was answered with so many runs, after the time that it `took`. The longer answers take
@@ -298,6 +307,24 @@ mod tests {
         it.answered(1, 1, QUICK, now, 0.0);
         it.answered(1, 1, QUICK, now + 600 * SECOND, 0.0);
         assert_eq!(it.active, 2, "the late answer is honoured");
+    }
+
+    #[test]
+    fn an_answer_brings_few_runs_beyond_the_capacity() {
+        let now = Instant::now();
+        let mut it = joined(5);
+        it.next_claim(now);
+        assert_eq!(it.room(5), 5 + MARGIN);
+        it.answered(5, 4, QUICK, now, 0.0);
+        assert_eq!((it.next_claim(now), it.room(1)), (Some(1), 1 + MARGIN));
+        it.answered(1, 2, QUICK, now, 0.0);
+        it.run_ended();
+        it.run_ended();
+        assert_eq!(it.claim_one(), Some(1));
+        it.answered(1, 1 + MARGIN, QUICK, now, 0.0);
+        assert_eq!((it.active, it.claim_one()), (5 + MARGIN, None));
+        it.lost();
+        assert_eq!(it.room(3), 3, "the margin is used up");
     }
 
     #[test]

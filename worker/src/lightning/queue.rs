@@ -32,6 +32,9 @@ const KILL_GRACE: Duration = Duration::from_secs(10);
 /// How long runs may take to say what Lightning could not be told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Refused runs that the log names.
+const REFUSED_NAMED: usize = 10;
+
 /// The workloop of runs that a dead worker left behind, as far as timelines are concerned.
 const RECOVERED: &str = "journal";
 
@@ -263,13 +266,16 @@ impl<E: Executor> Queue<E> {
                 Vec::new()
             }
         };
-        let accepted: Vec<_> = runs.into_iter().filter_map(|run| self.check(run)).collect();
+        let room = self.loops[claim.workloop].room(claim.demand);
+        let mut runs = runs.into_iter();
+        let accepted: Vec<_> = runs.by_ref().filter_map(|run| self.check(run)).take(room).collect();
+        refuse(claim.demand, runs);
         let count = accepted.len();
         metrics().claim_answered(claim.since.elapsed(), count);
         let took = claim.since.elapsed();
         self.loops[claim.workloop].answered(claim.demand, count, took, Instant::now(), jitter());
         if count > claim.demand {
-            tracing::warn!("Lightning gave {count} runs to a claim of {}; all of them are executed", claim.demand);
+            tracing::warn!("Lightning gave {count} runs to a claim of {}: executing all of them", claim.demand);
         }
         for run in accepted {
             self.start(run, claim.workloop);
@@ -443,6 +449,23 @@ impl<E: Executor> Queue<E> {
         });
         status.collect()
     }
+}
+
+/// Says of runs that they are more than were asked for, and are not executed.
+fn refuse(demand: usize, runs: impl Iterator<Item = Value>) {
+    let ids: Vec<_> = runs.map(|run| run["id"].as_str().unwrap_or("without an id").to_owned()).collect();
+    if ids.is_empty() {
+        return;
+    }
+    metrics().runs_refused.inc_by(ids.len() as u64);
+    let named = ids.iter().take(REFUSED_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let others = ids.len().saturating_sub(REFUSED_NAMED);
+    let others = if others > 0 { format!(" and {others} others") } else { String::new() };
+    tracing::error!(
+        "refused {} runs that Lightning gave beyond a claim of {demand}: {named}{others}; Lightning will mark them lost, \
+         retry them there",
+        ids.len()
+    );
 }
 
 async fn all_of(runs: &mut JoinSet<()>) {

@@ -59,7 +59,7 @@ pub struct Metrics {
     claims: Family<Labels<1>, Counter>,
     claim_duration: Histogram,
     runs_claimed: Family<Labels<1>, Counter>,
-    /// Runs refused because their token is not valid.
+    /// Runs refused: their token is not valid, or they are more than were asked for.
     pub runs_refused: Counter,
     runs_ended: Family<Labels<2>, Counter>,
     /// Runs whose end Lightning did not confirm.
@@ -162,7 +162,7 @@ impl Metrics {
                 histogram(),
             ),
             runs_claimed: it.add("runs_claimed", "Runs that each workloop has got"),
-            runs_refused: it.add("runs_refused", "Runs refused because their token is not valid"),
+            runs_refused: it.add("runs_refused", "Runs refused: token not valid, or more than were asked for"),
             runs_ended: it.add("runs_ended", "Runs that ended, by reason and type of error"),
             runs_undelivered: it.add("runs_undelivered", "Runs whose end Lightning did not confirm"),
             run_phase_duration: it.with_unit(

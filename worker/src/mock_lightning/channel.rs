@@ -271,7 +271,8 @@ impl Channel {
 
     fn claim(&self, payload: &Value, open: &mut Option<OpenClaim>) -> Result<Response, Rejection> {
         let claim = Claim::read(payload)?;
-        let claimed = self.shared.store().claim(claim.demand, claim.worker_name, &claim.queues);
+        let most = self.shared.hooks.most_runs(claim.demand);
+        let claimed = self.shared.store().claim(most, claim.worker_name, &claim.queues);
         let open = open.insert(OpenClaim {
             shared: self.shared.clone(),
             runs: claimed.iter().map(|run| run.id.clone()).collect(),

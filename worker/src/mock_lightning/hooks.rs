@@ -55,6 +55,11 @@ pub trait Hooks: Send + Sync + 'static {
         Verdict::GoOn
     }
 
+    /// How many runs a claim gets at most that asks for `demand`; its record has this number.
+    fn most_runs(&self, demand: u64) -> u64 {
+        demand
+    }
+
     /// Called after a message was handled and before its reply is sent; `accepted` tells which kind of reply.
     fn before_reply(&self, _message: &Incoming<'_>, _accepted: bool) -> Verdict {
         Verdict::GoOn

@@ -21,6 +21,7 @@ use super::request::{JobEvent, JobRequest};
 use super::service::{Service, ServiceBuilder};
 use super::shelves::{self, Listed};
 use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+use crate::escape::one_line;
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http;
 use crate::start::{StartError, stop_requested};
@@ -178,7 +179,7 @@ async fn follow(mut request: JobRequest) -> anyhow::Result<ExitCode> {
         match request.next().await? {
             JobEvent::Update(update) => {
                 let meta = update.meta.map(|meta| meta.to_string()).unwrap_or_default();
-                println!("{} {} {meta}", update.time, update.status);
+                println!("{} {} {}", one_line(&update.time), one_line(&update.status), one_line(&meta));
             }
             JobEvent::Status(_) => {}
             JobEvent::Success(job) => {

@@ -9,6 +9,7 @@ use super::job::{InvalidJob, Job, NewJob};
 use super::list::links;
 use super::paths::{Paths, Shelf};
 use super::request::post_job;
+use crate::escape::one_line;
 
 /// A list of jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +50,8 @@ pub async fn list(client: &Client, paths: &Paths) -> Result<String, LookupError>
         let _ = writeln!(text, "{name}{day}: {}", jobs.len());
         for (key, id) in jobs {
             let body = client.get(&format!("/{id}")).await?.data.unwrap_or_default();
-            let word = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
-            let _ = writeln!(text, "  {key}  {}  {}", word("type"), word("status"));
+            let word = |name: &str| one_line(body.get(name).and_then(Value::as_str).unwrap_or("-"));
+            let _ = writeln!(text, "  {}  {}  {}", one_line(&key), word("type"), word("status"));
         }
     }
     Ok(text)

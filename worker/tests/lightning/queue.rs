@@ -129,6 +129,45 @@ async fn a_wrong_secret_is_refused_and_nothing_ends() {
     assert_eq!(it.lightning.claim_once().await, Err(ClaimError::NotJoined));
 }
 
+/// Gives all its runs to whoever claims one.
+struct Generous;
+
+impl Hooks for Generous {
+    fn most_runs(&self, _: u64) -> u64 {
+        u64::MAX
+    }
+}
+
+#[tokio::test]
+async fn runs_far_beyond_a_claim_are_refused() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let hosts = FakeHosts::new(move |spec, host| {
+        let gate = held.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            host.trivial(spec).await;
+        }
+    });
+    let mock = MockOptions { hooks: Arc::new(Generous), ..MockOptions::default() };
+    let it = with_options(mock, hosts, |options| options.workloops = vec![Workloop::standard(5)]).await;
+    it.joined().await;
+    // What it claims when it joins may take the first ones, which then count among those that are active.
+    let ids: Vec<_> = (0..500).map(|_| it.mock.queue_run(one_job()).unwrap()).collect();
+    it.mock.wake();
+    let mut status = it.lightning.watch();
+    let busy = tokio::time::timeout(DEADLINE, status.wait_for(|status| status.active_runs > 4)).await;
+    let active = busy.unwrap().unwrap().active_runs;
+    assert!((5..=7).contains(&active), "{active}");
+    gate.add_permits(ids.len());
+    let mut status = it.lightning.watch();
+    let ended = status.wait_for(|status| status.active_runs == 0 && status.runs_ended > 0);
+    let ended = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap().runs_ended;
+    let succeeded = ids.iter().filter(|id| it.mock.run(id).unwrap().state == RunState::Success).count();
+    assert_eq!(succeeded as u64, ended);
+    assert!((5..=7).contains(&succeeded), "{succeeded}");
+}
+
 /// Answers the first claim late.
 struct LateClaim {
     asked: AtomicUsize,
