@@ -14,9 +14,17 @@ CASES = {
     "defaults": {},
     "scaled by processor": {"autoscaling": {"enabled": True}},
     "scaled by runs": {"keda": {"enabled": True}},
+    "kept from the cluster": {"networkPolicy": {"enabled": True}},
     "everything": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podDisruptionBudget": {"enabled": True},
+        "networkPolicy": {
+            "enabled": True,
+            "lightning": {"peers": [{"podSelector": {"matchLabels": {"app": "lightning"}}}], "port": 4000},
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"port": 5432}]}],
+        },
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "profiles/openfn-worker.json"},
         "repo": {"existingClaim": "adaptors"},
         "imagePullSecrets": [{"name": "registry"}],
         "extraEnv": [{"name": "WORKER_WARM_HOSTS", "value": "2"}],
@@ -27,6 +35,8 @@ CASES = {
 REFUSED = {
     "a capacity of nothing": {"capacity": 0},
     "an address that is no websocket": {"lightning": {"url": "https://lightning", "existingSecret": "x"}},
+    "a profile without a file": {"seccompProfile": {"type": "Localhost"}},
+    "a Lightning without a port": {"networkPolicy": {"enabled": True, "lightning": {"peers": [{"podSelector": {}}]}}},
     "two that scale": {"autoscaling": {"enabled": True}, "keda": {"enabled": True}},
 }
 

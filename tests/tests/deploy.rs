@@ -120,13 +120,16 @@ fn variables_in_deploy_are_the_workers() {
     let is_part = |it: char| it.is_ascii_uppercase() || it == '_';
     for file in [
         "deploy/Dockerfile",
+        "deploy/compose/worker.yml",
         "deploy/systemd/openfn-worker.service",
+        "deploy/systemd/worker.env",
         "deploy/helm/openfn-worker/templates/deployment.yaml",
         "deploy/helm/openfn-worker/values.yaml",
         "docs/deploying.md",
     ] {
         let text = read(file);
-        for (at, _) in text.match_indices("WORKER_") {
+        let starts = |at: &usize| !text[..*at].ends_with(is_part);
+        for at in text.match_indices("WORKER_").map(|(at, _)| at).filter(starts) {
             let name: String = text[at..].chars().take_while(|it| is_part(*it)).collect();
             assert!(known.contains(&name), "{file} sets {name}, which the worker does not know");
         }

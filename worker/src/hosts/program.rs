@@ -1,4 +1,4 @@
-//! Finds the `engine-host` program: where the operator says, beside the worker, or inside of it.
+//! Finds the `engine-host` program: where the operator says, beside the worker, where a package puts it, or inside of it.
 //!
 //! A worker that was installed alone brings its host along as bytes and unpacks them once into a private folder of
 //! the user's. What is there is compared with those bytes at every start, so that a damaged file is replaced.
@@ -49,17 +49,18 @@ pub enum ProgramError {
 }
 
 impl HostProgram {
-    /// The program at `named` if given, else the one beside this program, else the one inside of it.
+    /// The program at `named` if given, else the one beside this program or in the folder of its package, else the one
+    /// inside of it.
     pub fn find(named: Option<&Path>) -> Result<Self, ProgramError> {
         if let Some(path) = named {
             return Self::at(path).map_err(|why| ProgramError::Named { path: path.to_owned(), why });
         }
         let mut looked_at = Vec::new();
         let own = std::env::current_exe();
-        if let Some(path) = own.ok().as_deref().and_then(Path::parent).map(|folder| folder.join(NAME)) {
-            match Self::at(&path) {
+        if let Some(folder) = own.ok().as_deref().and_then(Path::parent) {
+            match Self::installed(folder) {
                 Ok(program) => return Ok(program),
-                Err(why) => looked_at.push(format!("{} ({why})", path.display())),
+                Err(failures) => looked_at.extend(failures),
             }
         }
         if EMBEDDED.is_empty() {
@@ -73,6 +74,18 @@ impl HostProgram {
             }
         }
         Err(ProgramError::NotFound(looked_at))
+    }
+
+    /// The program of a worker in `folder`: beside it, or where a package puts programs that nobody starts by hand.
+    fn installed(folder: &Path) -> Result<Self, Vec<String>> {
+        let mut failures = Vec::new();
+        for path in [folder.join(NAME), folder.join("../lib/openfn-worker").join(NAME)] {
+            match Self::at(&path) {
+                Ok(program) => return Ok(program),
+                Err(why) => failures.push(format!("{} ({why})", path.display())),
+            }
+        }
+        Err(failures)
     }
 
     /// The program at `path`.
@@ -241,6 +254,25 @@ mod tests {
         assert!(unpack(PROGRAM, &[in_the_way.clone(), good.clone()]).unwrap().starts_with(&good));
         let failures = unpack(PROGRAM, std::slice::from_ref(&in_the_way)).unwrap_err();
         assert!(failures[0].starts_with(in_the_way.to_str().unwrap()), "{failures:?}");
+    }
+
+    #[test]
+    fn the_host_lies_beside_the_worker_or_in_the_folder_of_its_package() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (programs, package) = (temporary.path().join("bin"), temporary.path().join("lib/openfn-worker"));
+        let write = |folder: &Path| {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(NAME), PROGRAM).unwrap();
+            fs::set_permissions(folder.join(NAME), Permissions::from_mode(0o755)).unwrap();
+            folder.join(NAME).canonicalize().unwrap()
+        };
+        fs::create_dir(&programs).unwrap();
+        let failures = HostProgram::installed(&programs).unwrap_err();
+        assert_eq!(failures.len(), 2, "{failures:?}");
+        let packaged = write(&package);
+        assert_eq!(HostProgram::installed(&programs).unwrap().path(), packaged);
+        let beside = write(&programs);
+        assert_eq!(HostProgram::installed(&programs).unwrap().path(), beside);
     }
 
     #[test]
