@@ -144,7 +144,8 @@ async fn what_fails_is_told_in_npms_words_and_leaves_nothing() {
 
     let before = registry.requests().len();
     let foreign = repo.run(&registry, &["install", "left-pad@1.0.0"]).await;
-    assert!(foreign.told.contains("module blacklisted: left-pad"), "{foreign:?}");
+    assert_eq!(foreign.code, Some(2), "{foreign:?}");
+    assert!(foreign.told.contains("left-pad is no adaptor: only packages of @openfn"), "{foreign:?}");
     assert_eq!(registry.requests().len(), before, "it is refused before anything is fetched");
 
     registry.set_fault(Some(Fault::BrokenTarball));

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use crate::adaptors::{AdaptorsOptions, NodeProgram};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
-use crate::dial::resolve;
+use crate::dial::{dial, resolve};
 use crate::hosts::{Containment, HostProgram, Hosts, HostsOptions, PoolSize};
+use crate::lightning::Endpoint;
 use crate::start;
 
 /// How long Lightning may take to take a connection.
@@ -69,10 +70,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at everything that `worker start` with these options needs.
-pub async fn examine(options: &StartOptions) -> Vec<Finding> {
+/// Looks at everything that `worker start` with these options needs. `warnings` are what reading them was warned of.
+pub async fn examine(options: &StartOptions, warnings: &[String]) -> Vec<Finding> {
     let (host, node, lightning) = tokio::join!(engine_host(options), node(options), lightning(options));
-    let mut findings = vec![of_options(options), host];
+    let mut findings = vec![of_options(options)];
+    findings.extend(warnings.iter().map(|warning| Finding::lacking("variable", warning)));
+    findings.push(host);
     findings.extend(node);
     findings.extend([memory(options), landlock(options), open_files(options), runtime_folder()]);
     findings.extend(lightning);
@@ -212,6 +215,9 @@ fn runtime_folder() -> Finding {
 async fn lightning(options: &StartOptions) -> Vec<Finding> {
     const WHAT: &str = "lightning";
     let endpoint = &options.lightning.lightning;
+    if let Some(finding) = through_proxy(endpoint).await {
+        return vec![finding];
+    }
     let addresses = match resolve(endpoint.host(), endpoint.port()).await {
         Ok(addresses) => addresses,
         Err(error) => return vec![Finding::bad(WHAT, format!("{endpoint}: {error}"))],
@@ -234,6 +240,23 @@ async fn lightning(options: &StartOptions) -> Vec<Finding> {
         }
     });
     told.collect()
+}
+
+/// What a proxy on the way to Lightning does, if there is one. It alone knows Lightning's addresses.
+async fn through_proxy(endpoint: &Endpoint) -> Option<Finding> {
+    const WHAT: &str = "lightning";
+    let proxy = match endpoint.proxy() {
+        Ok(proxy) => proxy?,
+        Err(error) => return Some(Finding::bad(WHAT, format!("{endpoint}: {error}"))),
+    };
+    let opened = timeout(CONNECT, dial(endpoint.host(), endpoint.port(), true)).await;
+    Some(match opened {
+        Ok(Ok(_)) => {
+            Finding::good(WHAT, format!("{endpoint} takes connections through the proxy {proxy} (HTTPS_PROXY)"))
+        }
+        Ok(Err(error)) => Finding::bad(WHAT, format!("{endpoint}: {error}")),
+        Err(_) => Finding::bad(WHAT, format!("{endpoint}: no connection through the proxy {proxy} within {CONNECT:?}")),
+    })
 }
 
 async fn connect(address: SocketAddr) -> Result<(), String> {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use secrecy::SecretString;
-use tracing::{Level, info};
+use tracing::{Level, info, warn};
 use worker::adaptors::manage;
 use worker::cli::{
     AdaptorsCommand, CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
-    MockLightningOptions, OadaOptions, StartOptions, manual,
+    MockLightningOptions, OadaOptions, StartOptions, manual, schema,
 };
 use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
@@ -33,8 +33,9 @@ fn main() -> ExitCode {
     if !matches!(cli.command, Some(Command::Ctl(_))) {
         privacy::close();
     }
-    let command = cli.command.unwrap_or_else(|| Command::Start(Box::new(cli.start)));
-    match runtime().and_then(|runtime| runtime.block_on(run(command, &cli.effective))) {
+    let Cli { command, start, effective, warnings } = cli;
+    let command = command.unwrap_or_else(|| Command::Start(Box::new(start)));
+    match runtime().and_then(|runtime| runtime.block_on(run(command, &effective, &warnings))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", told(&error));
@@ -61,29 +62,34 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }
 
-async fn run(command: Command, effective: &[Effective]) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, effective: &[Effective], warnings: &[String]) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Start(options) => start_worker(*options).await,
+        Command::Start(options) => start_worker(*options, warnings).await,
         Command::Demo(options) => run_demo(options).await,
         Command::MockLightning(options) => serve_mock(options).await,
         Command::Ctl(options) => control(options).await,
-        Command::Doctor(options) => examine(&options).await,
+        Command::Doctor(options) => examine(&options, warnings).await,
         Command::Adaptors(options) => manage_adaptors(options.command).await,
         Command::Oada(options) => work_off(*options).await,
-        Command::CheckConfig(options) => check_config(&options, effective),
+        Command::CheckConfig(options) => check_config(&options, effective, warnings),
+        Command::ConfigSchema => print(format!("{:#}\n", schema::schema()).as_bytes()),
+        Command::ConfigTemplate => print(schema::template().as_bytes()),
         Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man { command } => print(&manual::page(command.as_deref())?),
     }
 }
 
-async fn start_worker(options: StartOptions) -> anyhow::Result<ExitCode> {
+async fn start_worker(options: StartOptions, warnings: &[String]) -> anyhow::Result<ExitCode> {
     let collected = match &options.observation {
         seen if seen.dashboard => Some(Level::DEBUG),
         seen if seen.sentry_dsn.is_some() => Some(Level::ERROR),
         _ => None,
     };
     logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout, collected);
+    for warning in warnings {
+        warn!("{warning}");
+    }
     start::run(options, reread).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,8 +123,8 @@ fn reread() -> Result<StartOptions, String> {
     })
 }
 
-async fn examine(options: &DoctorOptions) -> anyhow::Result<ExitCode> {
-    let findings = doctor::examine(&options.start).await;
+async fn examine(options: &DoctorOptions, warnings: &[String]) -> anyhow::Result<ExitCode> {
+    let findings = doctor::examine(&options.start, warnings).await;
     let is_well = findings.iter().all(|finding| finding.verdict != doctor::Verdict::Bad);
     let text = match options.json {
         true => serde_json::to_string_pretty(&findings)? + "\n",
@@ -133,7 +139,14 @@ async fn manage_adaptors(command: AdaptorsCommand) -> anyhow::Result<ExitCode> {
     print(manage::run(command).await?.as_bytes())
 }
 
-fn check_config(options: &CheckConfigOptions, effective: &[Effective]) -> anyhow::Result<ExitCode> {
+fn check_config(
+    options: &CheckConfigOptions,
+    effective: &[Effective],
+    warnings: &[String],
+) -> anyhow::Result<ExitCode> {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
     start::check(&options.start)?;
     let lines = effective.iter().filter(|_| options.print).map(|option| format!("{option}\n"));
     let text: String = lines.chain(["# the options are valid\n".to_owned()]).collect();

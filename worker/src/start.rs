@@ -26,7 +26,7 @@ use crate::vitals::{Readiness, Vitals};
 use crate::watchers::Watchers;
 
 /// Runs at once where nothing is said.
-const DEFAULT_CAPACITY: usize = 5;
+pub(crate) const DEFAULT_CAPACITY: usize = 5;
 /// The type of the hosts that execute runs.
 const ENGINES: &str = "engines";
 /// How long hosts may take to stop when nothing runs any more.

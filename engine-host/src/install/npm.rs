@@ -41,6 +41,18 @@ impl NpmFailure {
         Self { code: None, reason: reason.into() }
     }
 
+    /// The same with the folders that npm writes to, where it says no more than that a disk is full.
+    fn placed(self, folders: [&Path; 2]) -> Self {
+        let why = match self.code.as_deref() {
+            Some("ENOSPC") => "no space left on the device",
+            Some("EDQUOT") => "the user's disk quota is used up",
+            _ => return self,
+        };
+        let [repo, cache] = folders.map(|folder| format!("{} ({})", folder.display(), free(folder)));
+        let reason = format!("{why}: npm writes to the repo, {repo}, and to its cache, {cache}");
+        Self { reason, ..self }
+    }
+
     /// Whether the registry, or the way there, is to blame: later it may work.
     pub(super) fn is_registry_trouble(&self) -> bool {
         const CODES: &[&str] = &[
@@ -66,6 +78,15 @@ impl NpmFailure {
         let Some(code) = self.code.as_deref() else { return false };
         let is_server_error = code.len() == 4 && code.starts_with("E5");
         is_server_error || CODES.contains(&code)
+    }
+}
+
+/// What a folder's file system has left, for people.
+fn free(folder: &Path) -> String {
+    let there = folder.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    match there {
+        Some(system) => format!("{} MB free", system.f_bavail.saturating_mul(system.f_frsize) / (1024 * 1024)),
+        None => "of which nothing is known".to_owned(),
     }
 }
 
@@ -122,7 +143,17 @@ impl Npm {
         workshop.tell(format!("{specifier}: npm install")).await;
         const FLAGS: [&str; 6] = ["--json", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--"];
         let arguments: Vec<&str> = ["install"].into_iter().chain(FLAGS).chain([specifier]).collect();
-        self.repeat(workshop, &arguments, folder, schedule).await.map(drop)
+        let installed = self.repeat(workshop, &arguments, folder, schedule).await;
+        installed.map(drop).map_err(|failure| failure.placed([&workshop.repo.folder, &self.cache()]))
+    }
+
+    /// Where npm keeps what it fetched.
+    fn cache(&self) -> PathBuf {
+        let variable = |wanted: &str| {
+            let set = self.environment.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            set.map(|(_, value)| PathBuf::from(value))
+        };
+        variable("npm_config_cache").unwrap_or_else(|| variable("HOME").unwrap_or_default().join(".npm"))
     }
 
     /// What the tags of a package stand for.
@@ -251,6 +282,20 @@ mod tests {
         assert_eq!(failed("", "cannot find module\n\n").to_string(), "npm failed (exit status: 1): cannot find module");
         assert_eq!(failed("{", "").to_string(), "npm failed: exit status: 1");
         assert_eq!(failed(r#"{"error": {"code": "EACCES"}}"#, "").to_string(), "EACCES");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_the_folders_that_npm_writes_to() {
+        let failure = |code: &str| NpmFailure { code: Some(code.into()), reason: "ENOSPC, write".into() };
+        let folders = [Path::new("/repo/of/ours"), Path::new("/cache/of/npm")];
+        for (code, why) in [("ENOSPC", "no space left"), ("EDQUOT", "quota")] {
+            let told = failure(code).placed(folders);
+            for part in [why, "/repo/of/ours (", "/cache/of/npm (", "MB free"] {
+                assert!(told.reason.contains(part), "{part} is missing in: {told}");
+            }
+            assert_eq!(told.code.as_deref(), Some(code));
+        }
+        assert_eq!(failure("E404").placed(folders), failure("E404"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::ledger::InstallFailure;
+use super::progress::Watcher;
 use crate::hosts::{Hosts, LoanError};
 use crate::metrics::metrics;
 
@@ -29,11 +30,12 @@ pub(super) struct Installer {
     repo: Repo,
     /// How long an installation may take.
     limit: Duration,
+    watcher: Option<Watcher>,
 }
 
 impl Installer {
-    pub(super) fn new(hosts: Hosts, repo: Repo, limit: Duration) -> Self {
-        Self { hosts, repo, limit }
+    pub(super) fn new(hosts: Hosts, repo: Repo, limit: Duration, watcher: Option<Watcher>) -> Self {
+        Self { hosts, repo, limit, watcher }
     }
 
     pub(super) fn repo(&self) -> &Repo {
@@ -42,38 +44,58 @@ impl Installer {
 
     pub(super) async fn survey(&self) -> Result<Surveyed, String> {
         let repo = self.repo.clone();
-        self.ask(QUICK, || Survey { repo: repo.clone() }).await.map_err(|error| told(&error))
+        self.ask("the repo", QUICK, || Survey { repo: repo.clone() }).await.map_err(|error| told(&error))
     }
 
     pub(super) async fn look_up(&self, name: &str) -> Result<Resolved, String> {
         let resolve = || Resolve { repo: self.repo.clone(), name: name.to_owned() };
-        self.ask(QUICK, resolve).await.map_err(|error| told(&error))
+        self.ask(name, QUICK, resolve).await.map_err(|error| told(&error))
     }
 
     pub(super) async fn install(&self, name: &str, version: &str) -> Result<InstalledAdaptor, InstallFailure> {
         let install = || Install { repo: self.repo.clone(), name: name.to_owned(), version: version.to_owned() };
         let began = Instant::now();
-        let installed = self.ask(self.limit, install).await;
+        let installed = self.watched(&format!("{name}@{version}"), install).await;
         metrics().adaptor_installed(installed.is_ok(), began.elapsed());
         installed.map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
     }
 
     pub(super) async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, String> {
         let make = || MakeSnapshot { repo: self.repo.clone(), adaptors: adaptors.clone() };
-        self.ask(self.limit, make).await.map_err(|error| told(&error))
+        let names: Vec<_> = adaptors.iter().map(Adaptor::specifier).collect();
+        self.watched(&format!("start-up snapshot of {}", names.join(", ")), make).await.map_err(|error| told(&error))
     }
 
     pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {
         let prune = || Prune { repo: self.repo.clone(), versions };
-        self.ask(self.limit, prune).await.map_err(|error| told(&error))
+        self.ask("the repo", self.limit, prune).await.map_err(|error| told(&error))
+    }
+
+    /// Asks for something that takes its time, and shows how far it is.
+    async fn watched<C: Call<WorkerSide>>(&self, thing: &str, call: impl Fn() -> C) -> Result<C::Answer, AskError> {
+        if let Some(watcher) = &self.watcher {
+            watcher.began(thing);
+        }
+        let answer = self.ask(thing, self.limit, call).await;
+        if let Some(watcher) = &self.watcher {
+            watcher.ended(thing, answer.is_ok());
+        }
+        answer
     }
 
     /// Asks a host. One that dies did no harm, whatever it was at, so another one is asked.
-    async fn ask<C: Call<WorkerSide>>(&self, limit: Duration, call: impl Fn() -> C) -> Result<C::Answer, AskError> {
+    async fn ask<C: Call<WorkerSide>>(
+        &self,
+        thing: &str,
+        limit: Duration,
+        call: impl Fn() -> C,
+    ) -> Result<C::Answer, AskError> {
         let mut deaths = 0;
         loop {
             let mut host = self.hosts.lend().await.map_err(|error| AskError::NoHost(error.to_string()))?;
-            let showing = host.take_notices().map(|notices| tokio::spawn(show(notices)));
+            let showing = host.take_notices().map(|notices| {
+                tokio::spawn(show(notices, self.watcher.clone().map(|watcher| (watcher, thing.to_owned()))))
+            });
             let answer = host.call(call(), limit).await;
             drop(host);
             if let Some(showing) = showing {
@@ -105,11 +127,14 @@ impl AskError {
     }
 }
 
-/// Logs what a host tells of its progress.
-async fn show(mut notices: mpsc::Receiver<WorkerNotice>) {
+/// Shows what a host tells of its progress with a thing to whoever watches, or logs it.
+async fn show(mut notices: mpsc::Receiver<WorkerNotice>, watcher: Option<(Watcher, String)>) {
     while let Some(notice) = notices.recv().await {
         if let WorkerNotice::Progress(Progress { what }) = notice {
-            info!("{what}");
+            match &watcher {
+                Some((watcher, thing)) => watcher.phase(thing, &what),
+                None => info!("{what}"),
+            }
         }
     }
 }

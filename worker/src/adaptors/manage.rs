@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use protocol::engine::Adaptor;
 use protocol::install::{InstalledAdaptor, KnownSnapshot, SnapshotOutcome, Surveyed};
 
+use super::progress::Watcher;
 use super::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
 use crate::hosts::{self, Broker, HostProgram};
@@ -24,6 +25,9 @@ pub enum ManageError {
     /// An adaptor cannot be had.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// What is to be installed is no adaptor.
+    #[error("{0} is no adaptor: only packages of @openfn can be installed, such as @openfn/language-http")]
+    NoAdaptor(String),
     /// Anything else, in one line.
     #[error("{0}")]
     Failed(String),
@@ -32,23 +36,38 @@ pub enum ManageError {
 impl ManageError {
     /// Whether other options would help.
     pub fn is_about_options(&self) -> bool {
-        matches!(self, Self::Start(error) if error.is_about_options())
+        match self {
+            Self::Start(error) => error.is_about_options(),
+            Self::NoAdaptor(_) | Self::Refused(Refused::Unreadable { .. }) => true,
+            Self::Refused(_) | Self::Failed(_) => false,
+        }
     }
 }
 
 /// Does what is asked, and returns what is to be printed.
 pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
+    let shows_progress = command.shows_progress();
     match command {
         AdaptorsCommand::Install { adaptors, repo } => {
             // Before anything is started: what may not be installed needs nobody to say so.
-            let wanted = adaptors.iter().map(|text| Wanted::read(text)).collect::<Result<Vec<_>, _>>()?;
-            with(&repo, async |repo| install(repo, &wanted).await).await
+            let wanted = adaptors.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>()?;
+            if !shows_progress {
+                return with(&repo, None, async |repo| install(repo, &wanted).await).await;
+            }
+            let (watcher, drawing) = Watcher::on_terminal();
+            let done = with(&repo, Some(watcher), async |repo| install(repo, &wanted).await).await;
+            // It ends with the last of those that tell it something. It cannot panic.
+            let _ = drawing.await;
+            done
         }
         AdaptorsCommand::List { repo } => {
-            with(&repo, async |repo| Ok(table(&repo.survey().await.map_err(ManageError::Failed)?))).await
+            with(&repo, None, async |repo| {
+                Ok(table(&repo.survey().await.map_err(ManageError::Failed)?, repo.has_snapshots()))
+            })
+            .await
         }
         AdaptorsCommand::Prune { keep, repo } => {
-            with(&repo, async |repo| {
+            with(&repo, None, async |repo| {
                 let pruned = repo.prune(keep).await.map_err(ManageError::Failed)?;
                 let lines: String = pruned.removed.iter().map(|what| format!("removed {what}\n")).collect();
                 Ok(match pruned.removed.is_empty() {
@@ -61,14 +80,23 @@ pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
     }
 }
 
+fn read(text: &str) -> Result<Wanted, ManageError> {
+    Wanted::read(text).map_err(|refused| match refused {
+        Refused::Blacklisted(name) => ManageError::NoAdaptor(name),
+        other => other.into(),
+    })
+}
+
 async fn with(
     arguments: &RepoCommandArgs,
+    watcher: Option<Watcher>,
     work: impl AsyncFnOnce(&Adaptors) -> Result<String, ManageError>,
 ) -> Result<String, ManageError> {
     let program = HostProgram::find(arguments.engine_host.as_deref()).map_err(StartError::from)?;
     let node = NodeProgram::find(arguments.repo.node.as_deref()).await;
     let node = node.map_err(|error| StartError::Options(format!("{error}. Name one by --node or WORKER_NODE")))?;
     let options = AdaptorsOptions::new(&arguments.repo, &[], node).map_err(StartError::Options)?;
+    let options = AdaptorsOptions { watcher, ..options };
     let broker = Broker::start(None).map_err(|error| StartError::Hosts(hosts::StartError::from(error)))?;
     let adaptors = Adaptors::start(&broker, program, options).await.map_err(StartError::Hosts)?;
     let done = work(&adaptors).await;
@@ -76,7 +104,7 @@ async fn with(
     done
 }
 
-/// Installs all, then makes a snapshot of each and one of all together. The first failure is told when all were tried.
+/// Installs all, then makes a snapshot of each and one of all together where Node can. The first failure is told when all were tried.
 async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageError> {
     let installed = join_all(wanted.iter().map(|wanted| repo.get(wanted))).await;
     let installed: Vec<Adaptor> = installed.into_iter().collect::<Result<_, _>>()?;
@@ -84,26 +112,28 @@ async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageErr
     if installed.len() > 1 {
         sets.push(installed.clone());
     }
-    for set in sets {
+    let has_snapshots = repo.has_snapshots();
+    for set in sets.into_iter().filter(|_| has_snapshots) {
         repo.make_snapshot(set).await.map_err(ManageError::Failed)?;
     }
     let specifiers: Vec<String> = installed.iter().map(Adaptor::specifier).collect();
     let mut surveyed = repo.survey().await.map_err(ManageError::Failed)?;
     surveyed.adaptors.retain(|it| specifiers.contains(&it.adaptor.specifier()));
-    Ok(table(&surveyed))
+    Ok(table(&surveyed, has_snapshots))
 }
 
-/// What is installed, a line each: the name, how it is loaded, and why not better.
-fn table(surveyed: &Surveyed) -> String {
-    let alone: HashMap<&str, &KnownSnapshot> = surveyed
-        .snapshots
+/// What is installed, a line each: the name, how it is loaded, and why not better. Of snapshots it speaks where Node
+/// makes any.
+fn table(surveyed: &Surveyed, has_snapshots: bool) -> String {
+    let snapshots = if has_snapshots { surveyed.snapshots.as_slice() } else { &[] };
+    let alone: HashMap<&str, &KnownSnapshot> = snapshots
         .iter()
         .filter_map(|known| match known.adaptors.as_slice() {
             [one] => Some((one.as_str(), known)),
             _ => None,
         })
         .collect();
-    let mut rows: Vec<[String; 4]> = surveyed.adaptors.iter().map(|it| row(it, &alone)).collect();
+    let mut rows: Vec<[String; 4]> = surveyed.adaptors.iter().map(|it| row(it, &alone, has_snapshots)).collect();
     rows.sort();
     let head = ["adaptor", "loads", "exports", "why not better"].map(str::to_owned);
     let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -114,7 +144,7 @@ fn table(surveyed: &Surveyed) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    let sets = surveyed.snapshots.iter().filter(|known| known.adaptors.len() > 1);
+    let sets = snapshots.iter().filter(|known| known.adaptors.len() > 1);
     for known in sets {
         let set = known.adaptors.join(" + ");
         let _ = match &known.outcome {
@@ -125,13 +155,14 @@ fn table(surveyed: &Surveyed) -> String {
     text
 }
 
-fn row(installed: &InstalledAdaptor, snapshots: &HashMap<&str, &KnownSnapshot>) -> [String; 4] {
+fn row(installed: &InstalledAdaptor, snapshots: &HashMap<&str, &KnownSnapshot>, has_snapshots: bool) -> [String; 4] {
     let name = installed.adaptor.specifier();
     let outcome = snapshots.get(name.as_str()).map(|known| &known.outcome);
     let (loads, why) = match (&installed.adaptor.bundle, outcome) {
         (None, _) => ("installed", installed.unbundled.clone().unwrap_or_default()),
         (Some(_), Some(SnapshotOutcome::Made(_))) => ("snapshot", String::new()),
         (Some(_), Some(SnapshotOutcome::Impossible(why))) => ("bundle", why.clone()),
+        (Some(_), None) if !has_snapshots => ("bundle", String::new()),
         (Some(_), None) => ("bundle", "no snapshot was made yet".to_owned()),
     };
     let exports = installed.adaptor.exports.as_ref().map_or_else(|| "?".to_owned(), |names| names.len().to_string());
@@ -188,6 +219,14 @@ raw@1.0.0      installed        ?  native
 snap@1.0.0     snapshot         1
 snapshot of bundled@1.0.0 + snap@1.0.0
 ";
-        assert_eq!(table(&surveyed), expected);
+        assert_eq!(table(&surveyed, true), expected);
+        let without = "\
+adaptor        loads      exports  why not better
+bundled@1.0.0  bundle           1
+new@1.0.0      bundle           1
+raw@1.0.0      installed        ?  native
+snap@1.0.0     bundle           1
+";
+        assert_eq!(table(&surveyed, false), without, "a Node without snapshots");
     }
 }

@@ -9,6 +9,7 @@ mod local;
 pub mod manage;
 mod node;
 mod options;
+pub mod progress;
 mod snapshots;
 mod wanted;
 
@@ -26,6 +27,7 @@ use self::installer::{Installer, npm_environment, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
 pub use self::node::{NodeError, NodeProgram};
 pub use self::options::AdaptorsOptions;
+pub(crate) use self::options::default_repo;
 use self::snapshots::{Set, Snapshots};
 pub use self::wanted::{Refused, Requirement, Wanted};
 use crate::hosts::{Broker, HostProgram, HostsOptions, StartError};
@@ -71,7 +73,7 @@ impl Adaptors {
         let hosts =
             HostsOptions { environment: npm_environment(), ..HostsOptions::shared(program, options.at_once + 1) };
         let hosts = broker.open(POOL, hosts).await?;
-        let installer = Installer::new(hosts, repo, options.install_timeout);
+        let installer = Installer::new(hosts, repo, options.install_timeout, options.watcher);
         let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };
         let (wants, messages) = mpsc::unbounded_channel();
         tokio::spawn(Desk::new(rules, installer.clone()).work(messages));
@@ -119,6 +121,11 @@ impl Adaptors {
         // Fails when the actor is gone.
         let _ = self.wants.send(Message::SnapshotGone(snapshots::set(adaptors)));
         None
+    }
+
+    /// Whether the Node that adaptors are prepared for makes snapshots that the engine can use.
+    pub fn has_snapshots(&self) -> bool {
+        snapshots::are_possible(&self.installer.repo().node_version)
     }
 
     /// Makes the snapshot of a set now, unless there is one. An error is the reason in one line.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::NodeProgram;
+use super::progress::Watcher;
 use crate::cli::RepoArgs;
 
 /// How long an answer of the registry about tags is good.
@@ -30,13 +31,15 @@ pub struct AdaptorsOptions {
     pub tags_for: Duration,
     /// Installations at once.
     pub at_once: usize,
+    /// Who is shown how far installations are, instead of lines in the log.
+    pub watcher: Option<Watcher>,
 }
 
 impl AdaptorsOptions {
     /// What the command line says, for this Node. An error says what would be right.
     pub fn new(arguments: &RepoArgs, monorepos: &[PathBuf], node: NodeProgram) -> Result<Self, String> {
         let named = arguments.repo_dir.as_deref();
-        let repo = named.map(Path::to_owned).or_else(|| default_repo(|name| std::env::var_os(name).map(PathBuf::from)));
+        let repo = named.map(Path::to_owned).or_else(default_repo);
         let repo = repo.ok_or("--repo-dir (WORKER_REPO_DIR) is needed: there is no HOME to put adaptors into")?;
         let absolute = |path: &Path| {
             std::path::absolute(path)
@@ -51,12 +54,18 @@ impl AdaptorsOptions {
             install_timeout: arguments.install_timeout,
             tags_for: TAGS_FOR,
             at_once: AT_ONCE,
+            watcher: None,
         })
     }
 }
 
+/// The repo of who names none; none where there is no HOME.
+pub(crate) fn default_repo() -> Option<PathBuf> {
+    repo_in(|name| std::env::var_os(name).map(PathBuf::from))
+}
+
 /// A folder in the user's data folder.
-fn default_repo(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+fn repo_in(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     Some(data?.join("openfn-worker/adaptors"))
@@ -74,7 +83,7 @@ mod tests {
             (None, Some("/home/x"), Some("/home/x/.local/share/openfn-worker/adaptors")),
             (None, None, None),
         ] {
-            let found = default_repo(|name| if name == "HOME" { home } else { data }.map(PathBuf::from));
+            let found = repo_in(|name| if name == "HOME" { home } else { data }.map(PathBuf::from));
             assert_eq!(found.as_deref(), expected.map(Path::new));
         }
     }

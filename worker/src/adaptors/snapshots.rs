@@ -30,11 +30,20 @@ pub(super) struct Snapshots {
     is_making: bool,
 }
 
+/// Whether this Node makes snapshots that the engine can use.
+pub(super) fn are_possible(node_version: &str) -> bool {
+    const OLDEST_NODE: u64 = 22;
+    semver::Version::parse(node_version).is_ok_and(|version| version.major >= OLDEST_NODE)
+}
+
 impl Snapshots {
     pub(super) fn new(node_version: &str) -> Self {
-        const OLDEST_NODE: u64 = 22;
-        let major = semver::Version::parse(node_version).map_or(0, |version| version.major);
-        Self { are_possible: major >= OLDEST_NODE, known: HashMap::new(), queue: VecDeque::new(), is_making: false }
+        Self {
+            are_possible: are_possible(node_version),
+            known: HashMap::new(),
+            queue: VecDeque::new(),
+            is_making: false,
+        }
     }
 
     /// Takes note of what is in the repo.

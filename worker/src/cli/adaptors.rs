@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::LogLevel;
 use super::values::{at_least_one, seconds};
+use crate::adaptors::progress;
 
 /// Which adaptors runs get.
 #[derive(Debug, Clone, Args)]
@@ -108,10 +109,20 @@ pub enum AdaptorsCommand {
 }
 
 impl AdaptorsCommand {
-    /// Least level of what is logged.
+    /// Least level of what is logged. What a terminal shows anyway is not.
     pub fn log_level(&self) -> LogLevel {
+        if self.shows_progress() { LogLevel::Error } else { self.repo().log }
+    }
+
+    /// Whether progress is drawn on a terminal. Who asks for more than is usual gets lines.
+    pub fn shows_progress(&self) -> bool {
+        let is_usual = self.repo().log == LogLevel::Info && std::env::var_os("RUST_LOG").is_none();
+        matches!(self, Self::Install { .. }) && is_usual && progress::is_watched()
+    }
+
+    fn repo(&self) -> &RepoCommandArgs {
         let (Self::Install { repo, .. } | Self::List { repo } | Self::Prune { repo, .. }) = self;
-        repo.log
+        repo
     }
 }
 

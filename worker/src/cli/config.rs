@@ -1,6 +1,6 @@
 //! The configuration file: TOML whose keys are the long flags, as in `capacity = 5`.
 //!
-//! Pure but for [`read`]. An error names the file, the line and what would be right.
+//! A key that ends with `-file` names the file that holds a secret. Pure but for [`read`]. An error names the file, the line and what would be right.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use clap::builder::ArgAction;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use toml::de::{DeTable, DeValue};
 
-use super::environment::name_variable;
+use super::environment::{name_variable, secret_in};
 
 /// Flags that are no keys: they say where the configuration is, or undo another one.
 pub(super) const NOT_KEYS: &[&str] = &["config", "loop", "help", "version", "print"];
@@ -21,7 +21,7 @@ pub(super) struct ConfigFile {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Setting {
+pub(super) struct Setting {
     key: String,
     values: Vec<String>,
     line: usize,
@@ -32,9 +32,34 @@ pub(super) fn read(path: &Path, command: &clap::Command) -> Result<ConfigFile, c
     let told = |message: String| clap::Error::raw(ErrorKind::Io, message + "\n");
     let text = std::fs::read_to_string(path)
         .map_err(|error| told(format!("cannot read {} (--config, WORKER_CONFIG): {error}", path.display())))?;
-    let settings = parse(&text, command)
-        .map_err(|BadSetting { line, message }| told(format!("{}:{line}: {message}", path.display())))?;
-    Ok(ConfigFile { path: path.to_owned(), settings })
+    let bad = |BadSetting { line, message }| told(format!("{}:{line}: {message}", path.display()));
+    let settings = parse(&text, command).map_err(bad)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let settings = settings.into_iter().map(|setting| filled(setting, folder, command).map_err(bad));
+    Ok(ConfigFile { path: path.to_owned(), settings: settings.collect::<Result<_, _>>()? })
+}
+
+/// A setting whose value is in a file, with that value. A relative path begins at the folder of the configuration.
+fn filled(setting: Setting, folder: &Path, command: &clap::Command) -> Result<Setting, BadSetting> {
+    let Some(key) = secret_key(&setting.key, command) else { return Ok(setting) };
+    let Setting { key: named, values, line } = &setting;
+    let path = folder.join(values.concat());
+    let bad = |message| BadSetting { line: *line, message };
+    let secret = vec![secret_in(&path, named).map_err(bad)?];
+    // The error would have the secret in it.
+    try_flag(command, key, &secret).map_err(|_| bad(format!("{named}: what {} holds is not valid", path.display())))?;
+    Ok(Setting { key: key.to_owned(), values: secret, line: *line })
+}
+
+/// Whether an option holds a secret, which may be in a file of its own.
+pub(super) fn is_secret(argument: &clap::Arg) -> bool {
+    argument.is_hide_env_values_set()
+}
+
+/// The option whose secret is in the file that `key` names.
+fn secret_key<'a>(key: &'a str, command: &clap::Command) -> Option<&'a str> {
+    let option = key.strip_suffix("-file")?;
+    command.get_arguments().any(|it| it.get_long() == Some(option) && is_secret(it)).then_some(option)
 }
 
 impl ConfigFile {
@@ -52,12 +77,12 @@ impl ConfigFile {
 
 /// Something that is not right in a file.
 #[derive(Debug, PartialEq, Eq)]
-struct BadSetting {
+pub(super) struct BadSetting {
     line: usize,
     message: String,
 }
 
-fn parse(text: &str, command: &clap::Command) -> Result<Vec<Setting>, BadSetting> {
+pub(super) fn parse(text: &str, command: &clap::Command) -> Result<Vec<Setting>, BadSetting> {
     let line = |at: usize| text.get(..at).unwrap_or_default().matches('\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| BadSetting {
         line: line(error.span().map_or(0, |span| span.start)),
@@ -75,6 +100,12 @@ fn parse(text: &str, command: &clap::Command) -> Result<Vec<Setting>, BadSetting
     }
     settings.sort_by_key(|setting| setting.line);
     let given = |key: &str| settings.iter().find(|setting| setting.key == key);
+    for setting in &settings {
+        if let Some(key) = secret_key(&setting.key, command).filter(|key| given(key).is_some()) {
+            let message = format!("{key} and {key}-file exclude each other: set only one of them");
+            return Err(BadSetting { line: setting.line, message });
+        }
+    }
     if let (Some(_), Some(workloops)) = (given("capacity"), given("workloops")) {
         let message = "capacity and workloops exclude each other: set only one of them".to_owned();
         return Err(BadSetting { line: workloops.line, message });
@@ -105,6 +136,10 @@ fn single(value: &DeValue<'_>) -> Result<String, String> {
 /// Checks a setting as if it were a flag.
 fn check(setting: &Setting, command: &clap::Command) -> Result<(), String> {
     let Setting { key, values, .. } = setting;
+    if secret_key(key, command).is_some() {
+        let is_path = matches!(values.as_slice(), [path] if !path.is_empty());
+        return if is_path { Ok(()) } else { Err(format!("{key}: expected the path of a file")) };
+    }
     let found = command.get_arguments().find(|it| it.get_long() == Some(key) && !NOT_KEYS.contains(&key.as_str()));
     let Some(argument) = found else { return Err(unknown(key, command)) };
     if matches!(argument.get_action(), ArgAction::SetTrue) {
@@ -170,6 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_may_be_in_a_file_beside_the_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, secret) = (folder.path().join("worker.toml"), folder.path().join("secret"));
+        std::fs::write(&config, "port = 1\nsecret-file = 'secret'\n").unwrap();
+        let read = || read(&config, &Cli::command());
+        for (content, why) in [(None, "cannot read"), (Some(""), "is empty"), (Some("\n"), "is empty")] {
+            if let Some(content) = content {
+                std::fs::write(&secret, content).unwrap();
+            }
+            let text = read().unwrap_err().to_string();
+            for part in ["worker.toml:2: ", "secret-file", secret.to_str().unwrap(), why] {
+                assert!(text.contains(part), "{part} is missing in: {text}");
+            }
+        }
+        std::fs::write(&secret, "hidden\n").unwrap();
+        let file = read().unwrap();
+        let (values, origin) = file.get("secret").unwrap();
+        assert_eq!((values.join(""), origin), ("hidden".to_owned(), format!("{}:2", config.display())));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         let cases: &[(&str, usize, &[&str])] = &[
             ("port = 1\ncapasity = 3", 2, &["unknown key `capasity`", "`capacity`"]),
@@ -186,6 +242,9 @@ mod tests {
             ("config = 'other.toml'", 1, &["unknown key `config`"]),
             ("capacity = 1\nworkloops = '*:1'", 2, &["exclude each other"]),
             ("state-props-to-remove = []", 1, &["empty"]),
+            ("secret-file = ['a', 'b']", 1, &["secret-file", "path"]),
+            ("secret = 'x'\nsecret-file = 'y'", 2, &["secret and secret-file exclude each other"]),
+            ("capacity-file = 'x'", 1, &["unknown key `capacity-file`"]),
         ];
         for (text, line, parts) in cases {
             let error = parse(text, &Cli::command()).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -73,15 +73,27 @@ fn layer(
     let file = variable(&file_name).filter(|path| !path.is_empty() && argument.is_hide_env_values_set());
     let Some(path) = file.map(PathBuf::from) else { return Ok(configured(argument, config)) };
     let origin = file_name.to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| format!("cannot read {}, which {origin} names: {error}", path.display()))?;
-    let values = vec![text.trim_end_matches(['\r', '\n']).to_owned()];
+    let values = vec![secret_in(&path, &origin)?];
     if let Some(long) = argument.get_long().filter(|long| command.get_arguments().any(|it| it.get_long() == Some(long)))
     {
         try_flag(command, long, &values)
             .map_err(|_| format!("{} (or {origin}): what {} holds is not valid", flag(long), path.display()))?;
     }
     Ok(Some((values, origin)))
+}
+
+/// What a file that holds a secret holds, less the line break that editors end it with. `origin` is what names it.
+pub(super) fn secret_in(path: &Path, origin: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}, which {origin} names: {error}", path.display()))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.trim().is_empty() {
+        return Err(format!(
+            "{}, which {origin} names, is empty: it is to hold the secret and nothing else",
+            path.display()
+        ));
+    }
+    Ok(secret.to_owned())
 }
 
 fn configured(argument: &clap::Arg, config: &ConfigFile) -> Option<Layer> {
@@ -138,10 +150,19 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_secret_file_is_named() {
-        let variable = |name: &OsStr| (name == "WORKER_SECRET_FILE").then(|| OsString::from("/nowhere/secret"));
-        let error = layered(Cli::command(), variable, &ConfigFile::default());
-        let text = error.unwrap_err().to_string();
-        assert!(text.contains("/nowhere/secret") && text.contains("WORKER_SECRET_FILE"), "{text}");
+    fn a_secret_file_that_is_missing_or_empty_is_named() {
+        let (empty, blank) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        std::fs::write(blank.path(), " \n\n").unwrap();
+        for (path, why) in
+            [(Path::new("/nowhere/secret"), "cannot read"), (empty.path(), "is empty"), (blank.path(), "is empty")]
+        {
+            for wanted in ["WORKER_SECRET_FILE", "WORKER_LIGHTNING_PUBLIC_KEY_FILE"] {
+                let variable = |name: &OsStr| (name == wanted).then(|| path.into());
+                let text = layered(Cli::command(), variable, &ConfigFile::default()).unwrap_err().to_string();
+                for part in [path.to_str().unwrap(), wanted, why] {
+                    assert!(text.contains(part), "{part} is missing in: {text}");
+                }
+            }
+        }
     }
 }

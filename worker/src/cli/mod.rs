@@ -48,6 +48,8 @@ pub mod manual;
 mod oada;
 mod observation;
 mod operation;
+pub mod schema;
+mod strays;
 mod supervision;
 mod values;
 
@@ -66,6 +68,9 @@ pub struct Cli {
     /// The options of `start` or `check-config` as they are in the end.
     #[arg(skip)]
     pub effective: Vec<Effective>,
+    /// What looks wrong in the environment and changes nothing, a line each.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
 }
 
 const USAGE: &str = "worker [OPTIONS]\n       worker <COMMAND> [OPTIONS]";
@@ -109,6 +114,10 @@ pub enum Command {
     /// Check the options of `start` without starting anything.
     #[command(override_usage = "worker check-config [OPTIONS]")]
     CheckConfig(Box<CheckConfigOptions>),
+    /// Print the JSON Schema of the configuration file, for editors.
+    ConfigSchema,
+    /// Print a configuration file to begin with, in which every option is explained and commented out.
+    ConfigTemplate,
     /// Make the three values that Lightning and its workers need, as lines for an environment file.
     GenKeys,
     /// Print a shell's completions of this command line.
@@ -253,7 +262,13 @@ impl Cli {
             .and_then(|matches| exclusive(&matches).map(|()| matches))
             .and_then(|matches| Ok((Self::from_arg_matches(&matches)?, matches)));
         let (mut cli, matches) = parsed.map_err(|error| name_variable(error, named).format(&mut command))?;
-        cli.effective = effective::effective(&command, of_start(&matches), &origins);
+        let start = match &cli.command {
+            Some(Command::Start(options)) => options,
+            Some(Command::CheckConfig(options)) => &options.start,
+            _ => &cli.start,
+        };
+        cli.effective = effective::effective(&command, of_start(&matches), &origins, start);
+        cli.warnings = strays::strays(&command, std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
         let name = worker_name(|name| std::env::var(name).ok());
         match &mut cli.command {
             None => cli.start.claiming.name = name,

@@ -187,7 +187,15 @@ pub struct Lightning {
 /// Connects, claims and executes until it is told to stop. Must be called within a Tokio runtime.
 pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightning {
     let tokens = WorkerTokens::new(&options.secret);
-    tracing::info!("this worker is {} for Lightning at {}", tokens.worker_id(), options.endpoint);
+    let endpoint = &options.endpoint;
+    match endpoint.proxy() {
+        Ok(None) => tracing::info!("this worker is {} for Lightning at {endpoint}", tokens.worker_id()),
+        Ok(Some(proxy)) => tracing::info!(
+            "this worker is {} for Lightning at {endpoint}, through the proxy {proxy} (HTTPS_PROXY)",
+            tokens.worker_id()
+        ),
+        Err(error) => tracing::error!("Lightning at {endpoint} cannot be reached: {error}"),
+    }
     let version = options.worker_version.clone();
     let query = move || {
         let token = tokens.issue();

@@ -121,7 +121,7 @@ impl Exporter {
 
     async fn post(&self, document: String) -> Result<(), ExportError> {
         let Destination { tls, host, port, .. } = &self.destination;
-        let stream = dial(host, *port).await?;
+        let stream = dial(host, *port, *tls).await?;
         if !tls {
             return self.speak(stream, document).await;
         }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use crate::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
+use crate::dial::{ADDRESS_TIMEOUT, DialError, Proxy, ProxyError, dial, environment, remedy, speaks_tls, tls_config};
 
 /// A websocket to Lightning.
 pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
@@ -40,7 +40,7 @@ impl Network {
         if let Some(dial) = &self.0 {
             return dial(endpoint).map_err(|error| DialError::Addresses(error.to_string()).into());
         }
-        Ok(Box::new(dial(&endpoint.host, endpoint.port).await?))
+        Ok(Box::new(dial(&endpoint.host, endpoint.port, endpoint.tls).await?))
     }
 }
 
@@ -101,6 +101,11 @@ impl Endpoint {
         &self.host
     }
 
+    /// The proxy on the way to it, if the environment names one.
+    pub(crate) fn proxy(&self) -> Result<Option<Proxy>, ProxyError> {
+        if self.tls { Proxy::for_host(&self.host, self.port, environment) } else { Ok(None) }
+    }
+
     /// Its port, which the scheme tells where nothing else does.
     pub fn port(&self) -> u16 {
         self.port
@@ -125,6 +130,9 @@ pub(super) enum ConnectError {
     /// The handshake failed.
     #[error("the websocket handshake failed: {0}")]
     Handshake(#[from] Box<WsError>),
+    /// One of these, with what to do about it.
+    #[error("{error}: {hint}")]
+    Explained { error: Box<Self>, hint: String },
     /// The handshake took too long.
     #[error("the server did not answer the websocket handshake within {}s", ADDRESS_TIMEOUT.as_secs())]
     Silent,
@@ -136,6 +144,34 @@ pub(super) async fn connect(
     endpoint: &Endpoint,
     query: &SecretString,
 ) -> Result<WebSocket, ConnectError> {
+    match attempt(network, endpoint, query).await {
+        Err(error) => Err(explained(error, network, endpoint).await),
+        connected => connected,
+    }
+}
+
+/// The error with what to do about it, where that is known.
+async fn explained(error: ConnectError, network: &Network, endpoint: &Endpoint) -> ConnectError {
+    // A server of TLS answers a plain request with an alert, HTTP 400 or by hanging up.
+    let is_handshake = match &error {
+        ConnectError::Handshake(error) => match error.as_ref() {
+            WsError::Http(answer) => answer.status().as_u16() == 400,
+            _ => true,
+        },
+        _ => false,
+    };
+    let may_be_tls = is_handshake && !endpoint.tls && network.0.is_none();
+    let hint = match remedy(&error) {
+        Some(remedy) => remedy.to_owned(),
+        None if may_be_tls && speaks_tls(&endpoint.host, endpoint.port).await => {
+            format!("the server speaks TLS on this port: use {}", endpoint.text.replacen("ws://", "wss://", 1))
+        }
+        None => return error,
+    };
+    ConnectError::Explained { error: Box::new(error), hint }
+}
+
+async fn attempt(network: &Network, endpoint: &Endpoint, query: &SecretString) -> Result<WebSocket, ConnectError> {
     let stream = network.open(endpoint).await?;
     let connector = if endpoint.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
     let config = WebSocketConfig::default()
@@ -197,7 +233,10 @@ mod tests {
         let (network, query) = (Network::default(), "token=x".into());
         let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query), server);
         // A machine may have no trust roots, which is told in its own words.
-        assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Dial(DialError::Tls(_)))));
+        match result.map(drop).unwrap_err() {
+            ConnectError::Explained { hint, .. } => assert!(hint.contains("is it ws://"), "{hint}"),
+            error => assert!(matches!(error, ConnectError::Dial(DialError::Tls(_))), "{error}"),
+        }
     }
 
     #[tokio::test]

@@ -179,7 +179,7 @@ impl Actor {
 async fn attempt(settings: &Settings, pause: Duration) -> Result<WebSocket, ConnectionError> {
     sleep(pause).await;
     let domain = &settings.domain;
-    let stream = dial(&domain.host, domain.port).await?;
+    let stream = dial(&domain.host, domain.port, domain.tls).await?;
     let connector = if domain.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES)).max_frame_size(Some(MAX_MESSAGE_BYTES));

@@ -63,7 +63,7 @@ pub(super) async fn post(url: &WebhookUrl, body: &Value) -> Result<(), WebhookEr
 }
 
 async fn try_post(url: &WebhookUrl, body: &Value) -> Result<(), WebhookError> {
-    let stream = dial(&url.host, url.port).await?;
+    let stream = dial(&url.host, url.port, url.tls).await?;
     if !url.tls {
         return exchange(stream, url, body).await;
     }

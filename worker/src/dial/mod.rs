@@ -1,13 +1,18 @@
-//! Opens connections to servers: resolves the host, tries each address, has TLS settings ready.
+//! Opens connections to servers: resolves the host, tries each address, goes through a proxy, has TLS settings ready.
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+
+pub(crate) use self::proxy::{Proxy, ProxyError, environment};
+pub(crate) use self::tls::{remedy, speaks_tls, tls_config};
+
+mod proxy;
+mod tls;
 
 /// How long one address may take to accept.
 pub(crate) const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,13 +26,29 @@ pub(crate) enum DialError {
     /// No address accepted.
     #[error("cannot connect: {0}")]
     Addresses(String),
+    /// The proxy does not open the way.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// TLS cannot be spoken.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
 }
 
+/// Connects to a host. Where `tls` is going to be spoken with it, through the proxy that the environment names for it.
+pub(crate) async fn dial(host: &str, port: u16, tls: bool) -> Result<TcpStream, DialError> {
+    let proxy = if tls { Proxy::for_host(host, port, environment)? } else { None };
+    let Some(proxy) = proxy else { return direct(host, port).await };
+    let mut stream = direct(&proxy.host, proxy.port).await.map_err(|error| match error {
+        DialError::Addresses(why) => DialError::Addresses(format!("the proxy {proxy} (HTTPS_PROXY): {why}")),
+        other => other,
+    })?;
+    let opened = timeout(ADDRESS_TIMEOUT, proxy.open(&mut stream, host, port)).await;
+    opened.map_err(|_| DialError::Addresses(format!("the proxy {proxy} (HTTPS_PROXY) does not answer")))??;
+    Ok(stream)
+}
+
 /// Connects to the first address of `host` that accepts. Small messages are sent at once.
-pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
+async fn direct(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let mut failures = String::new();
     for address in resolve(host, port).await? {
         let error = match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
@@ -61,25 +82,4 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Di
         true => Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))),
         false => Ok(addresses),
     }
-}
-
-/// The TLS settings with the system's trust roots, which are read once.
-pub(crate) fn tls_config() -> Result<Arc<rustls::ClientConfig>, DialError> {
-    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(config.clone());
-    }
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        return Err(DialError::Tls(format!("the system has no trusted root certificates {}", causes.join("; "))));
-    }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| DialError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
