@@ -1,6 +1,6 @@
 // Installs the npm packages in target/packages as users do, from a small registry on the loopback, and runs the demo by
 // npx: node deploy/npm/try.mjs
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -63,6 +63,17 @@ try {
   check(demo.stdout.includes('Run complete with status: success'), 'npx openfn-worker demo runs its workflow to the end');
   const refused = await npx('--capacity', '0').catch(error => error);
   check(refused.code === 2 && refused.stderr.includes('WORKER_CAPACITY'), 'a wrong option exits with 2 through npx');
+
+  await run('npm', ['install', '--no-audit', '--no-fund', 'openfn-worker'], { cwd: folder, env: environment });
+  const mock = spawn(join(folder, 'node_modules/.bin/openfn-worker'), ['mock-lightning', '--port', '0'], {
+    cwd: folder,
+    env: environment,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: 60_000,
+  });
+  mock.stdout.once('data', () => mock.kill('SIGTERM'));
+  const [code, signal] = await new Promise(done => mock.once('exit', (...how) => done(how)));
+  check(code === 0 && signal === null, 'SIGTERM stops what was started, which then exits with 0');
 } finally {
   server.close();
   server.closeAllConnections();

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -189,9 +190,15 @@ async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
     if let Some(seed) = options.faults {
         mock.hooks = Arc::new(Faults::new(FaultOptions::new(seed)));
     }
-    let mock = mock_lightning::start(mock).await?;
+    // A signal counts from before anybody can know that there is something to stop.
+    let mut stop = pin!(start::stop_requested());
+    let mock = tokio::select! {
+        biased;
+        stopped = &mut stop => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        mock = mock_lightning::start(mock) => mock?,
+    };
     info!("a small Lightning at {}; GET http://{}/ tells what it can do", mock.url(), mock.address());
-    start::stop_requested().await?;
+    stop.await?;
     mock.stop().await;
     Ok(ExitCode::SUCCESS)
 }
