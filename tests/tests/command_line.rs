@@ -149,3 +149,76 @@ fn manual_and_completions_are_printed() {
         assert!(text.contains(part), "{arguments:?}: {part} is missing in: {text}");
     }
 }
+
+#[test]
+fn a_misspelt_variable_is_told_with_what_was_meant() {
+    let environment = [("WORKER_SECRET", "x"), ("WORKER_CAPASITY", "3"), ("WORKER_ENGINE", ""), ("WORKER_FLUX", "")];
+    let (code, text) = worker(&["check-config"], &environment);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("warning: WORKER_CAPASITY is set") && text.contains("did you mean WORKER_CAPACITY?"),
+        "{text}"
+    );
+    assert_eq!(text.matches("is no option").count(), 1, "empty ones are not set: {text}");
+}
+
+#[test]
+fn a_file_of_a_secret_that_is_empty_starts_nothing() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let (secret, config) = (folder.path().join("secret"), folder.path().join("worker.toml"));
+    std::fs::write(&secret, "\n").expect("the folder can be written to");
+    std::fs::write(&config, "secret-file = \"secret\"\n").expect("the folder can be written to");
+    let (secret, config) = (secret.to_str().expect("it is text"), config.to_str().expect("it is text"));
+    for (arguments, environment, named) in [
+        (&[][..], &[("WORKER_SECRET_FILE", secret)][..], "WORKER_SECRET_FILE"),
+        (&["--config", config], &[], "secret-file"),
+        (&["-s", "x"], &[("WORKER_LIGHTNING_PUBLIC_KEY_FILE", secret)], "WORKER_LIGHTNING_PUBLIC_KEY_FILE"),
+    ] {
+        let (code, text) = worker(arguments, environment);
+        assert_eq!(code, Some(2), "{text}");
+        for part in [named, secret, "is empty"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+    std::fs::write(secret, "x\n").expect("the folder can be written to");
+    let (code, text) = worker(&["check-config", "--config", config, "--print"], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("# secret is set  # {config}:1")), "{text}");
+}
+
+#[test]
+fn every_option_is_shown_with_what_is_in_force() {
+    let arguments = ["check-config", "--print", "-l", "mock", "--workloops", "a:2 b:3", "-t", "60"];
+    let (code, text) = worker(&arguments, &[]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "# capacity = 5  # follows from workloops",
+        "# warm-hosts = 5  # follows from the capacity",
+        "# shutdown-grace = 60  # follows from max-run-duration-seconds",
+        "max-run-duration-seconds = 60  # --max-run-duration-seconds",
+        "# sentry-dsn is not set  # default",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in:\n{text}");
+    }
+    for argument in Cli::command().get_arguments().filter(|it| !it.is_hide_set()) {
+        let key = argument.get_long().expect("all options are long");
+        let has = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} "));
+        assert!(key == "config" || text.lines().any(has), "{key} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn the_configuration_file_is_described_for_editors_and_for_people() {
+    let (code, schema) = worker(&["config-schema"], &[]);
+    assert_eq!(code, Some(0), "{schema}");
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("it is JSON");
+    assert_eq!(schema["properties"]["capacity"]["type"], "integer");
+    let (code, template) = worker(&["config-template"], &[]);
+    assert_eq!(code, Some(0), "{template}");
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let config = folder.path().join("worker.toml");
+    std::fs::write(&config, template).expect("the folder can be written to");
+    let config = config.to_str().expect("it is text");
+    let (code, text) = worker(&["check-config", "-l", "mock", "--config", config], &[]);
+    assert_eq!(code, Some(0), "it is valid as it is: {text}");
+}

@@ -268,7 +268,9 @@ impl Cli {
             _ => &cli.start,
         };
         cli.effective = effective::effective(&command, of_start(&matches), &origins, start);
-        cli.warnings = strays::strays(&command, std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+        // An empty variable counts as not set.
+        let variables = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+        cli.warnings = strays::strays(&described, variables.filter_map(|(name, _)| name.into_string().ok()));
         let name = worker_name(|name| std::env::var(name).ok());
         match &mut cli.command {
             None => cli.start.claiming.name = name,
