@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
@@ -358,6 +359,14 @@ mod platform {
 
     pub(super) fn state(_process: super::Pid) -> Option<char> {
         None
+    }
+}
+
+/// What the file system of a folder, or of the first above it that exists, has left, for people.
+pub(crate) fn free_space(folder: &Path) -> String {
+    match folder.ancestors().find_map(|path| rustix::fs::statvfs(path).ok()) {
+        Some(system) => format!("{} MB free", system.f_bavail.saturating_mul(system.f_frsize) / (1024 * 1024)),
+        None => "nobody knows how much is free".to_owned(),
     }
 }
 

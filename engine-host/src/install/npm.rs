@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::Workshop;
 use super::process::{self, Output};
 use super::retry::{Schedule, jitter};
+use crate::sys::free_space;
 
 /// npm gives up on a registry that says nothing for this long, in milliseconds.
 const FETCH_TIMEOUT: (&str, &str) = ("npm_config_fetch_timeout", "60000");
@@ -48,7 +49,7 @@ impl NpmFailure {
             Some("EDQUOT") => "the user's disk quota is used up",
             _ => return self,
         };
-        let [repo, cache] = folders.map(|folder| format!("{} ({})", folder.display(), free(folder)));
+        let [repo, cache] = folders.map(|folder| format!("{} ({})", folder.display(), free_space(folder)));
         let reason = format!("{why}: npm writes to the repo, {repo}, and to its cache, {cache}");
         Self { reason, ..self }
     }
@@ -78,15 +79,6 @@ impl NpmFailure {
         let Some(code) = self.code.as_deref() else { return false };
         let is_server_error = code.len() == 4 && code.starts_with("E5");
         is_server_error || CODES.contains(&code)
-    }
-}
-
-/// What a folder's file system has left, for people.
-fn free(folder: &Path) -> String {
-    let there = folder.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
-    match there {
-        Some(system) => format!("{} MB free", system.f_bavail.saturating_mul(system.f_frsize) / (1024 * 1024)),
-        None => "of which nothing is known".to_owned(),
     }
 }
 

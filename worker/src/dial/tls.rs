@@ -76,7 +76,8 @@ fn of(error: &rustls::Error) -> Option<&'static str> {
     use CertificateError as Bad;
     match error {
         rustls::Error::InvalidCertificate(bad) => Some(match bad {
-            Bad::UnknownIssuer => {
+            // An authority of the same name with another key has signed it.
+            Bad::UnknownIssuer | Bad::BadSignature => {
                 "no authority that this machine trusts has signed the server's certificate. If it is one of your own, \
                  set NODE_EXTRA_CA_CERTS (or SSL_CERT_FILE) to a PEM file with its certificate"
             }
@@ -126,7 +127,8 @@ mod tests {
             (bad(CertificateError::NotValidForName), Some("other names")),
             (bad(CertificateError::Expired), Some("expired")),
             (bad(CertificateError::NotValidYet), Some("clock")),
-            (bad(CertificateError::BadSignature), Some("replace")),
+            (bad(CertificateError::BadSignature), Some("NODE_EXTRA_CA_CERTS")),
+            (bad(CertificateError::BadEncoding), Some("replace")),
             (rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), Some("does not speak TLS")),
             (rustls::Error::DecryptError, None),
         ];

@@ -14,6 +14,7 @@ use super::process::{NoAnswer, NodeProcess};
 use super::scratch::Scratch;
 use super::source;
 use super::{NodeEngine, NodeOptions};
+use crate::sys::free_space;
 
 /// How long making a snapshot may take.
 const BUILD_WITHIN: Duration = Duration::from_secs(120);
@@ -79,11 +80,19 @@ pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<()
         Ok(other) => Err(format!("it did what nobody asked for: {other:?}")),
         Err(_) => Err(format!("it took longer than {BUILD_WITHIN:?}")),
     };
-    ended.map_err(|why| match process.last_words() {
-        words if words.is_empty() => SnapshotError::Failed(why),
-        words => SnapshotError::Failed(format!("{why}. It printed: {words}")),
-    })?;
+    ended.map_err(|why| failure(why, &process.last_words(), folder))?;
     std::fs::rename(&blob, to).map_err(io(|| format!("cannot put the snapshot at {}", to.display())))
+}
+
+/// What it means that Node ended like this, with these last words, when it was to write into `folder`.
+fn failure(why: String, words: &str, folder: &Path) -> SnapshotError {
+    /// Where Node aborts when it cannot write, which says nothing about the adaptors.
+    const WRITING: &str = "SnapshotData::ToFile";
+    if words.contains(WRITING) {
+        let what = format!("Node could not write a snapshot into {}", folder.display());
+        return SnapshotError::Io { what, source: std::io::Error::other(free_space(folder)) };
+    }
+    SnapshotError::Failed(if words.is_empty() { why } else { format!("{why}. It printed: {words}") })
 }
 
 /// Starts a snapshot once, and checks that each adaptor in it exports what it did when it was installed.
@@ -133,4 +142,21 @@ fn script(adaptors: &[Adaptor]) -> String {
 
 fn io(what: impl FnOnce() -> String) -> impl FnOnce(std::io::Error) -> SnapshotError {
     |source| SnapshotError::Io { what: what(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_says_nothing_about_the_adaptors() {
+        let folder = Path::new("/");
+        let full = "node[1]: void node::SnapshotData::ToFile(FILE*) const | # Assertion failed: (num_written) == (1)";
+        let told = failure("signal: 6 (SIGABRT)".into(), full, folder);
+        assert!(matches!(told, SnapshotError::Io { .. }), "{told}");
+        assert!(told.to_string().contains("MB free"), "{told}");
+        for words in ["", "out of memory"] {
+            assert!(matches!(failure("exit status: 1".into(), words, folder), SnapshotError::Failed(_)), "{words}");
+        }
+    }
 }
