@@ -1,5 +1,8 @@
 //! What the worker's own log looks like.
 
+use std::io::{Read, Seek};
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::Value;
 use tests::lightning::{self, LightningOptions, end, one_job, queue};
 use tests::worker::Worker;
@@ -53,4 +56,41 @@ async fn rust_log_beats_the_level_unless_it_says_nothing() {
         assert!(output.contains("worker starts") && !output.contains("DEBUG"), "{says_nothing}: {output}");
         assert_eq!(output.contains("RUST_LOG is not used"), !says_nothing.is_empty(), "{output}");
     }
+}
+
+/// What a worker prints into a file that `JOURNAL_STREAM` names as the journal, or does not.
+fn printed(arguments: &[&str], is_journal: bool) -> String {
+    let mut file = tempfile::tempfile().expect("there is room for a file");
+    let known = file.metadata().expect("it is open");
+    let inode = known.ino() + u64::from(!is_journal);
+    let (out, err) = (file.try_clone().expect("it is open"), file.try_clone().expect("it is open"));
+    let mut command = std::process::Command::new(tests::binaries::worker());
+    command.args(arguments).env("JOURNAL_STREAM", format!("{}:{inode}", known.dev())).stdout(out).stderr(err);
+    command.env("WORKER_SECRET", "a secret").env("WORKER_ENGINE", "embedded").env_remove("RUST_LOG");
+    command.status().expect("the worker was just built");
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("it is text");
+    text
+}
+
+#[test]
+fn the_journal_gets_priorities_and_no_second_timestamp() {
+    // The port is taken, so it ends by itself.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port().to_string();
+    let arguments = ["--host", "127.0.0.1", "--port", &port, "--socket-timeout", "5", "--log", "debug"];
+    let text = printed(&arguments, true);
+    let beginnings = [("<4>", "--socket-timeout"), ("<3>error: ", "cannot listen on")];
+    for (beginning, part) in beginnings {
+        let found = text.lines().any(|line| line.starts_with(beginning) && line.contains(part));
+        assert!(found, "{beginning:?} with {part:?} is missing in:\n{text}");
+    }
+    let year = regex_lite::Regex::new(r"\d{4}-\d\d-\d\dT").expect("it is a pattern");
+    assert!(!year.is_match(&text), "{text}");
+    let json = printed(&[&arguments[..], &["--log-format", "json"]].concat(), true);
+    assert!(json.lines().any(|line| line.starts_with("<4>{\"timestamp\":")), "{json}");
+
+    let text = printed(&arguments, false);
+    assert!(text.lines().any(|line| year.is_match(line) && line.contains("--socket-timeout")), "{text}");
+    assert!(!text.contains("<3>") && !text.contains("<4>"), "{text}");
 }

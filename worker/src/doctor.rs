@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::adaptors::{AdaptorsOptions, NodeProgram};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
 use crate::dial::{dial, resolve};
-use crate::hosts::{Containment, HostProgram, Hosts, HostsOptions, PoolSize};
+use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use crate::lightning::Endpoint;
 use crate::start;
 
@@ -154,14 +154,14 @@ fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
 
 fn memory(options: &StartOptions) -> Finding {
     const WHAT: &str = "memory";
-    let wanted = Containment::choose(&options.supervision);
+    let wanted = Means::foresee(&options.supervision);
     match (&wanted, options.supervision.cgroups) {
-        (Containment::Groups(_), _) => Finding::good(WHAT, wanted.to_string()),
-        (_, true) => Finding::lacking(WHAT, wanted.to_string()),
+        (Means::Groups, _) => Finding::good(WHAT, wanted.to_string()),
+        (_, true) => Finding::lacking(WHAT, format!("--cgroups is not possible here: {wanted}")),
         (_, false) => {
             let tried = crate::cli::SupervisionArgs { cgroups: true, ..options.supervision.clone() };
-            match Containment::choose_quietly(&tried) {
-                Containment::Groups(_) => {
+            match Means::foresee(&tried) {
+                Means::Groups => {
                     Finding::good(WHAT, format!("{wanted}; control groups are possible here, too: --cgroups"))
                 }
                 other => Finding::good(WHAT, format!("{wanted}; with --cgroups: {other}")),

@@ -2,15 +2,19 @@
 
 use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
+use rustix::fs::fstat;
 use tracing::field::Field;
-use tracing::{Level, warn};
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
@@ -38,18 +42,31 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: O
         Some(Err(error)) => (EnvFilter::new(directives(level, target)), Some(error)),
         None => (EnvFilter::new(directives(level, target)), None),
     };
-    let (writer, terminal) = match target {
-        LogTarget::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
-        LogTarget::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+    let (writer, terminal, journal) = match target {
+        LogTarget::Stdout => {
+            let stream = std::io::stdout();
+            (BoxMakeWriter::new(std::io::stdout), stream.is_terminal(), is_journal(stream))
+        }
+        LogTarget::Stderr => {
+            let stream = std::io::stderr();
+            (BoxMakeWriter::new(std::io::stderr), stream.is_terminal(), is_journal(stream))
+        }
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(SystemTime);
     let lines = match format {
         LogFormat::Human => {
+            let lines = lines.fmt_fields(debug_fn(write_field).delimited(" ")).with_target(false);
             let coloured = terminal && std::env::var_os("NO_COLOR").is_none();
-            lines.fmt_fields(debug_fn(write_field).delimited(" ")).with_target(false).with_ansi(coloured).boxed()
+            match journal {
+                // It has the time.
+                true => lines.without_time().with_ansi(false).map_event_format(Prioritised).boxed(),
+                false => lines.with_ansi(coloured).boxed(),
+            }
         }
         LogFormat::Json => {
-            lines.with_ansi(false).json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+            let lines = lines.with_ansi(false).json().flatten_event(true);
+            let lines = lines.with_current_span(false).with_span_list(false);
+            if journal { lines.map_event_format(Prioritised).boxed() } else { lines.boxed() }
         }
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(collected.map(collector)).init();
@@ -67,6 +84,43 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt
         (name, false) => write!(writer, "{name}=")?,
     }
     write!(Escaping(writer), "{value:?}")
+}
+
+/// Prints an error that ends the program, on stderr.
+pub fn print_error(text: &str) {
+    let priority = if is_journal(std::io::stderr()) { format!("<{}>", priority(Level::ERROR)) } else { String::new() };
+    eprintln!("{priority}error: {text}");
+}
+
+/// Lines that begin with their priority, as journald reads it from what a service prints.
+struct Prioritised<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for Prioritised<F>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+/// The priority of syslog, as in `sd-daemon(3)`.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// Whether journald reads this stream: systemd names the device and inode of the one that it made (`systemd.exec(5)`).
+fn is_journal(stream: impl AsFd) -> bool {
+    let Some(named) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    fstat(stream).is_ok_and(|it| named.to_str() == Some(&format!("{}:{}", it.st_dev, it.st_ino)))
 }
 
 fn directives(level: LogLevel, target: LogTarget) -> String {

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match runtime().and_then(|runtime| runtime.block_on(run(command, &effective, &warnings))) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            logging::print_error(&told(&error));
             let wrong_options = error.downcast_ref().is_some_and(start::StartError::is_about_options)
                 || error.downcast_ref().is_some_and(demo::DemoError::is_about_options)
                 || error.downcast_ref().is_some_and(manage::ManageError::is_about_options);

@@ -170,7 +170,7 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     } else {
         info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
     }
-    systemd::stopping(grace + STOP_MARGIN);
+    watchers.stopping(grace.saturating_add(STOP_MARGIN));
     let lightning = Arc::clone(&worker.lightning);
     let finished = worker.finish(grace);
     tokio::pin!(finished);

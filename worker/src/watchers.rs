@@ -26,6 +26,8 @@ pub(crate) struct Watchers {
     pub(crate) dashboard: Option<Arc<Dashboard>>,
     traces: JoinSet<()>,
     stop: watch::Sender<bool>,
+    /// When the worker is to have stopped, once it was asked to.
+    end: watch::Sender<Option<Instant>>,
 }
 
 impl Watchers {
@@ -47,12 +49,12 @@ impl Watchers {
         if let Some(dashboard) = dashboard.clone() {
             tasks.spawn(async move { dashboard.follow_runs().await });
         }
-        Self { tasks, dashboard, traces, stop }
+        Self { tasks, dashboard, traces, stop, end: watch::channel(None).0 }
     }
 
     /// Starts the others.
     pub(crate) fn watch(&mut self, hosts: &Arc<Hosts>, lightning: &Lightning, options: &StartOptions) {
-        self.tasks.spawn(systemd::keep_status(lightning.watch()));
+        self.tasks.spawn(systemd::keep_status(lightning.watch(), self.end.subscribe()));
         if let Some(dashboard) = self.dashboard.clone() {
             let events = hosts.events();
             self.tasks.spawn(async move { dashboard.follow_hosts(events).await });
@@ -63,12 +65,22 @@ impl Watchers {
         }
     }
 
+    /// The worker stops, which takes `longest` at most.
+    pub(crate) fn stopping(&self, longest: Duration) {
+        self.end.send_replace(Instant::now().checked_add(longest).or(Some(far_future())));
+    }
+
     /// Lets the last traces go.
     pub(crate) async fn stop(mut self) {
         self.stop.send_replace(true);
         // What is not sent by then is lost.
         let _ = tokio::time::timeout(LAST_TRACES, self.traces.join_next()).await;
     }
+}
+
+/// A moment that no worker lives to see.
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(10 * 365 * 24 * 60 * 60)
 }
 
 /// Measures for ever how much too late timers fire.

@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use super::death::OomCounts;
+use super::delegation::{CgroupError, Delegation};
+
 /// Where hosts' groups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroups(Arc<Root>);
@@ -23,58 +26,25 @@ struct Root {
     most_processes: Option<u64>,
 }
 
-/// Why there are no groups.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// The system has none, or not of that version.
-    #[error("this system has no cgroup v2 hierarchy")]
-    None,
-    /// The worker may not make any.
-    #[error("the worker may not make groups in {}: {source}", folder.display())]
-    Forbidden {
-        /// Where.
-        folder: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// The group that this process is in, as the system's files say.
-fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mount = mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4))?
-    })?;
-    Some(Path::new(mount).join(path.trim_start_matches('/')))
-}
-
 impl Cgroups {
     /// Groups below the one that this process is in, each with so much memory beyond what the engine may use and so
-    /// many processes.
-    pub fn find(overhead_bytes: u64, most_processes: Option<u64>) -> Result<Self, CgroupError> {
-        let read = |path| fs::read_to_string(path).map_err(|_| CgroupError::None);
-        let own = own_group(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?).ok_or(CgroupError::None)?;
-        Self::below(&own, overhead_bytes, most_processes)
-    }
-
-    /// As [`find`](Self::find), below this group.
-    fn below(own: &Path, overhead_bytes: u64, most_processes: Option<u64>) -> Result<Self, CgroupError> {
+    /// many processes. This process may move into a group of its own for that.
+    pub fn make_below(
+        delegation: &Delegation,
+        overhead_bytes: u64,
+        most_processes: Option<u64>,
+    ) -> Result<Self, CgroupError> {
+        let Delegation { own, controllers, .. } = delegation;
         let forbidden = |source| CgroupError::Forbidden { folder: own.to_owned(), source };
         sweep(own);
-        let controllers = fs::read_to_string(own.join("cgroup.controllers")).map_err(forbidden)?;
-        let wanted: Vec<_> = ["memory", "pids"]
-            .into_iter()
-            .filter(|name| controllers.split_whitespace().any(|has| has == *name))
-            .collect();
         let folder = own.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&folder).map_err(forbidden)?;
-        let enabled = enable(own, &folder, &wanted);
+        let enabled = enable(delegation, &folder);
         if let Err(error) = &enabled {
             debug!("cgroup controllers are not delegated: {error}");
         }
-        let has_memory = enabled.is_ok() && wanted.contains(&"memory");
-        let most_processes = most_processes.filter(|_| enabled.is_ok() && wanted.contains(&"pids"));
+        let has_memory = enabled.is_ok() && delegation.has_memory();
+        let most_processes = most_processes.filter(|_| enabled.is_ok() && controllers.contains(&"pids"));
         Ok(Self(Arc::new(Root { folder, overhead_bytes, has_memory, most_processes })))
     }
 
@@ -106,23 +76,28 @@ impl Drop for Root {
 }
 
 /// Has the system count for groups below `hosts`. A group that does cannot have processes itself, so this one moves.
-fn enable(own: &Path, hosts: &Path, controllers: &[&str]) -> io::Result<()> {
+fn enable(delegation: &Delegation, hosts: &Path) -> io::Result<()> {
+    let Delegation { own, controllers, is_enabled } = delegation;
     if controllers.is_empty() {
         return Ok(());
     }
     let text = controllers.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
-    if fs::write(own.join("cgroup.subtree_control"), &text).is_err() {
+    let enable_in = |group: &Path| fs::write(group.join("cgroup.subtree_control"), &text);
+    if !is_enabled && enable_in(own).is_err() {
+        let move_to = |group: &Path| fs::write(group.join("cgroup.procs"), std::process::id().to_string());
         let leaf = own.join("worker");
         match fs::create_dir(&leaf) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        for pid in fs::read_to_string(own.join("cgroup.procs"))?.lines() {
-            fs::write(leaf.join("cgroup.procs"), pid)?;
+        move_to(&leaf)?;
+        if let Err(error) = enable_in(own) {
+            // Somebody came meanwhile, or the controllers are not for groups here. All is as before, if that can be.
+            let _ = move_to(own).and_then(|()| fs::remove_dir(&leaf));
+            return Err(error);
         }
-        fs::write(own.join("cgroup.subtree_control"), &text)?;
     }
-    fs::write(hosts.join("cgroup.subtree_control"), &text)
+    enable_in(hosts)
 }
 
 /// Removes the groups of workers that died.
@@ -174,11 +149,9 @@ impl Group {
         let _ = self.write("cgroup.kill", "1");
     }
 
-    /// Whether the system has killed in it for want of memory.
-    pub(super) fn ran_out_of_memory(&self) -> bool {
-        let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
-        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|text| text.parse().ok());
-        kills.unwrap_or(0_u64) > 0
+    /// What the system has counted in it for want of memory.
+    pub(super) fn oom_counts(&self) -> OomCounts {
+        OomCounts::parse(&fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default())
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
@@ -216,29 +189,16 @@ impl Drop for Group {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_own_group_is_where_the_system_says() {
-        let mounts = "\
-30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
-31 24 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
-        let table = [
-            ("0::/user.slice/worker.service\n", mounts, Some("/sys/fs/cgroup/unified/user.slice/worker.service")),
-            ("4:memory:/x\n0::/\n", mounts, Some("/sys/fs/cgroup/unified/")),
-            ("4:memory:/x\n", mounts, None),
-            ("0::/\n", "30 24 0:26 / /sys/fs/cgroup rw - cgroup cgroup rw", None),
-            ("", "", None),
-        ];
-        for (cgroup, mounts, expected) in table {
-            assert_eq!(own_group(cgroup, mounts).as_deref(), expected.map(Path::new), "{cgroup}");
-        }
-    }
-
     /// A folder that looks like a group with these controllers.
     fn fake(controllers: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("cgroup.controllers"), controllers).unwrap();
-        fs::write(folder.path().join("cgroup.procs"), "1\n2\n").unwrap();
+        fs::write(folder.path().join("cgroup.procs"), std::process::id().to_string()).unwrap();
         folder
+    }
+
+    fn below(own: &Path, most_processes: Option<u64>) -> Result<Cgroups, CgroupError> {
+        Cgroups::make_below(&Delegation::at(own)?, 1_000, most_processes)
     }
 
     fn make(cgroups: &Cgroups, files: &[&str]) -> Group {
@@ -252,7 +212,7 @@ mod tests {
     #[test]
     fn a_hosts_group_gets_its_limits() {
         let own = fake("cpu memory pids");
-        let cgroups = Cgroups::below(own.path(), 1_000, None).unwrap();
+        let cgroups = below(own.path(), None).unwrap();
         assert!(cgroups.bound_memory());
         assert_eq!(fs::read_to_string(own.path().join("cgroup.subtree_control")).unwrap(), "+memory +pids");
         let files =
@@ -263,15 +223,53 @@ mod tests {
         group.kill();
         let read = |file| fs::read_to_string(group.folder.join(file)).unwrap();
         assert_eq!(files.map(read), ["1500", "0", "1", "4711", "1", ""]);
-        assert!(!group.ran_out_of_memory());
+        assert_eq!(group.oom_counts(), OomCounts::default());
         fs::write(group.folder.join("memory.events"), "low 0\noom 1\noom_kill 2\n").unwrap();
-        assert!(group.ran_out_of_memory());
+        assert_eq!(group.oom_counts(), OomCounts { limit_hits: 1, kills: 2 });
+    }
+
+    /// All that there is, with what is in it.
+    fn tree(folder: &Path) -> Vec<(PathBuf, Option<String>)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let below = |path: PathBuf| if path.is_dir() { tree(&path) } else { Vec::new() };
+        let mut all: Vec<_> = entries
+            .flat_map(|path| [vec![(path.clone(), fs::read_to_string(&path).ok())], below(path)].concat())
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_look_changes_nothing_and_a_group_with_others_is_left_alone() {
+        let own = fake("memory pids");
+        let before = tree(own.path());
+        assert!(Delegation::at(own.path()).unwrap().has_memory());
+        assert_eq!(tree(own.path()), before);
+
+        fs::write(own.path().join("cgroup.procs"), format!("1\n{}\n2\n", std::process::id())).unwrap();
+        let before = tree(own.path());
+        let error = below(own.path(), None).unwrap_err();
+        assert!(error.to_string().contains("2 other processes"), "{error}");
+        assert_eq!(tree(own.path()), before);
+    }
+
+    #[test]
+    fn the_worker_moves_itself_and_back_when_that_did_not_help() {
+        let own = fake("memory pids");
+        // Nothing can be enabled here, as in a group whose processes it cannot move.
+        fs::create_dir(own.path().join("cgroup.subtree_control")).unwrap();
+        fs::create_dir(own.path().join("worker")).unwrap();
+        assert!(!below(own.path(), None).unwrap().bound_memory());
+        let id = std::process::id().to_string();
+        for moved in ["worker/cgroup.procs", "cgroup.procs"] {
+            assert_eq!(fs::read_to_string(own.path().join(moved)).unwrap(), id, "{moved}");
+        }
     }
 
     #[test]
     fn without_the_controller_memory_is_not_bounded_but_processes_are_still_killed() {
         let own = fake("hugetlb");
-        let cgroups = Cgroups::below(own.path(), 1_000, Some(7)).unwrap();
+        let cgroups = below(own.path(), Some(7)).unwrap();
         assert!(!cgroups.bound_memory());
         let group = make(&cgroups, &["memory.max", "pids.max", "cgroup.kill"]);
         group.bound(500);
@@ -287,14 +285,14 @@ mod tests {
         fs::create_dir_all(dead.join("h1")).unwrap();
         let other = own.path().join("openfn-worker-of-somebody");
         fs::create_dir(&other).unwrap();
-        Cgroups::below(own.path(), 0, None).unwrap();
+        below(own.path(), None).unwrap();
         assert!(!dead.exists() && other.exists());
     }
 
     #[test]
     fn where_no_group_can_be_made_the_reason_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Cgroups::below(folder.path(), 0, None).unwrap_err().to_string();
+        let error = below(folder.path(), None).unwrap_err().to_string();
         assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
     }
 }

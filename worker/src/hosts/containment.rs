@@ -4,60 +4,81 @@ use std::fmt;
 
 use tracing::warn;
 
-use super::cgroup::{CgroupError, Cgroups};
+use super::cgroup::Cgroups;
+use super::delegation::{CgroupError, Delegation};
 use crate::cli::SupervisionArgs;
 
 /// What bounds runs beside their engine's own limit.
-#[derive(Debug, Clone)]
-pub enum Containment {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Means {
     /// A control group for each host, which bounds the memory of all its processes.
-    Groups(Cgroups),
+    Groups,
     /// A control group for each host, by which nothing but its end is made sure: memory is not delegated.
-    GroupsForKilling(Cgroups),
-    /// The host, which watches its engine.
+    GroupsForKilling,
+    /// The host, which watches its engine; and why there are no groups, if some are wanted.
     Watch(Option<String>),
 }
 
-impl Containment {
-    /// The best that is wanted and that there is.
-    pub fn choose(options: &SupervisionArgs) -> Self {
-        let chosen = Self::choose_quietly(options);
-        if options.cgroups && !matches!(chosen, Self::Groups(_)) {
-            warn!("--cgroups (WORKER_ENABLE_CGROUP_ENFORCEMENT) is not possible here: {chosen}");
-        }
-        chosen
-    }
-
-    /// As [`choose`](Self::choose), without a word in the log.
-    pub(crate) fn choose_quietly(options: &SupervisionArgs) -> Self {
+impl Means {
+    /// What [`Containment::choose`] is likely to choose. Looks, and changes nothing.
+    pub fn foresee(options: &SupervisionArgs) -> Self {
         if !options.cgroups {
             return Self::Watch(None);
         }
-        Self::from_found(Cgroups::find(options.cgroup_memory_overhead_mb.bytes(), options.host_max_processes))
+        Self::of(Delegation::look().map(|delegation| delegation.has_memory()))
     }
 
-    fn from_found(found: Result<Cgroups, CgroupError>) -> Self {
-        match found {
-            Ok(cgroups) if cgroups.bound_memory() => Self::Groups(cgroups),
-            Ok(cgroups) => Self::GroupsForKilling(cgroups),
+    fn of(bounds_memory: Result<bool, CgroupError>) -> Self {
+        match bounds_memory {
+            Ok(true) => Self::Groups,
+            Ok(false) => Self::GroupsForKilling,
             Err(why) => Self::Watch(Some(why.to_string())),
         }
+    }
+}
+
+/// What bounds runs, made.
+#[derive(Debug, Clone)]
+pub struct Containment {
+    means: Means,
+    cgroups: Option<Cgroups>,
+}
+
+impl Containment {
+    /// The best that is wanted and that there is. Makes control groups, if they are wanted.
+    pub fn choose(options: &SupervisionArgs) -> Self {
+        if !options.cgroups {
+            return Self { means: Means::Watch(None), cgroups: None };
+        }
+        let (overhead, processes) = (options.cgroup_memory_overhead_mb.bytes(), options.host_max_processes);
+        let made = Delegation::look().and_then(|found| Cgroups::make_below(&found, overhead, processes));
+        let (cgroups, means) = match made {
+            Ok(cgroups) => (Some(cgroups.clone()), Means::of(Ok(cgroups.bound_memory()))),
+            Err(why) => (None, Means::of(Err(why))),
+        };
+        if means != Means::Groups {
+            warn!("--cgroups (WORKER_ENABLE_CGROUP_ENFORCEMENT) is not possible here: {means}");
+        }
+        Self { means, cgroups }
     }
 
     /// The groups that hosts get.
     pub fn cgroups(&self) -> Option<Cgroups> {
-        match self {
-            Self::Groups(cgroups) | Self::GroupsForKilling(cgroups) => Some(cgroups.clone()),
-            Self::Watch(_) => None,
-        }
+        self.cgroups.clone()
     }
 }
 
 impl fmt::Display for Containment {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.means.fmt(out)
+    }
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Groups(_) => out.write_str("memory by a control group for each host, and by the engine's own limit"),
-            Self::GroupsForKilling(_) => out.write_str(
+            Self::Groups => out.write_str("memory by a control group for each host, and by the engine's own limit"),
+            Self::GroupsForKilling => out.write_str(
                 "memory by the engine's own limit and by the host that watches it; a control group for each host only \
                  ends its processes (the memory controller is not delegated)",
             ),
@@ -75,9 +96,8 @@ mod tests {
 
     #[test]
     fn what_is_not_possible_is_told_with_its_reason() {
-        let chosen = Containment::from_found(Err(CgroupError::None));
-        assert!(chosen.cgroups().is_none());
+        let chosen = Means::of(Err(CgroupError::None));
         assert!(chosen.to_string().contains("no cgroup v2"), "{chosen}");
-        assert!(!Containment::Watch(None).to_string().contains('('));
+        assert!(!Means::Watch(None).to_string().contains('('));
     }
 }

@@ -85,6 +85,8 @@ pub enum Reason {
     Crashed,
     /// The system killed it, because its memory was used up.
     OutOfMemory,
+    /// The system killed it, because the worker's unit or the whole machine had no memory left.
+    UnitOutOfMemory,
     /// It could not be started, or refused to get ready: why.
     NotStarted(String),
     /// Killed: it was not ready in time.
@@ -119,6 +121,9 @@ impl fmt::Display for Reason {
             Self::SelfExit => out.write_str("exited by itself"),
             Self::Crashed => out.write_str("crashed"),
             Self::OutOfMemory => out.write_str("ran out of memory"),
+            Self::UnitOutOfMemory => {
+                out.write_str("was killed because the worker's unit or the machine ran out of memory")
+            }
             Self::NotStarted(why) => write!(out, "failed to start: {why}"),
             Self::StartTimeout => out.write_str("was not ready in time and was killed"),
             Self::Overdue => out.write_str("did not end its run in time and was killed"),
@@ -140,15 +145,49 @@ pub enum Status {
     Signal(i32),
     /// The system killed it, because its control group had no memory left.
     OutOfMemory,
+    /// The system killed it for want of memory, though its control group was within its limit.
+    UnitOutOfMemory,
     /// The operating system did not tell.
     Unknown,
 }
 
+/// What a control group has counted for want of memory (`memory.events`). Groups below it count in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OomCounts {
+    /// How often its own limit, or one below it, left the system no choice but to kill (`oom`).
+    pub(super) limit_hits: u64,
+    /// Its processes that were killed, for whichever limit: also for that of a group above it, or for the whole machine's
+    /// (`oom_kill`).
+    pub(super) kills: u64,
+}
+
+impl OomCounts {
+    /// What a group's `memory.events` says. What it does not have counts as nothing.
+    pub(super) fn parse(events: &str) -> Self {
+        let number = |name: &str| {
+            let fields = events.lines().filter_map(|line| line.split_once(' '));
+            fields.filter(|(field, _)| *field == name).find_map(|(_, text)| text.trim().parse().ok()).unwrap_or(0)
+        };
+        Self { limit_hits: number("oom"), kills: number("oom_kill") }
+    }
+}
+
 impl Status {
+    /// What it means once it is known what the process's control group has counted.
+    pub(super) fn with_evidence(self, counts: OomCounts) -> Self {
+        let is_killed = self == Self::Signal(rustix::process::Signal::KILL.as_raw());
+        match counts {
+            OomCounts { kills: 1.., limit_hits: 0 } if is_killed => Self::UnitOutOfMemory,
+            OomCounts { kills: 1.., limit_hits: 1.. } if is_killed => Self::OutOfMemory,
+            _ => self,
+        }
+    }
+
     pub(super) fn unasked_reason(self) -> Reason {
         match self {
             Self::Code(0) => Reason::SelfExit,
             Self::OutOfMemory => Reason::OutOfMemory,
+            Self::UnitOutOfMemory => Reason::UnitOutOfMemory,
             _ => Reason::Crashed,
         }
     }
@@ -181,6 +220,9 @@ impl fmt::Display for Status {
                 None => write!(out, "Process killed by signal {signal}"),
             },
             Self::OutOfMemory => out.write_str("Process killed by the system: its memory was used up"),
+            Self::UnitOutOfMemory => out.write_str(
+                "Process killed by the system: the worker's unit ran out of memory, or the whole machine did",
+            ),
             Self::Unknown => out.write_str("Process ended in an unknown way"),
         }
     }
@@ -233,6 +275,34 @@ mod tests {
             assert_eq!(status.unasked_reason(), reason);
             assert_eq!(status.run_exit(), Exit::error(ExitReason::Crash, "ExitError", words));
         }
+    }
+
+    #[test]
+    fn a_run_is_to_blame_only_when_its_own_limit_was_hit() {
+        const KILLED: Status = Status::Signal(9);
+        let table = [
+            // Its own limit; a group above or the machine; the same after its own limit had been hit before.
+            ("low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 1\n", KILLED, Status::OutOfMemory),
+            ("low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\noom_group_kill 1\n", KILLED, Status::UnitOutOfMemory),
+            ("max 31\noom 2\noom_kill 1\n", KILLED, Status::OutOfMemory),
+            // Reclaiming was enough, and somebody else has killed it.
+            ("max 31\noom 0\noom_kill 0\n", KILLED, KILLED),
+            ("oom 1\noom_kill 0\n", KILLED, KILLED),
+            // Only one of its processes was killed, and it went on.
+            ("oom 1\noom_kill 1\n", Status::Code(3), Status::Code(3)),
+            ("oom 0\noom_kill 1\n", Status::Signal(11), Status::Signal(11)),
+            // A system that does not count.
+            ("", KILLED, KILLED),
+            ("oom\noom_kill many\n", KILLED, KILLED),
+        ];
+        for (events, status, expected) in table {
+            assert_eq!(status.with_evidence(OomCounts::parse(events)), expected, "{events:?}");
+        }
+        let exit = Status::OutOfMemory.run_exit();
+        assert_eq!((exit.reason, exit.error.unwrap().kind.as_str()), (ExitReason::Kill, "OOMError"));
+        let exit = Status::UnitOutOfMemory.run_exit();
+        assert_eq!(exit.reason, ExitReason::Crash);
+        assert!(exit.error.unwrap().message.contains("the worker's unit ran out of memory"));
     }
 
     #[test]

@@ -91,9 +91,7 @@ impl Process {
         }
         self.group.iter().for_each(Group::kill);
         let status = self.child.wait().await.map_or(Status::Unknown, Status::from);
-        let group = self.group.take();
-        let is_killed = status == Status::Signal(Signal::KILL.as_raw());
-        if is_killed && group.is_some_and(|group| group.ran_out_of_memory()) { Status::OutOfMemory } else { status }
+        self.group.take().map_or(status, |group| status.with_evidence(group.oom_counts()))
     }
 }
 

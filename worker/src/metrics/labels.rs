@@ -67,6 +67,7 @@ pub(super) fn death_reason(reason: &Reason) -> &'static str {
         Reason::Drained => "drained",
         Reason::SelfExit => "self_exit",
         Reason::OutOfMemory => "out_of_memory",
+        Reason::UnitOutOfMemory => "unit_out_of_memory",
         Reason::Crashed => "crashed",
         Reason::NotStarted(_) => "not_started",
         Reason::StartTimeout => "start_timeout",

@@ -4,11 +4,14 @@ use protocol::message::OpsReport;
 use tracing::{debug, error, warn};
 
 use super::{Command, Keeper, Report, chance, now};
-use crate::hosts::death::Death;
+use crate::hosts::death::{Death, Reason};
 use crate::hosts::pool::HostNumber;
 use crate::hosts::status::{HostEvent, HostState, describe};
 use crate::hosts::supervisor::Said;
 use crate::metrics::metrics;
+
+/// What to do about a unit or a machine that is full.
+const MORE_MEMORY: &str = "lower --capacity or --run-memory, or give the unit (MemoryMax=) or the machine more memory";
 
 impl Keeper {
     /// Takes in what a host reports.
@@ -94,6 +97,9 @@ impl Keeper {
             HostEvent::Ended { host: id.clone(), death: death.clone() }
         } else {
             warn!(host = %id, pid, "host died: it {death}");
+            if death.reason == Reason::UnitOutOfMemory {
+                error!(host = %id, "the worker's unit or the machine is out of memory: {MORE_MEMORY}");
+            }
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
