@@ -81,3 +81,50 @@ fn the_node_and_the_repo_that_are_named_are_looked_at() {
     told(&text, "BAD", "cannot be written to (--repo-dir, WORKER_REPO_DIR): Not a directory");
     assert_eq!(code, Some(1), "{text}");
 }
+
+/// All files and folders below one, and all control groups of this process's hierarchy.
+fn everything(below: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            [if is_folder { everything(&path) } else { Vec::new() }, vec![path]].concat()
+        })
+        .collect()
+}
+
+#[test]
+fn it_only_looks() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    // Alone, so that its host program has to be unpacked.
+    let program = folder.path().join("worker");
+    std::fs::copy(binaries::worker(), &program).expect("there is room for the worker");
+    let mine = || std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let (before, groups) = (everything(folder.path()), mine());
+    let mut command = Command::new(&program);
+    command.args(["doctor", "--cgroups", "--engine", "embedded"]).env("XDG_RUNTIME_DIR", folder.path());
+    command.env("WORKER_SECRET", "a secret").env("HOME", folder.path()).env_remove("XDG_CACHE_HOME");
+    let output = command.output().expect("the worker was just copied");
+    let text = String::from_utf8_lossy(&output.stdout);
+    told(&text, "ok", "answers after");
+    told(&text, "ok", "no worker that this user could ask runs here");
+    assert!(text.contains("memory"), "{text}");
+    assert_eq!(everything(folder.path()), before, "{text}");
+    assert_eq!(mine(), groups, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_finds_the_worker_that_runs() {
+    let runtime = tempfile::tempdir().expect("there is a temporary folder");
+    let lightning = tests::lightning::start(Default::default()).await;
+    let worker = tests::worker::Worker::start_in(&lightning, &["--capacity", "3"], runtime.path()).await;
+    worker.printed("connected").await;
+    let mut command = Command::new(binaries::worker());
+    command.args(["doctor", "--engine", "embedded", "-l", &lightning.url()]).env("WORKER_SECRET", "a secret");
+    let output = command.env("XDG_RUNTIME_DIR", runtime.path()).output().expect("the worker was just built");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    told(&text, "ok", &format!("(process {})", worker.pid()));
+    told(&text, "ok", "0 of 3 runs active");
+    worker.stop().await;
+}

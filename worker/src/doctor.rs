@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocol::socket::RuntimeDir;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -14,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::adaptors::{AdaptorsOptions, NodeProgram};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
+use crate::ctl::{self, Answer, FindError, Request};
 use crate::dial::{dial, resolve};
 use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use crate::lightning::Endpoint;
@@ -21,6 +24,9 @@ use crate::start;
 
 /// How long Lightning may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a worker that runs may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -72,12 +78,13 @@ impl fmt::Display for Finding {
 
 /// Looks at everything that `worker start` with these options needs. `warnings` are what reading them was warned of.
 pub async fn examine(options: &StartOptions, warnings: &[String]) -> Vec<Finding> {
-    let (host, node, lightning) = tokio::join!(engine_host(options), node(options), lightning(options));
+    let (host, node, lightning, running) =
+        tokio::join!(engine_host(options), node(options), lightning(options), running());
     let mut findings = vec![of_options(options)];
     findings.extend(warnings.iter().map(|warning| Finding::lacking("variable", warning)));
     findings.push(host);
     findings.extend(node);
-    findings.extend([memory(options), landlock(options), open_files(options), runtime_folder()]);
+    findings.extend([memory(options), landlock(options), open_files(options), runtime_folder(), running]);
     findings.extend(lightning);
     findings
 }
@@ -92,12 +99,19 @@ fn of_options(options: &StartOptions) -> Finding {
 /// Starts a host as the worker does.
 async fn engine_host(options: &StartOptions) -> Finding {
     const WHAT: &str = "engine-host";
-    let program = match HostProgram::find(options.hosts.engine_host.as_deref()) {
+    // What the program has to be unpacked into goes when this returns.
+    let folder = match RuntimeDir::create(None) {
+        Ok(folder) => folder,
+        Err(error) => return Finding::bad(WHAT, error.to_string()),
+    };
+    let program = match HostProgram::find_to_try(options.hosts.engine_host.as_deref(), folder.path()) {
         Ok(program) => program,
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };
     let path = program.path().display().to_string();
-    let one = match start::hosts_options_of(options, None) {
+    let mut options = options.clone();
+    options.hosts.engine_host = Some(program.path().to_owned());
+    let one = match start::hosts_options_of(&options, None) {
         Ok(as_started) => HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, validation_retries: 0, ..as_started },
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };
@@ -143,12 +157,46 @@ fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
     let there = repo.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let can_write = if there.is_dir() { access(there, Access::WRITE_OK | Access::EXEC_OK) } else { Err(Errno::NOTDIR) };
     match can_write {
-        Ok(()) => Finding::good(WHAT, format!("can be installed into {told}")),
+        Ok(()) => match foreign_folder(there) {
+            None => Finding::good(WHAT, format!("can be installed into {told}")),
+            Some(folder) => {
+                let text = format!(
+                    "{told} has a folder that cannot be written to, {}{}",
+                    folder.display(),
+                    chown(&folder, there)
+                );
+                Finding::lacking(WHAT, text)
+            }
+        },
         Err(error) => {
             let is_read = "what is there already can be used, nothing can be installed";
-            let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}");
+            let chown = chown(there, there);
+            let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}{chown}");
             if there == repo { Finding::lacking(WHAT, format!("{text}; {is_read}")) } else { Finding::bad(WHAT, text) }
         }
+    }
+}
+
+/// A folder at most two levels below the repo that this user may not write to, as root leaves it there.
+fn foreign_folder(repo: &Path) -> Option<PathBuf> {
+    let folders = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let upper = folders(repo);
+    let lower: Vec<_> = upper.iter().flat_map(|folder| folders(folder)).collect();
+    upper.into_iter().chain(lower).find(|folder| access(folder.as_path(), Access::WRITE_OK | Access::EXEC_OK).is_err())
+}
+
+/// What gives a folder back, if it belongs to somebody else.
+fn chown(folder: &Path, repo: &Path) -> String {
+    let (own, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match std::fs::metadata(folder).map(|found| found.uid()) {
+        Ok(owner) if owner != own => {
+            format!("; it belongs to user {owner}: run `chown -R {own}:{group} {}` as root", repo.display())
+        }
+        _ => String::new(),
     }
 }
 
@@ -202,12 +250,43 @@ fn open_files(options: &StartOptions) -> Finding {
 
 fn runtime_folder() -> Finding {
     const WHAT: &str = "folder";
-    match protocol::socket::RuntimeDir::create(None) {
+    match RuntimeDir::create(None) {
         Ok(folder) => {
             let below = folder.path().parent().map_or_else(PathBuf::new, Path::to_path_buf);
             Finding::good(WHAT, format!("sockets and hosts' folders can be made in {}", below.display()))
         }
         Err(error) => Finding::bad(WHAT, error.to_string()),
+    }
+}
+
+/// The worker that runs here, as `worker ctl` finds it.
+async fn running() -> Finding {
+    const WHAT: &str = "running";
+    let socket = match ctl::find() {
+        Ok(socket) => socket,
+        Err(FindError::None(_)) => return Finding::good(WHAT, "no worker that this user could ask runs here"),
+        Err(error) => return Finding::good(WHAT, error.to_string()),
+    };
+    let mut told = None;
+    let take = |answer| {
+        told = Some(answer);
+        Ok(())
+    };
+    let asked = timeout(ANSWER, ctl::ask(&socket, &Request::Status, take)).await;
+    let socket = socket.display();
+    match (asked, told) {
+        (Ok(Ok(())), Some(Answer::Status(status))) => {
+            let ctl::LightningReport { joined, active_runs, capacity, .. } = status.lightning;
+            let joined = if joined { "has joined Lightning's queue" } else { "has not joined Lightning's queue" };
+            let text = format!(
+                "worker {} (process {}) {joined}, {active_runs} of {capacity} runs active; {socket}",
+                status.version, status.pid
+            );
+            Finding::good(WHAT, text)
+        }
+        (Ok(Err(error)), _) => Finding::lacking(WHAT, error.to_string()),
+        (Err(_), _) => Finding::lacking(WHAT, format!("the worker at {socket} did not answer within {ANSWER:?}")),
+        (Ok(Ok(())), _) => Finding::lacking(WHAT, format!("the worker at {socket} did not say how it is")),
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
 use crate::cli::{EngineKind, RepoArgs};
 use crate::execution::{Executor, Reservation, ReserveError};
-use crate::hosts::{self, Broker, HostProgram, Hosts};
+use crate::hosts::{self, Broker, Hosts, HostsOptions};
 
 /// The adaptor of jobs that name none.
 const DEFAULT_ADAPTOR: &str = "@openfn/language-common";
@@ -70,17 +70,17 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Hosts that run jobs in the engine that was chosen. Adaptors are installed by hosts of their own.
+    /// Hosts of these options that run jobs in the engine that was chosen. Adaptors are installed by hosts of their own.
     pub async fn start(
         choice: Choice,
         broker: &Broker,
-        program: HostProgram,
+        options: &HostsOptions,
         hosts: Arc<Hosts>,
     ) -> Result<Self, hosts::StartError> {
         let equipment = match choice {
             Choice::Embedded => Equipment::Nothing,
             Choice::Mock => Equipment::Mock,
-            Choice::Node(adaptors) => Equipment::Adaptors(Adaptors::start(broker, program, adaptors).await?),
+            Choice::Node(adaptors) => Equipment::Adaptors(Adaptors::start(broker, options, adaptors).await?),
         };
         Ok(Self { hosts, equipment })
     }

@@ -90,9 +90,9 @@ impl Worker {
         if let Err(error) = broker.adopt_orphans() {
             warn!("what hosts leave behind cannot be buried: {error}");
         }
-        let program = hosts.program.clone();
-        let hosts = Arc::new(broker.open(ENGINES, hosts).await?);
-        let engines = Engines::start(engine, &broker, program, Arc::clone(&hosts)).await?;
+        let options = hosts;
+        let hosts = Arc::new(broker.open(ENGINES, options.clone()).await?);
+        let engines = Engines::start(engine, &broker, &options, Arc::clone(&hosts)).await?;
         let lightning = Arc::new(lightning::start(lightning, Arc::new(engines)));
         Ok(Self { broker, hosts, lightning })
     }

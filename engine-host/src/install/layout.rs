@@ -19,6 +19,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// The folder in a repo that is this program's alone.
+pub(super) const OWN: &str = ".openfn-worker";
+
 /// The paths of one repo.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -45,7 +48,7 @@ impl Layout {
     }
 
     fn own(&self) -> PathBuf {
-        self.root.join(".openfn-worker")
+        self.root.join(OWN)
     }
 
     pub(super) fn adaptors(&self) -> PathBuf {

@@ -22,11 +22,13 @@ mod survey;
 mod tags;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use protocol::install::{InstallerReply, InstallerRequest, Progress, Repo};
 use protocol::link::{HostSide, Link, Responder};
 use protocol::message::{HostReply, Refusal, RefusalCode, WorkerNotice};
+use rustix::process::{getegid, geteuid};
 use tokio::task::JoinSet;
 
 use self::layout::Layout;
@@ -140,8 +142,27 @@ enum Failure {
 
 impl Failure {
     fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
-        Self::Disk { path: path.into(), why: error.to_string() }
+        let path = path.into();
+        let remedy = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => whose(&path).map_or_else(String::new, |whose| format!("; {whose}")),
+            _ => String::new(),
+        };
+        Self::Disk { why: format!("{error}{remedy}"), path }
     }
+}
+
+/// Whose the part of the repo is that this process may not write to, and what mends that: `npm` and the worker, run by
+/// root, leave files of root in it.
+fn whose(path: &Path) -> Option<String> {
+    let (own, group) = (geteuid().as_raw(), getegid().as_raw());
+    let repo = path.ancestors().filter(|folder| folder.ends_with(layout::OWN)).last().and_then(Path::parent);
+    let there = path.ancestors().find_map(|folder| Some((folder, std::fs::symlink_metadata(folder).ok()?.uid())));
+    let (folder, owner) = there.filter(|(_, owner)| *owner != own)?;
+    let repo = repo.unwrap_or(folder).display();
+    let folder = folder.display();
+    Some(format!(
+        "{folder} belongs to user {owner}, and this is user {own}: run `chown -R {own}:{group} {repo}` as root"
+    ))
 }
 
 impl From<Failure> for Refusal {
@@ -151,5 +172,32 @@ impl From<Failure> for Refusal {
             _ => RefusalCode::Failed,
         };
         Self::new(code, failure.to_string())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::chown;
+
+    use super::*;
+
+    #[test]
+    fn a_repo_of_another_user_is_told_with_what_mends_it() {
+        let repo = tempfile::tempdir().unwrap();
+        let locks = repo.path().join(layout::OWN).join("locks");
+        std::fs::create_dir_all(&locks).unwrap();
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let told = |error: &std::io::Error| Failure::io(locks.join("missing"), error).to_string();
+        assert!(!told(&denied).contains("chown"), "it is this user's own");
+        if !geteuid().is_root() {
+            eprintln!("only root can give a folder to another user");
+            return;
+        }
+        chown(&locks, Some(65_534), None).unwrap();
+        let command = format!("run `chown -R 0:{} {}` as root", getegid().as_raw(), repo.path().display());
+        let text = told(&denied);
+        assert!(text.contains("belongs to user 65534, and this is user 0") && text.ends_with(&command), "{text}");
+        assert!(!told(&std::io::ErrorKind::StorageFull.into()).contains("chown"));
     }
 }

@@ -1,12 +1,12 @@
 //! The private directory that the worker's socket lies in.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, FlockOperation, Mode, OFlags, access};
 
 use super::SocketError;
 
@@ -32,9 +32,9 @@ pub struct RuntimeDir {
 
 impl RuntimeDir {
     /// Creates one below `root`; if that is not given, below `$XDG_RUNTIME_DIR`, or below the directory for temporary
-    /// files where the variable is not set to a directory.
+    /// files where the variable is not set to a directory that this user may write to.
     pub fn create(root: Option<&Path>) -> Result<Self, SocketError> {
-        let root = root.map_or_else(default_root, Path::to_path_buf);
+        let root = root.map_or_else(default_root_with_warning, Path::to_path_buf);
         let root = std::path::absolute(&root).map_err(|source| SocketError::Directory { path: root, source })?;
         check_root(&root)?;
         loop {
@@ -50,7 +50,7 @@ impl RuntimeDir {
 
     /// Where these directories are made unless something else is said.
     pub fn default_root() -> PathBuf {
-        default_root()
+        root_named(std::env::var_os("XDG_RUNTIME_DIR")).unwrap_or_else(|_| std::env::temp_dir())
     }
 
     /// Such directories of any worker below `root`, living or dead.
@@ -82,11 +82,32 @@ fn at(path: &Path, source: io::Error) -> SocketError {
     SocketError::Directory { path: path.to_owned(), source }
 }
 
-fn default_root() -> PathBuf {
-    std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|root| root.is_absolute() && root.is_dir())
-        .unwrap_or_else(std::env::temp_dir)
+/// As [`RuntimeDir::default_root`], with a word on why the one that is named is not it.
+fn default_root_with_warning() -> PathBuf {
+    root_named(std::env::var_os("XDG_RUNTIME_DIR")).unwrap_or_else(|unfit| {
+        let fallback = std::env::temp_dir();
+        if let Some((named, why)) = unfit {
+            tracing::warn!("XDG_RUNTIME_DIR={} is not used: {why}; using {}", named.display(), fallback.display());
+        }
+        fallback
+    })
+}
+
+/// The directory that the environment names, if this process can use it; otherwise why not, if one is named. It is
+/// another user's after `su` and `sudo`, which keep the variable.
+fn root_named(named: Option<OsString>) -> Result<PathBuf, Option<(PathBuf, String)>> {
+    let root = named.filter(|named| !named.is_empty()).map(PathBuf::from).ok_or(None)?;
+    let why = match fs::metadata(&root) {
+        Err(error) => error.to_string(),
+        _ if !root.is_absolute() => "it is not an absolute path".to_owned(),
+        Ok(found) if !found.is_dir() => "it is not a directory".to_owned(),
+        Ok(found) if ![0, this_user()].contains(&found.uid()) => format!("it belongs to user {}", found.uid()),
+        Ok(_) => match access(&root, Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => return Ok(root),
+            Err(error) => error.to_string(),
+        },
+    };
+    Err(Some((root, why)))
 }
 
 /// Whether nobody but this user and root can move or replace what is made in `root`.
@@ -281,6 +302,25 @@ mod tests {
         assert!(!holds(&lock, &path).unwrap());
         fs::create_dir(&path).unwrap();
         assert!(!holds(&lock, &path).unwrap(), "this is another one");
+    }
+
+    #[test]
+    fn a_named_root_that_this_user_cannot_use_is_not_used() {
+        assert_eq!(root_named(None), Err(None));
+        assert_eq!(root_named(Some("".into())), Err(None));
+        let (root, file) = (root(), tempfile::NamedTempFile::new().unwrap());
+        assert_eq!(root_named(Some(root.path().into())), Ok(root.path().to_owned()));
+        let why = |named: &Path| root_named(Some(named.into())).unwrap_err().unwrap().1;
+        assert!(why(Path::new("/nowhere/at/all")).contains("No such file"));
+        assert!(why(Path::new(".")).contains("absolute"));
+        assert!(why(file.path()).contains("not a directory"));
+        if this_user() == 0 {
+            std::os::unix::fs::chown(root.path(), Some(65_534), None).unwrap();
+            assert!(why(root.path()).contains("belongs to user 65534"));
+        } else {
+            // Of root, or of a user who is gone.
+            assert!(!why(Path::new("/proc/1")).is_empty());
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use protocol::install::{InstalledAdaptor, KnownSnapshot, SnapshotOutcome, Survey
 use super::progress::Watcher;
 use super::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
-use crate::hosts::{self, Broker, HostProgram};
+use crate::hosts::{self, Broker, HostProgram, HostsOptions};
 use crate::start::StartError;
 
 /// How long hosts may take to stop.
@@ -98,7 +98,7 @@ async fn with(
     let options = AdaptorsOptions::new(&arguments.repo, &[], node).map_err(StartError::Options)?;
     let options = AdaptorsOptions { watcher, ..options };
     let broker = Broker::start(None).map_err(|error| StartError::Hosts(hosts::StartError::from(error)))?;
-    let adaptors = Adaptors::start(&broker, program, options).await.map_err(StartError::Hosts)?;
+    let adaptors = Adaptors::start(&broker, &HostsOptions::new(program), options).await.map_err(StartError::Hosts)?;
     let done = work(&adaptors).await;
     broker.shutdown(STOP).await;
     done

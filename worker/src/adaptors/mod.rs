@@ -16,6 +16,7 @@ mod wanted;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use protocol::confinement::Confinement;
 use protocol::engine::Adaptor;
 use protocol::install::{InstalledAdaptor, Pruned, Repo, SnapshotOutcome, Surveyed};
 use tokio::sync::{mpsc, oneshot};
@@ -30,10 +31,12 @@ pub use self::options::AdaptorsOptions;
 pub(crate) use self::options::default_repo;
 use self::snapshots::{Set, Snapshots};
 pub use self::wanted::{Refused, Requirement, Wanted};
-use crate::hosts::{Broker, HostProgram, HostsOptions, StartError};
+use crate::hosts::{Broker, HostsOptions, StartError};
 
 /// What the pool of hosts that look after adaptors is called.
 const POOL: &str = "installers";
+/// Memory of a host that installs, with npm, esbuild and Node: several times what the largest adaptors take.
+const INSTALLER_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// A repo of adaptors. Clones share it.
 #[derive(Debug, Clone)]
@@ -60,8 +63,9 @@ enum Ended {
 }
 
 impl Adaptors {
-    /// Looks after a repo, with hosts of this program in a pool of their own. Must be called within a tokio runtime.
-    pub async fn start(broker: &Broker, program: HostProgram, options: AdaptorsOptions) -> Result<Self, StartError> {
+    /// Looks after a repo, with hosts in a pool of their own: of the program of `like`, and with the limits that those
+    /// have, but for the files that they may read. Must be called within a tokio runtime.
+    pub async fn start(broker: &Broker, like: &HostsOptions, options: AdaptorsOptions) -> Result<Self, StartError> {
         let repo = Repo {
             folder: options.repo,
             lock: options.lock,
@@ -70,8 +74,13 @@ impl Adaptors {
             node_version: options.node.version,
         };
         // One more than installs at once, so that a look-up does not wait for an installation.
-        let hosts =
-            HostsOptions { environment: npm_environment(), ..HostsOptions::shared(program, options.at_once + 1) };
+        let hosts = HostsOptions {
+            environment: npm_environment(),
+            confinement: Confinement { readable: None, ..like.confinement.clone() },
+            cgroups: like.cgroups.clone(),
+            memory_bytes: Some(INSTALLER_BYTES),
+            ..HostsOptions::shared(like.program.clone(), options.at_once + 1)
+        };
         let hosts = broker.open(POOL, hosts).await?;
         let installer = Installer::new(hosts, repo, options.install_timeout, options.watcher);
         let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };

@@ -5,6 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use protocol::socket::RuntimeDir;
+use rustix::process::geteuid;
+
+/// Where the systemd unit keeps what `RuntimeDirectory=` makes.
+const UNIT_FOLDER: &str = "/run/openfn-worker";
 
 /// Why no worker is talked to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,9 +16,9 @@ pub enum FindError {
     /// None of this user's is alive.
     #[error(
         "no worker of this user runs here (looked below {}); name its socket with --admin-socket \
-         or WORKER_ADMIN_SOCKET", .0.display()
+         or WORKER_ADMIN_SOCKET", .0.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
     )]
-    None(PathBuf),
+    None(Vec<PathBuf>),
     /// Several are.
     #[error("several workers run here; name the socket of one with --admin-socket:\n{}", list(.0))]
     Several(Vec<PathBuf>),
@@ -24,26 +28,43 @@ fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| format!("  {}", path.display())).collect::<Vec<_>>().join("\n")
 }
 
-/// The admin socket of the only worker of this user that lives, in the folder where workers keep such things.
+/// The admin socket of the only worker of this user that lives, in the folders where workers keep such things. Root finds
+/// the unit's worker, too, whatever user that has.
 pub fn find() -> Result<PathBuf, FindError> {
-    find_below(&RuntimeDir::default_root())
+    let own = geteuid().as_raw();
+    find_below(
+        &RuntimeDir::default_root(),
+        Path::new(UNIT_FOLDER),
+        |owner| owner == own,
+        |owner| own == 0 || owner == own,
+    )
 }
 
-fn find_below(root: &Path) -> Result<PathBuf, FindError> {
-    let own = rustix::process::geteuid().as_raw();
-    let folders = RuntimeDir::all_below(root).into_iter();
-    let sockets = folders.map(|folder| folder.join(super::SOCKET));
-    // Of those that died, files may be left.
-    let is_alive = |socket: &PathBuf| {
-        socket.symlink_metadata().is_ok_and(|metadata| metadata.uid() == own) && UnixStream::connect(socket).is_ok()
-    };
-    let mut living: Vec<PathBuf> = sockets.filter(is_alive).collect();
+fn find_below(
+    root: &Path,
+    unit: &Path,
+    is_trusted: impl Fn(u32) -> bool,
+    is_trusted_of_unit: impl Fn(u32) -> bool,
+) -> Result<PathBuf, FindError> {
+    let mut living = living_below(root, is_trusted);
+    living.extend(living_below(unit, is_trusted_of_unit));
     living.sort();
+    living.dedup();
     match living.len() {
-        0 => Err(FindError::None(root.to_owned())),
+        0 => Err(FindError::None(vec![root.to_owned(), unit.to_owned()])),
         1 => Ok(living.remove(0)),
         _ => Err(FindError::Several(living)),
     }
+}
+
+/// Sockets of such users on which somebody listens. Of workers that died, files may be left.
+fn living_below(root: &Path, is_trusted: impl Fn(u32) -> bool) -> Vec<PathBuf> {
+    let sockets = RuntimeDir::all_below(root).into_iter().map(|folder| folder.join(super::SOCKET));
+    let is_alive = |socket: &PathBuf| {
+        socket.symlink_metadata().is_ok_and(|metadata| is_trusted(metadata.uid()))
+            && UnixStream::connect(socket).is_ok()
+    };
+    sockets.filter(is_alive).collect()
 }
 
 #[cfg(test)]
@@ -54,18 +75,24 @@ mod tests {
 
     #[test]
     fn the_only_one_that_lives_is_found_and_several_are_listed() {
-        let root = tempfile::tempdir().unwrap();
-        assert_eq!(find_below(root.path()), Err(FindError::None(root.path().to_owned())));
-        let folders: Vec<RuntimeDir> = (0..3).map(|_| RuntimeDir::create(Some(root.path())).unwrap()).collect();
+        let (root, unit) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, unit) = (root.path(), unit.path());
+        let find = || find_below(root, unit, |_| true, |_| true);
+        assert_eq!(find(), Err(FindError::None(vec![root.to_owned(), unit.to_owned()])));
+        let folders: Vec<RuntimeDir> =
+            [root, root, unit].map(|folder| RuntimeDir::create(Some(folder)).unwrap()).into_iter().collect();
         let sockets: Vec<PathBuf> = folders.iter().map(|folder| folder.path().join("admin")).collect();
         drop(UnixListener::bind(&sockets[0]).unwrap());
         let _one = UnixListener::bind(&sockets[1]).unwrap();
-        assert_eq!(find_below(root.path()).as_ref(), Ok(&sockets[1]));
+        assert_eq!(find().as_ref(), Ok(&sockets[1]));
         let _two = UnixListener::bind(&sockets[2]).unwrap();
         let mut both = sockets[1..].to_vec();
         both.sort();
-        let error = find_below(root.path()).unwrap_err();
+        let error = find().unwrap_err();
         assert!(error.to_string().contains(sockets[2].to_str().unwrap()), "{error}");
         assert_eq!(error, FindError::Several(both));
+        // Another user's counts where only root and the unit can have made it.
+        assert_eq!(find_below(root, unit, |_| false, |_| true).as_ref(), Ok(&sockets[2]));
+        assert_eq!(find_below(unit, unit, |_| true, |_| true).as_ref(), Ok(&sockets[2]), "it is the same");
     }
 }

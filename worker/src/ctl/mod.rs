@@ -13,7 +13,7 @@ mod server;
 pub use self::admin::Admin;
 pub use self::client::{CtlError, ask};
 pub use self::find::{FindError, find};
-pub use self::message::{Answer, HostReport, PoolReport, Request, RunReport, StatusReport};
+pub use self::message::{Answer, HostReport, LightningReport, PoolReport, Request, RunReport, StatusReport};
 pub use self::render::render;
 pub use self::server::{AdminSocket, AdminSocketError, listen};
 

@@ -214,7 +214,7 @@ mod tests {
         let own = fake("cpu memory pids");
         let cgroups = below(own.path(), None).unwrap();
         assert!(cgroups.bound_memory());
-        assert_eq!(fs::read_to_string(own.path().join("cgroup.subtree_control")).unwrap(), "+memory +pids");
+        assert_eq!(fs::read_to_string(own.path().join("cgroup.subtree_control")).unwrap(), "+cpu +memory +pids");
         let files =
             ["memory.max", "memory.swap.max", "memory.oom.group", "cgroup.procs", "cgroup.kill", "memory.events"];
         let group = make(&cgroups, &files);

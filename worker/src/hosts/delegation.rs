@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// What bounds hosts, where it can be had.
-const CONTROLLERS: [&str; 2] = ["memory", "pids"];
+/// What bounds hosts, where it can be had. `cpu` needs no numbers: the worker counts as much as all of its hosts
+/// together, and each host as much as another.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The group that this process is in, below which it may make groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub enum CgroupError {
     /// A group that has processes cannot have limits for groups below it, and these processes are not the worker's to move.
     #[error(
         "{others} other processes are in {}, which is not the worker's alone; start it as a systemd unit with \
-         Delegate=memory pids, or by `systemd-run --scope -p Delegate=yes`", folder.display()
+         Delegate=cpu memory pids, or by `systemd-run --scope -p Delegate=yes`", folder.display()
     )]
     Shared {
         /// The group.
@@ -115,20 +116,20 @@ mod tests {
 
     #[test]
     fn nothing_is_enabled_where_other_processes_are() {
-        let (both, memory, none) = (vec!["memory", "pids"], vec!["memory"], Vec::new());
+        let (all, memory, none) = (vec!["cpu", "memory", "pids"], vec!["memory"], Vec::new());
         let table = [
             // A unit of its own, and one whose groups were used before.
-            ("cpu memory pids", "", "7\n", Ok((both.clone(), false))),
-            ("cpu memory pids", "cpu", "7\n", Ok((both.clone(), false))),
-            ("cpu memory pids", "memory pids", "", Ok((both.clone(), true))),
+            ("cpu memory pids", "", "7\n", Ok((all.clone(), false))),
+            ("cpu memory pids", "cpu", "7\n", Ok((all.clone(), false))),
+            ("cpu io memory pids", "memory cpu pids", "", Ok((all.clone(), true))),
             ("memory", "", "7\n", Ok((memory, false))),
             // A shell's session, and the worker beside others of its container.
             ("cpu memory pids", "", "5\n6\n7\n", Err(2)),
             ("cpu memory pids", "memory", "1\n7\n", Err(1)),
             ("cpu memory pids", "", "0\n7\n", Err(1)),
             // Nothing has to be enabled, or can be.
-            ("cpu memory pids", "cpu memory pids", "1\n7\n", Ok((both, true))),
-            ("cpu", "", "5\n7\n", Ok((none, true))),
+            ("cpu memory pids", "cpu memory pids", "1\n7\n", Ok((all, true))),
+            ("io", "", "5\n7\n", Ok((none, true))),
         ];
         for (available, enabled, processes, expected) in table {
             assert_eq!(judge(available, enabled, processes, 7), expected, "{available}; {enabled}; {processes:?}");

@@ -24,6 +24,8 @@ pub struct HostsOptions {
     pub confinement: Confinement,
     /// Groups that bound each host, where the system lets the worker make some.
     pub cgroups: Option<Cgroups>,
+    /// Memory of each host and what it starts, in bytes, where no engine says how much it may use. Bounded by groups only.
+    pub memory_bytes: Option<u64>,
     /// How many hosts.
     pub size: PoolSize,
     /// Memory of the hosts that wait with an engine ready, in bytes.
@@ -56,6 +58,7 @@ impl HostsOptions {
             environment: Vec::new(),
             confinement: Confinement::default(),
             cgroups: None,
+            memory_bytes: None,
             size: PoolSize::default(),
             warm_bytes: 512 * MB,
             first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }),
@@ -83,6 +86,7 @@ impl HostsOptions {
             || self.environment != before.environment
             || self.confinement != before.confinement
             || self.cgroups != before.cgroups
+            || self.memory_bytes != before.memory_bytes
     }
 
     /// All variables that are set for hosts.

@@ -52,6 +52,15 @@ impl HostProgram {
     /// The program at `named` if given, else the one beside this program or in the folder of its package, else the one
     /// inside of it.
     pub fn find(named: Option<&Path>) -> Result<Self, ProgramError> {
+        Self::find_or_unpack(named, &folders())
+    }
+
+    /// As [`find`](Self::find). If it has to be unpacked, that is done in this folder of the caller's.
+    pub fn find_to_try(named: Option<&Path>, folder: &Path) -> Result<Self, ProgramError> {
+        Self::find_or_unpack(named, &[folder.join("program")])
+    }
+
+    fn find_or_unpack(named: Option<&Path>, folders: &[PathBuf]) -> Result<Self, ProgramError> {
         if let Some(path) = named {
             return Self::at(path).map_err(|why| ProgramError::Named { path: path.to_owned(), why });
         }
@@ -66,7 +75,7 @@ impl HostProgram {
         if EMBEDDED.is_empty() {
             looked_at.push("inside of the worker (it was built without one)".to_owned());
         } else {
-            let unpacked = unpack(EMBEDDED, &folders());
+            let unpacked = unpack(EMBEDDED, folders);
             forget_pages(EMBEDDED);
             match unpacked {
                 Ok(path) => return Ok(Self { path, arguments: Vec::new() }),

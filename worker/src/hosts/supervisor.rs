@@ -49,6 +49,7 @@ pub(super) struct Setup {
     program: HostProgram,
     environment: Vec<(String, String)>,
     cgroups: Option<Cgroups>,
+    memory_bytes: Option<u64>,
     patience: Patience,
     ping_every: Duration,
     ping_timeout: Duration,
@@ -61,6 +62,7 @@ impl Setup {
             program: options.program.clone(),
             environment: options.environment(),
             cgroups: options.cgroups.clone(),
+            memory_bytes: options.memory_bytes,
             patience: options.patience(),
             ping_every: options.ping_every,
             ping_timeout: options.ping_timeout,
@@ -185,6 +187,7 @@ async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Proce
     let invitation = Invitation { address: ground.arrivals.address(), ticket: &ticket };
     let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
     let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)));
+    setup.memory_bytes.into_iter().for_each(|most| process.bound(most));
     Ok((process, ticket))
 }
 
