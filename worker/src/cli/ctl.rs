@@ -12,7 +12,8 @@ pub struct CtlOptions {
     /// What to ask of the worker.
     #[command(subcommand)]
     pub command: CtlCommand,
-    /// The worker's admin socket. The only worker of this user that runs here, unless set.
+    /// The worker's admin socket. That of the only worker of this user that runs here, or for root of the systemd unit's,
+    /// unless set.
     #[arg(long, env = "WORKER_ADMIN_SOCKET", value_name = "PATH", global = true)]
     pub admin_socket: Option<PathBuf>,
     /// Print the worker's answer as it is: a JSON document a line.
