@@ -14,6 +14,7 @@ use super::fields::Rejection;
 use super::frame::{self, ClientMessage, Response};
 use super::hooks::{Incoming, Verdict};
 use super::queue::{Claim, check_queue_join};
+use super::record::RunState;
 use super::store::Origin;
 use super::{Dialect, Shared};
 
@@ -32,6 +33,8 @@ pub(super) struct Channel {
     pub(super) control: Arc<Control>,
     /// The `join_ref` of the join that is in force.
     pub(super) joined: Option<Option<String>>,
+    /// The state of its run as it was when the channel was joined, and as the channel has changed it since.
+    pub(super) run_state: RunState,
     /// It handles nothing until it is joined again.
     pub(super) hangs: bool,
 }
@@ -53,15 +56,20 @@ enum Outcome {
     Crash,
 }
 
-/// Runs handed out by a claim whose reply is not yet sent. Dropped before that, the claim is rolled back.
+/// Runs handed out by a claim whose reply is not yet sent. Lightning's WorkerChannel looks once, right before it replies,
+/// whether the socket's process is alive, and only rolls the claim back if it is not. A channel that ends with its socket
+/// would have looked when it was done; one that ends with its server never does.
 struct OpenClaim {
     shared: Arc<Shared>,
+    control: Arc<Control>,
     runs: Vec<String>,
 }
 
 impl Drop for OpenClaim {
     fn drop(&mut self) {
-        self.shared.store().roll_back(&self.runs);
+        if self.control.is_cut() {
+            self.shared.store().roll_back(&self.runs);
+        }
     }
 }
 
@@ -95,7 +103,9 @@ impl Channel {
             payload: &message.payload,
         };
         let mut late = Duration::ZERO;
-        let mut outcome = match self.obey(self.shared.hooks.before_message(&incoming), Some(message)).await {
+        let mut claim = None;
+        let verdict = self.shared.hooks.before_message(&incoming);
+        let mut outcome = match self.obey(verdict, Some(message), &mut claim).await {
             Next::GoOn => None,
             Next::Crashed if message.event == "phx_join" => {
                 Some(Outcome::Reply(Err(json!({"reason": "join crashed"}))))
@@ -108,12 +118,12 @@ impl Channel {
             Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
             Next::Nothing => return,
         };
-        let mut claim = None;
         if outcome.is_none() {
             self.close_earlier_join(message).await;
             let handled = self.handle(message, &mut claim);
             let accepted = matches!(handled, Outcome::Reply(Ok(_)) | Outcome::Silence);
-            outcome = match self.obey(self.shared.hooks.before_reply(&incoming, accepted), None).await {
+            let verdict = self.shared.hooks.before_reply(&incoming, accepted);
+            outcome = match self.obey(verdict, None, &mut claim).await {
                 Next::GoOn => Some(handled),
                 Next::GoOnLate(time) => {
                     late = late.max(time);
@@ -128,6 +138,7 @@ impl Channel {
         }
         match outcome {
             Some(Outcome::Reply(reply)) => {
+                drop(claim);
                 if reply.is_err() && message.event == "phx_join" {
                     self.joined = None;
                 }
@@ -136,13 +147,15 @@ impl Channel {
             Some(Outcome::Crash) => self.crash().await,
             Some(Outcome::Silence) | None => {}
         }
-        if let Some(mut claim) = claim {
-            claim.runs.clear();
-        }
     }
 
     /// Does what a hook says; `unhandled` is the message that was not handled yet.
-    async fn obey(&mut self, verdict: Verdict, unhandled: Option<&ClientMessage>) -> Next {
+    async fn obey(
+        &mut self,
+        verdict: Verdict,
+        unhandled: Option<&ClientMessage>,
+        claim: &mut Option<OpenClaim>,
+    ) -> Next {
         match verdict {
             Verdict::GoOn => Next::GoOn,
             Verdict::ReplyLate(time) => Next::GoOnLate(time),
@@ -176,6 +189,14 @@ impl Channel {
                 self.control.cut();
                 std::future::pending().await
             }
+            // The answer is on its way when the connection breaks, which nobody here has noticed.
+            Verdict::LoseReply => {
+                if let Some(mut claim) = claim.take() {
+                    claim.runs.clear();
+                }
+                self.control.cut();
+                std::future::pending().await
+            }
             Verdict::HalfOpen => {
                 self.control.fall_silent();
                 std::future::pending().await
@@ -191,10 +212,11 @@ impl Channel {
     fn handle_later(&self, message: &ClientMessage, time: Duration) {
         let Some(run_id) = self.run_id().filter(|_| self.joined.is_some()).map(str::to_owned) else { return };
         let (shared, event, payload) = (self.shared.clone(), message.event.clone(), message.payload.clone());
+        let mut copy = self.run_state;
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
             // Nobody is there to be told that it is refused.
-            let _ = shared.store().handle_event(&run_id, &event, &payload);
+            let _ = shared.store().handle_event(&run_id, &event, &payload, &mut copy);
         });
     }
 
@@ -212,8 +234,10 @@ impl Channel {
             _ if self.joined.is_none() => Err(unmatched()),
             event => {
                 self.check_join_ref(message);
-                match self.run_id() {
-                    Some(run_id) => self.shared.store().handle_event(run_id, event, &message.payload),
+                match self.topic.strip_prefix("run:") {
+                    Some(run_id) => {
+                        self.shared.store().handle_event(run_id, event, &message.payload, &mut self.run_state)
+                    }
                     None if event == "claim" => self.claim(&message.payload, claim),
                     None => Err(Rejection::Crash(format!("there is no event {event} on {}", self.topic))),
                 }
@@ -244,11 +268,14 @@ impl Channel {
             self.shared.store().activity.queue_joins.push(Value::clone(&message.payload));
         } else if let Some(run_id) = self.run_id() {
             let token = message.payload.get("token").and_then(Value::as_str).ok_or_else(unauthorized)?;
-            match self.shared.store().token_opens(run_id, token) {
+            let opens = self.shared.store().token_opens(run_id, token);
+            match opens {
                 None => return Err(Rejection::Refused(json!({"reason": "not_found"}))),
                 Some(false) => return Err(unauthorized()),
                 Some(true) => {}
             }
+            let state = self.shared.store().runs.get(run_id).map(|run| run.record.state);
+            self.run_state = state.unwrap_or(self.run_state);
         } else {
             return Err(unmatched());
         }
@@ -275,6 +302,7 @@ impl Channel {
         let claimed = self.shared.store().claim(most, claim.worker_name, &claim.queues);
         let open = open.insert(OpenClaim {
             shared: self.shared.clone(),
+            control: self.control.clone(),
             runs: claimed.iter().map(|run| run.id.clone()).collect(),
         });
         let mut runs = Vec::with_capacity(claimed.len());

@@ -18,14 +18,16 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::Shared;
 use super::channel::Channel;
 use super::frame::ClientMessage;
-use super::record::{ConnectionRecord, now};
+use super::record::{ConnectionRecord, RunState, now};
 use super::store::Origin;
 use super::token::verify_worker_token;
 
@@ -33,6 +35,8 @@ use super::token::verify_worker_token;
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a connection that fell silent stays open.
 const HALF_OPEN_LIMIT: Duration = Duration::from_secs(600);
+/// How long a client may take to read why it is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Frames that may wait for a client that reads slowly, before its channels wait too.
 const OUTGOING_FRAMES: usize = 256;
 
@@ -75,6 +79,11 @@ impl Control {
             }
             serves
         });
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(*self.0.borrow(), Course::Cut)
     }
 
     fn pace(&self) -> Duration {
@@ -156,7 +165,8 @@ fn websocket_key(headers: &HeaderMap) -> Option<String> {
     (upgrade && is(header::SEC_WEBSOCKET_VERSION, "13")).then(|| key.to_owned())
 }
 
-/// The worker's id, if its token is checked.
+/// The worker's id, if its token is checked. Lightning's WorkerSocket answers 401 to a token that is not good, and Phoenix
+/// 403 to all else.
 fn authorize(shared: &Shared, parameters: &Parameters) -> Result<Option<String>, (StatusCode, String)> {
     if parameters.vsn.as_deref() != Some("2.0.0") {
         return Err((StatusCode::FORBIDDEN, format!("vsn must be 2.0.0, it is {:?}", parameters.vsn)));
@@ -165,7 +175,7 @@ fn authorize(shared: &Shared, parameters: &Parameters) -> Result<Option<String>,
         return Err((StatusCode::UNAUTHORIZED, "there is no worker token".to_owned()));
     };
     let Some(secret) = &shared.secret else { return Ok(None) };
-    verify_worker_token(token, secret).map(Some).map_err(|reason| (StatusCode::FORBIDDEN, reason))
+    verify_worker_token(token, secret).map(Some).map_err(|reason| (StatusCode::UNAUTHORIZED, reason))
 }
 
 /// Marks the connection closed in whatever way it ends.
@@ -184,7 +194,9 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
     let mut cut_all = shared.cut.subscribe();
     let opened = Opened { shared, number };
     let Ok(stream) = upgraded.await else { return };
-    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    // Cowboy's `max_frame_size` bounds a frame, and a message with all of its fragments.
+    let limit = opened.shared.max_message_bytes;
+    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
     let (sink, mut stream) = socket.split();
     let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
@@ -205,7 +217,8 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
         }
     };
     tokio::select! {
-        () = read => {}
+        // Channels that are at something find the socket dead when they are done with it.
+        () = read => control.cut(),
         _ = cut_all.changed() => {}
     }
     // What is open is given up before the client can see the end.
@@ -215,13 +228,15 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
 /// Writes what there is in one go.
 async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
     while let Some(frame) = outgoing.recv().await {
+        let is_last = frame.is_close();
         let mut written = sink.feed(frame).await;
-        while written.is_ok()
+        while !is_last
+            && written.is_ok()
             && let Ok(frame) = outgoing.try_recv()
         {
             written = sink.feed(frame).await;
         }
-        if written.is_err() || sink.flush().await.is_err() {
+        if written.is_err() || sink.flush().await.is_err() || is_last {
             return;
         }
     }
@@ -240,7 +255,12 @@ struct Connection {
 impl Connection {
     /// Gives each message to its channel, until the client closes, breaks the protocol or falls silent.
     async fn read(&mut self, stream: &mut SplitStream<Socket>) {
-        while let Ok(Some(Ok(message))) = tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
+        while let Ok(Some(message)) = tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
+            let message = match message {
+                Ok(message) => message,
+                Err(WsError::Capacity(error)) => return self.refuse_length(&error).await,
+                Err(_) => return,
+            };
             match message {
                 Message::Text(text) => match ClientMessage::parse(&text) {
                     Ok(message) => self.deliver(message),
@@ -259,6 +279,18 @@ impl Connection {
         }
     }
 
+    /// Closes the socket as Cowboy does on a message that is too long, and waits until the client can know.
+    async fn refuse_length(&self, error: &CapacityError) {
+        self.violation(error.to_string());
+        let close = CloseFrame { code: CloseCode::Size, reason: "".into() };
+        let told = async {
+            // It fails when the connection has ended already.
+            let _ = self.out.send(Message::Close(Some(close))).await;
+            self.out.closed().await;
+        };
+        let _ = tokio::time::timeout(CLOSE_LIMIT, told).await;
+    }
+
     fn deliver(&mut self, message: ClientMessage) {
         // Channels that the client left are finished; their results are of no interest.
         while self.tasks.try_join_next().is_some() {}
@@ -275,6 +307,7 @@ impl Connection {
                     out: self.out.clone(),
                     control: self.control.clone(),
                     joined: None,
+                    run_state: RunState::Available,
                     hangs: false,
                 };
                 self.tasks.spawn(channel.serve(messages));

@@ -5,38 +5,45 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::DataclipReply;
-use super::fields::{Exit, Fields, Rejection, is_object_text};
+use super::fields::{Exit, Fields, Rejection, is_json};
 use super::frame::Response;
+use super::postgres::{holds_lone_surrogate, holds_nul, text_holds_nul};
 use super::record::{RunState, StepRecord, now};
-use super::store::{Run, Store};
+use super::store::{Run, Store, Traits};
+use super::{DataclipForm, DataclipReply, Dialect};
+
+/// Characters of a log line's source, by Lightning's `LogLine`.
+const LONGEST_SOURCE: usize = 8;
 
 const LOG_LEVELS: [&str; 6] = ["debug", "info", "success", "always", "warn", "error"];
 
 impl Store {
-    /// Handles an event of a run: validates it, takes it over, records it.
+    /// Handles an event of a run: validates it, takes it over, records it. `copy` is the run's state as the channel has
+    /// it: Lightning's RunChannel loads the run when it is joined, and judges by that.
     pub(super) fn handle_event(
         &mut self,
         run_id: &str,
         event: &str,
         payload: &Arc<Value>,
+        copy: &mut RunState,
     ) -> Result<Response, Rejection> {
-        let Some(run) = self.runs.get(run_id) else {
+        if !self.runs.contains_key(run_id) {
             return Err(Rejection::Crash(format!("there is no run {run_id}")));
-        };
-        if run.record.state.is_final() {
-            return Err(Rejection::field("state", "already in completed state"));
+        }
+        // Postgrex raises within the insert, and the channel's process with it.
+        if self.traits.crash_on_nul && holds_nul(payload) {
+            return Err(Rejection::Crash("a NUL character cannot be stored".to_owned()));
         }
         let response = match event {
             "fetch:plan" => self.fetch_plan(run_id, payload),
             "fetch:credential" => self.fetch_credential(payload),
             "fetch:dataclip" => self.fetch_dataclip(run_id, payload),
-            "run:start" => self.run_start(run_id, payload),
+            "run:start" => self.run_start(run_id, payload, copy),
             "step:start" => self.step_start(run_id, payload),
             "step:complete" => self.step_complete(run_id, payload),
             "run:log" => self.run_log(run_id, payload),
-            "run:batch_logs" => self.run_batch_logs(run_id, payload),
-            "run:complete" => self.run_complete(run_id, payload),
+            "run:batch_logs" if self.traits.batch_logs => self.run_batch_logs(run_id, payload),
+            "run:complete" => self.run_complete(run_id, payload, copy),
             _ => return Err(Rejection::Crash(format!("there is no event {event} on a run's channel"))),
         }?;
         self.record_event(run_id, event, payload);
@@ -62,25 +69,41 @@ impl Store {
         credential.map(|body| Response::Text(body.clone())).ok_or_else(|| not_found("Credential not found!"))
     }
 
-    /// A project that keeps no data forgets its run's input when it gives it away.
+    /// Lightning's RunChannel answers `fetch:dataclip` with the input of its run, whatever id is asked for, and with the
+    /// text `null` if it has none. The reference worker's mock looks the id up. A project that keeps no data forgets its
+    /// run's input when it gives it away.
     fn fetch_dataclip(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
-        let keeps_data = self.run_mut(run_id)?.output_dataclips;
-        let kept = self.dataclips.get_mut(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?;
-        let text = if keeps_data { kept.clone() } else { std::mem::take(kept) };
-        Ok(match self.dataclip_reply {
+        let run = self.run_mut(run_id)?;
+        let (keeps_data, input) = (run.output_dataclips, run.dataclip_id.clone());
+        let kept = match self.traits.dialect {
+            Dialect::Lightning => input.and_then(|id| self.dataclips.get_mut(&id)),
+            Dialect::ReferenceMock => {
+                Some(self.dataclips.get_mut(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?)
+            }
+        };
+        let text = match kept {
+            None => Box::default(),
+            Some(kept) if keeps_data => kept.clone(),
+            Some(kept) => std::mem::take(kept),
+        };
+        Ok(match self.traits.dataclip_reply {
             DataclipReply::Binary => Response::Binary(text),
             DataclipReply::ByteArray => Response::ByteArray(text),
         })
     }
 
-    fn run_start(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+    /// Lightning's `Run` lets any run start that was claimed, one that has ended, too, which nobody else notices.
+    fn run_start(&mut self, run_id: &str, payload: &Value, copy: &mut RunState) -> Result<Response, Rejection> {
         let fields = Fields::of(payload, &["timestamp", "versions"])?;
         fields.check_timestamp()?;
         let versions = fields.get("versions").filter(|versions| versions.is_object());
         let versions = versions.ok_or_else(|| Rejection::field("versions", "is invalid"))?;
+        refuse_unclaimed(*copy, "started")?;
+        *copy = RunState::Started;
         let record = &mut self.run_mut(run_id)?.record;
-        refuse_unclaimed(record.state, "started")?;
-        record.state = RunState::Started;
+        if !record.state.is_final() {
+            record.state = RunState::Started;
+        }
         record.started_at.get_or_insert_with(now);
         record.versions = Some(versions.clone());
         Ok(Response::nothing())
@@ -92,14 +115,14 @@ impl Store {
             Some(Value::Null) => return Err(Rejection::errors("job_id", "Job not found!")),
             Some(_) => {}
         }
-        let strict = self.strict_ids;
+        let strict = self.traits.strict_ids;
         let fields = Fields::of(payload, &["step_id", "job_id", "input_dataclip_id", "timestamp"])?;
         let step_id = fields.required_uuid("step_id")?;
         let job_id = fields.id("job_id", strict)?.unwrap_or_default();
         let input_dataclip_id = fields.id("input_dataclip_id", strict)?;
         fields.check_timestamp()?;
         if input_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
-            return Err(Rejection::field("input_dataclip_id", "does not exist"));
+            return Err(Rejection::field("input_dataclip", "does not exist"));
         }
         let duplicate = self.duplicate("step", step_id);
         let run = self.run_mut(run_id)?;
@@ -137,21 +160,15 @@ impl Store {
         ];
         let fields = Fields::of(payload, &ALLOWED)?;
         let step_id = fields.required_uuid("step_id")?;
-        let job_id = fields.required_text("job_id")?;
         let exit = fields.exit("reason")?;
         fields.check_timestamp()?;
         let withheld = fields.text("output_dataclip_error")?;
         let run = self.runs.get(run_id).ok_or_else(|| Rejection::Crash(format!("there is no run {run_id}")))?;
-        let output = Output::of(fields, run.output_dataclips)?;
+        let output = Output::of(fields, run.output_dataclips, self.traits)?;
         let started = step(run, step_id).ok_or_else(|| Rejection::field("step_id", "not found"))?;
-        if run.record.steps[started].job_id != job_id {
-            return Err(Rejection::field("job_id", "is not the started step's"));
-        }
+        // `Handlers.CompleteStep` looks at neither the job nor whether the step is complete already.
         if let Some(id) = output.id.filter(|id| self.dataclips.contains_key(*id)) {
             return Err(self.duplicate("dataclip", id));
-        }
-        if run.record.steps[started].finished_at.is_some() {
-            return Err(Rejection::field("step_id", "already completed"));
         }
         if let Some(id) = output.id {
             self.dataclips.insert(id.to_owned(), output.text);
@@ -166,7 +183,7 @@ impl Store {
 
     /// What comes of a step or dataclip whose id is there already.
     fn duplicate(&self, what: &str, id: &str) -> Rejection {
-        match self.crash_on_duplicates {
+        match self.traits.crash_on_duplicates {
             true => Rejection::Crash(format!("there is a {what} {id} already")),
             false => Rejection::field("id", "has already been taken"),
         }
@@ -198,7 +215,8 @@ impl Store {
         Ok(Response::Json(json!({})))
     }
 
-    fn run_complete(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
+    /// A run that the janitor marked lost is completed all the same on a channel that was joined before.
+    fn run_complete(&mut self, run_id: &str, payload: &Value, copy: &mut RunState) -> Result<Response, Rejection> {
         const ALLOWED: [&str; 6] =
             ["reason", "error_type", "error_message", "final_dataclip_id", "final_state", "timestamp"];
         let fields = Fields::of(payload, &ALLOWED)?;
@@ -206,14 +224,18 @@ impl Store {
         fields.check_timestamp()?;
         let final_dataclip_id = fields.id("final_dataclip_id", true)?;
         if final_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
-            return Err(Rejection::field("final_dataclip_id", "does not exist"));
+            return Err(Rejection::errors("final_dataclip_id", "does not exist"));
         }
         let final_state = fields.get("final_state");
         if final_state.is_some_and(|state| !state.is_object()) {
             return Err(Rejection::field("final_state", "is invalid"));
         }
+        refuse_unclaimed(*copy, exit.reason)?;
+        if copy.is_final() {
+            return Err(Rejection::field("state", "already in completed state"));
+        }
+        *copy = RunState::from_reason(exit.reason).unwrap_or(*copy);
         let record = &mut self.run_mut(run_id)?.record;
-        refuse_unclaimed(record.state, exit.reason)?;
         (record.reason, record.error_type, record.error_message) = owned(exit);
         record.final_dataclip_id = final_dataclip_id.map(str::to_owned);
         record.final_state = final_state.cloned();
@@ -236,22 +258,39 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn of(fields: Fields<'a>, wanted: bool) -> Result<Self, Rejection> {
+    fn of(fields: Fields<'a>, wanted: bool, traits: Traits) -> Result<Self, Rejection> {
+        // An Ecto type that cannot be cast, and Lightning's `Dataclip.new`.
+        let invalid = || Rejection::field("output_dataclip", "is invalid");
+        let no_map = || Rejection::field("body", "must be a map");
         let id = fields.id("output_dataclip_id", true)?;
-        let text = match fields.get("output_dataclip") {
-            Some(_) if !wanted => {
+        let text = match (fields.get("output_dataclip"), traits.dataclip_form) {
+            (Some(_), _) if !wanted => {
                 return Err(Rejection::field("output_dataclip", "must be left out, as the run's options say"));
             }
-            None if wanted && id.is_some() => return Err(Rejection::field("output_dataclip", "can't be blank")),
-            None => "null".to_owned(),
-            Some(_) if id.is_none() => return Err(Rejection::field("output_dataclip_id", "can't be blank")),
-            Some(Value::String(text)) if is_object_text(text) => text.clone(),
-            Some(object @ Value::Object(_)) => object.to_string(),
-            Some(_) => return Err(Rejection::field("output_dataclip", "must be a JSON object")),
+            (None, _) if wanted && id.is_some() => return Err(Rejection::field("output_dataclip", "can't be blank")),
+            (None, _) => "null".to_owned(),
+            (Some(_), _) if id.is_none() => return Err(Rejection::field("output_dataclip_id", "can't be blank")),
+            (Some(Value::String(_)), DataclipForm::Values) => return Err(invalid()),
+            (Some(Value::String(text)), _) => {
+                check_text(text, traits.crash_on_nul)?;
+                if text.trim_start().starts_with('{') { text.clone() } else { return Err(no_map()) }
+            }
+            (Some(_), DataclipForm::Strings) => return Err(invalid()),
+            (Some(object @ Value::Object(_)), _) => object.to_string(),
+            (Some(_), _) => return Err(no_map()),
         };
-        let text =
-            RawValue::from_string(text).map_err(|_| Rejection::field("output_dataclip", "must be a JSON object"))?;
-        Ok(Self { id, text })
+        Ok(Self { id, text: RawValue::from_string(text).map_err(|_| no_map())? })
+    }
+}
+
+/// `Jason.decode!` raises on text that is no JSON, Postgrex on what cannot be stored.
+fn check_text(text: &str, crash_on_nul: bool) -> Result<(), Rejection> {
+    if !is_json(text) || holds_lone_surrogate(text) {
+        return Err(Rejection::Crash("output_dataclip is no JSON".to_owned()));
+    }
+    match crash_on_nul && text_holds_nul(text) {
+        true => Err(Rejection::Crash("a NUL character cannot be stored".to_owned())),
+        false => Ok(()),
     }
 }
 
@@ -283,10 +322,16 @@ fn check_line<'a>(run: &Run, line: &'a Value, alone: bool) -> Result<Option<&'a 
     let fields = Fields::of(line, if alone { &ALLOWED } else { &ALLOWED[..6] })?;
     match fields.get("message") {
         None => return Err(Rejection::field("message", "can't be blank")),
-        Some(message) if !message.is_array() => return Err(Rejection::field("message", "is invalid")),
-        Some(_) => {}
+        Some(message) => match message.as_array() {
+            None => return Err(Rejection::field("message", "is invalid")),
+            // Lightning's `LogLine` casts with `empty_values: [[], nil]`.
+            Some(values) if values.is_empty() => return Err(Rejection::field("message", "can't be blank")),
+            Some(_) => {}
+        },
     }
-    fields.required_text("source")?;
+    if fields.required_text("source")?.chars().count() > LONGEST_SOURCE {
+        return Err(Rejection::field("source", "should be at most 8 character(s)"));
+    }
     if !LOG_LEVELS.contains(&fields.required_text("level")?) {
         return Err(Rejection::field("level", "is invalid"));
     }

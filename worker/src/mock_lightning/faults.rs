@@ -34,6 +34,8 @@ pub enum Fault {
     SocketBefore,
     /// The socket is cut when the message is handled.
     SocketAfter,
+    /// The socket is cut while the reply is on its way.
+    ReplyOnItsWay,
     /// The socket is cut, and the message is handled a while later.
     HandledAfterCut,
     /// The connection stays open, and nothing comes through.
@@ -46,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Delay,
         Self::LateReply,
         Self::Hang,
@@ -57,6 +59,7 @@ impl Fault {
         Self::ChannelAfter,
         Self::SocketBefore,
         Self::SocketAfter,
+        Self::ReplyOnItsWay,
         Self::HandledAfterCut,
         Self::HalfOpen,
         Self::SlowReader,
@@ -65,7 +68,10 @@ impl Fault {
 
     /// Whether it strikes before the message is handled, rather than after.
     fn is_before(self) -> bool {
-        !matches!(self, Self::LateReply | Self::LostReply | Self::ChannelAfter | Self::SocketAfter)
+        !matches!(
+            self,
+            Self::LateReply | Self::LostReply | Self::ChannelAfter | Self::SocketAfter | Self::ReplyOnItsWay
+        )
     }
 
     /// Whether it can befall this message.
@@ -191,6 +197,7 @@ impl Faults {
             Fault::RefusedState => Verdict::Refuse(json!({"output_dataclip": ["is too large"]})),
             Fault::ChannelBefore | Fault::ChannelAfter => Verdict::CloseChannel,
             Fault::SocketBefore | Fault::SocketAfter => Verdict::CloseSocket,
+            Fault::ReplyOnItsWay => Verdict::LoseReply,
             Fault::HandledAfterCut => Verdict::CutThenHandle(time),
             Fault::HalfOpen => Verdict::HalfOpen,
             Fault::SlowReader => Verdict::ReadSlowly(time / 1000),

@@ -40,6 +40,9 @@ pub enum Verdict {
     /// The socket is cut, and the message handled this much later, as by a server that is slow to notice. The same as
     /// [`Verdict::CloseSocket`] where the message was handled already.
     CutThenHandle(Duration),
+    /// The message is handled, and the connection breaks while the reply is on its way: what a claim has handed out stays
+    /// handed out. The same as [`Verdict::CloseSocket`] where the message was not handled yet.
+    LoseReply,
     /// The connection stays open, and nothing comes through it any more in either direction.
     HalfOpen,
     /// From now on the connection reads one frame in this time.

@@ -16,6 +16,7 @@ mod http;
 mod janitor;
 mod memory;
 mod plan;
+mod postgres;
 mod queue;
 mod record;
 mod store;
@@ -46,11 +47,14 @@ pub use record::{
 
 use memory::Pipes;
 use plan::Submission;
-use store::Store;
+use store::{Store, Traits};
 use token::RunTokens;
 
 /// Pushes of `work-available` that a slow queue channel may be behind before the oldest are forgotten.
 const WAKEUPS: usize = 1024;
+
+/// The longest message that Lightning's endpoint takes, in bytes.
+const MAX_MESSAGE_BYTES: usize = 11_000_000;
 
 /// How `fetch:dataclip` is answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +64,18 @@ pub enum DataclipReply {
     Binary,
     /// As a JSON array of byte values, as the reference worker's mock does.
     ByteArray,
+}
+
+/// In which form a step's dataclip is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DataclipForm {
+    /// As a string that holds JSON or as a JSON value: Lightning from 2.19 on.
+    #[default]
+    Both,
+    /// As a string alone: Lightning before 2.19, whose schema has a field of the type `:string`.
+    Strings,
+    /// As a value alone: what Lightning is to do after the reference worker's next major version.
+    Values,
 }
 
 /// Whose habits replies have.
@@ -87,8 +103,18 @@ pub struct MockOptions {
     pub dialect: Dialect,
     /// Whether ids in plans must be UUIDs, as in Lightning. Ids that the worker makes always must.
     pub strict_ids: bool,
-    /// Whether a channel crashes on a step or dataclip that it has, as with Lightning, and does not only refuse it.
+    /// The longest message in bytes, all of its fragments together; a longer one closes the socket with 1009. Lightning's
+    /// endpoint sets `max_frame_size: 11_000_000`, by which Cowboy means the message.
+    pub max_message_bytes: Option<usize>,
+    /// Whether a channel crashes on a step or dataclip that it has, and does not only refuse it. Lightning's schemas `Step`
+    /// and `Dataclip` declare no `unique_constraint`, so that a second insert raises.
     pub crash_on_duplicates: bool,
+    /// Whether a channel crashes on a NUL character, which Postgres stores neither in `jsonb` nor in `text`.
+    pub crash_on_nul: bool,
+    /// Whether `run:batch_logs` is known. An older Lightning's RunChannel has no clause for it and crashes.
+    pub batch_logs: bool,
+    /// In which form dataclips are taken.
+    pub dataclip_form: DataclipForm,
     /// Marks a run lost that has not ended this long after its own timeout, as Lightning's janitor does; none does
     /// unless set.
     pub lost_after: Option<Duration>,
@@ -105,7 +131,11 @@ impl Default for MockOptions {
             dataclip_reply: DataclipReply::default(),
             dialect: Dialect::default(),
             strict_ids: false,
-            crash_on_duplicates: false,
+            max_message_bytes: Some(MAX_MESSAGE_BYTES),
+            crash_on_duplicates: true,
+            crash_on_nul: true,
+            batch_logs: true,
+            dataclip_form: DataclipForm::default(),
             lost_after: None,
             hooks: Arc::new(NoHooks),
         }
@@ -147,6 +177,7 @@ struct Shared {
     secret: Option<SecretString>,
     run_tokens: RunTokens,
     dialect: Dialect,
+    max_message_bytes: Option<usize>,
     strict_ids: bool,
     hooks: Arc<dyn Hooks>,
     listening: AtomicBool,
@@ -222,15 +253,22 @@ fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
         dataclip_reply,
         dialect,
         strict_ids,
+        max_message_bytes,
         crash_on_duplicates,
+        crash_on_nul,
+        batch_logs,
+        dataclip_form,
         lost_after,
         hooks,
     } = options;
+    let traits =
+        Traits { strict_ids, crash_on_duplicates, crash_on_nul, batch_logs, dataclip_form, dataclip_reply, dialect };
     let shared = Arc::new(Shared {
-        store: Mutex::new(Store::new(strict_ids, crash_on_duplicates, dataclip_reply)),
+        store: Mutex::new(Store::new(traits)),
         secret,
         run_tokens: RunTokens::new(private_key.as_ref()).map_err(MockError::PrivateKey)?,
         dialect,
+        max_message_bytes,
         strict_ids,
         hooks,
         listening: AtomicBool::new(false),

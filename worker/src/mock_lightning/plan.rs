@@ -31,6 +31,7 @@ pub(super) struct Submission {
     pub(super) jobs: Jobs,
     /// The plan's option of that name.
     pub(super) output_dataclips: bool,
+    pub(super) dataclip_id: Option<String>,
     pub(super) timeout_seconds: u64,
     pub(super) dataclips: Object,
     pub(super) credentials: Object,
@@ -79,9 +80,10 @@ impl Submission {
         for key in ["triggers", "edges"] {
             list(&plan, key)?;
         }
-        for key in ["dataclip_id", "starting_node_id", "name", "project_id"] {
+        for key in ["starting_node_id", "name", "project_id"] {
             optional_in::<String>(&plan, key, "a string")?;
         }
+        let dataclip_id = optional_in::<String>(&plan, "dataclip_id", "a string")?;
         let options = optional_in::<Object>(&plan, "options", "an object")?.unwrap_or_default();
         let option = |key| options.get(key).filter(|value| value.get() != "null");
         let output_dataclips = option("output_dataclips")
@@ -95,6 +97,7 @@ impl Submission {
             plan: raw(&plan),
             jobs,
             output_dataclips,
+            dataclip_id,
             timeout_seconds: (timeout_ms / 1000.0).ceil() as u64,
             dataclips,
             credentials,

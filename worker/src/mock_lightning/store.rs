@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::DataclipReply;
 use super::plan::{InvalidPlan, Jobs, Submission};
 use super::record::{
     Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, Violation, now,
 };
+use super::{DataclipForm, DataclipReply, Dialect};
 
 /// A run with what is only the server's to know.
 pub(super) struct Run {
@@ -23,6 +23,8 @@ pub(super) struct Run {
     pub(super) plan: Box<RawValue>,
     pub(super) jobs: Jobs,
     pub(super) output_dataclips: bool,
+    /// Its input.
+    pub(super) dataclip_id: Option<String>,
     pub(super) log_ids: HashSet<String>,
     pub(super) timeout_seconds: u64,
     /// When it was claimed, by a clock that only goes forward.
@@ -57,10 +59,20 @@ pub(super) struct Claimed {
     pub(super) timeout_seconds: u64,
 }
 
-pub(super) struct Store {
+/// What kind of Lightning it is: the options of the same names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traits {
     pub(super) strict_ids: bool,
     pub(super) crash_on_duplicates: bool,
+    pub(super) crash_on_nul: bool,
+    pub(super) batch_logs: bool,
+    pub(super) dataclip_form: DataclipForm,
     pub(super) dataclip_reply: DataclipReply,
+    pub(super) dialect: Dialect,
+}
+
+pub(super) struct Store {
+    pub(super) traits: Traits,
     pub(super) runs: HashMap<String, Run>,
     pub(super) dataclips: HashMap<String, Box<RawValue>>,
     pub(super) credentials: HashMap<String, Box<RawValue>>,
@@ -74,11 +86,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(strict_ids: bool, crash_on_duplicates: bool, dataclip_reply: DataclipReply) -> Self {
+    pub(super) fn new(traits: Traits) -> Self {
         Self {
-            strict_ids,
-            crash_on_duplicates,
-            dataclip_reply,
+            traits,
             runs: HashMap::new(),
             dataclips: HashMap::new(),
             credentials: HashMap::new(),
@@ -92,8 +102,17 @@ impl Store {
 
     /// Queues a run with the dataclips and credentials that came with it, and gives its id.
     pub(super) fn queue(&mut self, submission: Submission) -> Result<String, InvalidPlan> {
-        let Submission { id, queue, plan, jobs, output_dataclips, timeout_seconds, dataclips, credentials } =
-            submission;
+        let Submission {
+            id,
+            queue,
+            plan,
+            jobs,
+            output_dataclips,
+            dataclip_id,
+            timeout_seconds,
+            dataclips,
+            credentials,
+        } = submission;
         if self.runs.contains_key(&id) {
             return Err(InvalidPlan(format!("id: there is a run {id} already")));
         }
@@ -127,6 +146,7 @@ impl Store {
             plan,
             jobs,
             output_dataclips,
+            dataclip_id,
             log_ids: HashSet::new(),
             timeout_seconds,
             claimed: None,
@@ -283,7 +303,15 @@ mod tests {
     use super::*;
 
     fn store(runs: &[(&str, &str)]) -> Store {
-        let mut store = Store::new(false, false, DataclipReply::Binary);
+        let mut store = Store::new(Traits {
+            strict_ids: false,
+            crash_on_duplicates: true,
+            crash_on_nul: true,
+            batch_logs: true,
+            dataclip_form: DataclipForm::Both,
+            dataclip_reply: DataclipReply::Binary,
+            dialect: Dialect::Lightning,
+        });
         for (id, queue) in runs {
             let text = format!(r#"{{"id":"{id}","queue":"{queue}"}}"#);
             store.queue(Submission::parse(&text, false).unwrap()).unwrap();

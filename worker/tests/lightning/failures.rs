@@ -32,12 +32,26 @@ async fn missing_credentials() {
     check(json!({"jobs": [job("nope"), job("there"), job("nada")]}), "CredentialLoadError", &message).await;
 }
 
+struct NoDataclip;
+
+impl Hooks for NoDataclip {
+    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+        let refuse = || Verdict::Refuse(json!({"errors": {"id": ["Dataclip not found!"]}}));
+        if message.event == "fetch:dataclip" { refuse() } else { Verdict::GoOn }
+    }
+}
+
 #[tokio::test]
 async fn a_missing_dataclip() {
+    let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+    let mock = MockOptions { hooks: std::sync::Arc::new(NoDataclip), ..MockOptions::default() };
+    let it = with_options(mock, hosts, |_| {}).await;
     let mut plan = one_job();
     plan["dataclip_id"] = "nope".into();
+    let run = it.run(&plan).await;
+    assert_eq!((run.state, run.error_type.as_deref()), (RunState::Exception, Some("DataClipError")));
     let message = r#"Failed to load dataclip nope: {"errors":{"id":["Dataclip not found!"]}}"#;
-    check(plan, "DataClipError", message).await;
+    assert_eq!(run.error_message.as_deref(), Some(message));
 }
 
 struct Never(&'static str);

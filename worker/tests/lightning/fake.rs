@@ -115,7 +115,7 @@ impl Host {
     }
 
     pub(crate) async fn step_started(&self, index: StepIndex, job: &str, input: StepInput) {
-        let step = StepStarted { index, step_id: job.into(), input, timestamp_us: 500_000 };
+        let step = StepStarted { index, step_id: job.into(), input, timestamp_us: 1_700_000_000_500_000 };
         self.send(RunSignal::Event(RunEvent::StepStarted(step))).await;
     }
 
@@ -133,7 +133,7 @@ impl Host {
             webhook_response: None,
             duration_ms: 3,
             memory: StepMemory { job: 10, system: 20 },
-            timestamp_us: 2_000_000,
+            timestamp_us: 1_700_000_002_000_000,
         };
         let (taken, acknowledged) = oneshot::channel();
         self.send(RunSignal::StepCompleted(Box::new(step), taken)).await;

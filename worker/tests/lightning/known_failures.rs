@@ -129,7 +129,7 @@ fn a_step_whose_answer_was_lost_keeps_its_output_although_the_channel_crashes_on
         _ => Verdict::GoOn,
     });
     let (run, it, log) = simulate(|log| async move {
-        let mock = MockOptions { hooks, crash_on_duplicates: true, ..MockOptions::default() };
+        let mock = MockOptions { hooks, ..MockOptions::default() };
         let it = in_memory(mock, Duration::from_millis(20), ten_lines(), |_| {});
         it.joined().await;
         let run = it.run(&one_job()).await;
@@ -326,27 +326,35 @@ fn a_dataclip_that_the_server_does_not_have_is_never_named() {
 }
 
 #[test]
-fn a_run_that_the_server_has_given_up_is_stopped_and_its_outcome_logged() {
-    simulate(|log| async move {
-        let hosts = FakeHosts::new(|_, host| async move {
-            host.run_started().await;
-            host.step_started(0, "a", StepInput::Run).await;
-            tokio::time::sleep(Duration::from_secs(300)).await;
-            host.finish(Exit::error(ExitReason::Fail, "JobError", "the clinic is closed"), None, None).await;
+fn a_run_that_the_server_has_given_up_ends_as_it_does_or_its_outcome_is_logged() {
+    // The server judges by what it knew when the channel was joined.
+    for (rejoins, expected) in [(false, RunState::Failed), (true, RunState::Lost)] {
+        simulate(|log| async move {
+            let hosts = FakeHosts::new(|_, host| async move {
+                host.run_started().await;
+                host.step_started(0, "a", StepInput::Run).await;
+                tokio::time::sleep(Duration::from_secs(300)).await;
+                host.finish(Exit::error(ExitReason::Fail, "JobError", "the clinic is closed"), None, None).await;
+            });
+            let mock = MockOptions { lost_after: Some(Duration::from_secs(60)), ..MockOptions::default() };
+            let it = in_memory(mock, Duration::ZERO, hosts, |options| options.workloops = vec![Workloop::standard(1)]);
+            let mut plan = one_job();
+            plan["options"] = json!({"run_timeout_ms": 1000});
+            let id = it.queue(&plan);
+            let lost = it.mock.wait_for_end(&id, Duration::from_secs(900)).await.unwrap();
+            assert_eq!(lost.state, RunState::Lost);
+            if rejoins {
+                it.mock.cut_sockets();
+            }
+            let mut status = it.lightning.watch();
+            status.wait_for(|status| status.active_runs == 0).await.unwrap();
+            assert_eq!(it.mock.run(&id).unwrap().state, expected);
+            let told =
+                log.lines_with(&["run lost for Lightning", "it ended here: fail", "JobError: the clinic is closed"]);
+            assert_eq!(told.len(), usize::from(rejoins), "{}", log.text());
+            it.assert_only_refused("already in completed state");
         });
-        let mock = MockOptions { lost_after: Some(Duration::from_secs(60)), ..MockOptions::default() };
-        let it = in_memory(mock, Duration::ZERO, hosts, |options| options.workloops = vec![Workloop::standard(1)]);
-        let mut plan = one_job();
-        plan["options"] = json!({"run_timeout_ms": 1000});
-        let id = it.queue(&plan);
-        let lost = it.mock.wait_for_end(&id, Duration::from_secs(900)).await.unwrap();
-        assert_eq!(lost.state, RunState::Lost);
-        let mut status = it.lightning.watch();
-        status.wait_for(|status| status.active_runs == 0).await.unwrap();
-        let told = log.lines_with(&["run lost for Lightning", "it ended here: fail", "JobError: the clinic is closed"]);
-        assert_eq!(told.len(), 1, "{}", log.text());
-        it.assert_only_refused("already in completed state");
-    });
+    }
 }
 
 #[test]

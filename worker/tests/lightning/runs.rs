@@ -39,7 +39,7 @@ async fn a_run_from_its_plan_to_its_end() {
         (RunState::Success, Some("success"), None)
     );
     let told = |event: &str| run.events.iter().find(|it| it.event == event).unwrap().payload["timestamp"].clone();
-    assert_eq!((told("step:start"), told("step:complete")), (json!("500000"), json!("2000000")), "the host's");
+    assert_eq!((told("step:start"), told("step:complete")), (json!("1700000000500000"), json!("1700000002000000")));
     assert_eq!(run.final_state, Some(json!({"data": {"x": "é\"\n"}})));
     assert_eq!(run.steps[0].input_dataclip_id.as_deref(), Some("in"));
     assert_eq!(run.final_dataclip_id, run.steps[0].output_dataclip_id);

@@ -78,6 +78,17 @@ impl Client {
         self.read().await
     }
 
+    /// The code that the server closes the socket with.
+    pub(crate) async fn close_code(&mut self) -> Option<u16> {
+        loop {
+            match within(self.socket.next()).await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
     async fn read(&mut self) -> Option<Frame> {
         loop {
             return match within(self.socket.next()).await {
@@ -112,6 +123,14 @@ impl Client {
     pub(crate) async fn join_queue(&mut self) {
         let payload = json!({"capacity": 5, "queues": {"manual>*": 5}});
         assert_eq!(self.call("worker:queue", "phx_join", payload).await, Ok(json!({})));
+    }
+
+    /// Sends an event on which the channel crashes, and joins it again.
+    pub(crate) async fn crash(&mut self, topic: &str, event: &str, payload: Value, token: &str) {
+        self.push(topic, event, payload).await;
+        let crashed = self.next().await.unwrap();
+        assert_eq!((crashed.topic.as_str(), crashed.event.as_str()), (topic, "phx_error"));
+        self.call(topic, "phx_join", json!({ "token": token })).await.unwrap();
     }
 
     /// Claims runs and gives their ids and tokens.

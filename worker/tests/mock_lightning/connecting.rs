@@ -3,6 +3,8 @@
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use worker::mock_lightning::{MockOptions, RunState, start};
 
 use crate::client::{Client, claim, mock, plan, request, uuid};
@@ -16,9 +18,9 @@ async fn worker_tokens_are_checked() {
     let mock = start(MockOptions { secret: Some("secret".into()), ..MockOptions::default() }).await.unwrap();
     let claims = json!({"worker_id": "w1", "iat": 1, "iss": "urn:openfn:worker"});
     for (query, status) in [
-        (format!("vsn=2.0.0&token={}", token(&claims, "other")), 403),
-        (format!("vsn=2.0.0&token={}", token(&json!({"worker_id": "w1"}), "secret")), 403),
-        ("vsn=2.0.0&token=x".to_owned(), 403),
+        (format!("vsn=2.0.0&token={}", token(&claims, "other")), 401),
+        (format!("vsn=2.0.0&token={}", token(&json!({"worker_id": "w1"}), "secret")), 401),
+        ("vsn=2.0.0&token=x".to_owned(), 401),
         ("vsn=2.0.0".to_owned(), 401),
         (format!("token={}", token(&claims, "secret")), 403),
     ] {
@@ -76,7 +78,7 @@ async fn records_outlive_sockets_and_the_listener() {
     let run = format!("run:{id}");
     client.call(&run, "phx_join", json!({ "token": token })).await.unwrap();
     let step = uuid();
-    let started = json!({"step_id": step, "job_id": "a", "timestamp": "1"});
+    let started = json!({"step_id": step, "job_id": "a", "timestamp": "1700000000000"});
     client.call(&run, "step:start", started.clone()).await.unwrap();
 
     mock.cut_sockets();
@@ -92,11 +94,34 @@ async fn records_outlive_sockets_and_the_listener() {
     client.join_queue().await;
     assert_eq!(client.claim(1).await, []);
     client.call(&run, "phx_join", json!({ "token": token })).await.unwrap();
-    let taken = Err(json!({"id": ["has already been taken"]}));
-    assert_eq!(client.call(&run, "step:start", started).await, taken);
-    client.call(&run, "run:complete", json!({"reason": "success", "timestamp": "1"})).await.unwrap();
+    // It is there already.
+    client.push(&run, "step:start", started).await;
+    assert_eq!(client.next().await.unwrap().event, "phx_error");
+    client.call(&run, "phx_join", json!({ "token": token })).await.unwrap();
+    client.call(&run, "run:complete", json!({"reason": "success", "timestamp": "1700000000000"})).await.unwrap();
     assert_eq!(mock.run(&id).unwrap().state, RunState::Success);
     assert_eq!(mock.activity().connections.len(), 3);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_closes_the_socket_with_1009() {
+    let mock = start(MockOptions { max_message_bytes: Some(2_000), ..MockOptions::default() }).await.unwrap();
+    let text = |bytes: usize| format!(r#"[null,"1","phoenix","heartbeat",{{"x":"{}"}}]"#, "y".repeat(bytes - 43));
+    let frame =
+        |text: &str, code, last| Message::Frame(Frame::message(text.as_bytes().to_vec(), OpCode::Data(code), last));
+    let mut client = Client::connect(&mock).await;
+    client.send_raw(Message::text(text(2_000))).await;
+    assert_eq!(client.next().await.unwrap().event, "phx_reply");
+    // The fragments of a message count together.
+    let long = text(2_001);
+    let (first, second) = long.split_at(1_500);
+    client.send_raw(frame(first, Data::Text, false)).await;
+    client.send_raw(frame(second, Data::Continue, true)).await;
+    assert_eq!(client.close_code().await, Some(1009));
+    let mut client = Client::connect(&mock).await;
+    client.send_raw(Message::text(text(5_000))).await;
+    assert_eq!(client.close_code().await, Some(1009));
+    assert_eq!(mock.violations().len(), 2);
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn scripted(event: &'static str, at: At, verdicts: &[Verdict]) -> (MockLig
 }
 
 fn complete() -> Value {
-    json!({"reason": "success", "timestamp": "1"})
+    json!({"reason": "success", "timestamp": "1700000000000"})
 }
 
 fn state(mock: &MockLightning, id: &str) -> RunState {
@@ -103,7 +103,7 @@ async fn a_message_whose_reply_is_dropped_is_handled() {
     let run = client.take_joined_run().await;
     client.push(&run, COMPLETE, complete()).await;
     let completed = Err(json!({"state": ["already in completed state"]}));
-    assert_eq!(client.call(&run, COMPLETE, complete()).await, completed);
+    assert_eq!(client.call(&run, COMPLETE, complete()).await, completed, "the channel knows what it did");
     assert_eq!(state(&mock, &id), RunState::Success);
 }
 
@@ -150,6 +150,29 @@ async fn a_claim_whose_socket_ends_is_rolled_back() {
     let mut client = Client::connect(&mock).await;
     client.join_queue().await;
     assert_eq!(client.claim(1).await.len(), 1);
+    assert_eq!(state(&mock, &id), RunState::Claimed);
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_is_on_its_way_when_the_socket_ends_is_not() {
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::LoseReply]).await;
+    client.push("worker:queue", "claim", claim(1)).await;
+    assert_eq!(client.next().await, None);
+    let mut client = Client::connect(&mock).await;
+    client.join_queue().await;
+    assert_eq!(client.claim(1).await, []);
+    assert_eq!(state(&mock, &id), RunState::Claimed);
+}
+
+#[tokio::test]
+async fn a_claim_in_a_server_that_is_killed_is_not_rolled_back() {
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::Delay(Duration::from_secs(3600))]).await;
+    client.push("worker:queue", "claim", claim(1)).await;
+    while state(&mock, &id) == RunState::Available {
+        tokio::task::yield_now().await;
+    }
+    mock.cut_sockets();
+    assert_eq!(client.next().await, None);
     assert_eq!(state(&mock, &id), RunState::Claimed);
 }
 

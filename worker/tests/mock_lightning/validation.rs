@@ -1,7 +1,7 @@
 //! What Lightning refuses, and how it says so.
 
 use serde_json::{Value, json};
-use worker::mock_lightning::{MockLightning, MockOptions, start};
+use worker::mock_lightning::{DataclipForm, MockLightning, MockOptions, RunState, start};
 
 use crate::client::{Client, claim, mock, plan, uuid};
 
@@ -13,14 +13,22 @@ struct Fixture {
     client: Client,
     run: String,
     id: String,
+    token: String,
 }
 
 async fn fixture() -> Fixture {
-    let mock = mock().await;
+    with_options(MockOptions::default()).await
+}
+
+async fn with_options(options: MockOptions) -> Fixture {
+    let mock = start(options).await.unwrap();
     let id = mock.queue_run(plan()).unwrap();
     let mut client = Client::connect(&mock).await;
-    let run = client.take_run().await;
-    Fixture { mock, client, run, id }
+    client.join_queue().await;
+    let (_, token) = client.claim(1).await.pop().unwrap();
+    let run = format!("run:{id}");
+    client.call(&run, "phx_join", json!({ "token": token })).await.unwrap();
+    Fixture { mock, client, run, id, token }
 }
 
 impl Fixture {
@@ -37,6 +45,17 @@ impl Fixture {
         let last = violations.last().unwrap();
         assert_eq!((last.event.as_str(), &*last.payload, &last.reason), (event, &payload, &response.to_string()));
         assert_eq!(last.run_id.as_ref(), Some(&self.id));
+    }
+
+    /// Checks that the channel crashes on a message.
+    async fn crashes(&mut self, event: &str, payload: Value, why: &str) {
+        self.client.crash(&self.run, event, payload, &self.token).await;
+        let last = self.mock.violations().pop().unwrap();
+        assert!(last.event == event && last.reason.contains(why), "{last:?}");
+    }
+
+    async fn rejoin(&mut self) {
+        self.client.call(&self.run, "phx_join", json!({ "token": self.token })).await.unwrap();
     }
 
     async fn start_step(&mut self) -> String {
@@ -78,7 +97,7 @@ async fn step_start() {
         (json!({"step_id": "1"}), json!({"step_id": ["is invalid"]})),
         (json!({"job_id": null}), json!({"errors": {"job_id": ["Job not found!"]}})),
         (json!({"job_id": "c"}), json!({"job_id": ["does not exist"]})),
-        (json!({"input_dataclip_id": "no"}), json!({"input_dataclip_id": ["does not exist"]})),
+        (json!({"input_dataclip_id": "no"}), json!({"input_dataclip": ["does not exist"]})),
         (json!({"timestamp": "x"}), json!({"timestamp": ["is invalid"]})),
         (json!({"run_id": "x", "x": 1}), json!("Unexpected keys: run_id,x")),
     ] {
@@ -88,7 +107,7 @@ async fn step_start() {
     let response = json!({"errors": {"job_id": ["This field can't be blank."]}});
     fixture.refused("step:start", without_job, response).await;
     fixture.accepted("step:start", good.clone()).await;
-    fixture.refused("step:start", good, json!({"id": ["has already been taken"]})).await;
+    fixture.crashes("step:start", good, "there is a step").await;
 }
 
 #[tokio::test]
@@ -100,13 +119,11 @@ async fn step_complete() {
     for (changes, response) in [
         (json!({"step_id": uuid()}), json!({"step_id": ["not found"]})),
         (json!({"step_id": "1"}), json!({"step_id": ["is invalid"]})),
-        (json!({"job_id": "b"}), json!({"job_id": ["is not the started step's"]})),
         (json!({"output_dataclip_id": "1"}), json!({"output_dataclip_id": ["is invalid"]})),
         (json!({"output_dataclip_id": null}), json!({"output_dataclip_id": ["can't be blank"]})),
         (json!({"output_dataclip": null}), json!({"output_dataclip": ["can't be blank"]})),
-        (json!({"output_dataclip": "[]"}), json!({"output_dataclip": ["must be a JSON object"]})),
-        (json!({"output_dataclip": "{"}), json!({"output_dataclip": ["must be a JSON object"]})),
-        (json!({"output_dataclip": 1}), json!({"output_dataclip": ["must be a JSON object"]})),
+        (json!({"output_dataclip": "[]"}), json!({"body": ["must be a map"]})),
+        (json!({"output_dataclip": 1}), json!({"body": ["must be a map"]})),
         (json!({"reason": null}), json!({"reason": ["can't be blank"]})),
         (json!({"reason": "done"}), json!({"reason": ["is invalid"]})),
         (json!({"error_type": "JobError"}), json!("Inconsistent reason (success and error type or message)")),
@@ -115,10 +132,14 @@ async fn step_complete() {
     ] {
         fixture.refused("step:complete", with(&good, &changes), response).await;
     }
+    for text in ["{", r#"{"a": "\ud800"}"#] {
+        fixture.crashes("step:complete", with(&good, &json!({ "output_dataclip": text })), "no JSON").await;
+    }
     fixture.accepted("step:complete", good.clone()).await;
-    fixture.refused("step:complete", good.clone(), json!({"id": ["has already been taken"]})).await;
-    let again = with(&good, &json!({"output_dataclip_id": uuid()}));
-    fixture.refused("step:complete", again, json!({"step_id": ["already completed"]})).await;
+    fixture.crashes("step:complete", good.clone(), "there is a dataclip").await;
+    // Neither the job nor a second completion is looked at.
+    let again = with(&good, &json!({"output_dataclip_id": uuid(), "job_id": "b"}));
+    fixture.accepted("step:complete", again).await;
 
     // A withheld output has neither id nor body; one that is not made a string is taken as well.
     let withheld = fixture.start_step().await;
@@ -140,8 +161,10 @@ async fn logs() {
     let line = json!({"message": ["hi"], "source": "JOB", "level": "info", "timestamp": TIME});
     let wrong = [
         (json!({"message": null}), json!({"message": ["can't be blank"]})),
+        (json!({"message": []}), json!({"message": ["can't be blank"]})),
         (json!({"message": "hi"}), json!({"message": ["is invalid"]})),
         (json!({"source": null}), json!({"source": ["can't be blank"]})),
+        (json!({"source": "NINE CHAR"}), json!({"source": ["should be at most 8 character(s)"]})),
         (json!({"level": "loud"}), json!({"level": ["is invalid"]})),
         (json!({"timestamp": 1}), json!({"timestamp": ["is invalid"]})),
         (json!({"step_id": uuid()}), json!({"step_id": ["must be associated with the run"]})),
@@ -167,7 +190,7 @@ async fn run_complete() {
         (json!({"reason": null}), json!({"state": ["can't be blank"]})),
         (json!({"reason": "failed"}), json!({"state": ["is invalid"]})),
         (json!({"reason": "success"}), json!("Inconsistent reason (success and error type or message)")),
-        (json!({"final_dataclip_id": uuid()}), json!({"final_dataclip_id": ["does not exist"]})),
+        (json!({"final_dataclip_id": uuid()}), json!({"errors": {"final_dataclip_id": ["does not exist"]}})),
         (json!({"final_dataclip_id": "x"}), json!({"final_dataclip_id": ["is invalid"]})),
         (json!({"final_state": [1]}), json!({"final_state": ["is invalid"]})),
         (json!({"final_state": "{}"}), json!({"final_state": ["is invalid"]})),
@@ -177,24 +200,82 @@ async fn run_complete() {
         fixture.refused("run:complete", with(&good, &changes), response).await;
     }
     fixture.accepted("run:complete", good.clone()).await;
-    let line = json!({"run_id": fixture.id, "message": [], "source": "JOB", "level": "info", "timestamp": TIME});
-    for (event, payload) in [("run:complete", good), ("run:log", line), ("fetch:plan", json!({}))] {
-        fixture.refused(event, payload, json!({"state": ["already in completed state"]})).await;
-    }
+    fixture.refused("run:complete", good.clone(), json!({"state": ["already in completed state"]})).await;
+    // A new channel knows that the run has ended, and only minds another end.
+    fixture.rejoin().await;
+    fixture.accepted("run:start", json!({"timestamp": TIME, "versions": {}})).await;
+    fixture.start_step().await;
+    assert_eq!(fixture.mock.run(&fixture.id).unwrap().state, RunState::Failed);
+    fixture.rejoin().await;
+    fixture.refused("run:complete", good, json!({"state": ["already in completed state"]})).await;
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_no_violation() {
+async fn an_input_is_the_runs_own_whatever_id_is_asked_for() {
     let mut fixture = fixture().await;
-    for (event, what) in [("fetch:credential", "Credential not found!"), ("fetch:dataclip", "Dataclip not found!")] {
-        let response = json!({"errors": {"id": [what]}});
-        assert_eq!(fixture.client.call(&fixture.run, event, json!({"id": "no"})).await, Err(response));
+    for payload in [json!({"id": "no"}), json!({})] {
+        assert_eq!(fixture.accepted("fetch:dataclip", payload).await, json!(r#"{"data":{"x":1}}"#));
     }
-    assert!(fixture.mock.violations().is_empty());
-    for event in ["fetch:credential", "fetch:dataclip"] {
-        fixture.refused(event, json!({}), json!({"errors": {"id": ["This field can't be blank."]}})).await;
+    let no_credential = json!({"errors": {"id": ["Credential not found!"]}});
+    assert_eq!(fixture.client.call(&fixture.run, "fetch:credential", json!({"id": "no"})).await, Err(no_credential));
+    assert!(fixture.mock.violations().is_empty(), "a plan's mistake is no violation");
+    fixture.refused("fetch:credential", json!({}), json!({"errors": {"id": ["This field can't be blank."]}})).await;
+}
+
+#[tokio::test]
+async fn a_run_without_an_input_has_the_input_null() {
+    let mock = mock().await;
+    mock.queue_run(json!({"jobs": []})).unwrap();
+    let mut client = Client::connect(&mock).await;
+    let run = client.take_run().await;
+    assert_eq!(client.call(&run, "fetch:dataclip", json!({"id": "in"})).await, Ok(json!("null")));
+}
+
+#[tokio::test]
+async fn nul_characters_crash_the_channel() {
+    let mut fixture = fixture().await;
+    let step = fixture.start_step().await;
+    let line =
+        json!({"run_id": fixture.id, "message": ["a\u{0}b"], "source": "JOB", "level": "info", "timestamp": TIME});
+    let end = json!({"reason": "fail", "error_type": "E", "error_message": "a\u{0}", "timestamp": TIME});
+    let state = |dataclip: Value| {
+        json!({"step_id": step, "job_id": "a", "output_dataclip_id": uuid(), "output_dataclip": dataclip,
+            "reason": "success", "timestamp": TIME})
+    };
+    let events = [
+        ("run:log", line),
+        ("run:complete", end),
+        ("step:complete", state(json!(r#"{"a": "\u0000"}"#))),
+        ("step:complete", state(json!({"a\u{0}": 1}))),
+    ];
+    for (event, payload) in events.clone() {
+        fixture.crashes(event, payload, "NUL").await;
     }
-    assert_eq!(fixture.mock.run(&fixture.id).unwrap().violations.len(), 2);
+    let mut fixture = with_options(MockOptions { crash_on_nul: false, ..MockOptions::default() }).await;
+    fixture.accepted("run:log", with(&events[0].1, &json!({ "run_id": fixture.id }))).await;
+}
+
+#[tokio::test]
+async fn older_and_newer_servers() {
+    let batch = json!({"logs": []});
+    let mut fixture = with_options(MockOptions { batch_logs: false, ..MockOptions::default() }).await;
+    fixture.crashes("run:batch_logs", batch, "there is no event").await;
+    for (dataclip_form, taken, refused) in
+        [(DataclipForm::Strings, json!("{}"), json!({})), (DataclipForm::Values, json!({}), json!("{}"))]
+    {
+        let mut fixture = with_options(MockOptions { dataclip_form, ..MockOptions::default() }).await;
+        let step = fixture.start_step().await;
+        let good = json!({"step_id": step, "job_id": "a", "output_dataclip_id": uuid(), "output_dataclip": taken,
+            "reason": "success", "timestamp": TIME});
+        let other = with(&good, &json!({ "output_dataclip": refused }));
+        fixture.refused("step:complete", other, json!({"output_dataclip": ["is invalid"]})).await;
+        fixture.accepted("step:complete", good).await;
+    }
+    let taken = MockOptions { crash_on_duplicates: false, ..MockOptions::default() };
+    let mut fixture = with_options(taken).await;
+    let step = json!({"step_id": uuid(), "job_id": "a", "timestamp": TIME});
+    fixture.accepted("step:start", step.clone()).await;
+    fixture.refused("step:start", step, json!({"id": ["has already been taken"]})).await;
 }
 
 #[tokio::test]
