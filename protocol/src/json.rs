@@ -88,6 +88,21 @@ impl Json {
         self.first_byte() == Some(b'n')
     }
 
+    /// The value with U+FFFD for each NUL character, which Postgres cannot store; none if there is no NUL character in it.
+    pub fn without_nul(&self) -> Option<Self> {
+        let mut mended: Option<Vec<u8>> = None;
+        let mut at = 0;
+        while let Some(next) = self.0[at..].iter().position(|&byte| byte == b'\\') {
+            at += next;
+            if unit(&self.0, at) == Some(0) {
+                mended.get_or_insert_with(|| self.0.to_vec())[at..at + ESCAPE].copy_from_slice(br"\ufffd");
+            }
+            // What follows a backslash cannot begin another escape.
+            at += 2;
+        }
+        mended.map(|text| Self(text.into()))
+    }
+
     /// Reads the text as a value of type `T`.
     pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, InvalidJson> {
         Ok(serde_json::from_slice(&self.0)?)
@@ -221,6 +236,17 @@ mod tests {
             (r#""\ud83d\n\ude00""#, r#""\ufffd\n\ufffd""#),
         ] {
             assert_eq!(Json::parse(text).unwrap().as_str(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn nul_characters_are_mended() {
+        for (text, expected) in [
+            (r#"{"a":"b\u0001\\u0000"}"#, None),
+            (r#"{"a\u0000":["\u0000\\\u0000"]}"#, Some(r#"{"a\ufffd":["\ufffd\\\ufffd"]}"#)),
+        ] {
+            let mended = Json::parse(text).unwrap().without_nul();
+            assert_eq!(mended.as_ref().map(Json::as_str), expected, "{text}");
         }
     }
 

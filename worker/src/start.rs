@@ -245,6 +245,7 @@ fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartEr
         run_defaults: run_defaults(options),
         batch_logs: options.delivery.batch_logs.then_some(batches),
         stringify_state: !options.delivery.no_stringify_state,
+        max_message_bytes: usize::try_from(options.delivery.max_message_mb.bytes()).unwrap_or(usize::MAX),
         worker_name: options.claiming.name.clone(),
         tail_jobs: options.operation.tail_jobs,
         collections: collections(options),

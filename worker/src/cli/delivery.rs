@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{ArgAction, BoolishValueParser};
 
-use super::values::{at_least_one, milliseconds, seconds, whole_number};
+use super::values::{Megabytes, at_least_one, megabytes, milliseconds, seconds, whole_number};
 
 /// How a run's events get to Lightning.
 #[derive(Debug, Clone, Args)]
@@ -69,7 +69,18 @@ pub struct DeliveryArgs {
     )]
     pub batch_limit: usize,
 
-    /// Send dataclips as JSON values, not as strings. Needs Lightning 2.19 or newer.
+    /// The longest message to Lightning, in MB. A step's result that makes a longer one is withheld, and the run's log says
+    /// so. Lightning's own limit is 11,000,000 bytes.
+    #[arg(
+        long,
+        env = "WORKER_MAX_MESSAGE_MB",
+        value_name = "MB",
+        default_value = "10.4",
+        value_parser = megabytes
+    )]
+    pub max_message_mb: Megabytes,
+
+    /// Send dataclips as JSON values first, not as strings. What Lightning does not take in one form goes in the other.
     #[arg(
         long,
         env = "WORKER_NO_STRINGIFY_STATE",

@@ -23,6 +23,8 @@ pub(super) struct ClaimLoop {
     active: usize,
     /// Slots taken by claims that are not answered yet.
     open: usize,
+    /// The most that the next claim asks for.
+    demand: usize,
     backoff: Backoff,
     /// How long the server takes to answer a claim, of late.
     reply_time: Duration,
@@ -54,6 +56,7 @@ impl ClaimLoop {
             capacity,
             active: 0,
             open: 0,
+            demand: 1,
             backoff,
             reply_time: Duration::ZERO,
             due,
@@ -72,7 +75,7 @@ impl ClaimLoop {
             Due::At(at) => at <= now,
             Due::OnEvent => false,
         };
-        let demand = if due { self.free() } else { 0 };
+        let demand = if due { self.free().min(self.demand) } else { 0 };
         if demand == 0 {
             return None;
         }
@@ -109,6 +112,7 @@ impl ClaimLoop {
         self.reply_time = self.reply_time.mul_f64(1.0 - RECENT) + took.mul_f64(RECENT);
         self.open = self.open.saturating_sub(demand);
         self.active += runs;
+        self.demand = self.next_demand(demand, runs);
         if runs > 0 {
             self.backoff.reset();
             self.due = Due::Now;
@@ -121,6 +125,17 @@ impl ClaimLoop {
                 Due::At(earlier) if earlier < at && earlier > now => Due::At(earlier),
                 Due::At(_) | Due::OnEvent => Due::At(at),
             };
+        }
+    }
+
+    /// How much the next claim asks for: one run, as a lost answer strands what it brings; twice as much as the last one
+    /// where that brought all that it asked for and there are slots left, so that a full queue fills them soon.
+    fn next_demand(&self, demand: usize, runs: usize) -> usize {
+        let was_limited = demand >= self.demand && self.free() > 0;
+        match runs {
+            _ if runs < demand => 1,
+            _ if was_limited => demand.saturating_mul(2),
+            _ => self.demand,
         }
     }
 
@@ -147,6 +162,7 @@ impl ClaimLoop {
     pub(super) fn lost(&mut self) {
         self.linked = false;
         self.open = 0;
+        self.demand = 1;
         self.announced = false;
         self.backoff.reset();
     }
@@ -206,18 +222,36 @@ mod tests {
         it
     }
 
+    /// A claim that is answered at once with so many runs.
+    fn claim(it: &mut ClaimLoop, now: Instant, expected: usize, runs: usize) {
+        assert_eq!(it.next_claim(now), Some(expected));
+        it.answered(expected, runs, QUICK, now, 0.0);
+    }
+
     #[test]
-    fn claims_all_its_slots_once() {
+    fn claims_its_slots_once_and_the_more_at_a_time_the_more_there_is() {
         let now = Instant::now();
-        let mut it = joined(5);
-        assert_eq!(it.next_claim(now), Some(5));
+        let mut it = joined(8);
+        assert_eq!(it.next_claim(now), Some(1));
         assert_eq!(it.next_claim(now + 100 * SECOND), None, "the claim is open, however long");
-        it.answered(5, 2, QUICK, now, 0.0);
-        assert_eq!(it.next_claim(now), Some(3), "it brought work, so there may be more");
-        it.answered(3, 3, QUICK, now, 0.0);
+        it.answered(1, 1, QUICK, now, 0.0);
+        claim(&mut it, now, 2, 2);
+        claim(&mut it, now, 4, 4);
+        claim(&mut it, now, 1, 1);
         assert_eq!(it.next_claim(now), None, "full");
+        (0..3).for_each(|_| it.run_ended());
+        claim(&mut it, now, 3, 2);
+        claim(&mut it, now, 1, 1);
+        assert_eq!(it.next_claim(now), None, "full");
+        (0..3).for_each(|_| it.run_ended());
+        claim(&mut it, now, 1, 0);
+        it.work_available();
+        claim(&mut it, now, 1, 1);
+        claim(&mut it, now, 2, 2);
         it.run_ended();
-        assert_eq!(it.next_claim(now), Some(1), "at once");
+        it.lost();
+        it.joined();
+        claim(&mut it, now, 1, 0);
     }
 
     #[test]
@@ -272,26 +306,24 @@ mod tests {
         it.next_claim(now);
         it.lost();
         it.joined();
-        assert_eq!(it.next_claim(now + 3600 * SECOND), Some(2), "at once");
-        it.answered(2, 0, QUICK, now, 0.0);
+        assert_eq!(it.next_claim(now + 3600 * SECOND), Some(1), "at once");
+        it.answered(1, 0, QUICK, now, 0.0);
         assert_eq!(it.wake_at(), Some(now + SECOND));
     }
 
     #[test]
     fn announced_work_is_claimed_at_once() {
         let now = Instant::now();
-        let mut it = joined(2);
-        it.next_claim(now);
-        it.answered(2, 0, QUICK, now, 0.0);
+        let mut it = joined(1);
+        claim(&mut it, now, 1, 0);
         it.work_available();
-        assert_eq!(it.next_claim(now), Some(2));
+        assert_eq!(it.next_claim(now), Some(1));
         for _ in 0..100 {
             it.work_available();
             assert_eq!(it.next_claim(now), None, "a storm finds no free slot");
         }
-        it.answered(2, 0, QUICK, now, 0.0);
-        assert_eq!(it.next_claim(now), Some(2), "the open claim may have missed the announced work");
-        it.answered(2, 0, QUICK, now, 0.0);
+        it.answered(1, 0, QUICK, now, 0.0);
+        claim(&mut it, now, 1, 0); // The open claim may have missed the announced work.
         assert_eq!(it.next_claim(now), None, "but once only");
     }
 
@@ -299,8 +331,7 @@ mod tests {
     fn a_slot_that_gets_free_is_claimed_beside_an_open_claim() {
         let now = Instant::now();
         let mut it = joined(2);
-        it.next_claim(now);
-        it.answered(2, 1, QUICK, now, 0.0);
+        claim(&mut it, now, 1, 1);
         assert_eq!(it.next_claim(now), Some(1));
         it.run_ended();
         assert_eq!(it.next_claim(now), Some(1));
@@ -336,7 +367,7 @@ mod tests {
         assert_eq!(it.next_claim(now), None);
         assert_eq!(it.claim_one(), None);
         it.joined();
-        assert_eq!(it.next_claim(now), Some(3));
+        assert_eq!(it.next_claim(now), Some(1));
     }
 
     #[test]
@@ -345,7 +376,7 @@ mod tests {
         let mut it = joined(2);
         it.next_claim(now);
         it.stop();
-        it.answered(2, 1, QUICK, now, 0.0);
+        it.answered(1, 1, QUICK, now, 0.0);
         assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
     }
 
@@ -362,7 +393,7 @@ mod tests {
         it.pause(false);
         assert_eq!(it.next_claim(now), None, "still no host");
         it.hosts_available(true);
-        assert_eq!(it.next_claim(now), Some(2), "at once");
+        assert_eq!(it.next_claim(now), Some(1), "at once");
     }
 
     #[test]

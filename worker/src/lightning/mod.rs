@@ -13,6 +13,7 @@ mod plan;
 mod prepare;
 mod queue;
 mod run;
+mod server;
 mod tail;
 mod token;
 mod workloop;
@@ -36,6 +37,7 @@ use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;
 use queue::{Command, Queue, QueueSettings};
 use run::RunSettings;
+use server::{Form, Server};
 use token::WorkerTokens;
 pub use token::{InvalidPublicKey, RunTokenKey};
 pub use workloop::{InvalidWorkloops, Workloop, Workloops, parse_workloops};
@@ -43,11 +45,17 @@ pub use workloop::{InvalidWorkloops, Workloop, Workloops, parse_workloops};
 /// The version of the contract with Lightning that this worker keeps.
 const API_VERSION: &str = "1.2";
 
+/// The longest message to send: Lightning's socket takes 11,000,000 bytes, of which some are left. These are 10.4 MB.
+pub const MAX_MESSAGE_BYTES: usize = 10_905_190;
+
 /// Time between heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// Shortest and longest pause between attempts to connect.
 const RECONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The longest time that events which links died on are held back.
+const PROBATION: Duration = Duration::from_secs(10);
 
 /// How the worker deals with one Lightning.
 #[derive(Debug, Clone)]
@@ -78,8 +86,11 @@ pub struct LightningOptions {
     pub run_defaults: RunOptions,
     /// Whether and how log lines go in batches.
     pub batch_logs: Option<BatchOptions>,
-    /// Whether dataclips go as strings that hold JSON, which every Lightning takes.
+    /// Whether dataclips first go as strings that hold JSON, rather than as JSON values. What Lightning refuses in one form
+    /// goes in the other.
     pub stringify_state: bool,
+    /// The longest message to send, in bytes.
+    pub max_message_bytes: usize,
     /// The worker's name in claims.
     pub worker_name: Option<String>,
     /// Where collections are; without it they are off.
@@ -114,6 +125,7 @@ impl LightningOptions {
             run_defaults: RunOptions::default(),
             batch_logs: None,
             stringify_state: true,
+            max_message_bytes: MAX_MESSAGE_BYTES,
             worker_name: None,
             collections: None,
             getter_retries: 10,
@@ -227,7 +239,12 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
             delay: bounded(options.getter_retry_delay),
         },
         batch: options.batch_logs.map(|batch| BatchOptions { interval: bounded(batch.interval), ..batch }),
-        stringify: options.stringify_state,
+        server: Server::new(
+            if options.stringify_state { Form::String } else { Form::Value },
+            options.max_message_bytes,
+        ),
+        // Longer than a link lives that dies by itself again and again.
+        probation: options.reconnect.1.min(PROBATION),
         worker_version: options.worker_version,
         tail_jobs: options.tail_jobs,
     };

@@ -8,6 +8,7 @@ use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent};
 use super::plan::Plan;
 use super::run::{ClaimedRun, RunSettings};
+use super::server::Server;
 use crate::execution::{Executor, Reservation};
 
 /// Everything that a run starts from.
@@ -34,15 +35,18 @@ pub(super) async fn prepare<E: Executor>(
             Err(Unprepared::Exit(exit)) => Ok(Err(exit)),
             Err(Unprepared::Gone(why)) => Err(why),
         },
-        why = follow(channel, joined) => Err(why),
+        why = follow(channel, joined, &settings.server) => Err(why),
     }
 }
 
 /// Follows a channel until it is of no use any more, and says why.
-async fn follow(channel: &mut Channel, joined: &mut bool) -> String {
+async fn follow(channel: &mut Channel, joined: &mut bool, server: &Server) -> String {
     while let Some(event) = channel.next().await {
         match event {
-            ChannelEvent::Joined => *joined = true,
+            ChannelEvent::Joined(link) => {
+                server.reached_over(link);
+                *joined = true;
+            }
             ChannelEvent::Down(_) => *joined = false,
             ChannelEvent::Refused(reply) => {
                 let why = describe(&reply.response.into_json());

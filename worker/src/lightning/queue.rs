@@ -70,6 +70,8 @@ pub(super) struct Queue<E> {
     channel: Channel,
     loops: Vec<ClaimLoop>,
     claims: BTreeMap<u64, Claim>,
+    /// Runs that claims have asked for whose answers were lost with their link.
+    unanswered: usize,
     last_tag: u64,
     runs: JoinSet<()>,
     active: HashMap<task::Id, (String, usize)>,
@@ -136,6 +138,7 @@ impl<E: Executor> Queue<E> {
             channel,
             loops,
             claims: BTreeMap::new(),
+            unanswered: 0,
             last_tag: 0,
             runs: JoinSet::new(),
             active: HashMap::new(),
@@ -224,8 +227,10 @@ impl<E: Executor> Queue<E> {
 
     fn channel_event(&mut self, event: ChannelEvent) {
         match event {
-            ChannelEvent::Joined => {
+            ChannelEvent::Joined(link) => {
                 tracing::info!("joined Lightning's queue");
+                self.run_settings.server.reached_over(link);
+                self.report_stranded();
                 (self.joined, self.told_refused) = (true, false);
                 self.refusals.reset();
                 self.loops.iter_mut().for_each(ClaimLoop::joined);
@@ -233,7 +238,7 @@ impl<E: Executor> Queue<E> {
             ChannelEvent::Refused(reply) => self.refused(reply),
             ChannelEvent::Down(_) => {
                 self.joined = false;
-                self.claims.clear();
+                self.unanswered += std::mem::take(&mut self.claims).values().map(|claim| claim.demand).sum::<usize>();
                 self.loops.iter_mut().for_each(ClaimLoop::lost);
             }
             ChannelEvent::Pushed(event) if event == "work-available" => {
@@ -241,6 +246,16 @@ impl<E: Executor> Queue<E> {
             }
             ChannelEvent::Pushed(event) => tracing::debug!("Lightning pushed {event}, which means nothing to us"),
             ChannelEvent::Replied(tag, reply) => self.claim_answered(tag, reply),
+        }
+    }
+
+    /// Lightning takes a claim back only if it notices that the link is dead before it answers.
+    fn report_stranded(&mut self) {
+        let runs = std::mem::take(&mut self.unanswered);
+        if runs > 0 {
+            tracing::warn!(
+                "the link died while a claim had no answer: up to {runs} runs may be stranded, which Lightning then shows as claimed and marks lost later"
+            );
         }
     }
 

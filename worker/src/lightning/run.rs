@@ -21,6 +21,7 @@ use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, Ste
 use super::phoenix::{Channel, ChannelEvent};
 use super::plan::Collections;
 use super::prepare::{Prepared, prepare};
+use super::server::Server;
 use super::tail::{Speaker, print_line, report_end};
 use super::{bounded, now_us, token};
 use crate::backoff::jitter;
@@ -46,7 +47,10 @@ pub(super) struct RunSettings {
     pub(super) collections: Option<Collections>,
     pub(super) patience: Patience,
     pub(super) batch: Option<BatchOptions>,
-    pub(super) stringify: bool,
+    /// What the server takes, for all runs.
+    pub(super) server: Server,
+    /// How long events that links died on are held back when there is a new one.
+    pub(super) probation: Duration,
     pub(super) worker_version: String,
     /// Whether what jobs and adaptors log goes to the worker's own log, too.
     pub(super) tail_jobs: bool,
@@ -216,8 +220,9 @@ impl Actor {
             run_id: run.id.clone(),
             input_dataclip_id: input,
             batch: settings.batch,
-            stringify: settings.stringify,
+            server: settings.server.clone(),
             line_bytes: options.log_payload_bytes,
+            probation: settings.probation,
         };
         let mut it = Self {
             id: run.id,
@@ -348,7 +353,10 @@ impl Actor {
             Some(ChannelEvent::Replied(tag, reply)) => {
                 return self.outbox.replied(tag, &reply, Instant::now(), jitter());
             }
-            Some(ChannelEvent::Joined) => self.outbox.joined(),
+            Some(ChannelEvent::Joined(link)) => {
+                self.settings.server.reached_over(link);
+                self.outbox.joined(Instant::now());
+            }
             Some(ChannelEvent::Down(loss)) => return self.outbox.down(loss),
             Some(ChannelEvent::Refused(reply)) => {
                 let why = describe(&reply.response.into_json());

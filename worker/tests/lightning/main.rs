@@ -7,6 +7,7 @@ mod failures;
 mod fake;
 mod journal;
 mod known_failures;
+mod long_messages;
 mod network;
 mod overdue;
 mod queue;

@@ -21,8 +21,8 @@ use crate::workload::{Chance, Output, RunScript, state_of};
 /// How long the worker goes on trying to deliver a run after the run's own time limit.
 const DELIVERY_GRACE: Duration = Duration::from_secs(600);
 
-/// How many times the link must die on an event over 1 MiB for it to be taken for the cause.
-const MANY_LOSSES: usize = 5;
+/// How many times the link must die on an event for it to be taken for the cause.
+const MANY_LOSSES: usize = 6;
 
 /// Scripts that are played in simulated time unless more are asked for.
 const SCRIPTS: u64 = 120;
@@ -251,7 +251,11 @@ impl Oracle<'_> {
                 (Some(_), Output::TooLarge) => return Err(format!("step {index} has a dataclip")),
             }
             let input = index.checked_sub(1).and_then(|before| self.run.steps[before].output_dataclip_id.clone());
-            if record.input_dataclip_id != input && refused("step:complete") == 0 && !self.blamed("step:complete") {
+            // Lightning has an end twice whose answer was lost, each with a dataclip of its own.
+            let body = |id: &Option<String>| id.as_deref().and_then(|id| self.it.mock.dataclip(id));
+            let is_same = record.input_dataclip_id.is_some() && body(&record.input_dataclip_id) == body(&input);
+            let is_input = record.input_dataclip_id == input || is_same;
+            if !is_input && refused("step:complete") == 0 && !self.blamed("step:complete") {
                 return Err(format!("the input of step {index} is {:?}", record.input_dataclip_id));
             }
         }

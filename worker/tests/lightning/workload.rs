@@ -51,7 +51,7 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// More than what the worker takes for the cause when the link dies a few times.
+    /// So long that it is on its way for a while.
     pub(crate) const LARGE: Self = Self::State { bytes: 1_200_000 };
 }
 

@@ -106,7 +106,7 @@ async fn records_outlive_sockets_and_the_listener() {
 #[tokio::test]
 async fn a_message_that_is_too_long_closes_the_socket_with_1009() {
     let mock = start(MockOptions { max_message_bytes: Some(2_000), ..MockOptions::default() }).await.unwrap();
-    let text = |bytes: usize| format!(r#"[null,"1","phoenix","heartbeat",{{"x":"{}"}}]"#, "y".repeat(bytes - 43));
+    let text = |bytes: usize| format!(r#"[null,"1","phoenix","heartbeat",{{"x":"{}"}}]"#, "y".repeat(bytes - 41));
     let frame =
         |text: &str, code, last| Message::Frame(Frame::message(text.as_bytes().to_vec(), OpCode::Data(code), last));
     let mut client = Client::connect(&mock).await;

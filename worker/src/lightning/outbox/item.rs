@@ -1,11 +1,14 @@
 //! The events of a run, and the payloads that they become.
 
+use std::borrow::Cow;
+
 use protocol::Json;
 use protocol::run::{Exit, ExitReason, LogLevel, LogSource, StepIndex, StepInput, StepMemory};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::lightning::phoenix::Payload;
+use crate::lightning::server::Form;
 
 /// What an entry beside its message costs, about.
 const OVERHEAD: usize = 160;
@@ -63,6 +66,8 @@ pub(super) enum Output {
     Unwanted(Uuid),
     /// Too large: no dataclip.
     Withheld,
+    /// The step came to no result.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -90,9 +95,27 @@ impl Item {
         match self {
             Self::StepComplete(step) => match &mut step.output {
                 Output::Sent(id, _) | Output::Unwanted(id) => Some(std::mem::replace(id, Uuid::new_v4())),
-                Output::Withheld => None,
+                Output::Withheld | Output::Nothing => None,
             },
             _ => None,
+        }
+    }
+
+    /// Whether a dataclip goes with it.
+    pub(super) fn has_dataclip(&self) -> bool {
+        matches!(self, Self::StepComplete(step) if matches!(step.output, Output::Sent(..)))
+    }
+
+    /// Puts U+FFFD in the place of NUL characters in its states; false if there are none. Its size stays as it is.
+    pub(super) fn replace_nul(&mut self) -> bool {
+        let replace = |json: &mut Json| json.without_nul().map(|mended| *json = mended).is_some();
+        match self {
+            Self::StepComplete(step) => {
+                let in_output = if let Output::Sent(_, json) = &mut step.output { replace(json) } else { false };
+                step.webhook_response.as_mut().is_some_and(replace) || in_output
+            }
+            Self::RunComplete(run) => run.final_state.as_mut().is_some_and(replace),
+            Self::RunStart(_) | Self::Log(_) | Self::StepStart(_) => false,
         }
     }
 
@@ -115,14 +138,14 @@ impl Output {
     pub(super) fn id(&self) -> Option<Uuid> {
         match self {
             Self::Sent(id, _) | Self::Unwanted(id) => Some(*id),
-            Self::Withheld => None,
+            Self::Withheld | Self::Nothing => None,
         }
     }
 
     fn size(&self) -> usize {
         match self {
             Self::Sent(_, json) => json.len(),
-            Self::Unwanted(_) | Self::Withheld => 0,
+            Self::Unwanted(_) | Self::Withheld | Self::Nothing => 0,
         }
     }
 }
@@ -130,8 +153,13 @@ impl Output {
 #[derive(Serialize)]
 struct ExitFields<'a> {
     reason: &'static str,
-    error_type: Option<&'a str>,
-    error_message: Option<&'a str>,
+    error_type: Option<Cow<'a, str>>,
+    error_message: Option<Cow<'a, str>>,
+}
+
+/// The text with U+FFFD for NUL characters, which Lightning's database cannot store.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 impl<'a> ExitFields<'a> {
@@ -140,8 +168,8 @@ impl<'a> ExitFields<'a> {
         let error = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success);
         Self {
             reason: exit.reason.as_str(),
-            error_type: error.map(|error| error.kind.as_str()),
-            error_message: error.map(|error| error.message.as_str()),
+            error_type: error.map(|error| storable(&error.kind)),
+            error_message: error.map(|error| storable(&error.message)),
         }
     }
 }
@@ -217,8 +245,8 @@ impl StepStart {
 }
 
 impl StepComplete {
-    /// The payload of `step:complete`; `stringify` makes the dataclip a string that holds its JSON.
-    pub(super) fn payload(&self, stringify: bool) -> Payload {
+    /// The payload of `step:complete`, with the dataclip in this form.
+    pub(super) fn payload(&self, form: Form) -> Payload {
         #[derive(Serialize)]
         struct Memory {
             job: u64,
@@ -251,9 +279,9 @@ impl StepComplete {
             timestamp: self.timestamp_us.to_string(),
         });
         if let Output::Sent(_, json) = &self.output {
-            payload = match stringify {
-                true => payload.with_quoted("output_dataclip", json.clone()),
-                false => payload.with_value("output_dataclip", json.clone()),
+            payload = match form {
+                Form::String => payload.with_quoted("output_dataclip", json.clone()),
+                Form::Value => payload.with_value("output_dataclip", json.clone()),
             };
         }
         match &self.webhook_response {

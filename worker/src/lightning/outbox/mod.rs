@@ -3,6 +3,7 @@
 //! Pure: events and replies go in, pushes and progress come out. It never drops a state event; log lines it drops only
 //! past [`MAX_LOG_BYTES`], counted and told.
 
+mod fit;
 mod item;
 mod pushes;
 mod replies;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::now_us;
 use super::phoenix::Payload;
+use super::server::{Form, Server};
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
@@ -29,6 +31,13 @@ pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 
 /// States that wait for delivery beyond this stop the host until they are taken.
 const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
+
+/// So often in a row the link must die on an event for it to be held back for a while when there is a link again: one that
+/// dies meanwhile does so by itself.
+const SUSPICIOUS: u32 = 3;
+
+/// What a run's log says of a state with characters that had to be replaced.
+const NUL_REPLACED: &str = "The state holds NUL characters, which Lightning cannot store: each is replaced by U+FFFD";
 
 /// How many times the usual patience a channel may be silent before it is joined anew.
 const STUCK: u32 = 4;
@@ -52,10 +61,12 @@ pub(super) struct OutboxOptions {
     /// The dataclip that first steps get.
     pub(super) input_dataclip_id: Option<String>,
     pub(super) batch: Option<BatchOptions>,
-    /// Whether dataclips go as strings that hold JSON.
-    pub(super) stringify: bool,
+    /// What the server takes.
+    pub(super) server: Server,
     /// The longest line of the log, in bytes of JSON.
     pub(super) line_bytes: u64,
+    /// How long what links died on is held back when there is a new one.
+    pub(super) probation: Duration,
 }
 
 /// As much of a text as makes a line of at most `limit` bytes of JSON.
@@ -136,6 +147,8 @@ pub(super) struct Outbox {
     sent: VecDeque<Sent>,
     joined: bool,
     open_step: Option<Uuid>,
+    /// The step that Lightning was last told to have started, until it has the end of it.
+    begun: Option<Begun>,
     last_sequence: u64,
     /// The time of the last log line, by which Lightning orders them.
     last_line_us: u64,
@@ -161,6 +174,13 @@ pub(super) struct Outbox {
     replaced_exit: Option<Exit>,
 }
 
+/// A step that Lightning may have an open record of.
+#[derive(Debug, Clone)]
+struct Begun {
+    step: Uuid,
+    job_id: String,
+}
+
 #[derive(Debug, Default)]
 struct Dropped {
     untold: u64,
@@ -174,9 +194,12 @@ struct Entry {
     item: Item,
     /// It was sent before, and will be again.
     resent: bool,
-    /// The id that its dataclip had before it got another one: the server may have that.
-    first_dataclip: Option<Uuid>,
-    /// How often the link died while it was the first without a reply.
+    /// The ids that its dataclip had before: the server may have one of them, and crashes on an id that it has.
+    earlier_dataclips: Vec<Uuid>,
+    /// The form in which its dataclip was last sent, and the one that was refused.
+    form: Option<Form>,
+    refused_form: Option<Form>,
+    /// How often in a row the link died when it was the longest thing on it.
     losses: u32,
     /// How often the channel crashed on it.
     crashes: u32,
@@ -191,6 +214,8 @@ struct Sent {
     /// A later push was answered before it, which the server does not do with one that it will still answer.
     overtaken: bool,
     size: usize,
+    /// It went as `run:batch_logs`.
+    in_batch: bool,
     entries: Vec<Entry>,
 }
 
@@ -205,6 +230,7 @@ impl Outbox {
             sent: VecDeque::new(),
             joined,
             open_step: None,
+            begun: None,
             last_sequence: 0,
             last_line_us: 0,
             last_tag: 0,
@@ -287,15 +313,25 @@ impl Outbox {
 
     /// A line of the runtime that still comes before the run's end, if that was not sent yet.
     fn say_before_end(&mut self, text: &str) {
-        let end = self.waiting.pop_back_if(|entry| matches!(entry.item, Item::RunComplete(_)));
-        let completed = self.completed;
-        self.completed = completed && end.is_none();
-        self.say(text, now_us());
-        if let Some(end) = end {
-            self.last_sequence += 1;
-            self.waiting.push_back(Entry { sequence: self.last_sequence, ..end });
+        match self.waiting.pop_back_if(|entry| matches!(entry.item, Item::RunComplete(_))) {
+            Some(end) => self.requeue_saying(end, text),
+            None => self.say(text, now_us()),
         }
-        self.completed = completed;
+    }
+
+    /// Puts an entry back to its place, with a line of the runtime that comes before the run's end.
+    fn requeue_saying(&mut self, mut entry: Entry, text: &str) {
+        if matches!(entry.item, Item::RunComplete(_)) {
+            self.completed = false;
+            self.say(text, now_us());
+            self.completed = true;
+            self.last_sequence += 1;
+            entry.sequence = self.last_sequence;
+            self.waiting.push_back(entry);
+        } else {
+            self.requeue(entry);
+            self.say_before_end(text);
+        }
     }
 
     /// The run is over: its closing lines and `run:complete`, after which nothing is taken any more.
@@ -314,8 +350,11 @@ impl Outbox {
     }
 
     /// The channel is joined again.
-    pub(super) fn joined(&mut self) {
+    pub(super) fn joined(&mut self, now: Instant) {
         self.joined = true;
+        if self.waiting.iter().any(|entry| entry.losses >= SUSPICIOUS) {
+            self.hold_until = Some(now + self.options.probation);
+        }
     }
 
     /// When [`Self::next_push`] should be asked next, if nothing else happens.
@@ -376,6 +415,7 @@ impl Outbox {
             return;
         }
         let step = self.open_step;
+        let message = storable_line(message);
         let timestamp_us = timestamp_us.max(self.last_line_us.saturating_add(1));
         self.last_line_us = timestamp_us;
         self.put(Item::Log(Line { id: Uuid::new_v4(), source, level, message, timestamp_us, step }));
@@ -397,7 +437,17 @@ impl Outbox {
         *self.bytes_of(&item) += item.size();
         self.last_sequence += 1;
         let sequence = self.last_sequence;
-        let entry = Entry { sequence, item, resent: false, first_dataclip: None, losses: 0, crashes: 0, alone: false };
+        let entry = Entry {
+            sequence,
+            item,
+            resent: false,
+            earlier_dataclips: Vec::new(),
+            form: None,
+            refused_form: None,
+            losses: 0,
+            crashes: 0,
+            alone: false,
+        };
         self.waiting.push_back(entry);
     }
 
@@ -416,6 +466,13 @@ impl Outbox {
         let at = self.waiting.iter().position(|other| other.sequence > entry.sequence);
         self.waiting.insert(at.unwrap_or(self.waiting.len()), entry);
     }
+}
+
+/// A line's message as Lightning takes it: not without a value, and without what its database cannot store.
+fn storable_line(message: Json) -> Json {
+    let is_empty = message.as_str().trim().strip_prefix('[').is_some_and(|rest| rest.trim_start() == "]");
+    let message = if is_empty { Json::encode(&[""]).unwrap_or(message) } else { message };
+    message.without_nul().unwrap_or(message)
 }
 
 /// Lightning takes only objects for dataclips.

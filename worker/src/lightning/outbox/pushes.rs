@@ -5,8 +5,10 @@ use protocol::run::{StepIndex, StepInput};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::item::{Item, batch_payload};
-use super::{Entry, Outbox, Push, Sent};
+use super::item::{Item, RunComplete, batch_payload};
+use super::{BatchOptions, Begun, Entry, Outbox, Push, Sent};
+use crate::lightning::phoenix::Payload;
+use crate::lightning::server::Form;
 
 /// Most pushes in flight. The server handles a run's events one at a time, so more would only wait there.
 pub(super) const WINDOW: usize = 64;
@@ -22,13 +24,25 @@ impl Outbox {
             self.gather_until = None;
             return None;
         }
+        if !self.fit_first() {
+            return self.next_push(now);
+        }
         let count = self.gathered(now)?;
         let entries: Vec<_> = self.waiting.drain(..count).collect();
         let size = entries.iter().map(|entry| entry.item.size()).sum();
         self.last_tag += 1;
         let push = self.push(self.last_tag, &entries);
-        self.sent.push_back(Sent { tag: self.last_tag, at: now, overtaken: false, size, entries });
+        if let Item::StepStart(start) = &entries[0].item {
+            self.begun = Some(Begun { step: start.step, job_id: start.job_id.clone() });
+        }
+        let in_batch = push.event == "run:batch_logs";
+        self.sent.push_back(Sent { tag: self.last_tag, at: now, overtaken: false, size, in_batch, entries });
         Some(push)
+    }
+
+    /// How lines go in batches, if they do.
+    pub(super) fn batch(&self) -> Option<BatchOptions> {
+        self.options.batch.filter(|_| self.options.server.takes_batches())
     }
 
     /// Whether nothing in flight stands against sending the first that waits.
@@ -49,14 +63,15 @@ impl Outbox {
     /// How many entries go with the next push; none while lines gather.
     fn gathered(&mut self, now: Instant) -> Option<usize> {
         let is_line = |entry: &&Entry| matches!(entry.item, Item::Log(_)) && !entry.alone;
-        let Some(batch) = self.options.batch.filter(|_| self.waiting.front().as_ref().is_some_and(is_line)) else {
+        let Some(batch) = self.batch().filter(|_| self.waiting.front().as_ref().is_some_and(is_line)) else {
             return Some(1);
         };
         let limit = batch.limit.max(1);
+        let most = WINDOW_BYTES.min(self.options.server.limit() / 2);
         let mut size = 0;
         let fits = |entry: &&Entry| {
             size += entry.item.size();
-            size <= WINDOW_BYTES
+            size <= most
         };
         let count = self.waiting.iter().take(limit).take_while(is_line).take_while(fits).count().max(1);
         let in_flight = self.sent.iter().any(|sent| matches!(sent.entries[0].item, Item::Log(_)));
@@ -74,7 +89,7 @@ impl Outbox {
         let id_of = |index: StepIndex| self.dataclips.get(&index).map(Uuid::to_string);
         let payload = match first {
             Item::RunStart(payload) => payload.clone(),
-            Item::Log(line) if self.options.batch.is_none() || entries[0].alone => line.payload(run_id),
+            Item::Log(line) if self.batch().is_none() || entries[0].alone => line.payload(run_id),
             Item::Log(_) => {
                 let lines = entries.iter().filter_map(|entry| match &entry.item {
                     Item::Log(line) => Some(line),
@@ -86,17 +101,20 @@ impl Outbox {
                 StepInput::Run => self.options.input_dataclip_id.clone(),
                 StepInput::Step(index) => id_of(index),
             }),
-            Item::StepComplete(step) => step.payload(self.options.stringify),
-            Item::RunComplete(run) => {
-                let redacted = run.final_step.filter(|index| self.withheld.contains(index)).map(|_| redacted_state());
-                run.payload(redacted.as_ref().or(run.final_state.as_ref()), run.final_step.and_then(id_of))
-            }
+            Item::StepComplete(step) => step.payload(entries[0].form.unwrap_or(Form::String)),
+            Item::RunComplete(run) => self.end_payload(run),
         };
         Push { tag, event: first.event(), payload }
+    }
+
+    pub(super) fn end_payload(&self, run: &RunComplete) -> Payload {
+        let redacted = run.final_step.filter(|index| self.withheld.contains(index)).map(|_| redacted_state());
+        let final_dataclip_id = run.final_step.and_then(|index| self.dataclips.get(&index)).map(Uuid::to_string);
+        run.payload(redacted.as_ref().or(run.final_state.as_ref()), final_dataclip_id)
     }
 }
 
 /// What stands for a state that is too large to be sent.
-fn redacted_state() -> Json {
+pub(super) fn redacted_state() -> Json {
     Json::parse("{\"data\":\"[REDACTED]\"}").unwrap_or_else(|_| Json::empty_object())
 }

@@ -1,41 +1,53 @@
 //! What a reply does to the outbox: delivered, again, degraded or given up.
 
-use protocol::run::{Exit, ExitReason, RunOutcome};
+use protocol::run::{Exit, ExitReason, RunOutcome, StepIndex, StepMemory};
 use tokio::time::Instant;
 
-use super::item::{Item, Line, Output};
+use super::item::{Item, Line, Output, StepComplete};
 use super::pushes::WINDOW;
 use super::verdict::{Verdict, judge};
-use super::{Entry, Outbox, Progress};
+use super::{Begun, Entry, NUL_REPLACED, Outbox, Progress};
 use crate::lightning::now_us;
 use crate::lightning::phoenix::{Loss, Reply, Status};
 use crate::metrics::metrics;
 
-/// An event on which the link was lost so often is taken to be the cause: the server may be unable to read it at all.
-const MAX_LOSSES: u32 = 10;
-
-/// The same for a large one, which is the cause more often.
-const MAX_LOSSES_LARGE: u32 = 5;
-
-/// What counts as large there.
-pub(super) const LARGE: usize = 1024 * 1024;
+/// An event on which the link was lost so often in a row is taken to be the cause: the server may be unable to read it.
+/// Links that die by themselves do not come so far, see [`Outbox::joined`].
+const MAX_LOSSES: u32 = 6;
 
 /// An event on which the channel crashed so often is taken to be the cause.
 const MAX_CRASHES: u32 = 3;
+
+/// Why a dataclip is withheld that the server does not take.
+const REFUSED: &str = "Lightning does not take it";
 
 impl Outbox {
     /// The channel is down: what has no reply will be sent again, in order.
     pub(in crate::lightning) fn down(&mut self, loss: Loss) -> Progress {
         self.joined = false;
+        if matches!(loss, Loss::Link | Loss::Longest { .. }) {
+            // They were not on the link that died.
+            self.waiting.iter_mut().for_each(|entry| entry.losses = 0);
+        }
         let mut progress = Progress::Going;
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
+            let is_suspect = match loss {
+                Loss::Link => false,
+                Loss::Longest { tag, .. } => sent.tag == tag,
+                // The server handles events in order, so what killed the channel is the first without a reply.
+                Loss::Channel | Loss::Restart => at == 0,
+            };
+            if is_suspect && sent.in_batch && loss == Loss::Channel && self.options.server.crashed_on_batch() {
+                tracing::warn!("Lightning crashes on run:batch_logs: log lines go one by one over this connection");
+            }
             for mut entry in sent.entries {
                 entry.resent = true;
+                // It may have the dataclip, whose answer was lost, and crashes on an id that comes again.
+                entry.earlier_dataclips.extend(entry.item.renew_dataclip());
                 metrics().events_resent.inc();
-                // The server handles events in order, so what killed the channel is the first without a reply.
-                match at {
-                    0 => progress = self.blamed(entry, loss),
-                    _ => self.requeue(entry),
+                match is_suspect {
+                    true => progress = self.blamed(entry, loss),
+                    false => self.requeue(entry),
                 }
             }
         }
@@ -45,10 +57,17 @@ impl Outbox {
     /// An event that may be why the link or the channel died.
     fn blamed(&mut self, mut entry: Entry, loss: Loss) -> Progress {
         let guilty = match loss {
+            // It takes another form now, or goes without what makes it long.
+            Loss::Longest { too_long: true, bytes, .. } if self.options.server.refused_length(bytes) => false,
+            Loss::Channel if entry.item.replace_nul() => {
+                self.options.server.crashed_on_nul();
+                self.requeue_saying(entry, NUL_REPLACED);
+                return Progress::Going;
+            }
             // A server that is joined anew may only be slow.
-            Loss::Link | Loss::Restart => {
+            Loss::Link | Loss::Longest { .. } | Loss::Restart => {
                 entry.losses += 1;
-                entry.losses >= if entry.item.size() > LARGE { MAX_LOSSES_LARGE } else { MAX_LOSSES }
+                entry.losses >= MAX_LOSSES
             }
             Loss::Channel => {
                 entry.crashes += 1;
@@ -60,21 +79,11 @@ impl Outbox {
             return Progress::Going;
         }
         let (run, event) = (&self.options.run_id, entry.item.event());
-        (entry.losses, entry.crashes) = (0, 0);
-        // It may have the event, whose answer was lost, and crash on the dataclip's id when that comes again.
-        if loss == Loss::Channel
-            && entry.first_dataclip.is_none()
-            && let Some(first) = entry.item.renew_dataclip()
-        {
-            entry.first_dataclip = Some(first);
-            tracing::warn!(%run, "Lightning's channel crashes on {event}: its dataclip goes once more by another id");
-            self.requeue(entry);
-            return Progress::Going;
-        }
         tracing::warn!(%run, "{event} seems to be more than Lightning can take");
-        let in_batch = matches!(entry.item, Item::Log(_)) && self.options.batch.is_some() && !entry.alone;
+        (entry.losses, entry.crashes) = (0, 0);
+        let in_batch = matches!(entry.item, Item::Log(_)) && self.batch().is_some() && !entry.alone;
         entry.alone |= in_batch;
-        if in_batch || self.degrade(&mut entry.item) {
+        if in_batch || self.degrade(&mut entry.item, REFUSED) {
             self.requeue(entry);
             return Progress::Going;
         }
@@ -98,6 +107,9 @@ impl Outbox {
                     self.window = (self.window + 1).min(WINDOW);
                 }
                 let is_new = reply.status == Status::Ok;
+                if is_new && sent.in_batch {
+                    self.options.server.took_batch();
+                }
                 sent.entries.into_iter().fold(Progress::Going, |_, entry| self.accepted(entry, is_new))
             }
             Verdict::Busy => {
@@ -124,9 +136,19 @@ impl Outbox {
         match entry.item {
             Item::RunComplete(_) => return Progress::Done,
             Item::StepComplete(step) => {
-                let first = entry.first_dataclip.filter(|_| !is_new);
-                if let Some(id) = step.output.id() {
-                    self.dataclips.insert(step.index, first.unwrap_or(id));
+                self.begun = self.begun.take().filter(|begun| begun.step != step.step);
+                if let Some(refused) = entry.refused_form.filter(|_| is_new && step.output.id().is_some()) {
+                    self.options.server.refused_form(refused);
+                }
+                let id = match entry.earlier_dataclips[..] {
+                    _ if is_new => step.output.id(),
+                    [] => step.output.id(),
+                    [only] => Some(only),
+                    // It has one of them.
+                    _ => None,
+                };
+                if let Some(id) = id {
+                    self.dataclips.insert(step.index, id);
                 }
             }
             Item::RunStart(_) | Item::Log(_) | Item::StepStart(_) => {}
@@ -155,7 +177,9 @@ impl Outbox {
             } else if entry.resent && matches!(entry.item, Item::RunStart(_)) {
                 // Servers differ in what they say to a run that has started already.
                 progress = self.accepted(entry, false);
-            } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item) {
+            } else if self.is_worth_more(&entry.item) && self.takes_other_form(&mut entry, reason) {
+                self.requeue(entry);
+            } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item, REFUSED) {
                 // It stays one that the server may have, in its first form.
                 self.requeue(entry);
             } else {
@@ -163,6 +187,16 @@ impl Outbox {
             }
         }
         progress
+    }
+
+    /// Whether a dataclip that was refused may go in another form: as a string or as a value, which servers differ in.
+    fn takes_other_form(&self, entry: &mut Entry, reason: &str) -> bool {
+        let is_about_it = ["output_dataclip:", "body:"].iter().any(|field| reason.contains(field));
+        if !is_about_it || entry.refused_form.is_some() || !entry.item.has_dataclip() {
+            return false;
+        }
+        entry.refused_form = entry.form;
+        self.forms(entry).next().is_some()
     }
 
     /// Once the run is given up, only its end counts.
@@ -181,6 +215,9 @@ impl Outbox {
             }
             Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
                 self.forget(&entry.item);
+                if let Item::StepStart(start) = &entry.item {
+                    self.begun = self.begun.take().filter(|begun| begun.step != start.step);
+                }
                 if self.abandoned {
                     return Progress::Going;
                 }
@@ -197,7 +234,8 @@ impl Outbox {
         }
     }
 
-    /// Completes the run as an exception, in place of whatever else was to be told of its steps.
+    /// Completes the run as an exception, in place of whatever else was to be told of its steps. A step that Lightning may
+    /// have a record of ends so, too: nothing else would ever end it.
     fn abandon(&mut self, message: &str) {
         self.abandoned = true;
         self.completed = false;
@@ -205,22 +243,38 @@ impl Outbox {
         for entry in waiting {
             match entry.item {
                 Item::Log(Line { step: None, .. }) => self.waiting.push_back(entry),
+                Item::StepStart(_) if entry.resent => self.waiting.push_back(entry),
                 item => self.forget(&item),
             }
         }
         let exit = Exit::error(ExitReason::Exception, "LightningError", message);
         let timestamp_us = now_us();
+        if let Some(Begun { step, job_id }) = self.begun.take() {
+            self.put(Item::StepComplete(Box::new(StepComplete {
+                step,
+                job_id,
+                index: StepIndex::MAX,
+                output: Output::Nothing,
+                exit: exit.clone(),
+                memory: StepMemory::default(),
+                duration_ms: 0,
+                thread_id: String::new(),
+                webhook_response: None,
+                timestamp_us,
+            })));
+        }
         self.complete(RunOutcome { exit, final_state: None, final_step: None }, timestamp_us);
     }
 
-    /// Takes away what the server may refuse an event for; false if there is nothing to take.
-    pub(super) fn degrade(&mut self, item: &mut Item) -> bool {
+    /// Takes away what the server may refuse an event for; false if there is nothing to take. The run's log says why a
+    /// dataclip is withheld.
+    pub(super) fn degrade(&mut self, item: &mut Item, why: &str) -> bool {
         let size = item.size();
         match item {
-            Item::StepComplete(step) if !matches!(step.output, Output::Withheld) => {
+            Item::StepComplete(step) if !matches!(step.output, Output::Withheld | Output::Nothing) => {
                 step.output = Output::Withheld;
                 self.withheld.insert(step.index);
-                self.say_before_end("The step's dataclip is withheld: Lightning does not take it");
+                self.say_before_end(&format!("The step's dataclip is withheld: {why}"));
             }
             Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
                 (run.final_state, run.final_step) = (None, None);

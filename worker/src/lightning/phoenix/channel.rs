@@ -9,8 +9,8 @@ use super::payload::Payload;
 /// What happens on a channel, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::lightning) enum ChannelEvent {
-    /// The server let us in, for the first time or again.
-    Joined,
+    /// The server let us in, for the first time or again, over the connection with this number.
+    Joined(u64),
     /// The server did not let us in. It is asked again after a reconnect, or by [`Channel::rejoin`].
     Refused(Reply),
     /// The link or the channel died: pushes without a reply never get one. A rejoin is on its way.
@@ -26,6 +26,14 @@ pub(in crate::lightning) enum ChannelEvent {
 pub(in crate::lightning) enum Loss {
     /// The websocket, and with it every channel.
     Link,
+    /// The same, and of all that was in flight on it, this channel's push with this tag was the longest.
+    Longest {
+        tag: u64,
+        /// Its message's length.
+        bytes: usize,
+        /// The server said that a message was too long, so that it was this one.
+        too_long: bool,
+    },
     /// The server's process of this channel alone.
     Channel,
     /// The same, but because the channel was joined anew on request, as answers were missing.

@@ -72,6 +72,8 @@ pub(super) struct Hub {
     topics: HashMap<String, ChannelId>,
     pending: HashMap<u64, Pending>,
     linked: bool,
+    /// Number of the link, counted from 1.
+    link: u64,
     last_ref: u64,
     /// Frames to send, in order.
     pub(super) outgoing: Vec<Frame>,
@@ -133,14 +135,15 @@ struct Pending {
 #[derive(Clone, Copy)]
 enum PendingKind {
     Join,
-    Push(u64),
+    /// A push with its tag and the length of its message.
+    Push(u64, usize),
     /// A question, and the join with which it was sent.
     Request(u64, u64),
 }
 
 impl Entry {
     fn tell(&mut self, event: ChannelEvent) {
-        if matches!(event, ChannelEvent::Joined | ChannelEvent::Refused(_) | ChannelEvent::Down(_)) {
+        if matches!(event, ChannelEvent::Joined(_) | ChannelEvent::Refused(_) | ChannelEvent::Down(_)) {
             self.epoch += 1;
         }
         // An owner that no longer listens is about to leave.
@@ -152,20 +155,29 @@ impl Hub {
     /// The link is up: everybody joins.
     pub(super) fn link_up(&mut self) {
         self.linked = true;
+        self.link += 1;
         let ids: Vec<_> = self.channels.keys().copied().collect();
         for id in ids {
             self.join(id);
         }
     }
 
-    /// The link is down, and with it every channel.
-    pub(super) fn link_down(&mut self) {
+    /// The link is down, and with it every channel; `too_long` if the server said that a message was.
+    pub(super) fn link_down(&mut self, too_long: bool) {
         self.linked = false;
-        self.pending.clear();
+        let pushes = self.pending.drain().filter_map(|(_, Pending { channel, kind })| match kind {
+            PendingKind::Push(tag, bytes) => Some((bytes, channel, tag)),
+            PendingKind::Join | PendingKind::Request(..) => None,
+        });
+        let longest = pushes.max();
         self.outgoing.clear();
-        for entry in self.channels.values_mut() {
+        for (&id, entry) in &mut self.channels {
             if matches!(entry.state, State::Joined(_)) {
-                entry.tell(ChannelEvent::Down(Loss::Link));
+                let loss = match longest {
+                    Some((bytes, channel, tag)) if channel == id => Loss::Longest { tag, bytes, too_long },
+                    _ => Loss::Link,
+                };
+                entry.tell(ChannelEvent::Down(loss));
             }
             entry.state = State::Down;
         }
@@ -209,7 +221,7 @@ impl Hub {
             Command::Push { channel, epoch, tag, event, payload } => {
                 let entry = self.channels.get(&channel).filter(|entry| entry.epoch == epoch);
                 if let Some(State::Joined(join_ref)) = entry.map(|entry| entry.state) {
-                    self.send(channel, join_ref, event, &payload, PendingKind::Push(tag));
+                    self.send(channel, join_ref, event, &payload, PendingKind::Push(tag, payload.len()));
                 }
             }
             Command::Request { channel, event, payload, answer } => {
@@ -275,17 +287,17 @@ impl Hub {
                 let State::Joining(join_ref, _) = entry.state else { return };
                 let joined = reply.status == Status::Ok;
                 entry.state = if joined { State::Joined(join_ref) } else { State::Refused };
-                entry.tell(if joined { ChannelEvent::Joined } else { ChannelEvent::Refused(reply) });
+                entry.tell(if joined { ChannelEvent::Joined(self.link) } else { ChannelEvent::Refused(reply) });
             }
             // What an earlier join was asked is asked again with the one in force: only an answer is of use.
             PendingKind::Request(_, join_ref)
                 if Some(join_ref) != entry.state.join_ref() && reply.status == Status::Error => {}
-            PendingKind::Push(_) | PendingKind::Request(..) if refusal(&reply) == Some("unmatched topic") => {
+            PendingKind::Push(..) | PendingKind::Request(..) if refusal(&reply) == Some("unmatched topic") => {
                 if matches!(entry.state, State::Joined(_)) {
                     self.crashed(channel);
                 }
             }
-            PendingKind::Push(tag) => {
+            PendingKind::Push(tag, _) => {
                 entry.crashes.reset();
                 entry.tell(ChannelEvent::Replied(tag, reply));
             }

@@ -24,8 +24,8 @@ pub(in crate::lightning) struct Payload {
 enum Value {
     /// As it is.
     Plain(Json),
-    /// Its text becomes one JSON string.
-    Quoted(Json),
+    /// Its text becomes one JSON string of this length, less the quotes.
+    Quoted(Json, usize),
 }
 
 impl Payload {
@@ -53,7 +53,8 @@ impl Payload {
 
     /// Adds a field to an object, its value a string that holds the JSON text.
     pub(in crate::lightning) fn with_quoted(self, key: &str, value: Json) -> Self {
-        self.with(key, Value::Quoted(value))
+        let length = escaped_len(value.as_str());
+        self.with(key, Value::Quoted(value, length))
     }
 
     fn with(mut self, key: &str, value: Value) -> Self {
@@ -65,9 +66,16 @@ impl Payload {
         Self { parts: self.parts, end: "}".into() }
     }
 
-    /// Length of the text in bytes, less what escaping adds.
+    /// Length of the text in bytes, as it goes over the wire.
     pub(in crate::lightning) fn len(&self) -> usize {
-        self.texts().map(|text| text.rest().len()).sum()
+        let parts = self.parts.iter().map(|(before, value)| {
+            let value = match value {
+                Value::Plain(json) => json.len(),
+                Value::Quoted(_, length) => length + "\"\"".len(),
+            };
+            before.len() + value
+        });
+        parts.sum::<usize>() + self.end.len()
     }
 
     /// The texts that it consists of.
@@ -75,7 +83,7 @@ impl Payload {
         let parts = self.parts.iter().flat_map(|(before, value)| {
             let (quote, text) = match value {
                 Value::Plain(json) => ("", Text::Plain(json.as_str())),
-                Value::Quoted(json) => ("\"", Text::Escaped(json.as_str())),
+                Value::Quoted(json, _) => ("\"", Text::Escaped(json.as_str())),
             };
             [Text::Plain(before), Text::Plain(quote), text, Text::Plain(quote)]
         });
@@ -155,6 +163,20 @@ impl fmt::Debug for Payload {
     }
 }
 
+/// How long `text` is in a JSON string, as [`escape`] writes it.
+fn escaped_len(text: &str) -> usize {
+    // So many bytes cannot overflow a sum of one byte, which the compiler adds up in vectors.
+    const PIECE: usize = 32;
+    let added = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1u8,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    let (pieces, rest) = text.as_bytes().as_chunks::<PIECE>();
+    let sums = pieces.iter().map(|piece| usize::from(piece.iter().map(added).sum::<u8>()));
+    text.len() + sums.sum::<usize>() + usize::from(rest.iter().map(added).sum::<u8>())
+}
+
 /// Appends `text` as it stands in a JSON string.
 pub(super) fn escape(text: &str, out: &mut Vec<u8>) {
     let mut plain = 0;
@@ -194,6 +216,7 @@ mod tests {
         let payload = Payload::empty().with_quoted("one", state.clone()).with_value("two", state.clone());
         let read: serde_json::Value = serde_json::from_str(&text(&payload)).unwrap();
         assert_eq!(read, json!({"one": state.as_str(), "two": {"a": "é\n\"x\""}}));
+        assert_eq!(payload.len(), text(&payload).len());
         let payload = Payload::object(&json!({"n": 1})).with_value("x", Json::null());
         assert_eq!(text(&payload), r#"{"n":1,"x":null}"#);
     }
@@ -210,6 +233,7 @@ mod tests {
             let mut out = vec![b'"'];
             escape(&text, &mut out);
             out.push(b'"');
+            prop_assert_eq!(out.len(), escaped_len(&text) + 2);
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
 
@@ -226,6 +250,7 @@ mod tests {
                 prop_assert!(piece.len() >= enough || reader.is_empty());
                 whole.extend(piece);
             }
+            prop_assert_eq!(payload.len(), whole.len());
             let read: serde_json::Value = serde_json::from_slice(&whole).unwrap();
             prop_assert_eq!(read["one"].as_str(), Some(state.as_str()));
             prop_assert_eq!(&read["two"], &state.decode::<serde_json::Value>().unwrap());

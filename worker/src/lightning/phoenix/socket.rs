@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::SplitSink;
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::protocol::Message as WsMessage;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use super::channel::Channel;
 use super::connect::{ConnectError, Endpoint, Network, WebSocket, connect};
@@ -30,6 +30,12 @@ const FRAGMENT_BYTES: usize = 1024 * 1024;
 
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts to connect in the first time of an outage; phoenix.js never waits longer.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How long that time is.
+const LONG_OUTAGE: Duration = Duration::from_secs(120);
 
 /// How a socket is kept.
 pub(in crate::lightning) struct SocketOptions {
@@ -59,8 +65,8 @@ impl Socket {
         let (commands, received) = unbounded_channel();
         let (link, connected) = watch::channel(false);
         let weak = commands.downgrade();
-        let backoff = Backoff::new(options.reconnect, 2.0);
-        let actor = Actor { options, commands: received, weak, link, backoff, hub: Hub::default() };
+        let pauses = Pauses::new(options.reconnect);
+        let actor = Actor { options, commands: received, weak, link, pauses, hub: Hub::default() };
         let task = tokio::spawn(actor.run());
         Self { commands, connected, next_channel: AtomicU64::new(1), task }
     }
@@ -94,8 +100,7 @@ struct Actor {
     /// For timers: the actor must not keep itself alive.
     weak: WeakUnboundedSender<Command>,
     link: watch::Sender<bool>,
-    /// Starts again when the server has said something, not when it has only let us in.
-    backoff: Backoff,
+    pauses: Pauses,
     hub: Hub,
 }
 
@@ -106,6 +111,8 @@ enum LinkError {
     Socket(#[from] WsError),
     #[error("the server closed the connection{0}")]
     Closed(String),
+    #[error("the server closed the connection, as a message was too long for it (1009)")]
+    TooLong,
     #[error("nothing was received for {}s", .0.as_secs())]
     Silent(Duration),
 }
@@ -118,7 +125,7 @@ impl Actor {
             self.link.send_replace(true);
             let ended = self.serve(socket).await;
             self.link.send_replace(false);
-            self.hub.link_down();
+            self.hub.link_down(matches!(ended, Err(LinkError::TooLong)));
             match ended {
                 Ok(()) => return,
                 Err(error) => {
@@ -127,13 +134,13 @@ impl Actor {
                 }
             }
             // A server that restarts must not meet all its workers at once.
-            pause = self.backoff.next(jitter()).mul_f64(jitter());
+            pause = self.pauses.next(Instant::now(), jitter()).mul_f64(jitter());
         }
     }
 
     /// Tries until there is a websocket; none when nobody wants one any more.
     async fn connect(&mut self, mut pause: Duration) -> Option<WebSocket> {
-        let Self { options, commands, hub, backoff, .. } = self;
+        let Self { options, commands, hub, pauses, .. } = self;
         for failures in 0.. {
             let mut attempt = pin!(attempt(options, pause));
             let result = loop {
@@ -152,7 +159,7 @@ impl Actor {
                     report_failure(&options.endpoint, failures, &error);
                 }
             }
-            pause = backoff.next(jitter());
+            pause = pauses.next(Instant::now(), jitter());
         }
         None
     }
@@ -189,7 +196,10 @@ impl Actor {
                     self.hub.heartbeat();
                     let _ = ping.send(());
                 }
-                ended = &mut writer => return ended.map_err(LinkError::from),
+                ended = &mut writer => match ended {
+                    Ok(()) => return Ok(()),
+                    Err(error) => return Err(self.last_words(stream, error).await),
+                },
             }
         }
         drop(frames);
@@ -197,6 +207,19 @@ impl Actor {
             tracing::debug!("the server did not take the rest in time");
         }
         Ok(())
+    }
+
+    /// A server that closes the connection while it is written to has said why before, and that may still be to read.
+    async fn last_words(&mut self, mut stream: SplitStream<WebSocket>, error: WsError) -> LinkError {
+        let read = async {
+            while let Some(Ok(message)) = stream.next().await {
+                if let Err(closed) = self.receive(message) {
+                    return Some(closed);
+                }
+            }
+            None
+        };
+        timeout(CLOSE_TIMEOUT, read).await.ok().flatten().unwrap_or(LinkError::Socket(error))
     }
 
     /// Does what is asked for, and what else is by now: so it goes to the server in one piece.
@@ -227,6 +250,7 @@ impl Actor {
         let decoded = match &message {
             WsMessage::Text(text) => decode_text(text),
             WsMessage::Binary(frame) => decode_binary(frame),
+            WsMessage::Close(Some(frame)) if frame.code == CloseCode::Size => return Err(LinkError::TooLong),
             WsMessage::Close(frame) => {
                 let why = frame.as_ref().map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
                 return Err(LinkError::Closed(why.unwrap_or_default()));
@@ -235,13 +259,42 @@ impl Actor {
         };
         match decoded {
             Ok(message) => {
-                self.backoff.reset();
+                self.pauses.reset();
                 self.hub.message(message);
             }
             // Other channels share the link, so one bad frame does not end it.
             Err(error) => tracing::warn!("the server sent a frame that makes no sense: {error}"),
         }
         Ok(())
+    }
+}
+
+/// Pauses between attempts to connect: short ones while users' runs still wait for a server that restarts, longer ones
+/// when it is gone for long.
+struct Pauses {
+    soon: Backoff,
+    later: Backoff,
+    /// Since when there is no server that says anything.
+    since: Option<Instant>,
+}
+
+impl Pauses {
+    fn new((shortest, longest): (Duration, Duration)) -> Self {
+        let soon = SOON.min(longest);
+        Self { soon: Backoff::new((shortest, soon), 2.0), later: Backoff::new((soon, longest), 1.5), since: None }
+    }
+
+    fn next(&mut self, now: Instant, jitter: f64) -> Duration {
+        let outage = now - *self.since.get_or_insert(now);
+        if outage < LONG_OUTAGE { self.soon.next(jitter) } else { self.later.next(jitter) }
+    }
+
+    /// The server has said something, and not only let us in.
+    fn reset(&mut self) {
+        if self.since.take().is_some() {
+            self.soon.reset();
+            self.later.reset();
+        }
     }
 }
 

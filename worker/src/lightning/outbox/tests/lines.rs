@@ -23,7 +23,7 @@ fn lines_past_the_bound_are_dropped_counted_and_told() {
     let taken = (0..40).filter(|_| it.log(&line)).count();
     assert!((31..=33).contains(&taken), "{taken}");
     assert_eq!(it.outbox.lines_dropped() as usize, 40 - taken);
-    it.outbox.joined();
+    it.joined();
     let mut messages = Vec::new();
     loop {
         let pushes = it.pushes();
@@ -87,7 +87,7 @@ fn new_lines_in_a_batch_with_some_that_the_server_has_are_not_lost() {
     it.pushes();
     it.outbox.down(Loss::Link);
     it.log("new");
-    it.outbox.joined();
+    it.joined();
     it.now += Duration::from_millis(20);
     let batch = it.pushes();
     assert_eq!(batch[0].2["logs"].as_array().unwrap().len(), 2);

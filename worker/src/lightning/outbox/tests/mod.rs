@@ -5,6 +5,7 @@ mod losses;
 mod order;
 mod random;
 mod refusals;
+mod server;
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ use crate::lightning::phoenix::{Loss, Reply, Response, Status};
 
 const RUN: &str = "run";
 const INPUT: &str = "input-clip";
+
+/// The longest message.
+const LIMIT: usize = 10_000_000;
 
 struct Fixture {
     outbox: Outbox,
@@ -25,7 +29,15 @@ fn fixture() -> Fixture {
 
 fn with_batches(batch: Option<BatchOptions>) -> Fixture {
     let (run_id, input_dataclip_id) = (RUN.into(), Some(INPUT.into()));
-    let options = OutboxOptions { run_id, input_dataclip_id, batch, stringify: true, line_bytes: 1024 };
+    let server = Server::new(Form::String, LIMIT);
+    let options = OutboxOptions {
+        run_id,
+        input_dataclip_id,
+        batch,
+        server,
+        line_bytes: 1024,
+        probation: Duration::from_secs(10),
+    };
     Fixture { outbox: Outbox::new(options, true), now: Instant::now() }
 }
 
@@ -65,6 +77,12 @@ impl Fixture {
     fn pushes(&mut self) -> Vec<(u64, &'static str, Value)> {
         let pushes = std::iter::from_fn(|| self.outbox.next_push(self.now));
         pushes.map(|push| (push.tag, push.event, read(&push.payload))).collect()
+    }
+
+    /// The channel is joined again, and what holds events back for a while is over.
+    fn joined(&mut self) {
+        self.outbox.joined(self.now);
+        self.now = self.outbox.wake_at().unwrap_or(self.now);
     }
 
     fn reply(&mut self, tag: u64, reply: &Reply) -> Progress {

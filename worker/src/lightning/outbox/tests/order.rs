@@ -72,7 +72,7 @@ fn dataclips_are_referred_to_when_lightning_has_them() {
 #[test]
 fn what_is_no_object_is_wrapped_and_raw_states_go_raw() {
     let mut it = fixture();
-    it.outbox.options.stringify = false;
+    it.outbox.options.server = Server::new(Form::Value, LIMIT);
     let step = it.start(0, StepInput::Run);
     it.outbox.step_completed(step, end(StepOutput::State(state("[1]"))), 2);
     assert_eq!(it.pushes()[1].2["output_dataclip"], json!({"data": [1]}));

@@ -133,7 +133,7 @@ proptest! {
                 }
                 wire.clear();
                 it.outbox.down(Loss::Link);
-                it.outbox.joined();
+                it.joined();
             } else if let Some((tag, event, payload)) = wire.pop_front() {
                 let reply = server.handle(event, &payload).map_or_else(error, |()| ok());
                 progress = it.reply(tag, &reply);
@@ -191,7 +191,7 @@ proptest! {
             if matches!(progress, Progress::Done | Progress::Gone(_)) {
                 break;
             }
-            it.outbox.joined();
+            it.joined();
             let pushes = it.pushes();
             it.now = it.outbox.wake_at().unwrap_or(it.now);
             for (tag, event, payload) in pushes {
@@ -217,7 +217,7 @@ proptest! {
                         takes(&mut ended);
                         it.outbox.down(Loss::Channel)
                     }
-                    Whim::LinkDies => it.outbox.down(Loss::Link),
+                    Whim::LinkDies => it.outbox.down(Loss::Longest { tag, bytes: 1, too_long: false }),
                     Whim::ChannelDies => it.outbox.down(Loss::Channel),
                 };
                 if progress == Progress::Rejoin {

@@ -11,7 +11,7 @@ fn already_is_success_on_a_resend_only() {
     it.outbox.complete(success(0), 3);
     it.pushes();
     it.outbox.down(Loss::Link);
-    it.outbox.joined();
+    it.joined();
     for push in it.pushes() {
         let reply = if push.1 == "run:log" { ok() } else { taken.clone() };
         it.reply(push.0, &reply);
@@ -20,7 +20,7 @@ fn already_is_success_on_a_resend_only() {
     assert!(last[0].2["final_dataclip_id"].is_string(), "the first try had made the dataclip");
     it.outbox.down(Loss::Link);
     assert!(it.outbox.may_be_complete());
-    it.outbox.joined();
+    it.joined();
     let last = it.pushes();
     assert_eq!(it.reply(last[0].0, &error(json!({"state": ["already in completed state"]}))), Progress::Done);
 
@@ -40,7 +40,10 @@ fn a_refused_dataclip_is_withheld_and_the_final_state_with_it() {
     it.outbox.step_completed(step, end(StepOutput::State(state("{\"big\":1}"))), 2);
     let pushes = it.pushes();
     it.reply(pushes[0].0, &ok());
-    it.reply(pushes[1].0, &error(json!({"output_dataclip": ["is too large"]})));
+    let refused = error(json!({"output_dataclip": ["is too large"]}));
+    it.reply(pushes[1].0, &refused);
+    let as_value = it.pushes();
+    it.reply(as_value[0].0, &refused);
     it.outbox.complete(success(0), 3);
     let pushes = it.pushes();
     assert_eq!(pushes[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
@@ -170,8 +173,11 @@ fn the_log_says_that_the_last_dataclip_is_withheld() {
     it.outbox.complete(success(0), 3);
     let pushes = it.pushes();
     it.accept(&pushes[..1]);
-    it.reply(pushes[1].0, &error(json!({"output_dataclip": ["is too large"]})));
     it.accept(&pushes[2..]);
+    let refused = error(json!({"output_dataclip": ["is too large"]}));
+    it.reply(pushes[1].0, &refused);
+    let as_value = it.pushes();
+    it.reply(as_value[0].0, &refused);
     let rest = it.deliver();
     assert!(events(&rest).ends_with(&["run:log", "run:complete"]), "{rest:?}");
     let told = rest.iter().any(|push| push.2["message"][0].as_str().is_some_and(|it| it.contains("is withheld")));

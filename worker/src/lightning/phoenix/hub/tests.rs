@@ -54,7 +54,7 @@ impl Fixture {
         assert_eq!(event, "phx_join");
         self.answer(reference, "ok", json!({}));
         let (events, epoch) = self.events();
-        assert_eq!(events.last(), Some(&ChannelEvent::Joined));
+        assert!(matches!(events.last(), Some(ChannelEvent::Joined(_))), "{events:?}");
         epoch
     }
 
@@ -101,7 +101,7 @@ fn pushes_are_answered_by_ref() {
 fn a_push_from_before_a_rejoin_is_not_sent() {
     let mut it = fixture();
     let before = it.joined();
-    it.hub.link_down();
+    it.hub.link_down(false);
     it.push(before, 1);
     it.hub.link_up();
     let after = it.joined();
@@ -113,12 +113,35 @@ fn a_push_from_before_a_rejoin_is_not_sent() {
 }
 
 #[test]
+fn the_longest_push_on_a_link_that_dies_is_known() {
+    for too_long in [false, true] {
+        let mut it = fixture();
+        let epoch = it.joined();
+        for (tag, bytes) in [(1, 10), (2, 500), (3, 20)] {
+            let payload = Payload::object(&json!({ "x": "y".repeat(bytes) }));
+            it.hub.command(Command::Push { channel: 1, epoch, tag, event: "e", payload });
+        }
+        it.hub.link_down(too_long);
+        let longest = Loss::Longest { tag: 2, bytes: 508, too_long };
+        assert_eq!(it.events().0, [ChannelEvent::Down(longest)]);
+        it.hub.link_up();
+        it.sent();
+        it.hub.link_down(too_long);
+        assert_eq!(it.events().0, [], "it was not joined");
+    }
+    let mut it = fixture();
+    it.joined();
+    it.hub.link_down(true);
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Link)], "somebody else's");
+}
+
+#[test]
 fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
     let mut it = fixture();
     let mut answered = it.request();
     let events: Vec<_> = it.sent().into_iter().map(|sent| sent.2).collect();
     assert_eq!(events, ["phx_join", "q"], "behind the open join");
-    it.hub.link_down();
+    it.hub.link_down(false);
     it.hub.link_up();
     let sent = it.sent();
     it.answer(sent[0].1, "ok", json!({}));
@@ -127,7 +150,7 @@ fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
     assert_eq!(json.as_str(), r#"{"a":1}"#);
     drop(it.request());
     it.sent();
-    it.hub.link_down();
+    it.hub.link_down(false);
     it.hub.link_up();
     assert_eq!(it.sent().len(), 1, "a question that nobody waits for is withdrawn");
 }
@@ -234,7 +257,7 @@ fn a_join_that_is_never_answered_is_repeated_with_the_second_heartbeat() {
     it.answer(first, "ok", json!({}));
     assert_eq!(it.events().0, [], "that was the first join");
     it.answer(sent[0].1, "ok", json!({}));
-    assert_eq!(it.events().0, [ChannelEvent::Joined]);
+    assert_eq!(it.events().0, [ChannelEvent::Joined(1)]);
     it.hub.heartbeat();
     it.hub.heartbeat();
     assert!(it.sent().iter().all(|sent| sent.2 == "heartbeat"));
@@ -254,7 +277,7 @@ fn a_channel_is_joined_anew_on_request() {
     it.answer(sent[0].1, "ok", json!({}));
     it.answer(again[0].1, "ok", json!({}));
     it.answer(again[1].1, "ok", json!({}));
-    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Restart), ChannelEvent::Joined]);
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Restart), ChannelEvent::Joined(1)]);
     assert!(answered.try_recv().is_ok());
 }
 
@@ -307,7 +330,7 @@ fn a_thousand_reconnects_leave_nothing_behind() {
         (0..5).for_each(|tag| it.push(epoch, tag));
         drop(it.request());
         it.hub.heartbeat();
-        it.hub.link_down();
+        it.hub.link_down(false);
         assert!(it.hub.pending.is_empty() && it.hub.outgoing.is_empty() && it.hub.rejoins.is_empty());
         it.events();
         it.hub.link_up();

@@ -81,7 +81,7 @@ async fn joins_pushes_and_comes_back_with_a_fresh_token() {
     assert_eq!(path, "/worker/websocket?token=0");
     let join = answer(&mut connection, json!({})).await;
     assert_eq!((&join[2], &join[3], &join[4]), (&json!("a"), &json!("phx_join"), &json!({"x": 1})));
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
     channel.push(7, "event", Payload::empty());
     answer(&mut connection, json!([1])).await;
     let ChannelEvent::Replied(7, reply) = next(&mut channel).await else { panic!("no reply") };
@@ -92,7 +92,7 @@ async fn joins_pushes_and_comes_back_with_a_fresh_token() {
     let (mut connection, path) = server.accept().await;
     assert_eq!(path, "/worker/websocket?token=1");
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(2));
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn large_frames_go_in_fragments_and_arrive_whole() {
     let mut channel = socket.open("a".into(), Payload::empty());
     let (mut connection, _) = server.accept().await;
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
     let text = "é\"".repeat(FRAGMENT_BYTES);
     let state = protocol::Json::encode(&json!({ "x": text })).unwrap();
     channel.push(1, "state", Payload::empty().with_quoted("clip", state.clone()));
@@ -138,7 +138,7 @@ async fn frames_that_make_no_sense_do_not_end_the_link() {
     }
     connection.send(WsMessage::binary(vec![9, 9, 9])).await.unwrap();
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
     let mut reply = vec![1, 1, 1, 1, 2];
     channel.push(1, "event", Payload::empty());
     let frame = read(&mut connection).await;
@@ -157,7 +157,7 @@ async fn leaving_and_closing_say_so_to_the_server() {
     let mut channel = socket.open("a".into(), Payload::empty());
     let (mut connection, _) = server.accept().await;
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
     drop(channel);
     let closing = tokio::spawn(socket.close());
     assert_eq!(read(&mut connection).await[3], "phx_leave");
@@ -172,7 +172,7 @@ async fn a_frame_that_is_too_long_ends_the_link_before_it_is_read() {
     let mut channel = socket.open("a".into(), Payload::empty());
     let (mut connection, _) = server.accept().await;
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
     // A binary frame of a terabyte, of which nothing but the header ever comes.
     let mut header = vec![0x82, 127];
     header.extend((1u64 << 40).to_be_bytes());
@@ -180,7 +180,7 @@ async fn a_frame_that_is_too_long_ends_the_link_before_it_is_read() {
     assert_eq!(next(&mut channel).await, ChannelEvent::Down(Loss::Link));
     let (mut connection, _) = server.accept().await;
     answer(&mut connection, json!({})).await;
-    assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(2));
 }
 
 #[tokio::test]
@@ -188,13 +188,55 @@ async fn a_thousand_reconnects_leave_nothing_behind() {
     let server = Server::bind().await;
     let socket = server.socket(DEADLINE);
     let mut channel = socket.open("a".into(), Payload::empty());
-    for _ in 0..1000 {
+    for link in 1..=1000 {
         let (mut connection, _) = server.accept().await;
         answer(&mut connection, json!({})).await;
-        assert_eq!(next(&mut channel).await, ChannelEvent::Joined);
+        assert_eq!(next(&mut channel).await, ChannelEvent::Joined(link));
         drop(connection);
         assert_eq!(next(&mut channel).await, ChannelEvent::Down(Loss::Link));
     }
     let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(tasks, 1, "the socket's own");
+}
+
+#[test]
+fn pauses_are_short_in_the_first_time_of_an_outage() {
+    let start = Instant::now();
+    let mut pauses = Pauses::new((Duration::from_secs(1), Duration::from_secs(30)));
+    let play = |pauses: &mut Pauses, start: Instant| {
+        let (mut now, mut seen) = (start, Vec::new());
+        while now < start + Duration::from_secs(600) {
+            let pause = pauses.next(now, 0.9);
+            seen.push((now - start, pause));
+            now += pause;
+        }
+        seen
+    };
+    let seen = play(&mut pauses, start);
+    assert!(seen.iter().filter(|(at, _)| *at < LONG_OUTAGE).all(|(_, pause)| *pause <= SOON), "{seen:?}");
+    assert!(seen.is_sorted_by_key(|(_, pause)| *pause), "{seen:?}");
+    assert_eq!(seen.last().unwrap().1, Duration::from_secs(30));
+    pauses.reset();
+    assert_eq!(play(&mut pauses, start + Duration::from_secs(700)), seen, "the next outage begins anew");
+}
+
+#[tokio::test]
+async fn a_link_that_is_closed_with_1009_blames_the_longest_push() {
+    let server = Server::bind().await;
+    let socket = server.socket(DEADLINE);
+    let mut channel = socket.open("a".into(), Payload::empty());
+    let (mut connection, _) = server.accept().await;
+    answer(&mut connection, json!({})).await;
+    assert_eq!(next(&mut channel).await, ChannelEvent::Joined(1));
+    // More than fits into the socket's buffers: the worker still writes when the server has closed.
+    let state = protocol::Json::encode(&"x".repeat(30_000_000)).unwrap();
+    channel.push(1, "small", Payload::empty());
+    channel.push(2, "large", Payload::empty().with_value("x", state));
+    assert_eq!(read(&mut connection).await[3], "small");
+    connection.get_mut().write_all(&[0x88, 2, 0x03, 0xf1]).await.unwrap();
+    drop(connection);
+    let ChannelEvent::Down(Loss::Longest { tag: 2, bytes: 30_000_008, too_long: true }) = next(&mut channel).await
+    else {
+        panic!("the second push was too long");
+    };
 }

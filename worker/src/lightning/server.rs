@@ -1,0 +1,179 @@
+//! What the Lightning at the other end takes, as far as its answers have shown it.
+//!
+//! All runs share this: what one has learned, the others need not try. A new connection may lead to another Lightning,
+//! so that most of it is forgotten then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Crashes on batches of log lines before a server that never took one is taken not to know them.
+const BATCH_CRASHES: u32 = 2;
+
+/// A server that closes the connection on a message shorter than this does not do so for its length.
+const LEAST_LIMIT: usize = 64 * 1024;
+
+/// How a step's dataclip goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As a string that holds JSON, which every Lightning takes so far.
+    String,
+    /// As a JSON value, which Lightning takes from 2.19 on.
+    Value,
+}
+
+impl Form {
+    fn other(self) -> Self {
+        match self {
+            Self::String => Self::Value,
+            Self::Value => Self::String,
+        }
+    }
+}
+
+/// What is known of the server. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Server(Arc<Mutex<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    /// The form to try first.
+    first: Form,
+    /// The longest message that may be sent, in bytes.
+    limit: usize,
+    link: u64,
+    learned: Learned,
+}
+
+/// What is forgotten with the connection.
+#[derive(Debug, Default)]
+struct Learned {
+    refused: Option<Form>,
+    takes_batches: bool,
+    batch_crashes: u32,
+    crashes_on_nul: bool,
+}
+
+impl Server {
+    /// A server that nothing is known of. A message has at most `limit` bytes, but there is always room for what has no
+    /// state in it.
+    pub(super) fn new(first: Form, limit: usize) -> Self {
+        let limit = limit.max(LEAST_LIMIT);
+        Self(Arc::new(Mutex::new(Known { first, limit, link: 0, learned: Learned::default() })))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing in here panics halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel is joined over the connection with this number.
+    pub(super) fn reached_over(&self, link: u64) {
+        let mut known = self.known();
+        if link > known.link {
+            known.link = link;
+            known.learned = Learned::default();
+        }
+    }
+
+    /// The longest message that may be sent, in bytes.
+    pub(super) fn limit(&self) -> usize {
+        self.known().limit
+    }
+
+    /// The connection was closed because a message of so many bytes was too long. False if that cannot be why.
+    pub(super) fn refused_length(&self, bytes: usize) -> bool {
+        let mut known = self.known();
+        let is_credible = bytes > LEAST_LIMIT;
+        if is_credible && bytes <= known.limit {
+            known.limit = bytes - 1;
+            tracing::warn!(
+                "Lightning takes no message of {bytes} bytes: none as long is sent any more (see --max-message-mb)"
+            );
+        }
+        is_credible
+    }
+
+    /// The forms to try, in order.
+    pub(super) fn forms(&self) -> impl Iterator<Item = Form> + use<> {
+        let Known { first, learned: Learned { refused, .. }, .. } = *self.known();
+        [first, first.other()].into_iter().filter(move |form| refused != Some(*form))
+    }
+
+    /// A dataclip was refused in `form` and taken in the other one.
+    pub(super) fn refused_form(&self, form: Form) {
+        self.known().learned.refused = Some(form);
+    }
+
+    /// Whether log lines may go in batches.
+    pub(super) fn takes_batches(&self) -> bool {
+        self.known().learned.batch_crashes < BATCH_CRASHES
+    }
+
+    /// It took a batch.
+    pub(super) fn took_batch(&self) {
+        self.known().learned.takes_batches = true;
+    }
+
+    /// A channel crashed on a batch. True if no more of them are sent for that, from now on.
+    pub(super) fn crashed_on_batch(&self) -> bool {
+        let learned = &mut self.known().learned;
+        if !learned.takes_batches {
+            learned.batch_crashes += 1;
+        }
+        learned.batch_crashes == BATCH_CRASHES
+    }
+
+    /// Whether it cannot store a NUL character.
+    pub(super) fn crashes_on_nul(&self) -> bool {
+        self.known().learned.crashes_on_nul
+    }
+
+    /// A channel crashed on a NUL character.
+    pub(super) fn crashed_on_nul(&self) {
+        self.known().learned.crashes_on_nul = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forms(server: &Server) -> Vec<Form> {
+        server.forms().collect()
+    }
+
+    #[test]
+    fn a_form_that_is_refused_is_not_tried_again_on_this_connection() {
+        let server = Server::new(Form::Value, 1 << 20);
+        server.reached_over(1);
+        assert_eq!(forms(&server), [Form::Value, Form::String]);
+        server.refused_form(Form::Value);
+        server.reached_over(1);
+        assert_eq!(forms(&server), [Form::String]);
+        server.reached_over(2);
+        assert_eq!(forms(&server), [Form::Value, Form::String]);
+    }
+
+    #[test]
+    fn batches_end_where_they_never_worked() {
+        let server = Server::new(Form::String, 1 << 20);
+        server.reached_over(1);
+        assert_eq!((server.crashed_on_batch(), server.takes_batches()), (false, true));
+        assert_eq!((server.crashed_on_batch(), server.takes_batches()), (true, false));
+        assert!(!server.crashed_on_batch(), "it is said once");
+        server.reached_over(2);
+        server.took_batch();
+        assert!(!(0..5).any(|_| server.crashed_on_batch()), "what crashes there is not that it is a batch");
+        assert!(server.takes_batches());
+    }
+
+    #[test]
+    fn lengths_are_learned_for_good() {
+        let server = Server::new(Form::String, 1 << 20);
+        assert!(server.refused_length(1 << 19));
+        server.reached_over(1);
+        assert_eq!(server.limit(), (1 << 19) - 1);
+        assert!(server.refused_length(1 << 20), "it was on its way before");
+        assert!(!server.refused_length(100));
+        assert_eq!(server.limit(), (1 << 19) - 1);
+    }
+}
