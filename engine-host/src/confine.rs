@@ -1,5 +1,6 @@
 //! What the host forbids itself and all that it starts, before anything else of it runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -8,6 +9,8 @@ use landlock::{
 };
 use protocol::confinement::Confinement;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::links;
 
 /// What this was written for. On older kernels less is forbidden.
 const KERNEL: ABI = ABI::V5;
@@ -59,7 +62,8 @@ pub fn confine(confinement: &Confinement, folder: &Path) -> Result<(), ConfineEr
         lower(Resource::Nproc, "processes", limit.saturating_add(threads_of_this_user()))?;
     }
     if let Some(readable) = &confinement.readable {
-        restrict(readable, folder)?;
+        let linked: BTreeSet<PathBuf> = confinement.packages.iter().flat_map(|folder| linked(folder)).collect();
+        restrict(readable.iter().chain(&linked), folder)?;
     }
     Ok(())
 }
@@ -84,13 +88,22 @@ fn threads_of_this_user() -> u64 {
     threads.sum()
 }
 
-fn restrict(readable: &[PathBuf], folder: &Path) -> Result<(), RulesetError> {
+/// What the links of the packages in a folder lead to outside of the folder's own surroundings.
+fn linked(packages: &Path) -> BTreeSet<PathBuf> {
+    let real = packages.canonicalize().unwrap_or_else(|_| packages.to_owned());
+    let root = real.parent().unwrap_or(&real);
+    let folders = std::fs::read_dir(&real).into_iter().flatten().flatten();
+    let found = folders.flat_map(|entry| links::targets(&entry.path()));
+    found.filter(|path| !path.starts_with(root)).collect()
+}
+
+fn restrict<'p>(readable: impl Iterator<Item = &'p PathBuf>, folder: &Path) -> Result<(), RulesetError> {
     let all = AccessFs::from_all(KERNEL);
     let devices = AccessFs::from_read(KERNEL) | AccessFs::WriteFile | AccessFs::IoctlDev;
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
     let system = SYSTEM.iter().map(Path::new);
     let ruleset = system
-        .chain(readable.iter().map(PathBuf::as_path))
+        .chain(readable.map(PathBuf::as_path))
         .try_fold(ruleset, |ruleset, path| allow(ruleset, path, AccessFs::from_read(KERNEL)))?;
     let ruleset = allow(ruleset, Path::new("/dev"), devices)?;
     allow(ruleset, folder, all)?.restrict_self().map(drop)

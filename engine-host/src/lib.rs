@@ -13,6 +13,7 @@ pub mod handler;
 pub mod host;
 pub mod install;
 pub mod limits;
+pub mod links;
 pub mod log;
 pub mod outcome;
 pub mod plan;

@@ -84,6 +84,23 @@ pub fn has_error(state: &Json, step_id: &str) -> bool {
     Object::of_raw(state.get("errors")).get(step_id).is_some_and(is_truthy)
 }
 
+/// The error that a job has put at `errors[step_id]` of its state itself: its type and its message.
+pub fn own_error(state: &Json, step_id: &str) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Error {
+        r#type: Option<String>,
+        name: Option<String>,
+        message: Option<String>,
+    }
+    let state = Object::of(state);
+    let error = Object::of_raw(state.get("errors")).get(step_id).filter(|error| is_truthy(error))?;
+    let (kind, message) = match serde_json::from_str::<Error>(error.get()) {
+        Ok(Error { r#type, name, message }) => (r#type.or(name), message),
+        Err(_) => (None, serde_json::from_str(error.get()).ok()),
+    };
+    Some((kind.unwrap_or_else(|| "JobError".to_owned()), message.unwrap_or_else(|| error.get().to_owned())))
+}
+
 /// Whether the state is `{}` or holds nothing but an empty `data`.
 pub fn is_blank(state: &Json) -> bool {
     if !state.is_object() {

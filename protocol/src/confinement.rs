@@ -17,4 +17,7 @@ pub struct Confinement {
     /// What may be read, with everything else forbidden that the host's own folder does not hold, as far as the kernel
     /// can. None if nothing is forbidden.
     pub readable: Option<Vec<PathBuf>>,
+    /// Folders that hold packages: what the links of those lead to may be read as well, wherever it is.
+    #[serde(default)]
+    pub packages: Vec<PathBuf>,
 }

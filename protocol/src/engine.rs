@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Environment variable of a host: the names of those of its variables that jobs may see as well, separated by commas.
+pub const JOB_ENVIRONMENT_VARIABLE: &str = "OPENFN_JOB_ENV";
+
 /// An engine, completely described: two hosts that prepared the same one are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EngineSpec {

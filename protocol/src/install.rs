@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Adaptor;
 
+/// Environment variable of a host: the variables that npm's settings files name and that are not set, as
+/// `NAME in /a/file`, joined by commas.
+pub const UNSET_VARIABLE: &str = "ENGINE_HOST_NPM_UNSET";
+
 /// The folder with adaptors, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repo {

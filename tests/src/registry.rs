@@ -20,6 +20,8 @@ pub enum Fault {
     BrokenTarball,
     /// Tarballs are sent when [`Registry::go_on`] is called.
     HeldTarball,
+    /// Who does not show this token is answered with 401.
+    Locked(&'static str),
 }
 
 /// A registry that serves until it is dropped.
@@ -139,10 +141,13 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 async fn answer(mut stream: TcpStream, state: Arc<State>, url: String) {
     let mut lines = BufReader::new(&mut stream).lines();
     let Ok(Some(first)) = lines.next_line().await else { return };
+    let mut token = None;
     while let Ok(Some(line)) = lines.next_line().await {
         if line.is_empty() {
             break;
         }
+        let value = line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        token = token.or(value.and_then(|(_, value)| value.strip_prefix("Bearer ").map(str::to_owned)));
     }
     let path = first.split(' ').nth(1).unwrap_or_default().replace("%2f", "/").replace("%2F", "/");
     let is_held = path.ends_with(".tgz") && state.contents().fault == Some(Fault::HeldTarball);
@@ -151,17 +156,22 @@ async fn answer(mut stream: TcpStream, state: Arc<State>, url: String) {
         state.held.notify_one();
         go_on.await;
     }
-    let (status, body) = respond(&mut state.contents(), path, &url);
+    let (status, body) = respond(&mut state.contents(), path, token.as_deref(), &url);
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.write_all(&body).await;
 }
 
-fn respond(contents: &mut Contents, path: String, url: &str) -> (&'static str, Vec<u8>) {
+fn respond(contents: &mut Contents, path: String, token: Option<&str>, url: &str) -> (&'static str, Vec<u8>) {
     contents.requests.push(path.clone());
     if let Some(Fault::Unavailable(left)) = contents.fault {
         contents.fault = (left > 1).then_some(Fault::Unavailable(left - 1));
         return ("503 Service Unavailable", b"{}".to_vec());
+    }
+    if let Some(Fault::Locked(wanted)) = contents.fault
+        && token != Some(wanted)
+    {
+        return ("401 Unauthorized", b"{}".to_vec());
     }
     let name = path.trim_start_matches('/');
     match name.split_once("/-/") {

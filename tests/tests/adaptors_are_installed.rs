@@ -158,6 +158,35 @@ async fn what_fails_is_told_in_npms_words_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_npms_settings_name_reaches_npm_and_is_told_where_it_is_missing() {
+    for place in ["the repo", "the home"] {
+        let (registry, repo, home) =
+            (Registry::start().await, Repo::new(), tempfile::tempdir().expect("there is room"));
+        registry.publish(X, "1.0.0", SOURCE);
+        registry.set_fault(Some(Fault::Locked("a token of mine")));
+        let folder = if place == "the repo" { repo.path() } else { home.path() };
+        let host = registry.url().trim_start_matches("http:");
+        let settings = format!("{host}/:_authToken=${{MY_OWN_TOKEN}}\n");
+        std::fs::write(folder.join(".npmrc"), settings).expect("there is room");
+        let install = async |token: Option<&str>| {
+            let mut command = repo.command(&registry, &["install", "@openfn/language-x@1.0.0"]);
+            command.env("HOME", home.path()).envs(token.map(|token| ("MY_OWN_TOKEN", token)));
+            finish(command.spawn().expect("the worker was just built")).await
+        };
+        let missing = install(None).await;
+        assert_eq!(missing.code, Some(1), "{place}: {missing:?}");
+        let file = folder.join(".npmrc").display().to_string();
+        assert!(missing.told.contains(&format!("MY_OWN_TOKEN in {file}")), "{place}: {missing:?}");
+        let there = install(Some("a token of mine")).await;
+        assert_eq!(there.code, Some(0), "{place}: {there:?}");
+        let installation = repo.path().join(".openfn-worker/adaptors");
+        for entry in std::fs::read_dir(installation).expect("it is there").flatten() {
+            assert!(!entry.path().join(".npmrc").exists(), "npm's settings stay where they were");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_down_is_asked_again_and_its_last_answer_holds() {
     let (registry, repo) = (Registry::start().await, Repo::new());
     registry.publish(X, "1.0.0", SOURCE);

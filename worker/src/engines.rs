@@ -11,13 +11,16 @@ use protocol::run::{Exit, RunSpec, Step};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
+use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Requirement, Wanted};
 use crate::cli::{EngineKind, RepoArgs};
 use crate::execution::{Executor, Reservation, ReserveError};
 use crate::hosts::{self, Broker, Hosts, HostsOptions};
 
-/// The adaptor of jobs that name none.
+/// The adaptor of jobs that name none, where it is at hand.
 const DEFAULT_ADAPTOR: &str = "@openfn/language-common";
+
+/// Stands for what those jobs name.
+const NO_ADAPTOR: &str = "";
 
 /// What jobs of the mock engine have beside the core operations, as with the reference worker.
 const MOCK_GLOBALS: &str = "export const wait = milliseconds => state => \
@@ -143,10 +146,16 @@ async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refus
             .iter()
             .map(|(text, wanted)| async move { Ok::<_, Refused>((text.clone(), adaptors.get(wanted).await?)) }),
     );
-    let found: HashMap<String, Adaptor> = found.await?.into_iter().collect();
+    let mut found: HashMap<String, Adaptor> = found.await?.into_iter().collect();
+    if with_code(&mut spec.steps).any(|step| step.adaptors.is_empty()) {
+        // Without it such a job has no adaptor, which is what it says.
+        let default = Wanted { name: DEFAULT_ADAPTOR.to_owned(), requirement: Requirement::Installed };
+        found.extend(adaptors.get(&default).await.ok().map(|adaptor| (NO_ADAPTOR.to_owned(), adaptor)));
+    }
     for step in with_code(&mut spec.steps) {
-        let exact = adaptors_of(step).into_iter().filter_map(|text| Some(found.get(&text)?.specifier()));
-        step.adaptors = exact.collect();
+        let named = std::mem::take(&mut step.adaptors);
+        let named = if named.is_empty() { vec![NO_ADAPTOR.to_owned()] } else { named };
+        step.adaptors = named.iter().filter_map(|text| Some(found.get(text)?.specifier())).collect();
     }
     let unique: BTreeMap<String, Adaptor> = found.into_values().map(|adaptor| (adaptor.specifier(), adaptor)).collect();
     let adaptors_of_run: Vec<Adaptor> = unique.into_values().collect();
@@ -158,16 +167,13 @@ async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refus
 
 /// What the steps with code need, each once. The first thing that is refused is told before anything is fetched.
 fn wanted(steps: &[Step]) -> Result<Vec<(String, Wanted)>, Refused> {
-    let named: BTreeSet<String> = steps.iter().filter(|step| step.expression.is_some()).flat_map(adaptors_of).collect();
-    named.into_iter().map(|text| Wanted::read(&text).map(|wanted| (text, wanted))).collect()
+    let with_code = steps.iter().filter(|step| step.expression.is_some());
+    let named: BTreeSet<&String> = with_code.flat_map(|step| &step.adaptors).collect();
+    named.into_iter().cloned().map(|text| Wanted::read(&text).map(|wanted| (text, wanted))).collect()
 }
 
 fn with_code(steps: &mut [Step]) -> impl Iterator<Item = &mut Step> {
     steps.iter_mut().filter(|step| step.expression.is_some())
-}
-
-fn adaptors_of(step: &Step) -> Vec<String> {
-    if step.adaptors.is_empty() { vec![DEFAULT_ADAPTOR.to_owned()] } else { step.adaptors.clone() }
 }
 
 #[cfg(test)]
@@ -187,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn each_adaptor_is_wanted_once_and_jobs_without_one_get_the_common_one() {
+    fn each_adaptor_is_wanted_once_and_jobs_without_one_want_none() {
         let steps = [
             step(None, &["left-pad@1.0.0"]),
             step(Some("get('/')"), &["@openfn/language-http@latest"]),
             step(Some("get('/')"), &["@openfn/language-http@latest", "@openfn/language-common"]),
-            step(Some("fn(s => s)"), &[]),
+            step(Some("export default [s => s]"), &[]),
         ];
         let wanted = wanted(&steps).unwrap();
         let named: Vec<&str> = wanted.iter().map(|(text, _)| text.as_str()).collect();

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod engines;
 mod escape;
 pub mod execution;
+mod folders;
 pub mod hosts;
 pub mod http;
 pub mod keys;

@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::confinement::Confinement;
-use protocol::engine::EngineSpec;
+use protocol::engine::{EngineSpec, JOB_ENVIRONMENT_VARIABLE};
 use protocol::message::Prepare;
 use protocol::run::RunOptions;
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::adaptors::AdaptorsOptions;
+use crate::adaptors::{AdaptorsOptions, PACKAGES};
 use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
 use crate::engines::{self, Choice, Engines};
@@ -334,9 +334,20 @@ pub(crate) fn hosts_options_of(
             open_files: Some(supervision.host_max_open_files),
             processes: supervision.host_max_processes,
             readable: (!supervision.no_landlock).then(|| readable(&program, supervision, adaptors)),
+            packages: adaptors.iter().flat_map(|it| &it.monorepos).map(|root| root.join(PACKAGES)).collect(),
         },
+        environment: job_environment(&options.hosts.job_env),
         ..HostsOptions::new(program)
     })
+}
+
+/// The variables that jobs may see, and their names, by which hosts tell them from their own.
+fn job_environment(names: &[String]) -> Vec<(String, String)> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let set = names.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+    set.chain([(JOB_ENVIRONMENT_VARIABLE.to_owned(), names.join(","))]).collect()
 }
 
 /// Variables that name certificates, which hosts get.

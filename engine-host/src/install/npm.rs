@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use protocol::install::UNSET_VARIABLE;
 use serde::Deserialize;
 
 use super::Workshop;
@@ -52,6 +53,21 @@ impl NpmFailure {
         let [repo, cache] = folders.map(|folder| format!("{} ({})", folder.display(), free_space(folder)));
         let reason = format!("{why}: npm writes to the repo, {repo}, and to its cache, {cache}");
         Self { reason, ..self }
+    }
+
+    /// Says what is missing where the registry asks who it is, or hides what not everybody may see. `unset` are the variables
+    /// that npm's settings name and that have no value.
+    fn explained(self, unset: Option<&str>) -> Self {
+        const UNKNOWN_HERE: [&str; 3] = ["E401", "E403", "E404"];
+        let is_meant = self.code.as_deref().is_some_and(|code| UNKNOWN_HERE.contains(&code));
+        match unset.filter(|unset| is_meant && !unset.is_empty()) {
+            Some(unset) => {
+                let reason =
+                    format!("{}; npm's settings name variables that the worker does not have: {unset}", self.reason);
+                Self { reason, ..self }
+            }
+            None => self,
+        }
     }
 
     /// Whether the registry, or the way there, is to blame: later it may work.
@@ -135,6 +151,7 @@ impl Npm {
         workshop.tell(format!("{specifier}: npm install")).await;
         const FLAGS: [&str; 6] = ["--json", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--"];
         let arguments: Vec<&str> = ["install"].into_iter().chain(FLAGS).chain([specifier]).collect();
+        let _settings = Settings::link(&workshop.repo.folder, folder);
         let installed = self.repeat(workshop, &arguments, folder, schedule).await;
         installed.map(drop).map_err(|failure| failure.placed([&workshop.repo.folder, &self.cache()]))
     }
@@ -183,7 +200,27 @@ impl Npm {
         let output = process::output(command).await;
         let output =
             output.map_err(|error| NpmFailure::new(format!("cannot run {}: {error}", self.program.display())))?;
-        if output.status.success() { Ok(output.stdout) } else { Err(reason(&output)) }
+        let unset = std::env::var(UNSET_VARIABLE).ok();
+        if output.status.success() { Ok(output.stdout) } else { Err(reason(&output).explained(unset.as_deref())) }
+    }
+}
+
+/// A link to a repo's own settings of npm, in another folder, where npm looks for them while it works there. They may
+/// hold a secret, so the link is gone afterwards.
+struct Settings(PathBuf);
+
+impl Settings {
+    fn link(repo: &Path, folder: &Path) -> Option<Self> {
+        let (settings, link) = (repo.join(".npmrc"), folder.join(".npmrc"));
+        let there = settings.is_file() && std::os::unix::fs::symlink(settings, &link).is_ok();
+        there.then_some(Self(link))
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        // Whoever made the folder removes what is left in it.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -300,6 +337,19 @@ mod tests {
             assert!(!trouble(code), "{code}");
         }
         assert!(!NpmFailure::new("npm was not found").is_registry_trouble());
+    }
+
+    #[test]
+    fn a_registry_that_asks_who_it_is_hears_what_is_missing() {
+        let failure = |code: &str| NpmFailure { code: Some(code.into()), reason: "no".into() };
+        let told = |code, unset| failure(code).explained(unset).reason;
+        let unset = Some("A_TOKEN in /r/.npmrc");
+        for code in ["E401", "E403", "E404"] {
+            let expected = "no; npm's settings name variables that the worker does not have: A_TOKEN in /r/.npmrc";
+            assert_eq!(told(code, unset), expected);
+            assert_eq!((told(code, None).as_str(), told(code, Some("")).as_str()), ("no", "no"));
+        }
+        assert_eq!(told("E500", unset), "no");
     }
 
     #[test]

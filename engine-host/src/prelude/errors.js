@@ -47,6 +47,9 @@ function details(error, message) {
   return attempt(() => toJson({ message, ...error })) ?? stringify(record({ message }));
 }
 
+/** What begins the messages of errors, while the module is under way whose exports are globals. */
+let messagePrefix = '';
+
 /** Describes a thrown value as JSON text, for the engine. Never throws. */
 function describe(value, operation, fallback) {
   const own = isObject(value) ? weakGet(origins, value) : undefined;
@@ -54,6 +57,8 @@ function describe(value, operation, fallback) {
   const name = genuine ? attempt(() => value.name) : '';
   let message = thrownText(value);
   if (genuine && isText(attempt(() => value.message))) message = reworded(attempt(() => text(value.message)) ?? '');
+
+  message = messagePrefix + message;
 
   let origin = own ?? fallback;
   let position;

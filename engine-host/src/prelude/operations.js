@@ -86,6 +86,14 @@ async function begin(evaluation, exports, initial) {
   }
 }
 
+/** Describes what kept the module from its evaluation whose exports are globals. */
+function globalsError(error) {
+  messagePrefix = GLOBALS_PREFIX;
+  return linkError(error);
+}
+
+const GLOBALS_PREFIX = '[globals] ';
+
 /** Makes the exports of a module globals, when it is evaluated. */
 async function adopt(evaluation, exports) {
   try {
@@ -97,6 +105,7 @@ async function adopt(evaluation, exports) {
     }
     ending ??= record({});
   } catch (error) {
+    messagePrefix = GLOBALS_PREFIX;
     fail(error);
   }
 }

@@ -124,10 +124,23 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             Ok(JobEnd::Returned(JobResult { state, webhook_response })) => {
                 match state.as_ref().and_then(|state| limits::state_exit(state.len(), self.options)) {
                     Some(exit) => self.stopped(exit).await,
-                    None => JobOutcome::Result { exit: Exit::success(), state, webhook_response },
+                    None => {
+                        let exit = self.exit_of(state.as_ref(), &step.id).await;
+                        JobOutcome::Result { exit, state, webhook_response }
+                    }
                 }
             }
         }
+    }
+
+    /// How a step ends whose code returned `state`: a job may say itself that it failed.
+    async fn exit_of(&mut self, state: Option<&Json>, step_id: &str) -> Exit {
+        let Some((kind, message)) = state.and_then(|state| state::own_error(state, step_id)) else {
+            return Exit::success();
+        };
+        let exit = Exit::error(ExitReason::Fail, kind, message);
+        self.log_exit(&exit).await;
+        exit
     }
 
     /// What becomes of a step that was ended from outside of its code.

@@ -401,3 +401,21 @@ async fn a_job_that_names_no_adaptor_gets_the_common_one() {
     assert_eq!(walked.all[0], "run []");
     assert_eq!(*adaptors.lock().unwrap(), [DEFAULT_ADAPTOR]);
 }
+
+#[tokio::test]
+async fn a_job_that_puts_an_error_at_its_own_id_has_failed() {
+    for (state, expected) in [
+        (r#"{"errors":{"a":{"type":"Odd","message":"m"}}}"#, "fail Odd: m"),
+        (r#"{"errors":{"a":{"name":"Odd"}}}"#, r#"fail Odd: {"name":"Odd"}"#),
+        (r#"{"errors":{"a":"text"}}"#, "fail JobError: text"),
+        (r#"{"errors":{"a":true}}"#, "fail JobError: true"),
+        (r#"{"errors":{"a":{"type":5}}}"#, r#"fail JobError: {"type":5}"#),
+        (r#"{"errors":{"a":null}}"#, "success"),
+        (r#"{"errors":{"b":{"message":"m"}}}"#, "success"),
+        (r#"{"errors":[]}"#, "success"),
+    ] {
+        let walked = walked(workflow("a"), FakeEngine::new([("a", Act::Return(state))])).await;
+        let expected = [format!("done 0 {expected} {state}"), format!("end {expected} {state} Some(0)")].join("\n");
+        assert!(walked.events().ends_with(&expected), "{}\nis not\n{expected}", walked.events());
+    }
+}

@@ -210,3 +210,67 @@ async fn a_network_client_is_loaded_when_it_is_used_or_nobody_waits() {
     // It depends on the machine how long that takes.
     while !loaded().await {}
 }
+
+#[tokio::test]
+async fn what_the_links_of_an_adaptor_lead_to_is_readable_and_nothing_else_is() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let link = |from: &str, to: &str| {
+        let from = root.join(from);
+        std::fs::create_dir_all(from.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(to, from).unwrap();
+    };
+    // Each of three packages has the next one, and the last one a package from a store.
+    for (name, source) in [
+        (
+            "a",
+            "export { name } from '@openfn/b'; import fs from 'node:fs'; export const read = (f) => { try { return fs.readFileSync(f, 'utf8') } catch (e) { return e.code } };",
+        ),
+        ("b", "import { c } from '@openfn/c'; export const name = () => c();"),
+        ("c", "import x from 'x'; import * as a from '@openfn/a'; export const c = () => x.name + typeof a.read;"),
+        ("d", "export {};"),
+    ] {
+        let manifest = format!(r#"{{"name":"@openfn/{name}","type":"module","main":"index.js"}}"#);
+        write(&format!("packages/{name}/package.json"), &manifest);
+        write(&format!("packages/{name}/index.js"), source);
+    }
+    link("packages/a/node_modules/@openfn/b", "../../../../links/b");
+    link("links/b", "../packages/b");
+    link("packages/b/node_modules/@openfn/c", "../../../c");
+    link("packages/c/node_modules/@openfn/a", "../../../a");
+    link("packages/c/node_modules/x", "../../../store/x@1/node_modules/x");
+    write("store/x@1/node_modules/x/package.json", r#"{"main":"x.js","dependencies":{"y":"1"}}"#);
+    write("store/x@1/node_modules/x/x.js", "exports.name = require('y');");
+    link("store/x@1/node_modules/y", "../../y@1/node_modules/y");
+    write("store/y@1/node_modules/y/index.js", "module.exports = 'y ';");
+    write("links/secret", "secret");
+    let adaptor = Adaptor {
+        name: "@openfn/language-a".into(),
+        version: "local".into(),
+        folder: root.join("packages/a"),
+        bundle: None,
+        exports: None,
+        needs: Needs::default(),
+    };
+    let mut bench = Bench::start(&[&adaptor]).await;
+    let files: Vec<String> = ["packages/b/index.js", "packages/d/index.js", "links/secret", "store/x@1/secret"]
+        .iter()
+        .map(|path| format!("typeof read('{0}') + read('{0}')", root.join(path).display()))
+        .collect();
+    let code = format!(
+        "import {{ name, read }} from '@openfn/language-a';
+        export default [() => ({{ name: name(), files: [{}].map((it) => it.slice(0, 23)) }})];",
+        files.join(", ")
+    );
+    let denied = "stringERR_ACCESS_DENIED";
+    let expected = serde_json::json!({
+        "name": "y function",
+        "files": ["stringimport { c } from", denied, denied, denied],
+    });
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&bench.result(&code).await).unwrap(), expected);
+}

@@ -51,8 +51,6 @@ async fn the_environment_has_no_more_than_an_allow_list() {
     let allowed = [
         "HOME",
         "TMPDIR",
-        "LANG",
-        "LC_ALL",
         "NODE_EXTRA_CA_CERTS",
         "PATH",
         "SSL_CERT_DIR",

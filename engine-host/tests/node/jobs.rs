@@ -111,7 +111,7 @@ async fn the_plans_globals_are_there() {
     assert_eq!(text(result.state), r#"{"x":4,"y":8}"#);
     call.globals = Some("throw new Error('bad globals')".into());
     let Ok(JobEnd::Threw(thrown)) = bench.run(call).await else { panic!() };
-    assert_eq!((thrown.origin, thrown.message.as_str()), (Origin::Job, "bad globals"));
+    assert_eq!((thrown.origin, thrown.message.as_str()), (Origin::Job, "[globals] bad globals"));
 }
 
 #[tokio::test]

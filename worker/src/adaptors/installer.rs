@@ -1,12 +1,13 @@
 //! What has adaptors installed: engine hosts that are lent for it, from a pool of their own.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use protocol::engine::Adaptor;
 use protocol::install::{
     Install, InstalledAdaptor, MakeSnapshot, Progress, Prune, Pruned, Repo, Resolve, Resolved, SnapshotOutcome, Survey,
-    Surveyed,
+    Surveyed, UNSET_VARIABLE,
 };
 use protocol::link::{Call, CallError, WorkerSide};
 use protocol::message::{RefusalCode, WorkerNotice};
@@ -14,7 +15,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::ledger::InstallFailure;
+use super::npmrc::{self, Named};
 use super::progress::Watcher;
+use crate::folders;
 use crate::hosts::{Hosts, LoanError};
 use crate::metrics::metrics;
 
@@ -152,21 +155,31 @@ fn told(error: &AskError) -> String {
 
 /// What hosts that install get of the worker's environment: what npm needs to reach its registry, and where it may
 /// keep what it fetched. They run no users' code.
-pub(super) fn npm_environment() -> Vec<(String, String)> {
+pub(super) fn npm_environment(repo: &Path, node: &Path) -> Vec<(String, String)> {
     // What is no Unicode is no setting of npm's.
     let variables = std::env::vars_os();
-    of_npm(variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect())
+    let variables: Vec<(String, String)> =
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let setting = |name: &str| {
+        variables.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+    };
+    let named = npmrc::named(repo, node, folders::home().as_deref(), setting);
+    of_npm(variables, &named)
 }
 
 /// npm's cache is in the user's home unless it is told otherwise, and that may be read-only where there is a folder for
-/// caches.
-fn of_npm(mut variables: Vec<(String, String)>) -> Vec<(String, String)> {
+/// caches. `named` has what npm's settings files want beside npm's own variables.
+fn of_npm(mut variables: Vec<(String, String)>, named: &Named) -> Vec<(String, String)> {
     const CACHE: &str = "npm_config_cache";
     let caches = variables.iter().find(|(name, value)| name == "XDG_CACHE_HOME" && value.starts_with('/'));
     let cache = caches.map(|(_, folder)| (CACHE.to_owned(), format!("{folder}/npm")));
     let is_told = variables.iter().any(|(name, value)| name.eq_ignore_ascii_case(CACHE) && !value.is_empty());
-    variables.retain(|(name, _)| is_for_npm(name));
+    let is_set = |name: &str| variables.iter().any(|(known, value)| known == name && !value.is_empty());
+    let unset = named.iter().filter(|(name, _)| !is_set(name));
+    let unset: Vec<String> = unset.map(|(name, file)| format!("{name} in {}", file.display())).collect();
+    variables.retain(|(name, _)| is_for_npm(name) || named.contains_key(name));
     variables.extend(cache.filter(|_| !is_told));
+    variables.extend((!unset.is_empty()).then(|| (UNSET_VARIABLE.to_owned(), unset.join(", "))));
     variables
 }
 
@@ -203,8 +216,17 @@ mod tests {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
         for (variables, expected) in cases {
-            assert_eq!(of_npm(owned(variables)), owned(expected));
+            assert_eq!(of_npm(owned(variables), &Named::new()), owned(expected));
         }
+    }
+
+    #[test]
+    fn what_npms_settings_name_is_passed_on_or_told_to_be_unset() {
+        let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let named = ["A", "B", "C"].map(|name| (name.to_owned(), "/r/.npmrc".into())).into();
+        let all = [owned("A", "secret"), owned("B", ""), owned("OTHER", "x")].to_vec();
+        let expected = [owned("A", "secret"), owned("B", ""), owned(UNSET_VARIABLE, "B in /r/.npmrc, C in /r/.npmrc")];
+        assert_eq!(of_npm(all, &named), expected);
     }
 
     #[test]

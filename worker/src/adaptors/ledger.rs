@@ -255,6 +255,9 @@ impl Ledger {
         let name = &want.wanted.name;
         let target = match (&want.target, &want.wanted.requirement) {
             (Some(target), _) | (None, Requirement::Exact(target)) => target.clone(),
+            (None, Requirement::Installed) => {
+                return self.newest(name).map_or_else(|| Next::Refuse("none is installed".to_owned()), have);
+            }
             (None, Requirement::Local) => return Next::Refuse("it is not for the registry".to_owned()),
             (None, requirement) => {
                 let tag = match requirement {

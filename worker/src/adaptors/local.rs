@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use protocol::engine::{Adaptor, Needs};
 
+/// Where a monorepo has its packages.
+pub const PACKAGES: &str = "packages";
+
 /// The package in the first of the monorepos that has it.
 pub(super) fn find(name: &str, roots: &[PathBuf]) -> Result<Adaptor, String> {
     if roots.is_empty() {
         return Err("--monorepo-dir (OPENFN_ADAPTORS_REPO) names no folder with local adaptors".to_owned());
     }
-    let inner = Path::new("packages").join(short_name(name));
+    let inner = Path::new(PACKAGES).join(short_name(name));
     let folder = roots.iter().find_map(|root| root.join(&inner).canonicalize().ok().filter(|path| path.is_dir()));
     let none = || {
         let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();

@@ -8,6 +8,7 @@ mod ledger;
 mod local;
 pub mod manage;
 mod node;
+mod npmrc;
 mod options;
 pub mod progress;
 mod snapshots;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 
 use self::installer::{Installer, npm_environment, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
+pub use self::local::PACKAGES;
 pub use self::node::{NodeError, NodeProgram};
 pub use self::options::AdaptorsOptions;
 pub(crate) use self::options::default_repo;
@@ -75,7 +77,7 @@ impl Adaptors {
         };
         // One more than installs at once, so that a look-up does not wait for an installation.
         let hosts = HostsOptions {
-            environment: npm_environment(),
+            environment: npm_environment(&repo.folder, &repo.node),
             confinement: Confinement { readable: None, ..like.confinement.clone() },
             cgroups: like.cgroups.clone(),
             memory_bytes: Some(INSTALLER_BYTES),

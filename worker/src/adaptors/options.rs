@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::NodeProgram;
 use super::progress::Watcher;
 use crate::cli::RepoArgs;
+use crate::folders;
 
 /// How long an answer of the registry about tags is good.
 const TAGS_FOR: Duration = Duration::from_secs(300);
@@ -40,7 +41,7 @@ impl AdaptorsOptions {
     pub fn new(arguments: &RepoArgs, monorepos: &[PathBuf], node: NodeProgram) -> Result<Self, String> {
         let named = arguments.repo_dir.as_deref();
         let repo = named.map(Path::to_owned).or_else(default_repo);
-        let repo = repo.ok_or("--repo-dir (WORKER_REPO_DIR) is needed: there is no HOME to put adaptors into")?;
+        let repo = repo.ok_or("--repo-dir (WORKER_REPO_DIR) is needed: the user has no home to put adaptors into")?;
         let absolute = |path: &Path| {
             std::path::absolute(path)
                 .map_err(|error| format!("{} is no path that can be used: {error}", path.display()))
@@ -59,32 +60,7 @@ impl AdaptorsOptions {
     }
 }
 
-/// The repo of who names none; none where there is no HOME.
+/// The repo of who names none; none where the user has no home.
 pub(crate) fn default_repo() -> Option<PathBuf> {
-    repo_in(|name| std::env::var_os(name).map(PathBuf::from))
-}
-
-/// A folder in the user's data folder.
-fn repo_in(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    let absolute = |name| variable(name).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-    Some(data?.join("openfn-worker/adaptors"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn adaptors_go_into_the_users_data_folder() {
-        for (data, home, expected) in [
-            (Some("/data"), Some("/home/x"), Some("/data/openfn-worker/adaptors")),
-            (Some("relative"), Some("/home/x"), Some("/home/x/.local/share/openfn-worker/adaptors")),
-            (None, Some("/home/x"), Some("/home/x/.local/share/openfn-worker/adaptors")),
-            (None, None, None),
-        ] {
-            let found = repo_in(|name| if name == "HOME" { home } else { data }.map(PathBuf::from));
-            assert_eq!(found.as_deref(), expected.map(Path::new));
-        }
-    }
+    Some(folders::data()?.join("openfn-worker/adaptors"))
 }

@@ -23,6 +23,8 @@ pub struct Wanted {
 pub enum Requirement {
     /// The newest one that is installed; if none is, the latest.
     Any,
+    /// The newest one that is installed; nothing is asked or installed for it.
+    Installed,
     /// The one that the registry's tag stands for.
     Tag(String),
     /// This one.
@@ -97,7 +99,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, requirement } = self;
         match requirement {
-            Requirement::Any => out.write_str(name),
+            Requirement::Any | Requirement::Installed => out.write_str(name),
             Requirement::Tag(tag) => write!(out, "{name}@{tag}"),
             Requirement::Exact(version) => write!(out, "{name}@{version}"),
             Requirement::Local => write!(out, "{name}@local"),

@@ -7,7 +7,7 @@ use clap::builder::{ArgAction, BoolishValueParser};
 use clap::{Args, Subcommand};
 
 use super::LogLevel;
-use super::values::{at_least_one, seconds};
+use super::values::{at_least_one, seconds, trimmed};
 use crate::adaptors::progress;
 
 /// Which adaptors runs get.
@@ -23,7 +23,7 @@ pub struct AdaptorArgs {
     pub monorepo_dir: Vec<PathBuf>,
 
     /// Where jobs find collections. Jobs have none unless set.
-    #[arg(short = 'c', long, env = "WORKER_COLLECTIONS_URL", value_name = "URL")]
+    #[arg(short = 'c', long, env = "WORKER_COLLECTIONS_URL", value_name = "URL", value_parser = trimmed)]
     pub collections_url: Option<String>,
 
     /// Version of the collections adaptor; the newest published unless set.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{Megabytes, at_least_one, megabytes, milliseconds, whole_number};
+use super::values::{Megabytes, at_least_one, megabytes, milliseconds, variable_name, whole_number};
 
 /// What executes runs.
 #[derive(Debug, Clone, Args)]
@@ -22,6 +22,10 @@ pub struct HostArgs {
     /// The engine-host program, instead of the one beside this program.
     #[arg(long, env = "WORKER_ENGINE_HOST", value_name = "FILE")]
     pub engine_host: Option<PathBuf>,
+
+    /// Variables of the worker's environment that jobs may see, such as TZ and LANG; none unless set.
+    #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
+    pub job_env: Vec<String>,
 
     /// How many hosts wait ready for a run. As many as the capacity unless set.
     #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{Megabytes, megabytes, seconds};
+use super::values::{Megabytes, megabytes, megabytes_or_none, seconds};
 
 /// What a run may use.
 #[derive(Debug, Clone, Args)]
@@ -31,23 +31,23 @@ pub struct LimitArgs {
     )]
     pub run_memory: Megabytes,
 
-    /// Largest dataclip that is sent to Lightning, in MB.
+    /// Largest dataclip that is sent to Lightning, in MB; 0 sends none.
     #[arg(
         long,
         env = "WORKER_MAX_PAYLOAD_MB",
         value_name = "MB",
         default_value = "10",
-        value_parser = megabytes
+        value_parser = megabytes_or_none
     )]
     pub payload_memory: Megabytes,
 
-    /// Longest log line that is sent to Lightning, in MB.
+    /// Longest log line that is sent to Lightning, in MB; 0 sends none.
     #[arg(
         long,
         env = "WORKER_MAX_LOG_PAYLOAD_MB",
         value_name = "MB",
         default_value = "1",
-        value_parser = megabytes
+        value_parser = megabytes_or_none
     )]
     pub log_payload_memory: Megabytes,
 

@@ -31,7 +31,13 @@ impl Megabytes {
 }
 
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, InvalidEndpoint> {
+    let text = text.trim();
     if text == "mock" { MOCK_ENDPOINT } else { text }.parse()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
+pub(super) fn trimmed(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(text.trim().to_owned())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap wants a result")]
@@ -65,10 +71,33 @@ pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn megabytes(text: &str) -> Result<Megabytes, String> {
-    const MB: f64 = 1024.0 * 1024.0;
-    match positive(text).map(|number| number * MB) {
-        Some(bytes) if bytes < 2f64.powi(53) => Ok(Megabytes(bytes as u64)),
-        _ => Err("expected a number of MB above 0".to_owned()),
+    positive(text).and_then(in_bytes).ok_or_else(|| "expected a number of MB above 0".to_owned())
+}
+
+/// As [`megabytes`], or 0 where nothing at all is to be sent.
+pub(super) fn megabytes_or_none(text: &str) -> Result<Megabytes, String> {
+    number(text)
+        .filter(|number| *number >= 0.0)
+        .and_then(in_bytes)
+        .ok_or_else(|| "expected a number of MB, 0 or more".to_owned())
+}
+
+fn in_bytes(megabytes: f64) -> Option<Megabytes> {
+    let bytes = megabytes * 1024.0 * 1024.0;
+    (bytes < 2f64.powi(53)).then_some(Megabytes(bytes as u64))
+}
+
+/// The name of a variable that jobs may see: none of the worker's own, which may hold a secret.
+pub(super) fn variable_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    if name.is_empty() || !is_name {
+        Err("expected the name of an environment variable, such as TZ".to_owned())
+    } else if name.starts_with("WORKER_") {
+        Err("it is a variable of the worker's own, which jobs must not see".to_owned())
+    } else {
+        Ok(name.to_owned())
     }
 }
 
@@ -82,7 +111,11 @@ pub(super) fn backoff(text: &str) -> Result<Backoff, String> {
 }
 
 fn positive(text: &str) -> Option<f64> {
-    text.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0)
+    number(text).filter(|number| *number > 0.0)
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 #[cfg(test)]
@@ -92,6 +125,8 @@ mod tests {
     #[test]
     fn values_are_checked() {
         assert_eq!(endpoint("mock").unwrap().to_string(), MOCK_ENDPOINT);
+        assert_eq!(endpoint(" mock\n").unwrap().to_string(), MOCK_ENDPOINT);
+        assert_eq!(endpoint(" ws://x:1/worker \n").unwrap().to_string(), "ws://x:1/worker");
         assert_eq!(endpoint("wss://app.example.org/worker/").unwrap().to_string(), "wss://app.example.org/worker");
         assert!(endpoint("http://x").is_err());
         assert_eq!(backoff("0.5/2").unwrap().min, Duration::from_millis(500));
@@ -101,6 +136,15 @@ mod tests {
         assert_eq!(megabytes("0.5").unwrap().bytes(), 512 * 1024);
         for bad in ["", "0", "-1", "NaN", "1e300", "x"] {
             assert!(megabytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!(megabytes_or_none("0").unwrap().bytes(), 0);
+        assert_eq!(megabytes_or_none("0.5").unwrap().bytes(), 512 * 1024);
+        for bad in ["", "-1", "NaN", "1e300", "x"] {
+            assert!(megabytes_or_none(bad).is_err(), "{bad}");
+        }
+        assert_eq!(variable_name(" TZ ").unwrap(), "TZ");
+        for bad in ["", "A=B", "1A", "A B", "WORKER_SECRET"] {
+            assert!(variable_name(bad).is_err(), "{bad}");
         }
         assert!(at_least_one("0").is_err());
         assert_eq!(whole_number("0"), Ok(0));

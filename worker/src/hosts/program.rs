@@ -13,6 +13,7 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
 use super::sys::forget_pages;
+use crate::folders;
 
 const NAME: &str = "engine-host";
 
@@ -129,10 +130,8 @@ fn check_executable(path: &Path) -> io::Result<()> {
 
 /// Folders that may take the unpacked program, best first.
 fn folders() -> Vec<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     let temporary = std::env::temp_dir().join(format!("openfn-engine-host-{}", geteuid().as_raw()));
-    cache.map(|cache| cache.join("openfn-worker")).into_iter().chain([temporary]).collect()
+    folders::cache().map(|cache| cache.join("openfn-worker")).into_iter().chain([temporary]).collect()
 }
 
 /// Path of a file with these bytes in the first folder where that works, or each folder with the reason why not.

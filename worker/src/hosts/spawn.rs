@@ -19,19 +19,10 @@ use super::arrivals::Ticket;
 use super::orphans::Orphans;
 use super::program::HostProgram;
 
-/// What hosts get of the worker's environment. Nothing in it may be a secret: users' code can read it.
-const ENVIRONMENT: &[&str] = &[
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "NODE_EXTRA_CA_CERTS",
-    "PATH",
-    "RUST_BACKTRACE",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TMPDIR",
-    "TZ",
-];
+/// What hosts get of the worker's environment. Nothing in it may be a secret: users' code can read it. Time zone and
+/// language are not among it: a workflow is to give the same wherever it runs.
+const ENVIRONMENT: &[&str] =
+    &["HOME", "NODE_EXTRA_CA_CERTS", "PATH", "RUST_BACKTRACE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR"];
 
 /// The thread that starts processes. It ends when this and its clones are gone.
 #[derive(Debug, Clone)]
@@ -90,6 +81,7 @@ impl Spawner {
             .args(program.arguments())
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env("TZ", "UTC")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env(ADDRESS_VARIABLE, invitation.address)
             .env(TOKEN_VARIABLE, invitation.ticket.token.expose())

@@ -237,9 +237,9 @@ fn add_collections(steps: &mut [Step], collections: &Collections) -> bool {
 }
 
 fn run_options(wire: WireOptions, defaults: &RunOptions, warnings: &mut Vec<String>) -> RunOptions {
-    let mut limit = |name: &str, value: Option<f64>| {
+    let mut limit = |name: &str, value: Option<f64>, may_be_none: bool| {
         let value = value?;
-        if value > 0.0 {
+        if value > 0.0 || (may_be_none && value == 0.0) {
             return Some(value);
         }
         warnings.push(format!("the run's option {name} is {value}, which is no limit: the worker's own holds"));
@@ -247,10 +247,10 @@ fn run_options(wire: WireOptions, defaults: &RunOptions, warnings: &mut Vec<Stri
     };
     const MB: f64 = 1024.0 * 1024.0;
     let bytes = |mb: f64| (mb * MB) as u64;
-    let timeout = limit("run_timeout_ms", wire.run_timeout_ms);
-    let memory = limit("run_memory_limit_mb", wire.run_memory_limit_mb).map(bytes);
-    let payload = limit("payload_limit_mb", wire.payload_limit_mb).map(bytes);
-    let log_payload = limit("log_payload_limit_mb", wire.log_payload_limit_mb).map(bytes);
+    let timeout = limit("run_timeout_ms", wire.run_timeout_ms, false);
+    let memory = limit("run_memory_limit_mb", wire.run_memory_limit_mb, false).map(bytes);
+    let payload = limit("payload_limit_mb", wire.payload_limit_mb, true).map(bytes);
+    let log_payload = limit("log_payload_limit_mb", wire.log_payload_limit_mb, true).map(bytes);
     RunOptions {
         timeout_ms: timeout.map_or(defaults.timeout_ms, |ms| ms as u64),
         memory_bytes: memory.unwrap_or(defaults.memory_bytes),

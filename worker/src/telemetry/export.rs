@@ -39,7 +39,7 @@ impl FromStr for Destination {
     type Err = InvalidDestination;
 
     fn from_str(text: &str) -> Result<Self, InvalidDestination> {
-        let uri: Uri = text.parse().map_err(|_| InvalidDestination("this is none"))?;
+        let uri: Uri = text.trim().parse().map_err(|_| InvalidDestination("this is none"))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,

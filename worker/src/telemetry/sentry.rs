@@ -40,7 +40,7 @@ impl FromStr for Dsn {
     type Err = InvalidDsn;
 
     fn from_str(text: &str) -> Result<Self, InvalidDsn> {
-        let (scheme, rest) = text.split_once("://").ok_or(InvalidDsn("it has no scheme"))?;
+        let (scheme, rest) = text.trim().split_once("://").ok_or(InvalidDsn("it has no scheme"))?;
         let (key, rest) = rest.split_once('@').ok_or(InvalidDsn("it has no key"))?;
         // Old ones have a second, private part of the key.
         let key = key.split(':').next().unwrap_or_default();

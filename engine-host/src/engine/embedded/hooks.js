@@ -30,6 +30,7 @@ return {
   describe: (error) => describe(error),
   fire,
   globals,
+  globalsError,
   lacking,
   linkError,
   outcome,

@@ -99,8 +99,9 @@ impl<'js> Session<'_, 'js> {
 
     /// Links a module and starts to evaluate it. Gives the promise of the evaluation's end and the exports.
     fn evaluate(&self, name: &str, source: &str) -> Result<(Promise<'js>, Object<'js>), Halt> {
-        let declared = Module::declare(self.ctx.clone(), name, source).map_err(|error| self.halt(error))?;
-        let (module, evaluation) = declared.eval().map_err(|error| self.halt_by("linkError", error))?;
+        let hook = if name == "globals" { "globalsError" } else { "linkError" };
+        let declared = Module::declare(self.ctx.clone(), name, source).map_err(|error| self.halt_by(hook, error))?;
+        let (module, evaluation) = declared.eval().map_err(|error| self.halt_by(hook, error))?;
         self.evidence.check()?;
         let exports = module.namespace().map_err(|error| self.halt(error))?;
         Ok((evaluation, exports))

@@ -4,21 +4,19 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use protocol::engine::{Adaptor, Needs};
+use protocol::engine::{Adaptor, JOB_ENVIRONMENT_VARIABLE, Needs};
 
 use super::scratch::Scratch;
 use super::source;
 use super::version::NodeVersion;
+use crate::links;
 
 /// What Node gets of the host's environment. Nothing in it may be a secret: users' code can read it.
 const ENVIRONMENT: &[&str] = &[
-    "LANG",
-    "LC_ALL",
     "NODE_EXTRA_CA_CERTS",
     "PATH",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
-    "TZ",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
@@ -64,6 +62,8 @@ impl Launch<'_> {
             .args(self.flags())
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env("TZ", "UTC")
+            .envs(for_jobs())
             .env("HOME", &files)
             .env("TMPDIR", &files)
             .current_dir(&files)
@@ -135,15 +135,25 @@ impl Launch<'_> {
     }
 }
 
+/// The variables that the operator passes on to jobs.
+fn for_jobs() -> Vec<(String, OsString)> {
+    let names = std::env::var(JOB_ENVIRONMENT_VARIABLE).unwrap_or_default();
+    names.split(',').filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?))).collect()
+}
+
 /// What must be readable to load an adaptor: its folder, its bundle, and where Node looks for its dependencies, which
-/// may be in any folder above (it takes a refusal there for an error, not for a package that is not there). Each under
-/// the name that was given and under its real one.
+/// may be in any folder above (it takes a refusal there for an error, not for a package that is not there), and what its
+/// links lead to. Each under the name that was given and under its real one.
 fn readable(adaptor: &Adaptor) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for path in [Some(&adaptor.folder), adaptor.bundle.as_ref()].into_iter().flatten().filter(|path| path.is_absolute())
     {
         paths.extend(path.canonicalize());
         paths.push(path.clone());
+    }
+    // All that a bundle needs is in it, but for packages with native code, which lie beside it.
+    if adaptor.bundle.is_none() {
+        paths.extend(links::targets(&adaptor.folder));
     }
     let above: Vec<PathBuf> = paths.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
     paths.extend(adaptor.bundle.as_deref().map(super::code_cache));

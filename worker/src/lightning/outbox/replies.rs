@@ -213,7 +213,15 @@ impl Outbox {
                 self.lines_dropped.total += 1;
                 Progress::Going
             }
-            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => {
+            // The run is more than the end of one of its steps: it goes on, and Lightning hears of the rest.
+            Item::StepComplete(_) => {
+                self.forget(&entry.item);
+                if !self.abandoned {
+                    self.say_before_end(&message);
+                }
+                Progress::Going
+            }
+            Item::RunStart(_) | Item::StepStart(_) => {
                 self.forget(&entry.item);
                 if let Item::StepStart(start) = &entry.item {
                     self.begun = self.begun.take().filter(|begun| begun.step != start.step);

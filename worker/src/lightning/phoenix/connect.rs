@@ -74,6 +74,7 @@ impl FromStr for Endpoint {
     type Err = InvalidEndpoint;
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        let text = text.trim();
         if text.contains('@') {
             let why = "it must not hold a user's name or password".into();
             return Err(InvalidEndpoint { text: "(hidden)".into(), why });

@@ -171,6 +171,11 @@ fn options_override_the_workers() {
     let odd = read(json!({"options": {"run_timeout_ms": 0, "sanitize": "bleach"}}));
     assert_eq!(odd.spec.options, RunOptions::default());
     assert_eq!(odd.warnings.len(), 2);
+    let none = read(json!({"options": {"payload_limit_mb": 0, "log_payload_limit_mb": 0}}));
+    assert_eq!((none.spec.options.payload_bytes, none.spec.options.log_payload_bytes), (0, 0));
+    assert_eq!(none.warnings, Vec::<String>::new());
+    let negative = read(json!({"options": {"payload_limit_mb": -1, "log_payload_limit_mb": -0.5}}));
+    assert_eq!((negative.spec.options, negative.warnings.len()), (RunOptions::default(), 2));
 }
 
 #[test]

@@ -185,5 +185,5 @@ fn exports_of_the_globals_module_are_globals() {
     }
     call.globals = Some("throw new Error('broken globals')".to_owned());
     let Ok(JobEnd::Threw(thrown)) = Bench::new().run(call) else { panic!("it throws") };
-    assert_eq!((thrown.message.as_str(), thrown.position), ("broken globals", None));
+    assert_eq!((thrown.message.as_str(), thrown.position), ("[globals] broken globals", None));
 }

@@ -58,6 +58,7 @@ return {
   },
   begun,
   describe: (error) => describe(error),
+  globalsError,
   linkError,
   outcome,
   refused,

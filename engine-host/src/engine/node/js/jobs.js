@@ -92,7 +92,7 @@ async function runJob(options, code, globals, state) {
       try {
         module = await linked(room, name, source, options.adaptors);
       } catch (error) {
-        return send('x', hooks.linkError(error));
+        return send('x', name === 'globals' ? hooks.globalsError(error) : hooks.linkError(error));
       }
       const evaluation = module.evaluate();
       if (name === 'globals') hooks.adopt(evaluation, module.namespace);

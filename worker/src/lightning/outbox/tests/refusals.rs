@@ -198,3 +198,24 @@ fn an_end_that_was_replaced_is_known() {
     assert_eq!(it.accept(&pushes), Progress::Done);
     assert_eq!(it.outbox.replaced_exit().map(|exit| exit.reason), Some(ExitReason::Exception));
 }
+
+#[test]
+fn a_refused_end_of_a_step_without_its_dataclip_ends_no_run() {
+    let no = error(json!({"output_dataclip_id": ["can't be blank"]}));
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::TooLarge(99)), 2);
+    it.start(1, StepInput::Step(0));
+    let pushes = it.pushes();
+    assert_eq!(it.reply(pushes[0].0, &ok()), Progress::Going);
+    assert_eq!(it.reply(pushes[1].0, &no), Progress::Going);
+    let mut rest = it.deliver();
+    assert!(rest.iter().all(|push| push.1 != "step:complete"), "it goes no more: {rest:?}");
+    it.outbox.complete(success(0), 3);
+    rest.extend(it.deliver());
+    let last = rest.last().unwrap();
+    assert_eq!((last.1, &last.2["reason"]), ("run:complete", &json!("success")));
+    let told =
+        rest.iter().any(|push| push.2["message"][0].as_str().is_some_and(|it| it.contains("refused step:complete")));
+    assert!(told, "{rest:?}");
+}
