@@ -76,3 +76,15 @@ fn workflows_have_no_permission_but_what_a_job_names() {
         assert_eq!(count("    timeout-minutes:"), named, "{name}: a job has no time limit");
     }
 }
+
+#[test]
+fn what_workflows_run_is_there() {
+    for (name, text) in workflows() {
+        for folder in ["deploy/", "tests/", ".ci/"] {
+            let starts = text.match_indices(folder).filter(|(at, _)| text[..*at].ends_with([' ', '\n']));
+            for path in starts.map(|(at, _)| text[at..].split_whitespace().next().unwrap_or_default()) {
+                assert!(root().join(path).exists(), "{name} names {path}, which is not there");
+            }
+        }
+    }
+}
