@@ -48,7 +48,7 @@ pub fn template() -> String {
         }
         let long = argument.get_long().unwrap_or_default();
         let _ = writeln!(text, "\n# {}", help(argument));
-        let _ = writeln!(text, "#{long} = {}", shown(argument));
+        let _ = writeln!(text, "#{long} = {}", shown(&command, argument));
         if is_secret(argument) {
             let _ = writeln!(text, "#{long}-file = \"<FILE>\"");
         }
@@ -68,7 +68,7 @@ fn help(argument: &Arg) -> String {
 }
 
 /// The value of a line that is commented out.
-fn shown(argument: &Arg) -> String {
+fn shown(command: &clap::Command, argument: &Arg) -> String {
     if is_switch(argument) {
         return "false".to_owned();
     }
@@ -76,7 +76,9 @@ fn shown(argument: &Arg) -> String {
     match defaults.as_slice() {
         [] => {
             let names = argument.get_value_names().unwrap_or_default();
-            format!("\"<{}>\"", names.first().map_or("VALUE", |name| name.as_str()))
+            let name = names.first().map_or("VALUE", |name| name.as_str());
+            let is_text = single(command, argument)["type"] == "string";
+            if is_text { format!("\"<{name}>\"") } else { format!("<{name}>") }
         }
         [one] => toml_value(one),
         many => format!("[{}]", many.iter().map(|value| toml_value(value)).collect::<Vec<_>>().join(", ")),

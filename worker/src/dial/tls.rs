@@ -91,6 +91,11 @@ fn of(error: &rustls::Error) -> Option<&'static str> {
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
                 "the server's certificate is not valid yet: this machine's clock may be wrong"
             }
+            // What `openssl req -x509` makes unless it is told otherwise.
+            Bad::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "the server's certificate is one of an authority, and none for a server: give the server one with \
+                 basicConstraints CA:FALSE"
+            }
             Bad::Revoked => "the server's certificate was revoked: renew it there",
             _ => "the server's certificate cannot be used: replace it there",
         }),
