@@ -29,6 +29,8 @@ const SOURCES: &[Source] = &[
             "prelude/operations.js",
             "engine/embedded/lockdown.js",
             "engine/embedded/timers.js",
+            "engine/embedded/repairs.js",
+            "engine/embedded/locale.js",
             "engine/embedded/buffer.js",
             "engine/embedded/hooks.js",
         ],
@@ -39,14 +41,48 @@ const SOURCES: &[Source] = &[
         head: "",
         tail: "",
         files: &[
+            "engine/embedded/operations/libraries.js",
             "engine/embedded/operations/references.js",
             "engine/embedded/operations/util.js",
-            "engine/embedded/operations/json_path.js",
-            "engine/embedded/operations/filter.js",
             "engine/embedded/operations/csv.js",
-            "engine/embedded/operations/dates.js",
             "engine/embedded/operations/operations.js",
         ],
+    },
+    Source {
+        name: "locale",
+        head: "",
+        tail: "",
+        files: &[
+            "engine/embedded/locale/options.js",
+            "engine/embedded/locale/numbers.js",
+            "engine/embedded/locale/dates.js",
+            "../vendor/collation.txt",
+            "engine/embedded/locale/compare.js",
+        ],
+    },
+    Source {
+        name: "@openfn/language-common/jsonpath-plus",
+        head: "",
+        tail: "",
+        files: &["../vendor/jsonpath-plus.js"],
+    },
+    Source {
+        name: "@openfn/language-common/date-fns",
+        head: "const { console } = import.meta;\n",
+        tail: "",
+        files: &["../vendor/date-fns.js"],
+    },
+    Source {
+        name: "@openfn/language-common/csv-parse",
+        head: "const { Buffer } = import.meta;\n",
+        tail: "",
+        files: &["../vendor/csv-parse.js"],
+    },
+    Source {
+        name: "@openfn/language-common/lodash",
+        head: "const global = globalThis, module = { exports: {} }, { exports } = module;\n",
+        tail: "\nexport default module.exports;\n",
+        files: &["../vendor/lodash.js"],
     },
 ];
 
@@ -68,8 +104,13 @@ impl Source {
         for file in self.files {
             let path = root.join(file);
             println!("cargo::rerun-if-changed={}", path.display());
-            text +=
-                &fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+            let source =
+                fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+            match path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "txt")) {
+                // A text of the name that its file has. What Rust escapes, JavaScript reads.
+                Some(name) => text += &format!("const {} = {source:?};\n", name.display()),
+                None => text += &source,
+            }
         }
         text + self.tail
     }

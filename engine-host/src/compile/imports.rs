@@ -134,6 +134,12 @@ pub(super) fn add(job: &mut Job<'_>, adaptors: &[Adaptor<'_>], defer: Option<&st
     job.program.body.splice(0..0, added);
 }
 
+/// Imports a name of the engine's own module, which the code calls `local`.
+pub(super) fn add_runtime(job: &mut Job<'_>, name: &'static str, local: &str) {
+    let import = Builder { ast: &job.ast }.import([(name, local)], RUNTIME);
+    job.program.body.insert(0, import);
+}
+
 fn distinct<'t, 'a>(adaptors: &'t [Adaptor<'a>]) -> Vec<&'t Adaptor<'a>> {
     let mut distinct: Vec<&Adaptor<'_>> = Vec::new();
     for adaptor in adaptors {

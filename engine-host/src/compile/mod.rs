@@ -24,6 +24,7 @@ mod nesting;
 mod operations;
 mod positions;
 mod promises;
+mod spreads;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -190,6 +191,7 @@ fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>], place
     let mut job = parse(&allocator, source)?;
     let operations = transform(&mut job, lines, adaptors)?;
     if places == Places::Few {
+        spreads::apply(&mut job);
         marks::apply(&mut job);
     }
     let (code, map) = print(&job.program);

@@ -44,6 +44,7 @@ function makeConsole(source) {
     debug: at('debug'),
     log: info,
     info,
+    print: info,
     success: at('success'),
     always: at('always'),
     warn: at('warn'),

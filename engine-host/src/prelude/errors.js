@@ -14,11 +14,20 @@ function raised(origin, name, message) {
 
 // What engines call differently, in V8's words.
 const rewordings = [
+  [/^cannot read property 'Symbol\.iterator' of (undefined|null)$/, (m) => `${m[1]} is not iterable (cannot read property Symbol(Symbol.iterator))`],
   [/^cannot read property '(.*)' of (undefined|null)$/s, (m) => `Cannot read properties of ${m[2]} (reading '${m[1]}')`],
   [/^cannot set property '(.*)' of (undefined|null)$/s, (m) => `Cannot set properties of ${m[2]} (setting '${m[1]}')`],
   [/^(.*) is not initialized$/s, (m) => `Cannot access '${m[1]}' before initialization`],
   [/^invalid array length$/, () => 'Invalid array length'],
   [/^(?:invalid string length|string too long)$/, () => 'Invalid string length'],
+  [/^cannot convert symbol to (string|number)$/, (m) => `Cannot convert a Symbol value to a ${m[1]}`],
+  [/^BigInt are forbidden in JSON\.stringify$/, () => 'Do not know how to serialize a BigInt'],
+  [/^bigint argument with unary \+$/, () => 'Cannot convert a BigInt value to a number'],
+  [/^toPrimitive$/, () => 'Cannot convert object to primitive value'],
+  [/^Date value is NaN$/, () => 'Invalid time value'],
+  [/^invalid array index: (.*)$/, (m) => `Invalid index : ${m[1]}`],
+  [/^empty array$/, () => 'Reduce of empty array with no initial value'],
+  [/^(?:expecting hex digit|expecting %|malformed UTF-8|expecting surrogate pair|invalid character)$/, () => 'URI malformed'],
 ];
 
 function reworded(message) {

@@ -10,3 +10,6 @@ export function _defer(operation, chain = (promise) => promise, handle) {
     return handle === undefined ? chain(result) : chain(result.catch((error) => handle(error, state)));
   };
 }
+
+/** What an object takes of a value that is spread into it, for engines that take nothing of a text. */
+export const _spread = (value) => (typeof value === 'string' ? Object(value) : value);

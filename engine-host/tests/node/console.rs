@@ -9,7 +9,7 @@ async fn a_jobs_console_gives_lines_in_order() {
         console.log('a', 1, null, undefined, () => 1);
         console.info({ configuration: { password: 'x' } });
         console.debug(new Error('e')); console.warn([new TypeError('t')]); console.error('bad');
-        console.success('done'); console.always('yes');
+        console.success('done'); console.always('yes'); console.print('shown', { a: 1 });
         console.log(); console.log(null);
         const cycle = {}; cycle.self = cycle; console.log(cycle, 5n);
         await new Promise((r) => setTimeout(r, 2));
@@ -27,6 +27,7 @@ async fn a_jobs_console_gives_lines_in_order() {
             r#"JOB error ["bad"]"#,
             r#"JOB success ["done"]"#,
             r#"JOB always ["yes"]"#,
+            r#"JOB info ["shown",{"a":1}]"#,
             r#"JOB info [{"self":"[Circular]"},"5"]"#,
             r#"JOB info [{"z":1}]"#,
         ]

@@ -44,6 +44,21 @@ function hasAt(bytes, part, at) {
   return at + part.length <= bytes.length;
 }
 
+/** -1, 0 or 1: which of two comes first, byte by byte. */
+function compared(one, other) {
+  const most = one.length < other.length ? one.length : other.length;
+  for (let i = 0; i < most; i += 1) if (one[i] !== other[i]) return one[i] < other[i] ? -1 : 1;
+  return one.length === other.length ? 0 : one.length < other.length ? -1 : 1;
+}
+
+/** What an error says of a value. */
+function received(value) {
+  if (value === undefined || value === null) return text(value);
+  if (typeof value === 'function') return `function ${value.name}`;
+  if (isObject(value)) return `an instance of ${attempt(() => value.constructor.name) ?? 'Object'}`;
+  return `type ${typeof value} (${typeof value === 'bigint' ? `${value}n` : text(value)})`;
+}
+
 const asBuffer = (bytes) => setPrototypeOf(bytes, Buffer.prototype);
 
 class Buffer extends Bytes {
@@ -65,11 +80,21 @@ class Buffer extends Bytes {
       const primitive = value.valueOf();
       if (isText(primitive)) return asBuffer(encode(primitive, encodingOrOffset));
     }
-    throw new TypeError('Buffer.from takes a string, an array, an ArrayBuffer or a Buffer');
+    throw new TypeError(
+      `The first argument must be of type string or an instance of Buffer, ArrayBuffer, or Array or an Array-like Object. Received ${received(value)}`
+    );
   }
 
   static alloc(size, fill = '', encoding = 'utf8') {
     return asBuffer(filled(new Bytes(size), needleOf(fill, encoding), 0, size));
+  }
+
+  static allocUnsafe(size) {
+    return asBuffer(new Bytes(size));
+  }
+
+  static compare(one, other) {
+    return compared(one, other);
   }
 
   static concat(parts, wanted) {
@@ -130,10 +155,16 @@ class Buffer extends Bytes {
     return filled(this, pattern, isText(start) ? 0 : index(start, length), to);
   }
 
-  compare(other) {
-    const most = this.length < other.length ? this.length : other.length;
-    for (let i = 0; i < most; i += 1) if (this[i] !== other[i]) return this[i] < other[i] ? -1 : 1;
-    return this.length === other.length ? 0 : this.length < other.length ? -1 : 1;
+  compare(other, start = 0, end = other.length, ownStart = 0, ownEnd = this.length) {
+    return compared(subarray(this, ownStart, ownEnd), subarray(other, start, end));
+  }
+
+  copy(target, at = 0, start = 0, end = this.length) {
+    const from = subarray(this, index(start, this.length), index(end, this.length));
+    const room = target.length - at;
+    const taken = from.length > room ? subarray(from, 0, room < 0 ? 0 : room) : from;
+    if (taken.length > 0) setBytes(target, taken, at);
+    return taken.length;
   }
 
   includes(value, start, encoding) {

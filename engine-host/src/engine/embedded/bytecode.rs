@@ -15,6 +15,15 @@ const PRELUDE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/prelude.bytecod
 const RUNTIME: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runtime.bytecode"));
 const COMMON: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/language-common.bytecode"));
 
+/// What is loaded when it is first needed, by name: what the published adaptor is made with, and methods of locales.
+const LIBRARIES: &[(&str, &[u8])] = &[
+    ("csv-parse", include_bytes!(concat!(env!("OUT_DIR"), "/csv-parse.bytecode"))),
+    ("date-fns", include_bytes!(concat!(env!("OUT_DIR"), "/date-fns.bytecode"))),
+    ("jsonpath-plus", include_bytes!(concat!(env!("OUT_DIR"), "/jsonpath-plus.bytecode"))),
+    ("locale", include_bytes!(concat!(env!("OUT_DIR"), "/locale.bytecode"))),
+    ("lodash", include_bytes!(concat!(env!("OUT_DIR"), "/lodash.bytecode"))),
+];
+
 /// Stands in the bytecode for the token.
 const PLACEHOLDER: &str = env!("BYTECODE_PLACEHOLDER");
 
@@ -45,6 +54,12 @@ impl OwnModules {
         let token = token();
         let named = |bytecode| OwnModule(with_token(bytecode, &token));
         Self { prelude: named(PRELUDE), runtime: named(RUNTIME), common: named(COMMON), token }
+    }
+
+    /// A library of that name, with the engine's token.
+    pub(super) fn library(&self, name: &str) -> Option<OwnModule> {
+        let (_, bytecode) = LIBRARIES.iter().find(|(known, _)| *known == name)?;
+        Some(OwnModule(with_token(bytecode, &self.token)))
     }
 }
 

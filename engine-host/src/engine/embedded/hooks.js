@@ -24,6 +24,7 @@ function linkError(error) {
 }
 
 return {
+  Buffer,
   adaptorConsole: makeConsole('ADA'),
   adopt,
   begin,
@@ -36,5 +37,6 @@ return {
   outcome,
   refused,
   rejected,
+  reworded,
   wait,
 };

@@ -52,6 +52,14 @@ fn refusal(specifier: &str) -> String {
     )
 }
 
+/// Whether a compiled module may use `_` of the core operations: it imports it, or all that there is.
+pub(super) fn imports_lodash(code: &str) -> bool {
+    let is_name = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
+    code.lines().filter(|line| line.contains("import")).any(|line| {
+        line.contains("import(") || line.contains("* as") || line.split(|char| !is_name(char)).any(|name| name == "_")
+    })
+}
+
 /// Why a name cannot be had from the core operations.
 pub(super) fn lacking(name: &str) -> String {
     if !LACKING.contains(&name) && name != "default" && !name.starts_with("util.") {
@@ -97,6 +105,20 @@ mod tests {
             let why = find(adaptor).unwrap_err();
             assert!(why.starts_with(adaptor) && why.contains("--engine node"), "{why}");
             assert_eq!(exports(adaptor), Exports::Refused(why));
+        }
+    }
+
+    #[test]
+    fn a_module_that_may_use_lodash_is_known() {
+        for (code, expected) in [
+            ("import { fn, _ } from '@openfn/language-common';", true),
+            ("import { _ as lodash } from '@openfn/language-common';", true),
+            ("import * as common from '@openfn/language-common';", true),
+            ("const common = await import('@openfn/language-common');", true),
+            ("import { fn } from '@openfn/language-common';\nexport default [fn((_) => _)];", false),
+            ("import { fn_, _fn } from '@openfn/language-common';", false),
+        ] {
+            assert_eq!(imports_lodash(code), expected, "{code}");
         }
     }
 

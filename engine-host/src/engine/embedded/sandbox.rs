@@ -1,6 +1,6 @@
 //! One QuickJS runtime with one context, for one job or one condition.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,6 +50,8 @@ pub(super) struct Sandbox {
     context: Context,
     hooks: SharedHooks,
     evidence: Evidence,
+    /// Whether the job imports `_`, for which the core operations load a library at once.
+    imports_lodash: Rc<Cell<bool>>,
 }
 
 /// Why the engine cannot go on, whatever the exceptions say.
@@ -103,7 +105,7 @@ impl Sandbox {
         runtime.set_host_promise_rejection_tracker(Some(rejection_tracker(hooks.clone())));
         runtime.set_loader(Imports { token: surroundings.modules.token.clone(), hooks: hooks.clone() }, NoFiles);
         let context = Context::custom::<Language>(&runtime).map_err(failed)?;
-        Self { context, hooks, evidence }.prepared(Self::add_prelude)
+        Self { context, hooks, evidence, imports_lodash: Rc::default() }.prepared(Self::add_prelude)
     }
 
     /// Gives QuickJS up without freeing it. It checks, when it is freed, that nothing was left behind, and aborts the
@@ -127,6 +129,7 @@ impl Sandbox {
 
     /// Runs a job. The sandbox cannot be used again.
     pub(super) fn run_job(&self, job: &JobCall) -> Result<JobEnd, EngineLost> {
+        self.imports_lodash.set(modules::imports_lodash(&job.code));
         let end = self.with_session(|session| session.run_job(job));
         let Evidence { meter, surroundings } = &self.evidence;
         surroundings.peak_heap_bytes.store(meter.peak() as u64, Ordering::Relaxed);
@@ -159,8 +162,28 @@ impl Sandbox {
         // Nobody but the module itself can see these.
         let meta = common.declare(ctx)?.meta()?;
         meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
+        meta.set("reworded", hooks.get::<_, Value>("reworded")?)?;
         meta.set("refused", hooks.get::<_, Value>("lacking")?)?;
+        meta.set("Buffer", hooks.get::<_, Value>("Buffer")?)?;
+        meta.set("load", self.loader(ctx)?)?;
+        let imports_lodash = self.imports_lodash.clone();
+        meta.set("importsLodash", Function::new(ctx.clone(), move || imports_lodash.get())?)?;
         meta.set("uuid", Function::new(ctx.clone(), || Uuid::new_v4().to_string())?)
+    }
+
+    /// A function that evaluates a library by its name, and gives what it exports.
+    fn loader<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Function<'js>> {
+        let modules = self.evidence.surroundings.modules.clone();
+        let hooks = self.hooks.clone();
+        Function::new(ctx.clone(), move |ctx: Ctx<'js>, name: String| -> rquickjs::Result<Object<'js>> {
+            let library = modules.library(&name).ok_or(rquickjs::Error::new_loading(&name))?.declare(&ctx)?;
+            let (meta, hooks) = (library.meta()?, restored(&ctx, &hooks)?);
+            meta.set("Buffer", hooks.get::<_, Value>("Buffer")?)?;
+            meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
+            let (library, evaluated) = library.eval()?;
+            evaluated.finish::<()>()?;
+            library.namespace()
+        })
     }
 
     fn own_modules(&self) -> &OwnModules {
@@ -176,6 +199,7 @@ impl Sandbox {
         host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;
         host.set("encode", Function::new(ctx.clone(), encode)?)?;
         host.set("decode", Function::new(ctx.clone(), decode)?)?;
+        host.set("load", self.loader(ctx)?)?;
         let sink = self.evidence.surroundings.sink.clone();
         let wants = move |source: String, level: String| match line_kind(&source, &level) {
             Some((source, level)) => sink.wants(source, level),

@@ -5,6 +5,7 @@ mod errors;
 mod isolation;
 mod json_paths;
 mod limits;
+mod locale;
 mod operations;
 mod results;
 mod tricks;

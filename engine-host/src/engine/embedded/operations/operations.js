@@ -1,83 +1,94 @@
-// The operations themselves.
+// The operations themselves. What they do with odd arguments, and in which words they fail, is what the published adaptor
+// does on Node.
+
+const findFirst = (path, json) => findAll(path, json)[0];
 
 /** Runs a function of state. */
 const fn = (func) => (state) => {
-  if (typeof func !== 'function') throw new TypeError(`fn takes a function, not ${typeof func}`);
+  mustBeFunction(func, 'func');
   return func(state);
 };
 
 /** Runs an operation if a condition holds. */
 const fnIf = (condition, operation) => (state) => {
   if (!resolved(state, condition)) return state;
-  mustBeOperation(operation, 'fnIf');
+  mustBeFunction(operation, 'operation');
   return operation(state);
 };
 
-/** Passes the state through operations, one after the other. */
-const combine = (...operations) => (state) =>
-  operations.reduce((before, operation, index) => {
-    if (before === undefined || before === null) {
-      throw new TypeError(`Operation ${index} in combine returned no state`);
-    }
-    return after(before, (current) => {
-      mustBeOperation(operation, 'combine');
-      return operation({ ...current });
-    });
-  }, state);
+/** Calls an operation with a state or, when it comes, with that of a promise. Without promises everything is synchronous. */
+function after(state, operation, more) {
+  const run = (current) => {
+    mustBeFunction(operation, 'operation');
+    return operation({ ...Object(current), ...more });
+  };
+  return state.then ? state.then(run) : run(state);
+}
 
-/** As `combine`, but always a promise. */
-const execute = (...operations) => async (state) => {
-  let current = state;
-  for (const operation of operations) current = await operation(current);
-  return current;
-};
+/** Passes the state through operations, one after the other. */
+const combine = (...operations) => (state) => operations.reduce((current, operation) => after(current, operation), state);
+
+/** As `combine`, but always a promise, and with the very states that operations return. */
+const execute = (...operations) => (state) =>
+  operations.reduce((before, operation) => before.then(operation), Promise.resolve(state));
 
 /** Runs an operation for each item, which it sees as `state.data`. */
-const each = (source, operation) => (state) => {
-  if (source === undefined || source === null) throw new TypeError(`each cannot take its items from ${source}`);
-  const items = asData(source, state);
-  if (!Array.isArray(items)) throw new TypeError(`each needs an array of items, not ${kindOf(items)}`);
-  const step = (current, item, index) => {
-    mustBeOperation(operation, 'each');
-    if (current === undefined || current === null) {
-      throw new TypeError(`The operation in each returned no state for item ${index - 1}`);
-    }
-    return operation({ ...current, data: item, index });
+const each = (source, operation) => eachOf(source, operation, 'asData(...).reduce');
+
+/** As `each`; `reduce` is what an error calls the method that items without it lack. */
+function eachOf(source, operation, reduce) {
+  if (!source) throw new TypeError('dataSource argument for each operation is invalid.');
+  return (state) => {
+    const items = asData(source, state);
+    if (items !== undefined && items !== null) mustBeFunction(items.reduce, reduce);
+    return items.reduce((current, data, index) => after(current, operation, { data, index }), state);
   };
-  return items.reduce((before, item, index) => after(before, (current) => step(current, item, index)), state);
-};
+}
 
 /** As `each`, but `state.data` is as it was before. */
-const scopedEach = (source, operation) => (state) =>
-  after(each(source, operation)(state), (last) => ({ ...last, data: state.data }));
+function scopedEach(source, operation) {
+  const run = eachOf(source, operation, 'items.reduce');
+  return (state) => {
+    const restored = (last) => ({ ...Object(last), data: state.data });
+    const last = run(state);
+    return last.then ? last.then(restored) : restored(last);
+  };
+}
 
 const beta = { each: scopedEach };
 
-const kindOf = (value) => (value === null ? 'null' : isThenable(value) ? 'a promise' : typeof value);
-
 /** Replaces `state.data` by what a callback makes of each item: it gets the item, its index and the state. */
-const map = (source, callback) => async (state) => {
-  const found = typeof source === 'string' ? findAll(source, state) : source;
-  const items = typeof found?.[Symbol.iterator] === 'function' ? [...found] : found;
-  if (!Array.isArray(items)) throw new TypeError(`map needs a JSON path or an array, not ${kindOf(items)}`);
+const map = (path, callback) => async (state) => {
+  const items = typeof path === 'string' ? findAll(path, state) : path;
+  if (typeof items?.[Symbol.iterator] !== 'function') throw new TypeError('values is not iterable');
   const data = [];
-  for (let index = 0; index < items.length; index += 1) data.push(await callback(items[index], index, state));
-  return { ...state, data };
+  for (const item of items) {
+    mustBeFunction(callback, 'callback');
+    data.push(await callback(item, data.length, state));
+  }
+  return { ...Object(state), data };
 };
 
 const field = (key, value) => [key, value];
 
-const fields = (...pairs) => Object.fromEntries(pairs);
+function fields(...pairs) {
+  const object = {};
+  for (const pair of pairs) {
+    Object.defineProperty(object, pair[0], { value: pair[1], writable: true, enumerable: true, configurable: true });
+  }
+  return object;
+}
 
-/** The items of a data source, each with more fields. */
+/** What a JSON path finds, each with more fields. */
 const merge = (source, more) => (state) => {
-  const items = typeof source === 'string' ? findAll(source, state) : asData(source, state);
-  return items.map((item) => ({ ...item, ...resolved(state, more) }));
+  const items = findAll(source, state);
+  const added = spread(resolved(state, more));
+  return items.map((item) => ({ ...spread(item), ...added }));
 };
 
 /** The objects at one path, each with the value at another path under a key that it does not have. */
 const join = (targetPath, sourcePath, targetKey) => (state) =>
-  findAll(targetPath, state).map((item) => ({ [targetKey]: findFirst(sourcePath, state), ...item }));
+  findAll(targetPath, state).map((item) => ({ [targetKey]: findFirst(sourcePath, state), ...spread(item) }));
 
 const source = (path) => (state) => findAll(path, state);
 
@@ -85,9 +96,8 @@ const sourceValue = (path) => (state) => findFirst(path, state);
 
 /** What follows the `$` and the dots that a path may begin with. */
 function relative(path) {
-  const match = typeof path === 'string' ? /^[$.]*(.+)$/.exec(path) : null;
-  if (match === null) throw new TypeError(`A JSON path must be a string with a name in it, not ${path}`);
-  return match[1];
+  if (path !== undefined && path !== null) mustBeFunction(path.match, 'path.match');
+  return path.match(/^[$.]*(.+)/)[1];
 }
 
 const dataPath = (path) => `$.data.${relative(path)}`;
@@ -115,35 +125,35 @@ function asData(data, state) {
 }
 
 /** The state with new data; the old data becomes the newest reference. */
-const composeNextState = (state, response) => ({
-  ...state,
-  references: [...(state.references ?? []), state.data],
-  data: response,
-});
+function composeNextState(state, response) {
+  if (!state.references) put(state, 'references', []);
+  return { ...Object(state), data: response, references: [...state.references, state.data] };
+}
 
 const index = () => (state) => state.index;
 
 const toArray = (value) => [].concat(value);
 
-const arrayToString = (items, separator) => items.join(separator);
+const arrayToString = (items, separator) => Array.apply(null, items).join(separator);
 
 function humanProper(string) {
   if (typeof string !== 'string') return string;
   const spaced = string.replace(/[_-]/g, ' ');
-  return spaced.replace(/\w\S*/g, (word) => word[0].toUpperCase() + word.slice(1).toLowerCase());
+  return spaced.replace(/\w\S*/g, (word) => word.charAt(0).toUpperCase() + word.substr(1).toLowerCase());
 }
 
 /** The text with a replacement for emojis and other symbols. */
 function scrubEmojis(text, replacement) {
   if (!text) return text;
-  if (replacement === '') {
+  if (replacement == '') {
     console.warn(
-      'Removing characters from a string may create injection vulnerabilities: replace them instead.',
+      'Removing characters from a string may create injection vulnerabilities;',
+      "It's better to replace than remove.",
       'See https://www.unicode.org/reports/tr36/#Deletion_of_Noncharacters'
     );
   }
   const symbols = /\uFE0F|[\u00a9\u00ae\u2000-\u3300]|[\ud83c-\ud83e][\ud000-\udfff]/g;
-  return text.replace(symbols, replacement || replacement === '' ? replacement : '\uFFFD');
+  return text.replace(symbols, replacement || replacement == '' ? replacement : '\uFFFD');
 }
 
 /** Two objects: the properties that are not among `names`, and those that are. */
@@ -160,26 +170,11 @@ function chunk(items, size) {
   return chunks;
 }
 
-/** The keys of a path: `a.b`, `a["b"]`, a list of keys, or a key of `item` whatever is in it. */
-function keysOf(path, item) {
-  if (Array.isArray(path)) return path;
-  const text = String(path);
-  if (text in Object(item)) return [text];
-  return [...text.matchAll(/\[(["'])(.*?)\1\]|[^.[\]]+/g)].map((match) => match[2] ?? match[0]);
-}
-
 /** Groups objects by the value at a path of keys. */
 const group = (objects, keyPath, callback = (state) => state) => (state) => {
   const [items, path] = resolved(state, [objects, keyPath]);
-  const groups = new Map();
-  for (const item of Object.values(items ?? [])) {
-    const value = keysOf(path, item).reduce((value, name) => value?.[name], item);
-    if (value === undefined) continue;
-    const key = String(value);
-    if (!groups.has(key)) groups.set(key, []);
-    groups.get(key).push(item);
-  }
-  return callback({ ...state, data: Object.fromEntries(groups) });
+  const { get, groupBy, omit } = lodash();
+  return callback({ ...Object(state), data: omit(groupBy(items, (item) => get(item, path)), [undefined]) });
 };
 
 /** Fails unless an expression holds. */
@@ -201,21 +196,27 @@ const cursor = (value, options = {}) => (state) => {
   const position = given ?? defaultValue;
   const date = typeof position === 'string' ? parseDate(position, cursorStart) : undefined;
   if (date instanceof Date) {
-    state[cursorKey] = format?.(date) ?? date.toISOString();
-    console.log(`Setting ${cursorKey} "${position}" to: ${format ? state[cursorKey] : shownDate(date)}`);
+    put(state, cursorKey, format?.(date) ?? date.toISOString());
+    console.log(`Setting ${cursorKey} "${position}" to: ${format ? state[cursorKey] : library('date-fns').format(date, 'HH:mm d MMM yyyy (OOO)')}`);
     return state;
   }
-  state[cursorKey] = format?.(position) ?? position;
+  put(state, cursorKey, format?.(position) ?? position);
   console.log(`Setting ${cursorKey} to:`, state[cursorKey]);
   return state;
 };
 
 /** Runs an operation and keeps its data under another key. */
 const as = (key, operation) => async (state) => {
-  mustBeOperation(operation, 'as');
   const [name, before] = [resolved(state, key), state.data];
-  const { data, ...others } = await operation(state);
-  return { ...state, [name]: data, data: before, ...others };
+  mustBeFunction(operation, 'operation');
+  const result = await operation(state);
+  if (result === undefined || result === null) {
+    throw new TypeError(`Cannot destructure property 'data' of 'result' as it is ${result}.`);
+  }
+  const { data, ...others } = result;
+  put(state, name, data);
+  put(state, 'data', before);
+  return { ...Object(state), ...others };
 };
 
 const log = (...values) => (state) => {
@@ -228,7 +229,16 @@ const debug = (...values) => (state) => {
   return state;
 };
 
+/** The one library that an import names, which cannot wait for its use. */
+const _ = import.meta.importsLodash() ? lodash() : undefined;
+
+const dateFns = {
+  format: (...values) => library('date-fns').format(...values),
+  parse: (...values) => library('date-fns').parse(...values),
+};
+
 export {
+  _,
   fn as alterState,
   arrayToString,
   as,

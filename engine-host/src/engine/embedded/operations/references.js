@@ -1,27 +1,25 @@
 // Values that are only known when an operation runs: functions of state, wherever they stand.
 
-const { console } = import.meta;
+const { Buffer, console } = import.meta;
 
-const isPlain = (value) => {
-  if (typeof value !== 'object' || value === null) return false;
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
-};
-
-/** `value`, with every function in it replaced by what it makes of `state`. */
+/** `value`, with every function in it replaced by what it makes of `state`. Objects become plain ones of their keys. */
 function resolved(state, value) {
   if (typeof value === 'function') return resolved(state, value(state));
   if (Array.isArray(value)) return value.map((item) => resolved(state, item));
-  if (!isPlain(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, resolved(state, item)]));
+  if (typeof value !== 'object' || value === null) return value;
+  if (Buffer.isBuffer(value) || value.constructor?.name === 'RegExp' || value.pipeTo || value.pipe) return value;
+  return Object.fromEntries(Object.keys(value).map((key) => [key, resolved(state, value[key])]));
 }
 
-const isThenable = (value) => typeof value?.then === 'function';
+/** Fails in V8's words where `value` is not a function. */
+function mustBeFunction(value, name) {
+  if (typeof value !== 'function') throw new TypeError(`${name} is not a function`);
+}
 
-/** Continues with a value or a promise of one. Without promises everything stays synchronous. */
-const after = (value, next) => (isThenable(value) ? value.then(next) : next(value));
+/** What of a value is spread into an object: of a text, its characters. */
+const spread = (value) => ({ ...Object(value) });
 
-/** Fails where an operation is needed and `value` is none. */
-function mustBeOperation(value, user) {
-  if (typeof value !== 'function') throw new TypeError(`${user} takes an operation, not ${typeof value}`);
+/** Sets a property of a state; one that is no object stays as it is. */
+function put(state, key, value) {
+  if (Object(state) === state || state === undefined || state === null) state[key] = value;
 }

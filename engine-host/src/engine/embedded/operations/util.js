@@ -1,6 +1,6 @@
 // Helpers that jobs reach as `util`, and dates.
 
-const { refused, uuid } = import.meta;
+const { refused, reworded, uuid } = import.meta;
 
 /** Fails, with an error of a code and more properties. */
 function throwError(code, { description, fix, ...more } = {}) {
@@ -9,7 +9,14 @@ function throwError(code, { description, fix, ...more } = {}) {
 }
 
 function encode(data, options = { parseJson: true }) {
-  const text = typeof data === 'string' || !options.parseJson ? data : JSON.stringify(data);
+  let text = data;
+  if (typeof data !== 'string' && options.parseJson) {
+    try {
+      text = JSON.stringify(data);
+    } catch (error) {
+      console.log(reworded(error.message));
+    }
+  }
   return Buffer.from(text, 'utf-8').toString('base64');
 }
 
@@ -25,16 +32,16 @@ function decode(base64, options = { parseJson: true }) {
 }
 
 const makeBasicAuthHeader = (username, password) => ({
-  Authorization: `Basic ${encode(`${username}:${password}`)}`,
+  Authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
 });
 
 function assertRelativeUrl(path) {
   if (!/https?:\/\//.test(path)) return;
   throw Object.assign(new Error('UNEXPECTED_ABSOLUTE_URL'), {
     code: 'UNEXPECTED_ABSOLUTE_URL',
-    description: 'A URL was given (https://...) where only a path (/a/b/c) can be used',
+    description: 'An absolute URL was provided (https://...) but only a path (/a/b/c) is supported',
     url: path,
-    fix: 'Leave out protocol and host, or use a function for any address.',
+    fix: 'Remove the protocol, domain and origin from the provided URL. Maybe you need to use the generic HTTP helper functions instead?',
   });
 }
 
@@ -43,10 +50,11 @@ const expandReferences = (state, ...values) => values.map((value) => resolved(st
 function normalizeOauthConfig(configuration) {
   const { access_token, accessToken } = configuration;
   if (access_token && accessToken) {
-    throw new Error('The configuration has both "accessToken" and "access_token"; OAuth2 credentials have "access_token" only.');
+    throw new Error('Both "accessToken" & "access_token" keys found in configuration; please use only "access_token" for OAuth2 credentials.');
   }
   if (access_token) return { ...configuration, accessToken: access_token };
-  console.log('There is no "access_token" in state.configuration: is this an OAuth 2.0 credential?');
+  console.log('Key "access_token" not found in state.configuration;', 'is this a standard OAuth 2.0 JSON credential?');
+  if (accessToken) console.log('Using "accessToken" from state.configuration');
   return configuration;
 }
 
@@ -80,19 +88,15 @@ function parseDate(phrase, start) {
     case 'yesterday':
       return midnight(1);
   }
-  const ago = /(\d+).*?(hour|day)s? ago$/.exec(phrase);
-  if (ago === null) return phrase;
-  return ago[2] === 'day' ? midnight(Number(ago[1])) : new Date(now.getTime() - Number(ago[1]) * 3_600_000);
-}
-
-/** A date as the log tells it: `09:05 2 Jan 2020 (GMT+1)`. */
-function shownDate(date) {
-  const two = (number) => String(number).padStart(2, '0');
-  const month = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split(' ')[date.getMonth()];
-  const offset = date.getTimezoneOffset();
-  const minutes = Math.abs(offset) % 60;
-  const zone = `${offset > 0 ? '-' : '+'}${Math.floor(Math.abs(offset) / 60)}${minutes ? `:${two(minutes)}` : ''}`;
-  return `${two(date.getHours())}:${two(date.getMinutes())} ${date.getDate()} ${month} ${date.getFullYear()} (GMT${zone})`;
+  const unit = /(hour|day)s? ago$/.exec(phrase)?.[1];
+  if (unit === undefined) return phrase;
+  const count = /\d+/.exec(phrase);
+  if (count === null) {
+    console.log(`Error converting ${phrase} into a date`);
+    console.log(new TypeError('d.match is not a function or its return value is not iterable'));
+    return phrase;
+  }
+  return unit === 'day' ? midnight(Number(count[0])) : new Date(now.getTime() - Number(count[0]) * 3_600_000);
 }
 
 const util = {

@@ -12,12 +12,15 @@ fn logged(statement: &str, state: &str) -> Vec<String> {
 
 #[test]
 fn levels() {
-    let lines =
-        logged("for (const l of ['debug', 'log', 'info', 'success', 'always', 'warn', 'error']) console[l](l)", "{}");
+    let lines = logged(
+        "for (const l of ['debug', 'log', 'info', 'print', 'success', 'always', 'warn', 'error']) console[l](l)",
+        "{}",
+    );
     let expected = [
         "debug [\"debug\"]",
         "info [\"log\"]",
         "info [\"info\"]",
+        "info [\"print\"]",
         "success [\"success\"]",
         "always [\"always\"]",
         "warn [\"warn\"]",

@@ -1,0 +1,222 @@
+//! Small jobs, made by chance, end on the embedded engine as they do on Node.
+//!
+//! `DIFFERENTIAL_JOBS` is how many, `DIFFERENTIAL_SEED` the seed of the first one; each has the seed after the one before
+//! it. Uses npm, for the published adaptor, and the Node that `OPENFN_TEST_NODE` names, else the one in the `PATH`.
+#![allow(clippy::unwrap_used)]
+
+mod departures;
+mod grammar;
+mod random;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use engine_host::engine::embedded::{EmbeddedEngine, EmbeddedOptions};
+use engine_host::engine::node::{NodeEngine, NodeOptions};
+use engine_host::engine::{Engine, Exports, LogSink};
+use engine_host::report::{self, Report};
+use engine_host::walk::walk;
+use protocol::Json;
+use protocol::engine::{Adaptor, EngineSpec, Needs, NodeSpec};
+use protocol::run::{Exit, LogLevel, LogSource, RunOptions, RunSpec, Step};
+
+use self::departures::Departures;
+use self::grammar::Grammar;
+use self::random::Random;
+
+const COMMON: &str = "@openfn/language-common";
+const VERSION: &str = "3.3.4";
+
+/// Jobs that a Node process gets before the next one takes over.
+const JOBS_A_PROCESS: u64 = 500;
+
+/// A job that takes longer has failed.
+const SOON: Duration = Duration::from_secs(60);
+
+/// So many differences are printed at most.
+const SHOWN: usize = 40;
+
+/// Names of a job's module come first.
+const PRELUDE: &str = include_str!("prelude.js");
+
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable)
+        .ok()
+        .map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+}
+
+#[test]
+fn jobs_end_on_the_embedded_engine_as_on_node() {
+    // A job's local time is UTC.
+    if std::env::var("TZ").is_ok_and(|zone| zone == "UTC") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(compare());
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let status = again.args(["--exact", "jobs_end_on_the_embedded_engine_as_on_node", "--nocapture"]).env("TZ", "UTC");
+    assert!(status.status().unwrap().success(), "see above");
+}
+
+async fn compare() {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("DIFFERENTIAL_SEED", clock.as_secs());
+    let count = number("DIFFERENTIAL_JOBS", 300);
+    let rules =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/grammar.txt")).unwrap();
+    let (grammar, repo) = (Grammar::read(&rules), tempfile::tempdir().unwrap());
+    let adaptor = install(repo.path());
+    println!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_JOBS={count}");
+    let began = Instant::now();
+    let mut departures = Departures::default();
+    let mut found = Vec::new();
+    let mut node = None;
+    for seed in seed..seed + count {
+        let process = match node.take() {
+            Some(process) if seed % JOBS_A_PROCESS != 0 => process,
+            _ => Bench::node(&adaptor).await,
+        };
+        let node = node.insert(process);
+        let mut random = Random::new(seed);
+        let code = format!("{PRELUDE}{}", grammar.make("job", 6 + random.below(6), &mut random).replace('⏎', "\n"));
+        let state = grammar.make("state", 0, &mut random);
+        let mut embedded = Bench::embedded();
+        let (expected, actual) = tokio::join!(node.run(&code, &state), embedded.run(&code, &state));
+        let differences = departures.unexplained(&expected, &actual);
+        if !differences.is_empty() {
+            found.push((seed, code, state, differences));
+        }
+        if (seed + 1) % 5000 == 0 {
+            println!("up to {seed}: {} differ, {:?}", found.len(), began.elapsed());
+        }
+    }
+    for (seed, code, state, differences) in found.iter().take(SHOWN) {
+        println!("\nseed {seed}, state {state}\n{}\n  {}", &code[PRELUDE.len()..], differences.join("\n  "));
+    }
+    println!("{count} jobs in {:?}; departures:{}", began.elapsed(), departures.told());
+    let seeds: Vec<_> = found.iter().map(|(seed, ..)| seed.to_string()).collect();
+    assert!(found.is_empty(), "{} of {count} jobs differ: {}", found.len(), seeds.join(" "));
+}
+
+/// The published adaptor, by npm.
+fn install(folder: &Path) -> Adaptor {
+    let ready = std::env::var_os("DIFFERENTIAL_ADAPTORS").map(PathBuf::from);
+    if ready.is_none() {
+        std::fs::write(folder.join("package.json"), r#"{ "private": true }"#).unwrap();
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]).arg(format!("{COMMON}@{VERSION}"));
+        let output = npm.current_dir(folder).output().expect("npm is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let Exports::Known(names) = Bench::embedded().engine.exports(COMMON) else { panic!("it has the core operations") };
+    Adaptor {
+        name: COMMON.to_owned(),
+        version: VERSION.to_owned(),
+        folder: ready.unwrap_or_else(|| folder.join("node_modules")).join(COMMON).canonicalize().unwrap(),
+        bundle: None,
+        exports: Some(names),
+        needs: Needs::default(),
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, PartialEq)]
+pub(crate) struct End {
+    /// Reason, type and message.
+    exit: Exit,
+    state: String,
+    /// What the job and the adaptor logged, as `SOURCE level text`.
+    logs: Vec<String>,
+}
+
+/// An engine under test.
+struct Bench<E> {
+    engine: E,
+    lines: Arc<Lines>,
+    folder: Option<tempfile::TempDir>,
+}
+
+#[derive(Default)]
+struct Lines(Mutex<Vec<String>>);
+
+impl LogSink for Lines {
+    fn wants(&self, _source: LogSource, _level: LogLevel) -> bool {
+        true
+    }
+
+    fn write(&self, source: LogSource, level: LogLevel, message: String) {
+        self.0.lock().unwrap().push(format!("{} {} {message}", source.as_str(), level.as_str()));
+    }
+}
+
+const MEMORY_BYTES: u64 = 500 * 1024 * 1024;
+
+impl Bench<EmbeddedEngine> {
+    fn embedded() -> Self {
+        let lines = Arc::new(Lines::default());
+        let (engine, _) = EmbeddedEngine::start(EmbeddedOptions { memory_bytes: MEMORY_BYTES }, lines.clone()).unwrap();
+        Self { engine, lines, folder: None }
+    }
+}
+
+impl Bench<NodeEngine> {
+    async fn node(adaptor: &Adaptor) -> Self {
+        let named = std::env::var_os("OPENFN_TEST_NODE").map(PathBuf::from);
+        let found = named.or_else(|| {
+            let path = std::env::var_os("PATH")?;
+            std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.is_file())
+        });
+        let program = found.expect("there is a Node").canonicalize().unwrap();
+        let told = Command::new(&program).arg("--version").output().unwrap();
+        let version = String::from_utf8(told.stdout).unwrap().trim().trim_start_matches('v').to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let spec = NodeSpec { program, version, adaptors: vec![adaptor.clone()], snapshot: None };
+        let lines = Arc::new(Lines::default());
+        let options = NodeOptions { spec, memory_bytes: MEMORY_BYTES, folder: folder.path().to_owned() };
+        let engine = NodeEngine::start(options, lines.clone()).await.unwrap();
+        Self { engine, lines, folder: Some(folder) }
+    }
+}
+
+impl<E: Engine> Bench<E> {
+    /// Runs a workflow of one step.
+    async fn run(&mut self, code: &str, state: &str) -> End {
+        debug_assert!(self.folder.as_ref().is_none_or(|folder| folder.path().exists()));
+        let options = RunOptions::default();
+        let spec = RunSpec {
+            run_id: "r".to_owned(),
+            steps: vec![Step {
+                id: "a".to_owned(),
+                name: None,
+                expression: Some(code.to_owned()),
+                adaptors: vec![format!("{COMMON}@{VERSION}")],
+                configuration: None,
+                state: None,
+                next: Vec::new(),
+            }],
+            start: None,
+            input: Json::parse(state.to_owned()).unwrap(),
+            globals: None,
+            configuration: None,
+            engine: EngineSpec::Embedded,
+            options: options.clone(),
+        };
+        let (reporter, mut reports) = report::stream(&options);
+        let taken = tokio::spawn(async move {
+            while let Some(report) = reports.recv().await {
+                if let Report::Completed(_, taken) = report {
+                    let _ = taken.send(());
+                }
+            }
+        });
+        let walked = walk(spec, &mut self.engine, &reporter, std::future::pending());
+        let outcome = tokio::time::timeout(SOON, walked).await.unwrap_or_else(|_| panic!("it takes too long:\n{code}"));
+        drop(reporter);
+        taken.await.unwrap();
+        let state = outcome.final_state.map_or_else(|| "none".to_owned(), |state| state.as_str().to_owned());
+        let logs = std::mem::take(&mut *self.lines.0.lock().unwrap());
+        End { exit: outcome.exit, state, logs }
+    }
+}
