@@ -56,8 +56,8 @@ impl OwnModules {
         Self { prelude: named(PRELUDE), runtime: named(RUNTIME), common: named(COMMON), token }
     }
 
-    /// A library of that name, with the engine's token.
-    pub(super) fn library(&self, name: &str) -> Option<OwnModule> {
+    /// What is loaded later by that name, with the engine's token.
+    pub(super) fn later(&self, name: &str) -> Option<OwnModule> {
         let (_, bytecode) = LIBRARIES.iter().find(|(known, _)| *known == name)?;
         Some(OwnModule(with_token(bytecode, &self.token)))
     }

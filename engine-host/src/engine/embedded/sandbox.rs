@@ -176,7 +176,7 @@ impl Sandbox {
         let modules = self.evidence.surroundings.modules.clone();
         let hooks = self.hooks.clone();
         Function::new(ctx.clone(), move |ctx: Ctx<'js>, name: String| -> rquickjs::Result<Object<'js>> {
-            let library = modules.library(&name).ok_or(rquickjs::Error::new_loading(&name))?.declare(&ctx)?;
+            let library = modules.later(&name).ok_or(rquickjs::Error::new_loading(&name))?.declare(&ctx)?;
             let (meta, hooks) = (library.meta()?, restored(&ctx, &hooks)?);
             meta.set("Buffer", hooks.get::<_, Value>("Buffer")?)?;
             meta.set("console", hooks.get::<_, Value>("adaptorConsole")?)?;
