@@ -129,6 +129,7 @@ async fn round(spec: &NodeSpec, folder: &Path) -> Round {
         code: "export default [(state) => ({ ...state, data: { n: 1 } })];".to_owned(),
         adaptors: spec.adaptors.iter().map(Adaptor::specifier).collect(),
         globals: None,
+        meta: Json::empty_object(),
         state: Json::empty_object(),
         state_props_to_remove: vec!["configuration".to_owned()],
         state_bytes: u64::MAX,

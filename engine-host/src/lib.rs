@@ -23,4 +23,5 @@ pub mod sys;
 #[cfg(test)]
 mod testing;
 pub mod walk;
+mod webhook;
 pub mod workflow;

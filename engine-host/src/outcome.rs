@@ -48,8 +48,8 @@ impl Ends {
             [only] if !only.withheld => only.index,
             _ => None,
         };
-        let final_state = if options.output_dataclips { self.final_state(options) } else { None };
-        RunOutcome { exit, final_state, final_step }
+        // It goes whether or not steps' results do: synchronous webhooks are answered with it.
+        RunOutcome { exit, final_state: self.final_state(options), final_step }
     }
 
     /// The first failure of a step after which none of its downstream steps ran, whoever led to them.
@@ -66,15 +66,16 @@ impl Ends {
     fn final_state(&self, options: &RunOptions) -> Option<Json> {
         let redacted = limits::redacted();
         let mut states = self.leaves.iter().filter_map(|leaf| {
-            let state = if leaf.withheld { &redacted } else { leaf.state.as_ref()? };
+            let state = if leaf.withheld { redacted.clone() } else { state::as_dataclip(leaf.state.as_ref()?) };
             Some((leaf.name.as_str(), state))
         });
         let (name, first) = states.next()?;
         let states: Vec<_> = states.collect();
         let result = if states.is_empty() {
-            state::as_dataclip(first)
+            first
         } else {
-            state::keyed([(name, first)].into_iter().chain(states).filter(|(_, state)| !state::is_blank(state)))
+            let states = states.iter().map(|(name, state)| (*name, state));
+            state::keyed([(name, &first)].into_iter().chain(states).filter(|(_, state)| !state::is_blank(state)))
         };
         Some(if limits::is_over_payload(&result, options) { redacted } else { result })
     }
@@ -124,14 +125,18 @@ mod tests {
         for (leaves, state, step) in [
             (vec![leaf("a", Some("{}"), None)], Some("{}"), None),
             (vec![leaf("a", Some(r#"{"n":1}"#), Some(0))], Some(r#"{"n":1}"#), Some(0)),
-            (vec![leaf("a", Some("42"), Some(0))], Some(r#"{"data":42}"#), Some(0)),
+            (vec![leaf("a", Some("42"), Some(0))], Some(r#"{"value":42}"#), Some(0)),
             (vec![leaf("a", None, Some(0))], None, Some(0)),
             (
                 vec![leaf("d", Some(r#"{"n":1}"#), Some(1)), leaf("d-1", Some(r#"{"n":2}"#), Some(2))],
                 Some(r#"{"d":{"n":1},"d-1":{"n":2}}"#),
                 None,
             ),
-            (vec![leaf("b", Some(r#"{"data":{}}"#), Some(1)), leaf("c", Some("5"), Some(2))], Some(r#"{"c":5}"#), None),
+            (
+                vec![leaf("b", Some(r#"{"data":{}}"#), Some(1)), leaf("c", Some("5"), Some(2))],
+                Some(r#"{"c":{"value":5}}"#),
+                None,
+            ),
             (vec![leaf("b", Some("{}"), Some(1)), leaf("c", Some("{}"), Some(2))], Some("{}"), None),
             (vec![leaf("b", None, Some(1)), leaf("c", Some(r#"{"n":1}"#), Some(2))], Some(r#"{"n":1}"#), None),
             (vec![withheld.clone()], Some(r#"{"data":"[REDACTED]"}"#), None),
@@ -151,9 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unwanted_state_is_not_sent() {
-        let options = RunOptions { output_dataclips: false, ..RunOptions::default() };
-        assert_eq!(outcome(vec![leaf("a", Some("{}"), Some(0))], &options), (None, Some(0)));
+    fn the_final_state_goes_where_those_of_steps_do_not() {
+        let options = RunOptions { output_dataclips: false, payload_bytes: 10, ..RunOptions::default() };
+        for (state, expected) in [(r#"{"n":1}"#, r#"{"n":1}"#), (r#"{"n":1000000}"#, r#"{"data":"[REDACTED]"}"#)] {
+            let expected = (Some(expected.to_owned()), Some(0));
+            assert_eq!(outcome(vec![leaf("a", Some(state), Some(0))], &options), expected);
+        }
     }
 
     #[test]

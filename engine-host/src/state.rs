@@ -114,9 +114,10 @@ pub fn is_blank(state: &Json) -> bool {
     }
 }
 
-/// The value as a dataclip, which has to be an object: any other value becomes its `data`.
+/// The value as Lightning sees it, in a dataclip and in a final state, which have to be objects: any other value becomes
+/// the `value` of one, as Lightning itself would have it.
 pub fn as_dataclip(value: &Json) -> Json {
-    if value.is_object() { value.clone() } else { keyed([("data", value)]) }
+    if value.is_object() { value.clone() } else { keyed([("value", value)]) }
 }
 
 /// An object of states.
@@ -405,9 +406,9 @@ mod tests {
     fn dataclips_are_objects() {
         for (value, expected) in [
             (r#"{"a":1}"#, r#"{"a":1}"#),
-            ("42", r#"{"data":42}"#),
-            ("[1]", r#"{"data":[1]}"#),
-            ("null", r#"{"data":null}"#),
+            ("42", r#"{"value":42}"#),
+            ("[1]", r#"{"value":[1]}"#),
+            ("null", r#"{"value":null}"#),
         ] {
             assert_eq!(as_dataclip(&json(value)).as_str(), expected);
         }

@@ -109,6 +109,7 @@ pub(crate) fn workflow(text: &str) -> RunSpec {
         start: None,
         input: Json::empty_object(),
         globals: None,
+        meta: Json::empty_object(),
         configuration: None,
         engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),

@@ -47,7 +47,7 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     reporter: &Reporter,
     stop: &mut Stop<'_, F>,
 ) -> Result<RunOutcome, Exit> {
-    let RunSpec { run_id: _, mut steps, start, input, globals, configuration, engine: _, options } = spec;
+    let RunSpec { run_id: _, mut steps, start, input, globals, meta, configuration, engine: _, options } = spec;
     reporter.event(RunEvent::Started(versions(engine, &steps))).await;
 
     add_default_adaptor(engine, &mut steps);
@@ -70,6 +70,7 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     let mut walk = Walk {
         workflow: &workflow,
         globals,
+        meta,
         configuration,
         options: &options,
         engine,
@@ -103,6 +104,7 @@ async fn report_unready(unready: Unready, reporter: &Reporter) -> Exit {
 struct Walk<'a, 's, E, F> {
     workflow: &'a Workflow,
     globals: Option<String>,
+    meta: Json,
     configuration: Option<Json>,
     options: &'a RunOptions,
     engine: &'a mut E,

@@ -295,6 +295,7 @@ mod tests {
                 start: Some("a".into()),
                 input: crate::Json::empty_object(),
                 globals: None,
+                meta: crate::Json::empty_object(),
                 configuration: None,
                 engine: crate::engine::EngineSpec::Embedded,
                 options: crate::run::RunOptions::default(),

@@ -24,6 +24,8 @@ pub struct RunSpec {
     pub input: Json,
     /// Source of a module whose exports every job sees as globals.
     pub globals: Option<String>,
+    /// What every job sees as its frozen global `meta`: a JSON object.
+    pub meta: Json,
     /// Keys put into every step's `configuration`, below the step's own: the workflow-wide credentials.
     pub configuration: Option<Json>,
     /// The engine that executes it. The adaptors of the steps are among the engine's.
@@ -105,7 +107,7 @@ impl Default for RunOptions {
         Self {
             timeout_ms: 300_000,
             memory_bytes: 500 * MB,
-            state_bytes: 125 * MB,
+            state_bytes: Self::state_bytes_of(500 * MB),
             payload_bytes: 10 * MB,
             log_payload_bytes: MB,
             output_dataclips: true,
@@ -113,6 +115,14 @@ impl Default for RunOptions {
             sanitize: Sanitize::None,
             state_props_to_remove: vec!["configuration".into(), "response".into()],
         }
+    }
+}
+
+impl RunOptions {
+    /// The longest state, in bytes, of a run with this memory that names no limit of its own. The reference worker
+    /// has no other limit by default.
+    pub fn state_bytes_of(memory_bytes: u64) -> u64 {
+        memory_bytes.max(50 * 1024 * 1024)
     }
 }
 

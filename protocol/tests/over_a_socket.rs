@@ -69,6 +69,7 @@ async fn a_run_passes_and_the_end_of_the_host_is_seen() {
         start: None,
         input: input.clone(),
         globals: None,
+        meta: Json::empty_object(),
         configuration: None,
         engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),

@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod browser;
 pub mod collector;
+pub mod contract;
 pub mod leftovers;
 pub mod lightning;
 pub mod matching;

@@ -6,6 +6,7 @@ pub mod adaptors;
 mod backoff;
 pub mod cli;
 pub mod ctl;
+mod deflate;
 pub mod demo;
 mod dial;
 pub mod doctor;

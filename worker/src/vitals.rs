@@ -17,7 +17,7 @@ pub struct Vitals {
 }
 
 /// Whether the worker can take runs, and if not, why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// All of the others.
     pub ready: bool,
@@ -27,8 +27,13 @@ pub struct Readiness {
     pub queue_joined: bool,
     /// Hosts do not fail one after the other.
     pub circuit_closed: bool,
+    /// Run tokens are not refused one after the other.
+    pub tokens_accepted: bool,
     /// The worker was not asked to stop, nor to be without hosts for now.
     pub not_draining: bool,
+    /// More about what is missing, where more is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Vitals {
@@ -38,8 +43,10 @@ impl Vitals {
         let queue_joined = self.lightning.as_ref().is_some_and(|it| it.joined);
         let circuit_closed = !self.pool.as_ref().is_some_and(|it| it.is_circuit_open);
         let not_draining = !self.draining && !self.pool.as_ref().is_some_and(|it| it.is_draining);
-        let ready = engine_answered && queue_joined && circuit_closed && not_draining;
-        Readiness { ready, engine_answered, queue_joined, circuit_closed, not_draining }
+        let reason = self.lightning.as_ref().and_then(|it| it.token_fault.clone());
+        let tokens_accepted = reason.is_none();
+        let ready = engine_answered && queue_joined && circuit_closed && tokens_accepted && not_draining;
+        Readiness { ready, engine_answered, queue_joined, circuit_closed, tokens_accepted, not_draining, reason }
     }
 }
 
@@ -62,6 +69,10 @@ mod tests {
             (|it| it.lightning = None, |it| !it.queue_joined),
             (|it| it.lightning.as_mut().unwrap().joined = false, |it| !it.queue_joined),
             (|it| it.pool.as_mut().unwrap().is_circuit_open = true, |it| !it.circuit_closed),
+            (
+                |it| it.lightning.as_mut().unwrap().token_fault = Some("why".into()),
+                |it| !it.tokens_accepted && it.reason.as_deref() == Some("why"),
+            ),
             (|it| it.draining = true, |it| !it.not_draining),
             (|it| it.pool.as_mut().unwrap().is_draining = true, |it| !it.not_draining),
         ];

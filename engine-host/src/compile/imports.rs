@@ -25,7 +25,7 @@ const NEVER_IMPORTED: [&str; 4] = ["undefined", "NaN", "arguments", "eval"];
 
 /// What is not looked for in an adaptor of unknown exports: the language's globals, what the engine adds, and what other
 /// engines have and code may ask for by `typeof`.
-const GLOBALS: [&str; 84] = [
+const GLOBALS: [&str; 85] = [
     "$",
     "AggregateError",
     "Array",
@@ -97,6 +97,7 @@ const GLOBALS: [&str; 84] = [
     "globalThis",
     "isFinite",
     "isNaN",
+    "meta",
     "module",
     "parseFloat",
     "parseInt",

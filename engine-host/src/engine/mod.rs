@@ -77,6 +77,8 @@ pub struct JobCall {
     pub adaptors: Vec<String>,
     /// Source of the module whose exports are globals of the job.
     pub globals: Option<String>,
+    /// The job's frozen global `meta`: an object.
+    pub meta: Json,
     /// The state that the first operation gets: an object.
     pub state: Json,
     /// Keys taken out of the result.

@@ -3,7 +3,7 @@
 // afterwards: no iteration, no spreading of arrays, no destructuring of them, because user code may have changed all of that.
 
 const { apply, deleteProperty } = Reflect;
-const { create, defineProperty, getPrototypeOf, hasOwn, keys, setPrototypeOf } = Object;
+const { create, defineProperty, freeze, getPrototypeOf, hasOwn, keys, setPrototypeOf } = Object;
 const { isArray } = Array;
 const { stringify } = JSON;
 const BaseError = Error;

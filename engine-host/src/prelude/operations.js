@@ -94,6 +94,14 @@ function globalsError(error) {
 
 const GLOBALS_PREFIX = '[globals] ';
 
+/** Makes `meta` a global that jobs can read and not change. */
+function describeRun(meta) {
+  const names = keys(meta);
+  for (let i = 0; i < names.length; i += 1) if (isObject(meta[names[i]])) freeze(meta[names[i]]);
+  const global = record({ value: freeze(meta), writable: false, enumerable: false, configurable: true });
+  defineProperty(globalThis, 'meta', global);
+}
+
 /** Makes the exports of a module globals, when it is evaluated. */
 async function adopt(evaluation, exports) {
   try {

@@ -13,7 +13,7 @@ use crate::engine::{Engine, JobCall, JobEnd, JobResult, Thrown};
 use crate::log::{describe, duration, now_us};
 use crate::state::{self, Ingredients};
 use crate::workflow::{self, Job};
-use crate::{errors, limits};
+use crate::{errors, limits, webhook};
 
 /// How a job ended.
 enum JobOutcome {
@@ -102,6 +102,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             code: job.compiled.code.clone(),
             adaptors: step.adaptors.clone(),
             globals: self.globals.clone(),
+            meta: self.meta.clone(),
             state: initial.clone(),
             state_props_to_remove: removed.clone(),
             state_bytes: self.options.state_bytes,
@@ -185,7 +186,7 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
             }
             Some(state) => {
                 if !state.is_object() {
-                    let line = "The step returned a value that is no object: it is kept as the data of its dataclip";
+                    let line = "The step returned a value that is no object: Lightning gets it as {\"value\": …}";
                     self.reporter.log(LogSource::Runtime, LogLevel::Warn, line).await;
                 }
                 state::as_dataclip(state)
@@ -204,11 +205,16 @@ impl<E: Engine, F: Future<Output = Exit>> Walk<'_, '_, E, F> {
     }
 
     async fn webhook_response(&mut self, response: Option<Json>) -> Option<Json> {
-        let response = response?;
+        let response = response.filter(|response| !response.is_null())?;
         if limits::is_over_payload(&response, self.options) {
             let line = "The step's webhookResponse is withheld: it exceeds the payload limit";
             self.reporter.log(LogSource::Runtime, LogLevel::Warn, line).await;
             return None;
+        }
+        if let Some(fault) = webhook::fault(&response) {
+            let line =
+                format!("The step's webhookResponse is malformed, so that Lightning cannot answer with it: {fault}");
+            self.reporter.log(LogSource::Runtime, LogLevel::Warn, &line).await;
         }
         Some(response)
     }

@@ -130,7 +130,7 @@ async fn a_job_gets_its_state_assembled() {
         walked.calls,
         [r#"a {"data":{"n":1},"configuration":{"shared":1}}"#, r#"b {"configuration":{"shared":1,"own":1},"data":{}}"#]
     );
-    assert!(walked.logs("no object"));
+    assert!(walked.logs("no object: Lightning gets it as"));
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn odd_results_are_never_lost() {
     check(
         "a",
         [("a", Act::Return("42"))],
-        "start 0 a Run\ndone 0 success {\"data\":42}\nend success {\"data\":42} Some(0)",
+        "start 0 a Run\ndone 0 success {\"value\":42}\nend success {\"value\":42} Some(0)",
     )
     .await;
     check(
@@ -284,6 +284,19 @@ async fn odd_results_are_never_lost() {
         "start 0 a Run\ndone 0 success {} + {\"status\":201}\nend success {} Some(0)",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_malformed_answer_to_a_webhook_is_told_in_the_log() {
+    for (response, is_malformed) in
+        [(r#"{"status":201,"body":{}}"#, false), (r#"{"body":"<html>"}"#, true), ("7", true)]
+    {
+        let walked = walked(workflow("a"), FakeEngine::new([("a", Act::ReturnWithResponse("{}", response))])).await;
+        assert_eq!(walked.logs("webhookResponse is malformed"), is_malformed, "{response}");
+        assert!(walked.events().contains(&format!(" + {response}")), "{response}: it goes all the same");
+    }
+    let walked = walked(workflow("a"), FakeEngine::new([("a", Act::ReturnWithResponse("{}", "null"))])).await;
+    assert!(!walked.events().contains(" + "), "null is none");
 }
 
 #[tokio::test]

@@ -57,6 +57,29 @@ async fn the_globals_are_those_of_every_engine() {
 }
 
 #[tokio::test]
+async fn meta_can_be_read_and_not_changed() {
+    let mut bench = Bench::start(&[]).await;
+    let meta = Json::parse(r#"{"runId":"r","startTime":"2026-11-28T10:00:00.000Z","workflowId":"w"}"#).unwrap();
+    let call = JobCall { meta, ..job(META) };
+    let Ok(JobEnd::Returned(result)) = bench.run(call).await else { panic!("it returns") };
+    assert_eq!(
+        text(result.state),
+        r#"{"thrown":["TypeError","TypeError","TypeError"],"meta":{"runId":"r","startTime":"2026-11-28T10:00:00.000Z","workflowId":"w"}}"#
+    );
+}
+
+const META: &str = "
+    const thrown = (change) => { try { change() } catch (error) { return error.name } };
+    export default [() => ({
+        thrown: [
+            thrown(() => { meta.runId = 'x' }),
+            thrown(() => { meta.more = 'x' }),
+            thrown(() => { meta = 'x' }),
+        ],
+        meta,
+    })];";
+
+#[tokio::test]
 async fn nothing_of_a_job_is_left_for_the_next() {
     let mut bench = Bench::start(&[]).await;
     bench.result("globalThis.left = 1; Object.prototype.left = 2; Array.prototype.map = null; setInterval(() => console.log('tick'), 1); export default [(s) => s];").await;

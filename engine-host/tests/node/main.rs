@@ -182,6 +182,7 @@ fn job_with(code: &str, adaptors: &[&Adaptor], state: &str) -> JobCall {
         code: code.to_owned(),
         adaptors: adaptors.iter().map(|adaptor| adaptor.specifier()).collect(),
         globals: None,
+        meta: Json::empty_object(),
         state: Json::parse(state.to_owned()).unwrap(),
         state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
         state_bytes: u64::MAX,

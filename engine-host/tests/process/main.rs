@@ -226,6 +226,7 @@ fn workflow(jobs: &[Job<'_>]) -> RunSpec {
         start: None,
         input: Json::empty_object(),
         globals: None,
+        meta: Json::empty_object(),
         configuration: None,
         engine: protocol::engine::EngineSpec::Embedded,
         options: RunOptions::default(),

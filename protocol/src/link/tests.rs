@@ -57,6 +57,7 @@ fn spec(input: Json) -> RunSpec {
         start: None,
         input,
         globals: None,
+        meta: Json::empty_object(),
         configuration: None,
         engine: crate::engine::EngineSpec::Embedded,
         options: RunOptions::default(),

@@ -89,6 +89,15 @@ pub struct DeliveryArgs {
     )]
     pub no_stringify_state: bool,
 
+    /// Do not offer Lightning to compress messages (permessage-deflate).
+    #[arg(
+        long,
+        env = "WORKER_NO_COMPRESSION",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub no_compression: bool,
+
     /// Folder for a small file a run in flight, so that after a crash the next worker tells Lightning at once. The
     /// files hold the runs' tokens. Off unless set.
     #[arg(long, env = "WORKER_JOURNAL_DIR", value_name = "FOLDER")]

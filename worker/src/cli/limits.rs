@@ -31,6 +31,10 @@ pub struct LimitArgs {
     )]
     pub run_memory: Megabytes,
 
+    /// Largest state of a run, in MB: its whole memory, and 50 at least, unless set.
+    #[arg(long, env = "WORKER_MAX_STATE_MEMORY_MB", value_name = "MB", value_parser = megabytes)]
+    pub state_memory: Option<Megabytes>,
+
     /// Largest dataclip that is sent to Lightning, in MB; 0 sends none.
     #[arg(
         long,

@@ -48,6 +48,7 @@ pub mod manual;
 mod oada;
 mod observation;
 mod operation;
+mod reference;
 pub mod schema;
 mod strays;
 mod supervision;
@@ -95,7 +96,7 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Claim runs from Lightning and execute them (the default).
-    #[command(override_usage = "worker start [OPTIONS]", after_help = AFTER_HELP)]
+    #[command(visible_alias = reference::SERVER, override_usage = "worker start [OPTIONS]", after_help = AFTER_HELP)]
     Start(Box<StartOptions>),
     /// Run a workflow here and now, with a small Lightning in the same process, and watch it.
     Demo(DemoOptions),
@@ -245,12 +246,8 @@ impl Cli {
     /// Reads the program's arguments and environment. An error is ready to be shown: it names the flag and the
     /// variable.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-        // Package managers put a `--` in front of what they pass on.
-        if arguments.get(1).is_some_and(|first| first == "--") {
-            arguments.remove(1);
-        }
         let described = Self::command();
+        let arguments = reference::translated(arguments.into_iter().collect(), &described);
         // Errors are told when all layers are there.
         let wanted = described.clone().ignore_errors(true).try_get_matches_from(&arguments).ok();
         let config = wanted.as_ref().map(|wanted| configuration(wanted, &described)).transpose()?.unwrap_or_default();

@@ -81,11 +81,13 @@ pub enum LogLevel {
     /// Everything.
     Debug,
     /// What happens.
+    #[value(alias = "default")]
     Info,
     /// What looks wrong.
     Warn,
     /// What is wrong.
     Error,
     /// Nothing.
+    #[value(alias = "none-really")]
     None,
 }

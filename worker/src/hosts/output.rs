@@ -307,6 +307,7 @@ mod tests {
             input: Json::null(),
             configuration: Some(Json::parse(r#"{"collections_token":"a.jw.t","project_id":"project"}"#).unwrap()),
             globals: None,
+            meta: Json::empty_object(),
             engine: protocol::engine::EngineSpec::Embedded,
             options: protocol::run::RunOptions::default(),
         };

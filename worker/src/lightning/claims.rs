@@ -69,13 +69,13 @@ impl ClaimLoop {
     }
 
     /// The claim to push now, as its number of slots, which are taken.
-    pub(super) fn next_claim(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn next_claim(&mut self, now: Instant, most: usize) -> Option<usize> {
         let due = match self.due {
             Due::Now => true,
             Due::At(at) => at <= now,
             Due::OnEvent => false,
         };
-        let demand = if due { self.free().min(self.demand) } else { 0 };
+        let demand = if due { self.free().min(self.demand).min(most) } else { 0 };
         if demand == 0 {
             return None;
         }
@@ -224,7 +224,7 @@ mod tests {
 
     /// A claim that is answered at once with so many runs.
     fn claim(it: &mut ClaimLoop, now: Instant, expected: usize, runs: usize) {
-        assert_eq!(it.next_claim(now), Some(expected));
+        assert_eq!(it.next_claim(now, usize::MAX), Some(expected));
         it.answered(expected, runs, QUICK, now, 0.0);
     }
 
@@ -232,17 +232,17 @@ mod tests {
     fn claims_its_slots_once_and_the_more_at_a_time_the_more_there_is() {
         let now = Instant::now();
         let mut it = joined(8);
-        assert_eq!(it.next_claim(now), Some(1));
-        assert_eq!(it.next_claim(now + 100 * SECOND), None, "the claim is open, however long");
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1));
+        assert_eq!(it.next_claim(now + 100 * SECOND, usize::MAX), None, "the claim is open, however long");
         it.answered(1, 1, QUICK, now, 0.0);
         claim(&mut it, now, 2, 2);
         claim(&mut it, now, 4, 4);
         claim(&mut it, now, 1, 1);
-        assert_eq!(it.next_claim(now), None, "full");
+        assert_eq!(it.next_claim(now, usize::MAX), None, "full");
         (0..3).for_each(|_| it.run_ended());
         claim(&mut it, now, 3, 2);
         claim(&mut it, now, 1, 1);
-        assert_eq!(it.next_claim(now), None, "full");
+        assert_eq!(it.next_claim(now, usize::MAX), None, "full");
         (0..3).for_each(|_| it.run_ended());
         claim(&mut it, now, 1, 0);
         it.work_available();
@@ -261,10 +261,10 @@ mod tests {
         let mut at = now;
         let mut pauses = Vec::new();
         for _ in 0..30 {
-            assert_eq!(it.next_claim(at), Some(1));
+            assert_eq!(it.next_claim(at, usize::MAX), Some(1));
             it.answered(1, 0, QUICK, at, 0.0);
             let wake = it.wake_at().unwrap();
-            assert_eq!(it.next_claim(wake - SECOND / 100), None);
+            assert_eq!(it.next_claim(wake - SECOND / 100, usize::MAX), None);
             pauses.push(wake - at);
             at = wake;
         }
@@ -278,7 +278,7 @@ mod tests {
         let mut now = Instant::now();
         let mut it = joined(1);
         let mut miss = |it: &mut ClaimLoop, took: Duration| {
-            assert_eq!(it.next_claim(now), Some(1));
+            assert_eq!(it.next_claim(now, usize::MAX), Some(1));
             it.answered(1, 0, took, now, 0.0);
             it.backoff.reset();
             let wake = it.wake_at().unwrap();
@@ -296,17 +296,17 @@ mod tests {
             assert!(miss(&mut it, 600 * SECOND) <= 10 * SECOND, "the longest pause holds");
         }
         it.work_available();
-        assert_eq!(it.next_claim(now), Some(1), "announced work is claimed at once all the same");
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1), "announced work is claimed at once all the same");
     }
 
     #[test]
     fn an_outage_does_not_count_as_slowness() {
         let now = Instant::now();
         let mut it = joined(2);
-        it.next_claim(now);
+        it.next_claim(now, usize::MAX);
         it.lost();
         it.joined();
-        assert_eq!(it.next_claim(now + 3600 * SECOND), Some(1), "at once");
+        assert_eq!(it.next_claim(now + 3600 * SECOND, usize::MAX), Some(1), "at once");
         it.answered(1, 0, QUICK, now, 0.0);
         assert_eq!(it.wake_at(), Some(now + SECOND));
     }
@@ -317,14 +317,14 @@ mod tests {
         let mut it = joined(1);
         claim(&mut it, now, 1, 0);
         it.work_available();
-        assert_eq!(it.next_claim(now), Some(1));
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1));
         for _ in 0..100 {
             it.work_available();
-            assert_eq!(it.next_claim(now), None, "a storm finds no free slot");
+            assert_eq!(it.next_claim(now, usize::MAX), None, "a storm finds no free slot");
         }
         it.answered(1, 0, QUICK, now, 0.0);
         claim(&mut it, now, 1, 0); // The open claim may have missed the announced work.
-        assert_eq!(it.next_claim(now), None, "but once only");
+        assert_eq!(it.next_claim(now, usize::MAX), None, "but once only");
     }
 
     #[test]
@@ -332,9 +332,9 @@ mod tests {
         let now = Instant::now();
         let mut it = joined(2);
         claim(&mut it, now, 1, 1);
-        assert_eq!(it.next_claim(now), Some(1));
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1));
         it.run_ended();
-        assert_eq!(it.next_claim(now), Some(1));
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1));
         it.answered(1, 1, QUICK, now, 0.0);
         it.answered(1, 1, QUICK, now + 600 * SECOND, 0.0);
         assert_eq!(it.active, 2, "the late answer is honoured");
@@ -344,10 +344,10 @@ mod tests {
     fn an_answer_brings_few_runs_beyond_the_capacity() {
         let now = Instant::now();
         let mut it = joined(5);
-        it.next_claim(now);
+        it.next_claim(now, usize::MAX);
         assert_eq!(it.room(5), 5 + MARGIN);
         it.answered(5, 4, QUICK, now, 0.0);
-        assert_eq!((it.next_claim(now), it.room(1)), (Some(1), 1 + MARGIN));
+        assert_eq!((it.next_claim(now, usize::MAX), it.room(1)), (Some(1), 1 + MARGIN));
         it.answered(1, 2, QUICK, now, 0.0);
         it.run_ended();
         it.run_ended();
@@ -362,22 +362,22 @@ mod tests {
     fn a_lost_link_frees_open_claims_and_a_new_one_claims_at_once() {
         let now = Instant::now();
         let mut it = joined(3);
-        it.next_claim(now);
+        it.next_claim(now, usize::MAX);
         it.lost();
-        assert_eq!(it.next_claim(now), None);
+        assert_eq!(it.next_claim(now, usize::MAX), None);
         assert_eq!(it.claim_one(), None);
         it.joined();
-        assert_eq!(it.next_claim(now), Some(1));
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1));
     }
 
     #[test]
     fn a_stopped_loop_takes_what_open_claims_bring() {
         let now = Instant::now();
         let mut it = joined(2);
-        it.next_claim(now);
+        it.next_claim(now, usize::MAX);
         it.stop();
         it.answered(1, 1, QUICK, now, 0.0);
-        assert_eq!((it.active, it.next_claim(now), it.wake_at()), (1, None, None));
+        assert_eq!((it.active, it.next_claim(now, usize::MAX), it.wake_at()), (1, None, None));
     }
 
     #[test]
@@ -385,15 +385,15 @@ mod tests {
         let now = Instant::now();
         let mut it = joined(2);
         it.hosts_available(false);
-        assert_eq!((it.next_claim(now), it.claim_one(), it.wake_at()), (None, None, None));
+        assert_eq!((it.next_claim(now, usize::MAX), it.claim_one(), it.wake_at()), (None, None, None));
         it.pause(true);
         it.hosts_available(true);
-        assert_eq!(it.next_claim(now), None, "still paused");
+        assert_eq!(it.next_claim(now, usize::MAX), None, "still paused");
         it.hosts_available(false);
         it.pause(false);
-        assert_eq!(it.next_claim(now), None, "still no host");
+        assert_eq!(it.next_claim(now, usize::MAX), None, "still no host");
         it.hosts_available(true);
-        assert_eq!(it.next_claim(now), Some(1), "at once");
+        assert_eq!(it.next_claim(now, usize::MAX), Some(1), "at once");
     }
 
     #[test]
@@ -435,7 +435,7 @@ mod tests {
                     5 => now += SECOND,
                     _ => open.extend(it.claim_one()),
                 }
-                open.extend(it.next_claim(now));
+                open.extend(it.next_claim(now, usize::MAX));
                 prop_assert!(open.iter().sum::<usize>() + active <= 5);
                 prop_assert_eq!(it.active, active);
                 let waits = it.free() == 0 || it.wake_at().is_some() || !open.is_empty();

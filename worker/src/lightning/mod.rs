@@ -16,6 +16,7 @@ mod run;
 mod server;
 mod tail;
 mod token;
+mod token_circuit;
 mod workloop;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +65,8 @@ pub struct LightningOptions {
     pub endpoint: Endpoint,
     /// How that is reached: by TCP unless set.
     pub network: Network,
+    /// Whether compression of messages is offered to Lightning.
+    pub compression: bool,
     /// Time between heartbeats. A link is dead on which nothing came from one to the next.
     pub heartbeat: Duration,
     /// Shortest and longest pause between attempts to connect.
@@ -84,6 +87,8 @@ pub struct LightningOptions {
     pub claim_timeout: Duration,
     /// Limits of runs whose plan does not set its own.
     pub run_defaults: RunOptions,
+    /// The longest state of a run whose plan sets no limit, in bytes. Unless set, it is the run's memory.
+    pub state_bytes: Option<u64>,
     /// Whether and how log lines go in batches.
     pub batch_logs: Option<BatchOptions>,
     /// Whether dataclips first go as strings that hold JSON, rather than as JSON values. What Lightning refuses in one form
@@ -113,6 +118,7 @@ impl LightningOptions {
         Self {
             endpoint,
             network: Network::default(),
+            compression: true,
             heartbeat: HEARTBEAT,
             reconnect: RECONNECT,
             secret,
@@ -123,6 +129,7 @@ impl LightningOptions {
             message_timeout: Duration::from_secs(30),
             claim_timeout: Duration::from_secs(3600),
             run_defaults: RunOptions::default(),
+            state_bytes: None,
             batch_logs: None,
             stringify_state: true,
             max_message_bytes: MAX_MESSAGE_BYTES,
@@ -154,6 +161,8 @@ pub struct LightningStatus {
     pub runs_ended: u64,
     /// Runs that were refused because their token is not valid.
     pub refused_tokens: u64,
+    /// Why runs are claimed only as probes, when their tokens are refused one after the other.
+    pub token_fault: Option<String>,
     /// Each workloop.
     pub workloops: Vec<WorkloopStatus>,
 }
@@ -180,6 +189,9 @@ pub enum ClaimError {
     /// The worker was drained, or has no host that could execute a run.
     #[error("claims are paused: the worker was drained, or no engine host gets ready")]
     Paused,
+    /// Run tokens are refused one after the other, so that runs are claimed only as probes.
+    #[error("claims pause: run tokens are refused; GET /readyz says why")]
+    TokensRefused,
     /// Every slot is taken.
     #[error("the worker is at its capacity")]
     Full,
@@ -218,6 +230,7 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
         endpoint: options.endpoint,
         network: options.network,
         query: Box::new(query),
+        compression: options.compression,
         heartbeat: options.heartbeat,
         reconnect: options.reconnect,
     });
@@ -232,6 +245,7 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
     let run_settings = RunSettings {
         journal: options.journal,
         defaults: options.run_defaults,
+        state_bytes: options.state_bytes,
         collections: options.collections,
         patience: Patience {
             timeout: bounded(options.message_timeout),

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::Timestamp;
 use protocol::engine::EngineSpec;
 use protocol::run::{Condition, Edge, JobLogLevel, RunOptions, RunSpec, Sanitize, Step};
 use protocol::{InvalidJson, Json};
@@ -43,18 +44,28 @@ pub(super) struct Plan {
     pub(super) warnings: Vec<String>,
 }
 
+/// What a plan does not say of its run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) run_id: &'a str,
+    /// The run's token, which the collections get.
+    pub(super) token: &'a SecretString,
+    /// When the run starts.
+    pub(super) now: Timestamp,
+    pub(super) defaults: &'a RunOptions,
+    /// The longest state that the operator wants, in bytes, if that is not to follow from the run's memory.
+    pub(super) state_bytes: Option<u64>,
+    pub(super) collections: Option<&'a Collections>,
+}
+
 impl Plan {
-    /// Reads Lightning's plan for the run `run_id`, whose token the collections get.
-    pub(super) fn read(
-        plan: &Json,
-        run_id: &str,
-        token: &SecretString,
-        defaults: &RunOptions,
-        collections: Option<&Collections>,
-    ) -> Result<Self, InvalidPlan> {
+    /// Reads Lightning's plan of a run.
+    pub(super) fn read(plan: &Json, around: Surroundings<'_>) -> Result<Self, InvalidPlan> {
+        let Surroundings { run_id, token, now, defaults, state_bytes, collections } = around;
         let wire: WirePlan = plan.decode()?;
         let mut warnings = Vec::new();
-        let options = run_options(wire.options.unwrap_or_default(), defaults, &mut warnings);
+        let options = run_options(wire.options.unwrap_or_default(), defaults, state_bytes, &mut warnings);
+        let meta = meta(run_id, now, wire.meta.as_deref(), wire.project_id.as_deref());
         let mut credentials = Vec::new();
         let mut steps: Vec<_> = wire.triggers.unwrap_or_default().into_iter().map(trigger).collect();
         for job in wire.jobs.unwrap_or_default() {
@@ -79,6 +90,7 @@ impl Plan {
             start: wire.starting_node_id,
             input: Json::empty_object(),
             globals: wire.globals.filter(|source| !source.is_empty()),
+            meta: Json::encode(&meta)?,
             configuration: configuration.transpose()?,
             engine: EngineSpec::default(),
             options,
@@ -115,6 +127,7 @@ struct WirePlan {
     edges: Option<Vec<WireEdge>>,
     options: Option<WireOptions>,
     globals: Option<String>,
+    meta: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +159,7 @@ struct WireEdge {
 struct WireOptions {
     run_timeout_ms: Option<f64>,
     run_memory_limit_mb: Option<f64>,
+    state_limit_mb: Option<f64>,
     payload_limit_mb: Option<f64>,
     log_payload_limit_mb: Option<f64>,
     sanitize: Option<String>,
@@ -236,7 +250,26 @@ fn add_collections(steps: &mut [Step], collections: &Collections) -> bool {
     used
 }
 
-fn run_options(wire: WireOptions, defaults: &RunOptions, warnings: &mut Vec<String>) -> RunOptions {
+/// What jobs see as `meta`. Nothing in the plan's own `meta` can make the plan invalid.
+fn meta(run_id: &str, now: Timestamp, wire: Option<&RawValue>, project_id: Option<&str>) -> Map<String, Value> {
+    let wire: Map<String, Value> = wire.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    let of_plan = |name: &str| wire.get(name).filter(|value| !value.is_null()).cloned();
+    let fields = [
+        ("runId", Some(run_id.into())),
+        ("startTime", Some(now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string().into())),
+        ("workOrderId", of_plan("work_order_id")),
+        ("workflowId", of_plan("workflow_id")),
+        ("projectId", of_plan("project_id").or_else(|| project_id.map(Value::from))),
+    ];
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+fn run_options(
+    wire: WireOptions,
+    defaults: &RunOptions,
+    state_bytes: Option<u64>,
+    warnings: &mut Vec<String>,
+) -> RunOptions {
     let mut limit = |name: &str, value: Option<f64>, may_be_none: bool| {
         let value = value?;
         if value > 0.0 || (may_be_none && value == 0.0) {
@@ -249,12 +282,14 @@ fn run_options(wire: WireOptions, defaults: &RunOptions, warnings: &mut Vec<Stri
     let bytes = |mb: f64| (mb * MB) as u64;
     let timeout = limit("run_timeout_ms", wire.run_timeout_ms, false);
     let memory = limit("run_memory_limit_mb", wire.run_memory_limit_mb, false).map(bytes);
+    let state = limit("state_limit_mb", wire.state_limit_mb, false).map(bytes);
     let payload = limit("payload_limit_mb", wire.payload_limit_mb, true).map(bytes);
+    let memory_bytes = memory.unwrap_or(defaults.memory_bytes);
     let log_payload = limit("log_payload_limit_mb", wire.log_payload_limit_mb, true).map(bytes);
     RunOptions {
         timeout_ms: timeout.map_or(defaults.timeout_ms, |ms| ms as u64),
-        memory_bytes: memory.unwrap_or(defaults.memory_bytes),
-        state_bytes: memory.map_or(defaults.state_bytes, |bytes| bytes / 4),
+        memory_bytes,
+        state_bytes: state.or(state_bytes).unwrap_or_else(|| RunOptions::state_bytes_of(memory_bytes)),
         payload_bytes: payload.unwrap_or(defaults.payload_bytes),
         log_payload_bytes: log_payload.unwrap_or(defaults.log_payload_bytes),
         output_dataclips: wire.output_dataclips.unwrap_or(defaults.output_dataclips),

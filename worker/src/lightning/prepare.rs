@@ -1,13 +1,14 @@
 //! Everything that happens to a run before it is on a host.
 
+use jiff::Timestamp;
 use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason, RunSpec};
 
 use super::fetch::{Fetcher, Unprepared};
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent};
-use super::plan::Plan;
-use super::run::{ClaimedRun, RunSettings};
+use super::plan::{Plan, Surroundings};
+use super::run::{CANCEL, ClaimedRun, RunSettings, cancelled_exit};
 use super::server::Server;
 use crate::execution::{Executor, Reservation};
 
@@ -35,12 +36,12 @@ pub(super) async fn prepare<E: Executor>(
             Err(Unprepared::Exit(exit)) => Ok(Err(exit)),
             Err(Unprepared::Gone(why)) => Err(why),
         },
-        why = follow(channel, joined, &settings.server) => Err(why),
+        followed = follow(channel, joined, &settings.server) => followed,
     }
 }
 
-/// Follows a channel until it is of no use any more, and says why.
-async fn follow(channel: &mut Channel, joined: &mut bool, server: &Server) -> String {
+/// Follows a channel until it is of no use any more, and says why, or until the run is cancelled.
+async fn follow(channel: &mut Channel, joined: &mut bool, server: &Server) -> Result<Result<Prepared, Exit>, String> {
     while let Some(event) = channel.next().await {
         match event {
             ChannelEvent::Joined(link) => {
@@ -50,12 +51,13 @@ async fn follow(channel: &mut Channel, joined: &mut bool, server: &Server) -> St
             ChannelEvent::Down(_) => *joined = false,
             ChannelEvent::Refused(reply) => {
                 let why = describe(&reply.response.into_json());
-                return format!("Lightning does not let its channel be joined: {why}");
+                return Err(format!("Lightning does not let its channel be joined: {why}"));
             }
+            ChannelEvent::Pushed(event) if event == CANCEL => return Ok(Err(cancelled_exit())),
             ChannelEvent::Replied(..) | ChannelEvent::Pushed(_) => {}
         }
     }
-    "the connection to Lightning has ended".into()
+    Err("the connection to Lightning has ended".into())
 }
 
 async fn fetch_and_reserve<E: Executor>(
@@ -65,7 +67,15 @@ async fn fetch_and_reserve<E: Executor>(
     settings: &RunSettings,
 ) -> Result<Prepared, Unprepared> {
     let plan = fetcher.plan().await?;
-    let mut plan = Plan::read(&plan, &run.id, &run.token, &settings.defaults, settings.collections.as_ref())
+    let around = Surroundings {
+        run_id: &run.id,
+        token: &run.token,
+        now: Timestamp::now(),
+        defaults: &settings.defaults,
+        state_bytes: settings.state_bytes,
+        collections: settings.collections.as_ref(),
+    };
+    let mut plan = Plan::read(&plan, around)
         .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
     let mut spec = plan.spec.clone();
     let reserve = async {

@@ -14,8 +14,9 @@ use tokio::time::{Duration, Instant};
 use super::claims::ClaimLoop;
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
-use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, until};
-use super::token::RunTokenKey;
+use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, refuse, until};
+use super::token::{RunTokenKey, TokenFault};
+use super::token_circuit::TokenCircuit;
 use super::workloop::Workloop;
 use super::{ClaimError, LightningStatus, WorkloopStatus};
 use crate::backoff::{Backoff, jitter};
@@ -80,6 +81,9 @@ pub(super) struct Queue<E> {
     status: watch::Sender<LightningStatus>,
     refusals: Backoff,
     refused_tokens: u64,
+    tokens: TokenCircuit,
+    /// The workloop whose turn it is to claim first.
+    first: usize,
     runs_ended: u64,
     joined: bool,
     told_refused: bool,
@@ -130,6 +134,7 @@ impl<E: Executor> Queue<E> {
         let channel = socket.open("worker:queue".into(), join);
         let pace = || Backoff::new(settings.backoff, 1.15);
         let loops = settings.workloops.iter().map(|workloop| ClaimLoop::new(workloop.capacity, pace())).collect();
+        let tokens = TokenCircuit::new(settings.public_key.is_some());
         Self {
             settings,
             run_settings: Arc::new(run_settings),
@@ -147,6 +152,8 @@ impl<E: Executor> Queue<E> {
             status,
             refusals: Backoff::new(REFUSED, 2.0),
             refused_tokens: 0,
+            tokens,
+            first: 0,
             runs_ended: 0,
             joined: false,
             told_refused: false,
@@ -281,10 +288,11 @@ impl<E: Executor> Queue<E> {
                 Vec::new()
             }
         };
+        let name = self.settings.workloops[claim.workloop].name();
         let room = self.loops[claim.workloop].room(claim.demand);
         let mut runs = runs.into_iter();
-        let accepted: Vec<_> = runs.by_ref().filter_map(|run| self.check(run)).take(room).collect();
-        refuse(claim.demand, runs);
+        let accepted: Vec<_> = runs.by_ref().filter_map(|run| self.check(run, &name)).take(room).collect();
+        refuse_surplus(claim.demand, runs);
         let count = accepted.len();
         metrics().claim_answered(claim.since.elapsed(), count);
         let took = claim.since.elapsed();
@@ -301,7 +309,7 @@ impl<E: Executor> Queue<E> {
     }
 
     /// Lets a run in unless it is active already or its token is not Lightning's.
-    fn check(&mut self, run: Value) -> Option<ClaimedRun> {
+    fn check(&mut self, run: Value, workloop: &str) -> Option<ClaimedRun> {
         let WireRun { id, token } = serde_json::from_value(run)
             .map_err(|error| tracing::error!("Lightning gave a run that cannot be read: {error}"))
             .ok()?;
@@ -310,15 +318,32 @@ impl<E: Executor> Queue<E> {
             tracing::warn!(run = %id, "Lightning gave a run that is already active here");
             return None;
         }
-        if let Some(Err(error)) = self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
-            self.refused_tokens += 1;
-            metrics().runs_refused.inc();
-            tracing::error!(run = %id, "the run is refused, as its token is not valid: {error}");
-            return None;
+        match self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
+            Some(Err(error)) => {
+                tracing::error!(run = %id, "the run is refused, as its token is not valid: {error}");
+                let fault = TokenFault::of(&error, &token);
+                self.refuse(ClaimedRun { id, token }, fault, workloop);
+                return None;
+            }
+            Some(Ok(())) if self.tokens.verified() => tracing::info!("a run token is valid: claiming runs again"),
+            Some(Ok(())) | None => {}
         }
         self.active_ids.insert(id.clone());
         tracing::debug!(run = %id, "claimed");
         Some(ClaimedRun { id, token })
+    }
+
+    /// Refuses a run whose token is not valid. Lightning is told, which knows the token.
+    fn refuse(&mut self, run: ClaimedRun, fault: TokenFault, workloop: &str) {
+        self.refused_tokens += 1;
+        metrics().runs_refused.inc();
+        if self.tokens.refused(fault.clone(), Instant::now()) {
+            tracing::error!("run tokens are refused, so that runs are claimed only as probes, one a minute: {fault}");
+        }
+        let channel = self.open_run(&run);
+        let timeline = Timeline::claimed(&run.id, workloop);
+        // It takes no slot: nothing is executed.
+        self.runs.spawn(refuse(run, &fault, timeline, channel, self.run_settings.clone(), self.stop.subscribe()));
     }
 
     fn start(&mut self, run: ClaimedRun, workloop: usize) {
@@ -396,8 +421,16 @@ impl<E: Executor> Queue<E> {
     fn next_timer(&self) -> Option<Instant> {
         let late = self.claims.values().filter(|claim| !claim.reported);
         let late = late.map(|claim| claim.since + self.settings.claim_timeout).min();
-        let wakes = self.loops.iter().filter(|_| self.settings.by_itself).filter_map(ClaimLoop::wake_at);
-        wakes.chain(late).chain(self.rejoin_at).chain(self.kill_at).chain(self.give_up_at).min()
+        let now = Instant::now();
+        let may_claim = self.settings.by_itself && self.tokens.allowance(now, self.claims.len()) > 0;
+        let wakes = self.loops.iter().filter(|_| may_claim).filter_map(ClaimLoop::wake_at);
+        wakes
+            .chain(self.tokens.probe_at(now))
+            .chain(late)
+            .chain(self.rejoin_at)
+            .chain(self.kill_at)
+            .chain(self.give_up_at)
+            .min()
     }
 
     /// Pushes every claim that is due.
@@ -406,8 +439,13 @@ impl<E: Executor> Queue<E> {
             return;
         }
         let now = Instant::now();
-        for workloop in 0..self.loops.len() {
-            while let Some(demand) = self.loops[workloop].next_claim(now) {
+        // Where only one may claim, it is not always the same.
+        let (first, count) = (self.first, self.loops.len());
+        self.first = (first + 1) % count.max(1);
+        for workloop in (0..count).map(|at| (at + first) % count) {
+            loop {
+                let most = self.tokens.allowance(now, self.claims.len());
+                let Some(demand) = self.loops[workloop].next_claim(now, most) else { break };
                 self.push_claim(workloop, demand, None);
             }
         }
@@ -425,16 +463,24 @@ impl<E: Executor> Queue<E> {
         }
         let mut claimed = false;
         for workloop in 0..self.loops.len() {
+            if self.tokens.allowance(Instant::now(), self.claims.len()) == 0 {
+                break;
+            }
             if let Some(demand) = self.loops[workloop].claim_one() {
                 self.push_claim(workloop, demand, Some(asked_by.clone()));
                 claimed = true;
             }
         }
-        if claimed { Ok(()) } else { Err(ClaimError::Full) }
+        match (claimed, self.tokens.fault()) {
+            (true, _) => Ok(()),
+            (false, Some(_)) => Err(ClaimError::TokensRefused),
+            (false, None) => Err(ClaimError::Full),
+        }
     }
 
     fn push_claim(&mut self, workloop: usize, demand: usize, asked_by: Option<mpsc::UnboundedSender<usize>>) {
         self.last_tag += 1;
+        self.tokens.claimed(Instant::now());
         let queues = &self.settings.workloops[workloop].queues;
         let payload = json!({ "demand": demand, "worker_name": self.settings.worker_name, "queues": queues });
         self.channel.push(self.last_tag, "claim", Payload::object(&payload));
@@ -451,6 +497,7 @@ impl<E: Executor> Queue<E> {
             capacity: self.settings.workloops.iter().map(|workloop| workloop.capacity).sum(),
             runs_ended: self.runs_ended,
             refused_tokens: self.refused_tokens,
+            token_fault: self.tokens.fault().map(ToString::to_string),
             workloops: self.workloops(),
         };
         self.status.send_if_modified(|old| std::mem::replace(old, status.clone()) != status);
@@ -467,7 +514,7 @@ impl<E: Executor> Queue<E> {
 }
 
 /// Says of runs that they are more than were asked for, and are not executed.
-fn refuse(demand: usize, runs: impl Iterator<Item = Value>) {
+fn refuse_surplus(demand: usize, runs: impl Iterator<Item = Value>) {
     let ids: Vec<_> = runs.map(|run| run["id"].as_str().unwrap_or("without an id").to_owned()).collect();
     if ids.is_empty() {
         return;

@@ -23,6 +23,7 @@ use super::plan::Collections;
 use super::prepare::{Prepared, prepare};
 use super::server::Server;
 use super::tail::{Speaker, print_line, report_end};
+use super::token::TokenFault;
 use super::{bounded, now_us, token};
 use crate::backoff::jitter;
 use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
@@ -36,6 +37,9 @@ const DELIVERY_GRACE: Duration = Duration::from_secs(600);
 /// So long before its token expires, and not within the last tenth of its time, a run is ended that is not over.
 const LAST_CALL: Duration = Duration::from_secs(10);
 
+/// Lightning's push, on a run's channel, that ends the run.
+pub(super) const CANCEL: &str = "run:cancel";
+
 /// Why a run is given up that Lightning could not be told of in time.
 const STOPPED: &str = "the worker stops before Lightning could be told";
 
@@ -44,6 +48,8 @@ const STOPPED: &str = "the worker stops before Lightning could be told";
 pub(super) struct RunSettings {
     pub(super) journal: Option<Arc<Journal>>,
     pub(super) defaults: RunOptions,
+    /// The longest state in bytes, where the operator set one.
+    pub(super) state_bytes: Option<u64>,
     pub(super) collections: Option<Collections>,
     pub(super) patience: Patience,
     pub(super) batch: Option<BatchOptions>,
@@ -126,6 +132,25 @@ pub(super) async fn recover(
     close_entry(Some(entry), told).await;
 }
 
+/// Tells Lightning of a run that is not executed, as its token is not valid here.
+pub(super) fn refuse(
+    run: ClaimedRun,
+    fault: &TokenFault,
+    timeline: Timeline,
+    channel: Channel,
+    settings: Arc<RunSettings>,
+    stop: watch::Receiver<Stop>,
+) -> impl Future<Output = ()> + use<> {
+    let message = format!("The worker refused the run, as it could not verify its token: {fault}");
+    let exit = Exit::error(ExitReason::Exception, "InvalidTokenError", message);
+    let now = Instant::now();
+    let expires = now + token::lifetime(&run.token).map_or(DELIVERY_GRACE, bounded);
+    async move {
+        let mut actor = Actor::new(run, timeline, channel, false, Some(expires), settings, Err(exit));
+        actor.run(stop, now).await;
+    }
+}
+
 async fn journal_entry(settings: &RunSettings, run: &ClaimedRun, lifetime: Option<Duration>) -> Option<Entry> {
     let journal = settings.journal.clone()?;
     let (id, token) = (run.id.clone(), run.token.clone());
@@ -158,6 +183,11 @@ async fn close_entry(entry: Option<Entry>, told: Told) {
 /// What a run gets that is killed because the worker stops.
 fn shutdown_exit() -> Exit {
     Exit::error(ExitReason::Kill, "Shutdown", "The worker was stopped before the run had ended")
+}
+
+/// What a run gets that Lightning cancels.
+pub(super) fn cancelled_exit() -> Exit {
+    Exit::error(ExitReason::Cancel, "Cancelled", "The run was cancelled in Lightning")
 }
 
 /// What a run gets that has not begun shortly before its token expires, after which Lightning hears nothing of it.
@@ -361,6 +391,10 @@ impl Actor {
             Some(ChannelEvent::Refused(reply)) => {
                 let why = describe(&reply.response.into_json());
                 return Progress::Gone(format!("Lightning does not let its channel be joined again: {why}"));
+            }
+            Some(ChannelEvent::Pushed(event)) if event == CANCEL => {
+                tracing::info!(run = %self.id, "Lightning cancels the run");
+                self.kill(cancelled_exit());
             }
             Some(ChannelEvent::Pushed(_)) => {}
             None => return Progress::Gone("the worker's connection to Lightning has ended".into()),

@@ -41,7 +41,7 @@ impl WorkerTokens {
 
     /// A token that is issued now.
     pub(super) fn issue(&self) -> SecretString {
-        let iat = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let iat = seconds_now();
         // Exactly these claims: a server whose clock is behind would refuse an `nbf`.
         let claims = WorkerClaims { worker_id: &self.worker_id, iat, iss: "urn:openfn:worker" };
         encode(&Header::new(Algorithm::HS256), &claims, &self.key).expect("HMAC signs anything").into()
@@ -78,6 +78,41 @@ pub(super) enum InvalidRunToken {
     /// It is about something else.
     #[error("its subject is `{0}`")]
     OtherSubject(String),
+}
+
+/// What a refused token says of this worker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TokenFault {
+    /// It was signed with another key.
+    #[error(
+        "the public key does not fit: {0}. Set --lightning-public-key (WORKER_LIGHTNING_PUBLIC_KEY) to the public part \
+         of Lightning's WORKER_RUNS_PRIVATE_KEY"
+    )]
+    Key(String),
+    /// This machine's clock and Lightning's are so many seconds apart.
+    #[error("this clock is {0} s behind Lightning's. Synchronize the clocks (NTP)")]
+    Behind(u64),
+    /// The same, the other way round.
+    #[error("this clock is {0} s ahead of Lightning's. Synchronize the clocks (NTP)")]
+    Ahead(u64),
+    /// Something else.
+    #[error("the tokens are not as Lightning makes them: {0}")]
+    Other(String),
+}
+
+impl TokenFault {
+    /// What it means that `token` was refused, which was issued a moment ago.
+    pub(super) fn of(error: &InvalidRunToken, token: &SecretString) -> Self {
+        use jsonwebtoken::errors::ErrorKind;
+        let InvalidRunToken::Jwt(jwt) = error else { return Self::Other(error.to_string()) };
+        let issued = Times::of(token).and_then(|times| times.nbf.or(times.iat));
+        match (jwt.kind(), issued) {
+            (ErrorKind::InvalidSignature, _) => Self::Key(error.to_string()),
+            (ErrorKind::ImmatureSignature, Some(issued)) => Self::Behind(issued.saturating_sub(seconds_now())),
+            (ErrorKind::ExpiredSignature, Some(issued)) => Self::Ahead(seconds_now().saturating_sub(issued)),
+            _ => Self::Other(error.to_string()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -132,15 +167,26 @@ impl std::fmt::Debug for RunTokenKey {
 /// the server decides, this only tells when there is no use in asking. Measured from the token's own beginning where
 /// it names one, so that the clocks of server and worker need not agree.
 pub(super) fn lifetime(token: &SecretString) -> Option<Duration> {
-    #[derive(Deserialize)]
-    struct Times {
-        exp: u64,
-        nbf: Option<u64>,
-        iat: Option<u64>,
+    let Times { exp, nbf, iat } = Times::of(token)?;
+    Some(Duration::from_secs(exp.saturating_sub(nbf.or(iat).unwrap_or_else(seconds_now))))
+}
+
+/// The times that a token names, in seconds since the epoch; nobody has verified them.
+#[derive(Deserialize)]
+struct Times {
+    exp: u64,
+    nbf: Option<u64>,
+    iat: Option<u64>,
+}
+
+impl Times {
+    fn of(token: &SecretString) -> Option<Self> {
+        insecure_decode_claims(token.expose_secret()).ok()
     }
-    let Times { exp, nbf, iat } = insecure_decode_claims(token.expose_secret()).ok()?;
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Some(Duration::from_secs(exp.saturating_sub(nbf.or(iat).unwrap_or_else(now))))
+}
+
+fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
@@ -245,6 +291,30 @@ mod tests {
         for junk in ["", "a.b.c", "not a token"] {
             assert!(key.verify(&junk.into(), RUN).is_err(), "{junk}");
         }
+    }
+
+    #[test]
+    fn a_refused_token_tells_what_is_wrong_here() {
+        let key = RunTokenKey::from_base64_pem(&public_pem()).unwrap();
+        let fault = |signer: usize, changes: Value| {
+            let token = sign(signer, &claims(changes));
+            TokenFault::of(&key.verify(&token, RUN).unwrap_err(), &token).to_string()
+        };
+        for (name, said, expected) in [
+            ("another key", fault(1, json!({})), "the public key does not fit: InvalidSignature"),
+            ("another key and time", fault(1, json!({"nbf": now() + 500})), "the public key does not fit"),
+            ("from the future", fault(0, json!({"nbf": now() + 120, "exp": now() + 500})), "s behind Lightning's"),
+            ("from the past", fault(0, json!({"nbf": now() - 900, "exp": now() - 300})), "s ahead of Lightning's"),
+            ("of another run", fault(0, json!({"id": "x"})), "not as Lightning makes them: it is for the run `x`"),
+            ("of another issuer", fault(0, json!({"iss": "x"})), "not as Lightning makes them"),
+        ] {
+            assert!(said.contains(expected), "{name}: {said}");
+        }
+        let seconds = |said: String| said.split(' ').find_map(|word| word.parse::<i64>().ok()).unwrap();
+        let behind = seconds(fault(0, json!({"nbf": now() + 120, "exp": now() + 500})));
+        assert!((100..=120).contains(&behind), "{behind}");
+        let ahead = seconds(fault(0, json!({"nbf": now() - 900, "exp": now() - 300})));
+        assert!((900..=920).contains(&ahead), "{ahead}");
     }
 
     #[test]

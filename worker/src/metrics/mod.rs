@@ -91,6 +91,7 @@ pub struct Metrics {
     host_ends: Family<Labels<2>, Counter>,
     reservations: Family<Labels<1>, Counter>,
     circuit_open: Gauge,
+    token_circuit_open: Gauge,
     adaptor_installs: Family<Labels<1>, Counter>,
     adaptor_install_duration: Histogram,
     hosts_memory: Gauge,
@@ -194,6 +195,7 @@ impl Metrics {
             ),
             host_ends: it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended"),
             reservations: it.add("reservations", "Hosts lent to runs, by whether they had prepared what the run wants"),
+            token_circuit_open: it.add("token_circuit_open", "Whether run tokens are refused one after the other, so that runs are claimed only as probes"),
             circuit_open: it.add("circuit_open", "Whether hosts fail so often that no run can be executed"),
             adaptor_installs: it.add("adaptor_installs", "Installations of adaptors, by result"),
             adaptor_install_duration: it.with_unit(
@@ -342,6 +344,7 @@ impl Metrics {
         if let Some(lightning) = &vitals.lightning {
             self.connected.set(i64::from(lightning.connected));
             self.joined.set(i64::from(lightning.joined));
+            self.token_circuit_open.set(i64::from(lightning.token_fault.is_some()));
             for it in &lightning.workloops {
                 let labels = [("workloop", it.name.clone().into())];
                 self.capacity.get_or_create(&labels).set(count(it.capacity));

@@ -16,7 +16,7 @@ use super::hooks::{Incoming, Verdict};
 use super::queue::{Claim, check_queue_join};
 use super::record::RunState;
 use super::store::Origin;
-use super::{Dialect, Shared};
+use super::{Dialect, Push, Shared};
 
 const QUEUE_TOPIC: &str = "worker:queue";
 const SOCKET_TOPIC: &str = "phoenix";
@@ -76,15 +76,21 @@ impl Drop for OpenClaim {
 impl Channel {
     /// Handles messages until the connection ends or the client leaves.
     pub(super) async fn serve(mut self, mut inbox: mpsc::UnboundedReceiver<ClientMessage>) {
-        let mut wakeups = self.shared.wakeups.subscribe();
+        let mut pushes = self.shared.pushes.subscribe();
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
                     Some(message) => self.take(&message).await,
                     None => return,
                 },
-                wakeup = wakeups.recv(), if self.topic == QUEUE_TOPIC => match wakeup {
-                    Ok(()) | Err(RecvError::Lagged(_)) => self.push_work_available().await,
+                push = pushes.recv() => match push {
+                    Ok(Push::WorkAvailable) => self.push_work_available().await,
+                    Ok(Push::Cancel(run_id)) if self.run_id() != Some(&*run_id) => {}
+                    Ok(Push::Cancel(_)) => self.push_cancel().await,
+                    Err(RecvError::Lagged(_)) => {
+                        self.push_work_available().await;
+                        self.push_cancel().await;
+                    }
                     Err(RecvError::Closed) => return,
                 },
             }
@@ -143,6 +149,9 @@ impl Channel {
                     self.joined = None;
                 }
                 self.reply(message, reply.as_ref(), late).await;
+                if message.event == "phx_join" {
+                    self.push_cancel().await;
+                }
             }
             Some(Outcome::Crash) => self.crash().await,
             Some(Outcome::Silence) | None => {}
@@ -371,8 +380,17 @@ impl Channel {
     }
 
     async fn push_work_available(&self) {
-        if let Some(join_ref) = &self.joined {
+        if let Some(join_ref) = self.joined.as_ref().filter(|_| self.topic == QUEUE_TOPIC) {
             self.send(frame::push(self.shared.dialect, join_ref.as_deref(), None, &self.topic, "work-available")).await;
+        }
+    }
+
+    /// Asks the worker to end the run, if that is wanted.
+    async fn push_cancel(&self) {
+        if let Some(join_ref) = &self.joined
+            && self.run_id().is_some_and(|run_id| self.shared.store().is_to_be_cancelled(run_id))
+        {
+            self.send(frame::push(self.shared.dialect, join_ref.as_deref(), None, &self.topic, "run:cancel")).await;
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -21,8 +21,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+
+use crate::deflate::{self, Deflater, Inflater, InflatingStream};
 
 use super::Shared;
 use super::channel::Channel;
@@ -105,7 +107,7 @@ impl Control {
     }
 }
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<InflatingStream<TokioIo<Upgraded>>>;
 
 #[derive(Deserialize)]
 pub(super) struct Parameters {
@@ -145,14 +147,20 @@ pub(super) async fn upgrade(
         opened_at: now(),
         closed_at: None,
     });
+    let compression = shared.compression && deflate::is_offered(request.headers());
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(serve(shared, number, upgraded));
+    tokio::spawn(serve(shared, number, upgraded, compression));
     let headers = [
         (header::CONNECTION, "upgrade"),
         (header::UPGRADE, "websocket"),
         (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
     ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
+    let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response();
+    if compression {
+        let extension = HeaderValue::from_static(deflate::EXTENSION);
+        response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+    }
+    response
 }
 
 fn websocket_key(headers: &HeaderMap) -> Option<String> {
@@ -190,14 +198,17 @@ impl Drop for Opened {
     }
 }
 
-async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
+async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade, compression: bool) {
     let mut cut_all = shared.cut.subscribe();
     let opened = Opened { shared, number };
     let Ok(stream) = upgraded.await else { return };
-    // Cowboy's `max_frame_size` bounds a frame, and a message with all of its fragments.
+    // Cowboy's `max_frame_size` bounds a frame, and a message with all of its fragments; from 2.13 on also what a
+    // compressed message inflates to, which the websocket sees as fragments.
     let limit = opened.shared.max_message_bytes;
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
+    let inflater = compression.then(|| Inflater::new(false, usize::MAX));
+    let stream = InflatingStream::new(TokioIo::new(stream), inflater);
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let (sink, mut stream) = socket.split();
     let (out, outgoing) = mpsc::channel(OUTGOING_FRAMES);
     let control = Arc::new(Control::new());
@@ -206,7 +217,7 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
     let silenced = control.clone();
     connection.tasks.spawn(async move {
         tokio::select! {
-            () = write(sink, outgoing) => {}
+            () = write(sink, outgoing, compression.then(Deflater::new)) => {}
             () = silenced.stop_reading() => {}
         }
     });
@@ -226,19 +237,36 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade) {
 }
 
 /// Writes what there is in one go.
-async fn write(mut sink: SplitSink<Socket, Message>, mut outgoing: mpsc::Receiver<Message>) {
-    while let Some(frame) = outgoing.recv().await {
-        let is_last = frame.is_close();
-        let mut written = sink.feed(frame).await;
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    mut outgoing: mpsc::Receiver<Message>,
+    mut deflater: Option<Deflater>,
+) {
+    let mut encode = |message| match &mut deflater {
+        Some(deflater) => compressed(message, deflater),
+        None => message,
+    };
+    while let Some(message) = outgoing.recv().await {
+        let is_last = message.is_close();
+        let mut written = sink.feed(encode(message)).await;
         while !is_last
             && written.is_ok()
-            && let Ok(frame) = outgoing.try_recv()
+            && let Ok(message) = outgoing.try_recv()
         {
-            written = sink.feed(frame).await;
+            written = sink.feed(encode(message)).await;
         }
         if written.is_err() || sink.flush().await.is_err() || is_last {
             return;
         }
+    }
+}
+
+/// As Cowboy does, every message is compressed.
+fn compressed(message: Message, deflater: &mut Deflater) -> Message {
+    match &message {
+        Message::Text(text) => Message::Frame(deflater.frame(text.as_bytes(), Data::Text)),
+        Message::Binary(bytes) => Message::Frame(deflater.frame(bytes, Data::Binary)),
+        _ => message,
     }
 }
 

@@ -143,12 +143,13 @@ impl Store {
     }
 
     fn step_complete(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
-        const ALLOWED: [&str; 13] = [
+        const ALLOWED: [&str; 14] = [
             "step_id",
             "job_id",
             "output_dataclip_id",
             "output_dataclip",
             "output_dataclip_error",
+            "dataclip_size_mb",
             "reason",
             "error_type",
             "error_message",
@@ -163,6 +164,9 @@ impl Store {
         let exit = fields.exit("reason")?;
         fields.check_timestamp()?;
         let withheld = fields.text("output_dataclip_error")?;
+        if fields.text("dataclip_size_mb")?.is_some_and(|size| !is_size(size)) {
+            return Err(Rejection::field("dataclip_size_mb", "is invalid"));
+        }
         let run = self.runs.get(run_id).ok_or_else(|| Rejection::Crash(format!("there is no run {run_id}")))?;
         let output = Output::of(fields, run.output_dataclips, self.traits)?;
         let started = step(run, step_id).ok_or_else(|| Rejection::field("step_id", "not found"))?;
@@ -226,10 +230,11 @@ impl Store {
         if final_dataclip_id.is_some_and(|id| !self.dataclips.contains_key(id)) {
             return Err(Rejection::errors("final_dataclip_id", "does not exist"));
         }
-        let final_state = fields.get("final_state");
-        if final_state.is_some_and(|state| !state.is_object()) {
-            return Err(Rejection::field("final_state", "is invalid"));
-        }
+        // What is no object is wrapped, as the body of a dataclip has to be one.
+        let final_state = fields.get("final_state").map(|state| match state {
+            Value::Object(_) => state.clone(),
+            state => json!({ "value": state }),
+        });
         refuse_unclaimed(*copy, exit.reason)?;
         if copy.is_final() {
             return Err(Rejection::field("state", "already in completed state"));
@@ -238,7 +243,7 @@ impl Store {
         let record = &mut self.run_mut(run_id)?.record;
         (record.reason, record.error_type, record.error_message) = owned(exit);
         record.final_dataclip_id = final_dataclip_id.map(str::to_owned);
-        record.final_state = final_state.cloned();
+        record.final_state = final_state;
         Ok(Response::nothing())
     }
 
@@ -309,6 +314,12 @@ fn refuse_unclaimed(state: RunState, to: &str) -> Result<(), Rejection> {
         return Err(Rejection::field("state", &message));
     }
     Ok(())
+}
+
+/// Whether this is a number of megabytes with three significant digits.
+fn is_size(text: &str) -> bool {
+    let digits = text.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    text.parse::<f64>().is_ok_and(f64::is_finite) && digits <= 3
 }
 
 /// Place of a started step.

@@ -26,6 +26,7 @@ POST /run                queue a run; the body is a Lightning plan, with optiona
                          dataclips {id: json}, credentials {id: object} and queue
                          in it or beside it ({\"plan\": …}); answers {\"id\": …}
 POST /run?wakeup         the same, and tells the workers at once
+POST /run/{id}/cancel     end a run: its worker is asked to, by `run:cancel`
 POST /dataclip/{id}      set a dataclip
 POST /credential/{id}    set a credential
 GET  /run/{id}           a run: state, result, steps, logs, refused messages
@@ -57,6 +58,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/run", post(queue_run))
         .route("/run/{id}", get(read_run))
         .route("/run/{id}/events", get(read_events))
+        .route("/run/{id}/cancel", post(cancel_run))
         .route("/runs", get(list_runs))
         .route("/violations", get(list_violations))
         .route("/credential/{id}", post(set_credential))
@@ -77,6 +79,16 @@ async fn queue_run(
         shared.wake();
     }
     Ok(Json(json!({ "id": id })))
+}
+
+async fn cancel_run(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
+    match shared.cancel(&id) {
+        true => Ok(Json(json!({ "id": id }))),
+        false if shared.store().runs.contains_key(&id) => {
+            Err(HttpError(StatusCode::CONFLICT, format!("the run {id} is over")))
+        }
+        false => Err(no_run(&id)),
+    }
 }
 
 async fn set_credential(

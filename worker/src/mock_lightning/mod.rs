@@ -50,8 +50,17 @@ use plan::Submission;
 use store::{Store, Traits};
 use token::RunTokens;
 
-/// Pushes of `work-available` that a slow queue channel may be behind before the oldest are forgotten.
-const WAKEUPS: usize = 1024;
+/// Pushes that a slow channel may be behind before the oldest are forgotten.
+const PUSHES: usize = 1024;
+
+/// What channels are to push to their workers.
+#[derive(Debug, Clone)]
+enum Push {
+    /// `work-available`, on queue channels.
+    WorkAvailable,
+    /// `run:cancel`, on the channel of this run.
+    Cancel(Arc<str>),
+}
 
 /// The longest message that Lightning's endpoint takes, in bytes.
 const MAX_MESSAGE_BYTES: usize = 11_000_000;
@@ -118,6 +127,8 @@ pub struct MockOptions {
     /// Marks a run lost that has not ended this long after its own timeout, as Lightning's janitor does; none does
     /// unless set.
     pub lost_after: Option<Duration>,
+    /// Whether it accepts that messages are compressed, and compresses its own.
+    pub compression: bool,
     /// Faults.
     pub hooks: Arc<dyn Hooks>,
 }
@@ -137,6 +148,7 @@ impl Default for MockOptions {
             batch_logs: true,
             dataclip_form: DataclipForm::default(),
             lost_after: None,
+            compression: true,
             hooks: Arc::new(NoHooks),
         }
     }
@@ -179,9 +191,10 @@ struct Shared {
     dialect: Dialect,
     max_message_bytes: Option<usize>,
     strict_ids: bool,
+    compression: bool,
     hooks: Arc<dyn Hooks>,
     listening: AtomicBool,
-    wakeups: broadcast::Sender<()>,
+    pushes: broadcast::Sender<Push>,
     /// A change cuts every socket that was open before it.
     cut: watch::Sender<()>,
 }
@@ -194,7 +207,17 @@ impl Shared {
 
     fn wake(&self) {
         // Fails only while there is no channel to wake.
-        let _ = self.wakeups.send(());
+        let _ = self.pushes.send(Push::WorkAvailable);
+    }
+
+    /// Ends a run: at once if it waits, else its worker is asked to. Whether it is known and not over.
+    fn cancel(&self, run_id: &str) -> bool {
+        let is_known = self.store().cancel(run_id);
+        if is_known {
+            // Fails only while there is no channel, and the next one to join is told.
+            let _ = self.pushes.send(Push::Cancel(run_id.into()));
+        }
+        is_known
     }
 
     fn is_listening(&self) -> bool {
@@ -259,6 +282,7 @@ fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
         batch_logs,
         dataclip_form,
         lost_after,
+        compression,
         hooks,
     } = options;
     let traits =
@@ -270,9 +294,10 @@ fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
         dialect,
         max_message_bytes,
         strict_ids,
+        compression,
         hooks,
         listening: AtomicBool::new(false),
-        wakeups: broadcast::Sender::new(WAKEUPS),
+        pushes: broadcast::Sender::new(PUSHES),
         cut: watch::Sender::new(()),
     });
     let janitor = lost_after.map(|grace| tokio::spawn(janitor::sweep(shared.clone(), grace)));
@@ -320,6 +345,11 @@ impl MockLightning {
     /// Pushes `work-available` to every joined queue channel.
     pub fn wake(&self) {
         self.shared.wake();
+    }
+
+    /// Ends a run: at once if it waits, else its worker is asked to. Whether it is known and not over.
+    pub fn cancel_run(&self, id: &str) -> bool {
+        self.shared.cancel(id)
     }
 
     /// All that is known of a run.

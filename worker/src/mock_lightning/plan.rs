@@ -107,7 +107,9 @@ impl Submission {
 
 /// Checks what a worker would otherwise take for something else, or for nothing.
 fn check_options<'a>(option: impl Fn(&'static str) -> Option<&'a Box<RawValue>>) -> Result<(), InvalidPlan> {
-    for key in ["run_timeout_ms", "run_memory_limit_mb", "payload_limit_mb", "log_payload_limit_mb"] {
+    let limits =
+        ["run_timeout_ms", "run_memory_limit_mb", "state_limit_mb", "payload_limit_mb", "log_payload_limit_mb"];
+    for key in limits {
         let Some(value) = option(key) else { continue };
         let number: f64 = read(&format!("options.{key}"), value, "a number")?;
         if number <= 0.0 {

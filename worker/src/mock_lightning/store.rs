@@ -27,6 +27,8 @@ pub(super) struct Run {
     pub(super) dataclip_id: Option<String>,
     pub(super) log_ids: HashSet<String>,
     pub(super) timeout_seconds: u64,
+    /// Whether somebody asked to end it.
+    pub(super) is_cancelled: bool,
     /// When it was claimed, by a clock that only goes forward.
     pub(super) claimed: Option<Instant>,
     place: u64,
@@ -100,6 +102,25 @@ impl Store {
         }
     }
 
+    /// Notes that a run is to be ended; whether it is known and not over.
+    pub(super) fn cancel(&mut self, run_id: &str) -> bool {
+        let Some(run) = self.runs.get_mut(run_id).filter(|run| run.record.finished_at.is_none()) else { return false };
+        run.is_cancelled = true;
+        if run.record.state == RunState::Available {
+            if let Some(waiting) = self.queues.get_mut(&run.record.queue) {
+                waiting.remove(&run.place);
+            }
+            run.record.reason = Some("cancel".to_owned());
+            run.end(RunState::Cancelled);
+        }
+        true
+    }
+
+    /// Whether a worker is to be asked to end this run.
+    pub(super) fn is_to_be_cancelled(&self, run_id: &str) -> bool {
+        self.runs.get(run_id).is_some_and(|run| run.is_cancelled && run.record.finished_at.is_none())
+    }
+
     /// Queues a run with the dataclips and credentials that came with it, and gives its id.
     pub(super) fn queue(&mut self, submission: Submission) -> Result<String, InvalidPlan> {
         let Submission {
@@ -149,6 +170,7 @@ impl Store {
             dataclip_id,
             log_ids: HashSet::new(),
             timeout_seconds,
+            is_cancelled: false,
             claimed: None,
             place,
             tokens: Vec::new(),

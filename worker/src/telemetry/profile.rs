@@ -97,6 +97,7 @@ mod tests {
             start: None,
             input: protocol::Json::null(),
             globals: None,
+            meta: protocol::Json::empty_object(),
             configuration: None,
             engine: protocol::engine::EngineSpec::Embedded,
             options: Default::default(),

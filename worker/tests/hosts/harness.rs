@@ -57,6 +57,7 @@ pub(crate) fn spec(act: &Act) -> RunSpec {
         start: None,
         input: Json::encode(act).unwrap(),
         globals: None,
+        meta: Json::empty_object(),
         configuration: None,
         engine: EngineSpec::Embedded,
         options: RunOptions::default(),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cancel;
+mod compression;
 mod delivery;
 mod failures;
 mod fake;
@@ -17,3 +19,4 @@ mod runs;
 mod shutdown;
 mod silence;
 mod workload;
+mod wrong_key;

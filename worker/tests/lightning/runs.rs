@@ -181,6 +181,8 @@ async fn signed_runs_are_taken_and_others_are_refused_alone() {
             let refused = status.wait_for(|status| status.refused_tokens == 1);
             tokio::time::timeout(DEADLINE, refused).await.unwrap().unwrap();
             assert!(it.lightning.status().joined, "the worker goes on");
+            let run = it.end_of(&id).await;
+            assert_eq!((run.state, run.error_type.as_deref()), (RunState::Exception, Some("InvalidTokenError")));
         }
     }
 }

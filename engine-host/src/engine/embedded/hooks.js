@@ -1,7 +1,7 @@
 // What the engine calls, and the globals of a job.
 
 /** Begins a job, before any code of its own: sets its globals, and keeps the names that leave its state at the end. */
-function globals(state, remove) {
+function globals(state, remove, meta) {
   for (let i = 0; i < remove.length; i += 1) push(removed, remove[i]);
   const all = { console: makeConsole('JOB'), Buffer, state, ...timerGlobals };
   const names = keys(all);
@@ -9,6 +9,7 @@ function globals(state, remove) {
     const global = record({ value: all[names[i]], writable: true, enumerable: false, configurable: true });
     defineProperty(globalThis, names[i], global);
   }
+  describeRun(meta);
 }
 
 /** The error of an import that is refused. */

@@ -56,7 +56,8 @@ impl<'js> Session<'_, 'js> {
 
     fn job_result(&self, job: &JobCall) -> Result<JobResult, Halt> {
         let state = self.parse(&job.state)?;
-        self.call::<_, ()>("globals", (state.clone(), job.state_props_to_remove.clone()))?;
+        let meta = self.parse(&job.meta)?;
+        self.call::<_, ()>("globals", (state.clone(), job.state_props_to_remove.clone(), meta))?;
         if let Some(source) = &job.globals {
             let (evaluation, exports) = self.evaluate("globals", source)?;
             self.call::<_, ()>("adopt", (evaluation, exports))?;

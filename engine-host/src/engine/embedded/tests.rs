@@ -106,6 +106,7 @@ fn module(code: &str, state: &str) -> JobCall {
         code: code.to_owned(),
         adaptors: vec!["@openfn/language-common@3.3.4".to_owned()],
         globals: None,
+        meta: Json::empty_object(),
         state: Json::parse(state.to_owned()).unwrap(),
         state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
         state_bytes: u64::MAX,

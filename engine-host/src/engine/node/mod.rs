@@ -295,6 +295,7 @@ impl NodeEngine {
             .collect();
         let options = json!({
             "adaptors": job.adaptors,
+            "meta": job.meta.as_str(),
             "removed": job.state_props_to_remove,
             "stateBytes": job.state_bytes,
             "wanted": wanted,

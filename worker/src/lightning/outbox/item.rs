@@ -49,6 +49,8 @@ pub(super) struct StepComplete {
     pub(super) job_id: String,
     pub(super) index: StepIndex,
     pub(super) output: Output,
+    /// Length of its result, in bytes, where that is known, whether or not it goes.
+    pub(super) size: Option<u64>,
     pub(super) exit: Exit,
     pub(super) memory: StepMemory,
     pub(super) duration_ms: u64,
@@ -260,6 +262,8 @@ impl StepComplete {
             output_dataclip_id: Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             output_dataclip_error: Option<&'static str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            dataclip_size_mb: Option<String>,
             #[serde(flatten)]
             exit: ExitFields<'a>,
             mem: Memory,
@@ -272,6 +276,7 @@ impl StepComplete {
             job_id: &self.job_id,
             output_dataclip_id: self.output.id().map(|id| id.to_string()),
             output_dataclip_error: matches!(self.output, Output::Withheld).then_some("DATACLIP_TOO_LARGE"),
+            dataclip_size_mb: self.size.map(size_mb),
             exit: ExitFields::of(&self.exit),
             mem: Memory { job: self.memory.job, system: self.memory.system },
             duration: self.duration_ms,
@@ -289,6 +294,15 @@ impl StepComplete {
             None => payload,
         }
     }
+}
+
+/// Bytes as megabytes with three significant digits, as JavaScript's `toPrecision(3)` writes them.
+fn size_mb(bytes: u64) -> String {
+    let mb = bytes as f64 / (1024.0 * 1024.0);
+    let rounded = format!("{mb:.2e}");
+    let exponent = rounded.rsplit_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok()).unwrap_or(0);
+    let decimals = usize::try_from(2 - exponent).unwrap_or(0);
+    format!("{mb:.decimals$}")
 }
 
 impl RunComplete {
@@ -310,6 +324,26 @@ impl RunComplete {
         match final_state {
             Some(json) => payload.with_value("final_state", json.clone()),
             None => payload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_significant_digits() {
+        for (bytes, expected) in [
+            (2, "0.00000191"),
+            (1024, "0.000977"),
+            (1024 * 1024, "1.00"),
+            (10_484_711, "10.0"),
+            (12_345_678, "11.8"),
+            (150 * 1024 * 1024, "150"),
+            (0, "0.00"),
+        ] {
+            assert_eq!(size_mb(bytes), expected, "{bytes}");
         }
     }
 }

@@ -270,6 +270,11 @@ impl Outbox {
 
     /// A step ends.
     pub(super) fn step_completed(&mut self, step: OpenStep, end: StepEnd, timestamp_us: u64) {
+        let size = match &end.output {
+            StepOutput::State(json) => Some(json.len() as u64),
+            StepOutput::TooLarge(bytes) => Some(*bytes),
+            StepOutput::Unwanted => None,
+        };
         let output = match end.output {
             StepOutput::State(json) => Output::Sent(Uuid::new_v4(), as_object(json)),
             StepOutput::Unwanted => Output::Unwanted(Uuid::new_v4()),
@@ -281,6 +286,7 @@ impl Outbox {
             job_id: step.job_id,
             index: step.index,
             output,
+            size,
             exit: end.exit,
             memory: end.memory,
             duration_ms: end.duration_ms,
@@ -475,12 +481,12 @@ fn storable_line(message: Json) -> Json {
     message.without_nul().unwrap_or(message)
 }
 
-/// Lightning takes only objects for dataclips.
+/// Lightning takes only objects for dataclips. Hosts send nothing else.
 fn as_object(json: Json) -> Json {
     if json.is_object() {
         return json;
     }
-    Json::parse(format!("{{\"data\":{}}}", json.as_str())).unwrap_or_else(|_| Json::empty_object())
+    Json::parse(format!("{{\"value\":{}}}", json.as_str())).unwrap_or_else(|_| Json::empty_object())
 }
 
 #[cfg(test)]

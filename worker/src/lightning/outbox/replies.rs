@@ -263,6 +263,7 @@ impl Outbox {
                 job_id,
                 index: StepIndex::MAX,
                 output: Output::Nothing,
+                size: None,
                 exit: exit.clone(),
                 memory: StepMemory::default(),
                 duration_ms: 0,

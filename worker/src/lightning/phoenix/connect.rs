@@ -5,18 +5,23 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_EXTENSIONS;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use crate::deflate::{EXTENSION, Inflater, InflatingStream, NotOffered, agreement};
 use crate::dial::{ADDRESS_TIMEOUT, DialError, Proxy, ProxyError, dial, environment, remedy, speaks_tls, tls_config};
 
 /// A websocket to Lightning.
-pub(super) type WebSocket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
+pub(super) type WebSocket = WebSocketStream<InflatingStream<Box<dyn Stream>>>;
 
 /// A stream of bytes to Lightning's address, below TLS and the websocket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -52,6 +57,10 @@ impl fmt::Debug for Network {
 
 /// The largest message taken. A dataclip of 100 MB as an array of byte values, as the development mock sends it, fits.
 const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
+
+/// The largest message that a compressed one may inflate to. Who compresses sends no arrays of bytes: Lightning's
+/// dataclips have 10 MB unless somebody raised that.
+const MAX_INFLATED_BYTES: usize = 128 * 1024 * 1024;
 
 /// Where Lightning's worker socket is, such as `wss://app.openfn.org/worker`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +140,12 @@ pub(super) enum ConnectError {
     /// The handshake failed.
     #[error("the websocket handshake failed: {0}")]
     Handshake(#[from] Box<WsError>),
+    /// TLS could not be set up.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(#[source] io::Error),
+    /// The server answered with an extension that the worker cannot speak.
+    #[error("{0}; --no-compression (WORKER_NO_COMPRESSION) offers none")]
+    Extension(#[from] NotOffered),
     /// One of these, with what to do about it.
     #[error("{error}: {hint}")]
     Explained { error: Box<Self>, hint: String },
@@ -139,13 +154,21 @@ pub(super) enum ConnectError {
     Silent,
 }
 
-/// Opens a websocket to `endpoint` with this query, which holds the worker's token.
+/// A websocket, and what was agreed on for it.
+pub(super) struct Connected {
+    pub(super) socket: WebSocket,
+    /// Whether messages may be compressed.
+    pub(super) compression: bool,
+}
+
+/// Opens a websocket to `endpoint` with this query, which holds the worker's token, and offers compression if wanted.
 pub(super) async fn connect(
     network: &Network,
     endpoint: &Endpoint,
     query: &SecretString,
-) -> Result<WebSocket, ConnectError> {
-    match attempt(network, endpoint, query).await {
+    compression: bool,
+) -> Result<Connected, ConnectError> {
+    match attempt(network, endpoint, query, compression).await {
         Err(error) => Err(explained(error, network, endpoint).await),
         connected => connected,
     }
@@ -172,18 +195,49 @@ async fn explained(error: ConnectError, network: &Network, endpoint: &Endpoint) 
     ConnectError::Explained { error: Box::new(error), hint }
 }
 
-async fn attempt(network: &Network, endpoint: &Endpoint, query: &SecretString) -> Result<WebSocket, ConnectError> {
+async fn attempt(
+    network: &Network,
+    endpoint: &Endpoint,
+    query: &SecretString,
+    compression: bool,
+) -> Result<Connected, ConnectError> {
     let stream = network.open(endpoint).await?;
-    let connector = if endpoint.tls { Connector::Rustls(tls_config()?) } else { Connector::Plain };
+    let handshake = async {
+        let stream = if endpoint.tls { encrypted(stream, endpoint).await? } else { stream };
+        upgrade(stream, endpoint, query, compression).await
+    };
+    timeout(ADDRESS_TIMEOUT, handshake).await.map_err(|_| ConnectError::Silent)?
+}
+
+async fn encrypted(stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Box<dyn Stream>, ConnectError> {
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| DialError::Tls(error.to_string()))?;
+    let stream = TlsConnector::from(tls_config()?).connect(name, stream).await.map_err(ConnectError::Tls)?;
+    Ok(Box::new(stream))
+}
+
+async fn upgrade(
+    stream: Box<dyn Stream>,
+    endpoint: &Endpoint,
+    query: &SecretString,
+    compression: bool,
+) -> Result<Connected, ConnectError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(64 * 1024)
         .write_buffer_size(64 * 1024)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let url = format!("{endpoint}/websocket?{}", query.expose_secret());
-    let handshake = client_async_tls_with_config(url, stream, Some(config), Some(connector));
-    match timeout(ADDRESS_TIMEOUT, handshake).await.map_err(|_| ConnectError::Silent)? {
-        Ok((socket, _)) => Ok(socket),
+    let mut request = url.into_client_request().map_err(Box::new)?;
+    if compression {
+        request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(EXTENSION));
+    }
+    match client_async_with_config(request, InflatingStream::after_head(stream), Some(config)).await {
+        Ok((mut socket, answer)) => {
+            let agreement = agreement(answer.headers(), compression)?;
+            let inflater = agreement.map(|it| Inflater::new(it.keeps_context, MAX_INFLATED_BYTES));
+            socket.get_mut().begin(inflater);
+            Ok(Connected { socket, compression: agreement.is_some() })
+        }
         Err(WsError::Http(answer)) if matches!(answer.status().as_u16(), 401 | 403) => {
             Err(ConnectError::Unauthorized(answer.status().as_u16()))
         }
@@ -232,7 +286,7 @@ mod tests {
             stream
         };
         let (network, query) = (Network::default(), "token=x".into());
-        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query), server);
+        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query, true), server);
         // A machine may have no trust roots, which is told in its own words.
         match result.map(drop).unwrap_err() {
             ConnectError::Explained { hint, .. } => assert!(hint.contains("is it ws://"), "{hint}"),
@@ -245,7 +299,7 @@ mod tests {
         // A port that nobody listens on: bound and released.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let endpoint: Endpoint = format!("ws://localhost:{port}/worker").parse().unwrap();
-        let connected = connect(&Network::default(), &endpoint, &"token=x".into()).await;
+        let connected = connect(&Network::default(), &endpoint, &"token=x".into(), true).await;
         let error = connected.map(drop).unwrap_err().to_string();
         assert!(error.contains(&format!("127.0.0.1:{port}: ")), "{error}");
         assert!(error.contains(&format!("[::1]:{port}: ")), "{error}");

@@ -18,15 +18,22 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 use super::channel::Channel;
-use super::connect::{ConnectError, Endpoint, Network, WebSocket, connect};
+use super::connect::{ConnectError, Connected, Endpoint, Network, WebSocket, connect};
 use super::frame::{Frame, decode_binary, decode_text};
 use super::hub::{Command, Hub, Rejoin};
 use super::payload::Payload;
 use crate::backoff::{Backoff, jitter};
+use crate::deflate::{Deflater, first_frame};
 use crate::metrics::metrics;
 
 /// Text beyond this is sent in fragments, between which pings pass: a link that is busy is not taken for dead.
 const FRAGMENT_BYTES: usize = 1024 * 1024;
+
+/// Text is compressed in pieces of this size, between which everything else goes on.
+const COMPRESSED_AT_ONCE: usize = 256 * 1024;
+
+/// Text below this goes as it is: it fits into one packet, and would cost both ends more than it saves.
+const COMPRESSED_FROM: usize = 1024;
 
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,6 +52,8 @@ pub(in crate::lightning) struct SocketOptions {
     pub(in crate::lightning) network: Network,
     /// Makes the query of the URL, with a fresh token, for each connect.
     pub(in crate::lightning) query: Box<dyn Fn() -> SecretString + Send + Sync>,
+    /// Whether compression is offered to the server.
+    pub(in crate::lightning) compression: bool,
     /// Time between heartbeats. Nothing received from one to the next means that the link is dead.
     pub(in crate::lightning) heartbeat: Duration,
     /// Shortest and longest pause between attempts to connect.
@@ -120,10 +129,10 @@ enum LinkError {
 impl Actor {
     async fn run(mut self) {
         let mut pause = Duration::ZERO;
-        while let Some(socket) = self.connect(pause).await {
+        while let Some(connected) = self.connect(pause).await {
             metrics().connections.inc();
             self.link.send_replace(true);
-            let ended = self.serve(socket).await;
+            let ended = self.serve(connected).await;
             self.link.send_replace(false);
             self.hub.link_down(matches!(ended, Err(LinkError::TooLong)));
             match ended {
@@ -139,7 +148,7 @@ impl Actor {
     }
 
     /// Tries until there is a websocket; none when nobody wants one any more.
-    async fn connect(&mut self, mut pause: Duration) -> Option<WebSocket> {
+    async fn connect(&mut self, mut pause: Duration) -> Option<Connected> {
         let Self { options, commands, hub, pauses, .. } = self;
         for failures in 0.. {
             let mut attempt = pin!(attempt(options, pause));
@@ -150,9 +159,10 @@ impl Actor {
                 }
             };
             match result {
-                Ok(socket) => {
-                    tracing::info!("connected to Lightning at {}{}", options.endpoint, after(failures));
-                    return Some(socket);
+                Ok(connected) => {
+                    let compression = if connected.compression { ", with compression" } else { "" };
+                    tracing::info!("connected to Lightning at {}{}{compression}", options.endpoint, after(failures));
+                    return Some(connected);
                 }
                 Err(error) => {
                     metrics().connect_failures.inc();
@@ -165,11 +175,12 @@ impl Actor {
     }
 
     /// Carries messages until the link ends; `Ok` when nobody wants it any more.
-    async fn serve(&mut self, socket: WebSocket) -> Result<(), LinkError> {
-        let (sink, mut stream) = socket.split();
+    async fn serve(&mut self, connected: Connected) -> Result<(), LinkError> {
+        let (sink, mut stream) = connected.socket.split();
+        let deflater = connected.compression.then(Deflater::new);
         let (frames, outgoing) = unbounded_channel();
         let (ping, pings) = unbounded_channel();
-        let mut writer = pin!(write(sink, outgoing, pings));
+        let mut writer = pin!(write(sink, deflater, outgoing, pings));
         let beat = self.options.heartbeat;
         let mut beats = interval_at(Instant::now() + beat, beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -298,9 +309,9 @@ impl Pauses {
     }
 }
 
-async fn attempt(options: &SocketOptions, pause: Duration) -> Result<WebSocket, ConnectError> {
+async fn attempt(options: &SocketOptions, pause: Duration) -> Result<Connected, ConnectError> {
     sleep(pause).await;
-    connect(&options.network, &options.endpoint, &(options.query)()).await
+    connect(&options.network, &options.endpoint, &(options.query)(), options.compression).await
 }
 
 fn after(failures: u32) -> String {
@@ -319,6 +330,7 @@ fn report_failure(endpoint: &Endpoint, failures: u32, error: &ConnectError) {
 /// Writes frames in order, all that are there with one flush, until there are no more to come; then closes.
 async fn write(
     mut sink: SplitSink<WebSocket, WsMessage>,
+    mut deflater: Option<Deflater>,
     mut frames: UnboundedReceiver<Frame>,
     mut pings: UnboundedReceiver<()>,
 ) -> Result<(), WsError> {
@@ -327,37 +339,61 @@ async fn write(
             biased;
             Some(()) = pings.recv() => sink.feed(WsMessage::Ping(Bytes::new())).await?,
             frame = frames.recv() => match frame {
-                Some(frame) => feed(&mut sink, frame, &mut pings).await?,
+                Some(frame) => feed(&mut sink, deflater.as_mut(), frame, &mut pings).await?,
                 None => return sink.close().await,
             },
         }
         while let Ok(frame) = frames.try_recv() {
-            feed(&mut sink, frame, &mut pings).await?;
+            feed(&mut sink, deflater.as_mut(), frame, &mut pings).await?;
         }
         sink.flush().await?;
     }
 }
 
-/// Puts one text frame into the sink, a large one in fragments that are made as they go.
+/// Puts one text into the sink, a long one in fragments that are made, and compressed, as they go.
 async fn feed(
     sink: &mut SplitSink<WebSocket, WsMessage>,
+    deflater: Option<&mut Deflater>,
     frame: Frame,
     pings: &mut UnboundedReceiver<()>,
 ) -> Result<(), WsError> {
+    let at_once = if deflater.is_some() { COMPRESSED_AT_ONCE } else { FRAGMENT_BYTES };
     let mut text = frame.reader();
-    let mut kind = Data::Text;
+    let mut piece = Vec::new();
+    text.read(&mut piece, at_once);
+    let mut deflater = deflater.filter(|_| piece.len() >= COMPRESSED_FROM);
+    if let Some(deflater) = &mut deflater {
+        deflater.begin();
+    }
+    let mut part = Vec::new();
+    let mut is_first = true;
     loop {
-        let mut part = Vec::new();
-        text.read(&mut part, FRAGMENT_BYTES);
         let last = text.is_empty();
-        sink.feed(WsMessage::Frame(WsFrame::message(part, OpCode::Data(kind), last))).await?;
+        match &mut deflater {
+            Some(deflater) => deflater.add(&piece, last, &mut part),
+            None => std::mem::swap(&mut part, &mut piece),
+        }
+        if last || part.len() >= FRAGMENT_BYTES {
+            let part = std::mem::take(&mut part);
+            let frame = match (is_first, deflater.is_some()) {
+                (true, true) => first_frame(part, Data::Text, last),
+                (true, false) => WsFrame::message(part, OpCode::Data(Data::Text), last),
+                (false, _) => WsFrame::message(part, OpCode::Data(Data::Continue), last),
+            };
+            sink.feed(WsMessage::Frame(frame)).await?;
+            is_first = false;
+        }
         if last {
             return Ok(());
         }
-        kind = Data::Continue;
         if pings.try_recv().is_ok() {
             sink.feed(WsMessage::Ping(Bytes::new())).await?;
         }
+        if deflater.is_some() {
+            tokio::task::yield_now().await;
+        }
+        piece.clear();
+        text.read(&mut piece, at_once);
     }
 }
 

@@ -3,11 +3,24 @@ use serde_json::json;
 use super::*;
 
 const RUN: &str = "a-run";
+const NO_COLLECTIONS: Collections = Collections { url: String::new(), version: String::new() };
 
 fn read(plan: Value) -> Plan {
     let collections = Collections { url: "http://c".into(), version: "1.2.3".into() };
     let plan = Json::encode(&plan).unwrap();
-    Plan::read(&plan, RUN, &"token".into(), &RunOptions::default(), Some(&collections)).unwrap()
+    read_with(&plan, None, &collections).unwrap()
+}
+
+fn read_with(plan: &Json, state_bytes: Option<u64>, collections: &Collections) -> Result<Plan, InvalidPlan> {
+    let around = Surroundings {
+        run_id: RUN,
+        token: &"token".into(),
+        now: Timestamp::from_millisecond(1500).unwrap(),
+        defaults: &RunOptions::default(),
+        state_bytes,
+        collections: Some(collections),
+    };
+    Plan::read(plan, around)
 }
 
 fn edges(plan: Value) -> Vec<(String, String, Condition)> {
@@ -56,6 +69,7 @@ fn a_whole_plan() {
         start: Some("t".into()),
         input: Json::parse("{\"data\":2}").unwrap(),
         globals: Some("export const x = 1".into()),
+        meta: Json::encode(&json!({"runId": RUN, "startTime": "1970-01-01T00:00:01.500Z", "projectId": "p"})).unwrap(),
         configuration: None,
         engine: EngineSpec::default(),
         options: RunOptions { output_dataclips: false, ..RunOptions::default() },
@@ -87,7 +101,7 @@ fn null_equals_absent() {
 fn unusable_plans_are_errors() {
     for plan in [json!(null), json!([]), json!("plan"), json!({"jobs": 7}), json!({"jobs": [{"body": 1}]})] {
         let plan = Json::encode(&plan).unwrap();
-        let error = Plan::read(&plan, RUN, &"t".into(), &RunOptions::default(), None).unwrap_err();
+        let error = read_with(&plan, None, &NO_COLLECTIONS).unwrap_err();
         assert!(error.to_string().starts_with("Lightning's plan cannot be read: "), "{error}");
     }
 }
@@ -159,7 +173,7 @@ fn options_override_the_workers() {
     let expected = RunOptions {
         timeout_ms: 1500,
         memory_bytes: 100 * MB,
-        state_bytes: 25 * MB,
+        state_bytes: 100 * MB,
         payload_bytes: MB / 2,
         log_payload_bytes: 2 * MB,
         job_log_level: JobLogLevel::Warn,
@@ -176,6 +190,44 @@ fn options_override_the_workers() {
     assert_eq!(none.warnings, Vec::<String>::new());
     let negative = read(json!({"options": {"payload_limit_mb": -1, "log_payload_limit_mb": -0.5}}));
     assert_eq!((negative.spec.options, negative.warnings.len()), (RunOptions::default(), 2));
+}
+
+#[test]
+fn states_may_have_the_runs_memory_unless_somebody_says_otherwise() {
+    const MB: u64 = 1024 * 1024;
+    let limit = |options: Value, of_worker: Option<u64>| {
+        let plan = Json::encode(&json!({ "options": options })).unwrap();
+        read_with(&plan, of_worker, &NO_COLLECTIONS).unwrap().spec.options.state_bytes / MB
+    };
+    for (options, of_worker, expected) in [
+        (json!({}), None, 500),
+        (json!({"run_memory_limit_mb": 1000}), None, 1000),
+        (json!({"run_memory_limit_mb": 20}), None, 50),
+        (json!({}), Some(80 * MB), 80),
+        (json!({"run_memory_limit_mb": 1000}), Some(80 * MB), 80),
+        (json!({"state_limit_mb": 7, "run_memory_limit_mb": 1000}), Some(80 * MB), 7),
+        (json!({"state_limit_mb": 0}), None, 500),
+    ] {
+        assert_eq!(limit(options.clone(), of_worker), expected, "{options} {of_worker:?}");
+    }
+}
+
+#[test]
+fn meta_is_what_the_plan_says_of_the_run() {
+    let meta = |plan: Value| read(plan).spec.meta.decode::<Value>().unwrap();
+    let (id, time) = (RUN, "1970-01-01T00:00:01.500Z");
+    for (plan, expected) in [
+        (json!({}), json!({"runId": id, "startTime": time})),
+        (
+            json!({"meta": {"work_order_id": "o", "workflow_id": "w", "project_id": "p", "more": 1}, "project_id": "q"}),
+            json!({"runId": id, "startTime": time, "workOrderId": "o", "workflowId": "w", "projectId": "p"}),
+        ),
+        (json!({"meta": {"workflow_id": 7}}), json!({"runId": id, "startTime": time, "workflowId": 7})),
+        (json!({"meta": null, "project_id": "q"}), json!({"runId": id, "startTime": time, "projectId": "q"})),
+        (json!({"meta": "text"}), json!({"runId": id, "startTime": time})),
+    ] {
+        assert_eq!(meta(plan.clone()), expected, "{plan}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn globals_are_the_languages_and_ours() {
     let Ok(JobEnd::Returned(result)) = Bench::new().run(module(code, "{}")) else { panic!("it returns") };
     let names: serde_json::Value = result.state.unwrap().decode().unwrap();
     let names: Vec<&str> = names["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    let ours = ["Buffer", "clearInterval", "clearTimeout", "console", "setInterval", "setTimeout", "state"];
+    let ours = ["Buffer", "clearInterval", "clearTimeout", "console", "setInterval", "setTimeout", "meta", "state"];
     for name in ours {
         assert!(names.contains(&name), "{name}");
     }

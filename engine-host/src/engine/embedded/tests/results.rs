@@ -77,6 +77,25 @@ fn states_are_what_json_makes_of_them() {
 }
 
 #[test]
+fn meta_can_be_read_and_not_changed() {
+    let code = "
+        const thrown = (change) => { try { change() } catch (error) { return error.name } };
+        export default [() => ({
+            thrown: [
+                thrown(() => { meta.runId = 'x' }),
+                thrown(() => { meta.more = 'x' }),
+                thrown(() => { meta = 'x' }),
+            ],
+            meta,
+        })];";
+    let meta = Json::parse(r#"{"runId":"r","startTime":"2026-11-28T10:00:00.000Z"}"#).unwrap();
+    let ended = Bench::new().run(JobCall { meta, ..module(code, "{}") });
+    let Ok(JobEnd::Returned(result)) = ended else { panic!("{ended:?}") };
+    let expected = r#"{"thrown":["TypeError","TypeError","TypeError"],"meta":{"runId":"r","startTime":"2026-11-28T10:00:00.000Z"}}"#;
+    assert_eq!(text(result.state), expected);
+}
+
+#[test]
 fn the_webhook_response_is_taken_out() {
     let result = result("fn(s => ({ ...s, webhookResponse: { status: 201, body: { ok: true } } }))", r#"{"data":{}}"#);
     assert_eq!(text(result.state), r#"{"data":{}}"#);

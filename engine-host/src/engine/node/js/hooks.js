@@ -14,7 +14,7 @@ function define(name, value) {
 }
 
 /** Begins a job, before any code of its own: sets its globals. `remove` has what leaves the state at the end, a line each. */
-function begun(stateText, remove) {
+function begun(stateText, remove, metaText) {
   let start = 0;
   while (start < remove.length) {
     let end = indexOf(remove, '\n', start);
@@ -26,6 +26,7 @@ function begun(stateText, remove) {
   const all = { console: makeConsole('JOB'), Buffer, state, ...timerGlobals };
   const names = keys(all);
   for (let i = 0; i < names.length; i += 1) define(names[i], all[names[i]]);
+  describeRun(parse(metaText));
   return state;
 }
 

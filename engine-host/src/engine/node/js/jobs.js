@@ -85,7 +85,7 @@ async function runJob(options, code, globals, state) {
   wanted = new Set(options.wanted);
   await inRoom(async (room) => {
     const { hooks } = room;
-    const input = hooks.begun(state, options.removed.join('\n'));
+    const input = hooks.begun(state, options.removed.join('\n'), options.meta);
     for (const [name, source] of [['globals', globals], ['job', code]]) {
       if (source === undefined) continue;
       let module;

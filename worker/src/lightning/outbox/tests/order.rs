@@ -33,6 +33,7 @@ fn a_run_in_order() {
     let clip = &pushes[4].2["output_dataclip_id"];
     let completed = json!({
         "step_id": step_id, "job_id": "job", "output_dataclip_id": clip, "output_dataclip": r#"{"a": "é\"\n"}"#,
+        "dataclip_size_mb": "0.0000143",
         "reason": "success", "error_type": null, "error_message": null, "mem": {"job": 1, "system": 2},
         "duration": 5, "thread_id": "host-1", "timestamp": "9", "webhook_response": [1],
     });
@@ -58,6 +59,7 @@ fn dataclips_are_referred_to_when_lightning_has_them() {
     let pushes = it.pushes();
     assert_eq!(pushes[0].2["input_dataclip_id"], clip);
     assert_eq!(pushes[1].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
+    assert_eq!(pushes[1].2["dataclip_size_mb"], "0.0000944");
     assert_eq!((pushes[1].2.get("output_dataclip"), pushes[1].2.get("output_dataclip_id")), (None, None));
     let step = it.start(2, StepInput::Step(1));
     assert_eq!(it.pushes(), [], "its input is still in flight");
@@ -75,7 +77,7 @@ fn what_is_no_object_is_wrapped_and_raw_states_go_raw() {
     it.outbox.options.server = Server::new(Form::Value, LIMIT);
     let step = it.start(0, StepInput::Run);
     it.outbox.step_completed(step, end(StepOutput::State(state("[1]"))), 2);
-    assert_eq!(it.pushes()[1].2["output_dataclip"], json!({"data": [1]}));
+    assert_eq!(it.pushes()[1].2["output_dataclip"], json!({"value": [1]}));
 }
 
 #[test]

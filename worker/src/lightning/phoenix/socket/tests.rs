@@ -29,7 +29,8 @@ impl Server {
         let count = Arc::new(AtomicUsize::new(0));
         let query = Box::new(move || format!("token={}", count.fetch_add(1, Ordering::Relaxed)).into());
         let reconnect = (Duration::from_millis(1), Duration::from_millis(20));
-        Socket::spawn(SocketOptions { endpoint, network: Network::default(), query, heartbeat, reconnect })
+        let network = Network::default();
+        Socket::spawn(SocketOptions { endpoint, network, query, compression: true, heartbeat, reconnect })
     }
 
     async fn accept(&self) -> (Connection, String) {

@@ -1,0 +1,38 @@
+//! Every job has a frozen global `meta` with what Lightning says of its run, the same in each step.
+
+use serde_json::{Value, json};
+use tests::lightning::{self, LightningOptions, chain, end, queue};
+use tests::worker::Worker;
+use worker::mock_lightning::RunState;
+
+async fn jobs_see_their_run(options: &[&str]) {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, options).await;
+    let first = "fn(() => { try { meta.runId = 'mine' } catch (error) { return { data: {}, first: meta, error: error.name } } })";
+    let mut plan = chain(&[("a", first), ("b", "fn(state => ({ ...state, second: meta }))")]);
+    plan["meta"] = json!({"work_order_id": "an order", "workflow_id": "a workflow", "project_id": "a project"});
+    let id = queue(&lightning, plan);
+    let run = end(&lightning, &worker, &id).await;
+    assert_eq!(run.state, RunState::Success, "{run:?}");
+    let state = run.final_state.expect("it has a state");
+    assert_eq!(state["error"], "TypeError", "{state}");
+    let mut meta = state["first"].clone();
+    assert_eq!(state["second"], meta);
+    let time = meta.as_object_mut().and_then(|meta| meta.remove("startTime")).unwrap_or_default();
+    let is_time = time.as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z'));
+    assert!(is_time, "{time}");
+    let expected: Value =
+        json!({"runId": id, "workOrderId": "an order", "workflowId": "a workflow", "projectId": "a project"});
+    assert_eq!(meta, expected);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_embedded_engine() {
+    jobs_see_their_run(&["--engine", "embedded"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_mock_engine() {
+    jobs_see_their_run(&["--mock"]).await;
+}
