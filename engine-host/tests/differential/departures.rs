@@ -60,6 +60,10 @@ impl Departures {
             self.meet("a locale, time zone or option that needs tables is refused");
             return Vec::new();
         }
+        if expected.logs.iter().any(|line| line.contains("readBigUInt64LE")) {
+            self.meet("Buffer has fewer methods, and none that can be listed");
+            return Vec::new();
+        }
         let mut states = [without_columns(&expected.state), without_columns(&actual.state)];
         let is_reworded = expected.exit != actual.exit && is_reworded(&expected.exit, &actual.exit);
         if is_reworded {

@@ -29,16 +29,13 @@ use self::random::Random;
 const COMMON: &str = "@openfn/language-common";
 const VERSION: &str = "3.3.4";
 
-/// Jobs that a Node process gets before the next one takes over.
-const JOBS_A_PROCESS: u64 = 500;
+/// Jobs that one process compares: engines leave memory to the end of theirs.
+const JOBS_A_PROCESS: usize = 500;
 
 /// A job that takes longer has failed.
 const SOON: Duration = Duration::from_secs(60);
 
-/// So many differences are printed at most.
-const SHOWN: usize = 40;
-
-/// Names of a job's module come first.
+/// What all jobs begin with.
 const PRELUDE: &str = include_str!("prelude.js");
 
 fn number(variable: &str, usual: u64) -> u64 {
@@ -47,74 +44,84 @@ fn number(variable: &str, usual: u64) -> u64 {
         .map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
 }
 
+const TEST: &str = "jobs_end_on_the_embedded_engine_as_on_node";
+
+/// Set for the processes that do the work: where the adaptor is.
+const ADAPTORS: &str = "DIFFERENTIAL_ADAPTORS";
+
 #[test]
 fn jobs_end_on_the_embedded_engine_as_on_node() {
-    // A job's local time is UTC.
-    if std::env::var("TZ").is_ok_and(|zone| zone == "UTC") {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(compare());
-        return;
-    }
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    let status = again.args(["--exact", "jobs_end_on_the_embedded_engine_as_on_node", "--nocapture"]).env("TZ", "UTC");
-    assert!(status.status().unwrap().success(), "see above");
-}
-
-async fn compare() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("DIFFERENTIAL_SEED", clock.as_secs());
     let count = number("DIFFERENTIAL_JOBS", 300);
-    let rules =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/grammar.txt")).unwrap();
-    let (grammar, repo) = (Grammar::read(&rules), tempfile::tempdir().unwrap());
-    let adaptor = install(repo.path());
+    if let Some(adaptors) = std::env::var_os(ADAPTORS) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(compare(seed, count, Path::new(&adaptors)));
+        return;
+    }
     println!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_JOBS={count}");
+    let repo = tempfile::tempdir().unwrap();
+    install(repo.path());
+    let mut failed = 0;
+    for from in (seed..seed + count).step_by(JOBS_A_PROCESS) {
+        // A process of its own, as engines are made to end with theirs; its local time is UTC, as that of jobs.
+        let share = (seed + count - from).min(JOBS_A_PROCESS as u64);
+        let mut process = Command::new(std::env::current_exe().unwrap());
+        process.args(["--exact", TEST, "--nocapture"]).env("TZ", "UTC").env(ADAPTORS, repo.path().join("node_modules"));
+        process.env("DIFFERENTIAL_SEED", from.to_string()).env("DIFFERENTIAL_JOBS", share.to_string());
+        let output = process.output().unwrap();
+        if !output.status.success() {
+            failed += 1;
+            println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert_eq!(failed, 0, "processes of {JOBS_A_PROCESS} jobs with differences: see above");
+}
+
+/// Compares jobs one by one, and prints what differs.
+async fn compare(seed: u64, count: u64, adaptors: &Path) {
+    let grammar = Grammar::read(include_str!("grammar.txt"));
+    let adaptor = adaptor(adaptors);
     let began = Instant::now();
     let mut departures = Departures::default();
-    let mut found = Vec::new();
-    let mut node = None;
+    let (mut found, mut refused) = (Vec::new(), 0);
+    let mut node = Bench::node(&adaptor).await;
     for seed in seed..seed + count {
-        let process = match node.take() {
-            Some(process) if seed % JOBS_A_PROCESS != 0 => process,
-            _ => Bench::node(&adaptor).await,
-        };
-        let node = node.insert(process);
         let mut random = Random::new(seed);
         let code = format!("{PRELUDE}{}", grammar.make("job", 6 + random.below(6), &mut random).replace('⏎', "\n"));
         let state = grammar.make("state", 0, &mut random);
         let mut embedded = Bench::embedded();
         let (expected, actual) = tokio::join!(node.run(&code, &state), embedded.run(&code, &state));
+        refused += u64::from(expected.exit.error.as_ref().is_some_and(|error| error.kind == "CompileError"));
         let differences = departures.unexplained(&expected, &actual);
         if !differences.is_empty() {
             found.push((seed, code, state, differences));
         }
-        if (seed + 1) % 5000 == 0 {
-            println!("up to {seed}: {} differ, {:?}", found.len(), began.elapsed());
-        }
     }
-    for (seed, code, state, differences) in found.iter().take(SHOWN) {
+    for (seed, code, state, differences) in &found {
         println!("\nseed {seed}, state {state}\n{}\n  {}", &code[PRELUDE.len()..], differences.join("\n  "));
     }
     println!("{count} jobs in {:?}; departures:{}", began.elapsed(), departures.told());
+    assert!(refused * 10 <= count, "{refused} of {count} jobs do not compile, and compare nothing");
     let seeds: Vec<_> = found.iter().map(|(seed, ..)| seed.to_string()).collect();
     assert!(found.is_empty(), "{} of {count} jobs differ: {}", found.len(), seeds.join(" "));
 }
 
 /// The published adaptor, by npm.
-fn install(folder: &Path) -> Adaptor {
-    let ready = std::env::var_os("DIFFERENTIAL_ADAPTORS").map(PathBuf::from);
-    if ready.is_none() {
-        std::fs::write(folder.join("package.json"), r#"{ "private": true }"#).unwrap();
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]).arg(format!("{COMMON}@{VERSION}"));
-        let output = npm.current_dir(folder).output().expect("npm is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+fn install(folder: &Path) {
+    std::fs::write(folder.join("package.json"), r#"{ "private": true }"#).unwrap();
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund"]).arg(format!("{COMMON}@{VERSION}"));
+    let output = npm.current_dir(folder).output().expect("npm is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn adaptor(folder: &Path) -> Adaptor {
     let Exports::Known(names) = Bench::embedded().engine.exports(COMMON) else { panic!("it has the core operations") };
     Adaptor {
         name: COMMON.to_owned(),
         version: VERSION.to_owned(),
-        folder: ready.unwrap_or_else(|| folder.join("node_modules")).join(COMMON).canonicalize().unwrap(),
+        folder: folder.join(COMMON).canonicalize().unwrap(),
         bundle: None,
         exports: Some(names),
         needs: Needs::default(),

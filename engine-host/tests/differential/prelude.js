@@ -16,7 +16,7 @@ const repr = (value, depth = 0) => {
     return `[${[...items, ...others].join(', ')}]`;
   }
   const items = kind === 'Map' || kind === 'Set' ? [...value].map(inner) : [];
-  const own = Reflect.ownKeys(value).map((key) => `${String(key)}: ${inner(value[key])}`);
+  const own = Object.keys(value).map((key) => `${String(key)}: ${inner(value[key])}`);
   return `${kind}{${[...items, ...own].join(', ')}}`;
 };
 const show = (make) => {

@@ -8,7 +8,30 @@ const { isView } = ArrayBuffer;
 const setBytes = unbound(Bytes.prototype.set);
 const subarray = unbound(Bytes.prototype.subarray);
 
-const encode = (string, encoding = 'utf8') => host.encode(wellFormed(string), text(encoding));
+const charCodeAt = unbound(String.prototype.charCodeAt);
+
+/** How many bytes a code unit takes in encodings that keep units as they are, halves of pairs too; 0 in others. */
+const unitBytes = (encoding) =>
+  matches(/^(?:latin1|binary|ascii)$/i, encoding) !== null ? 1 : matches(/^(?:utf-?16le|ucs-?2)$/i, encoding) !== null ? 2 : 0;
+
+function encode(string, encoding = 'utf8') {
+  const width = unitBytes(text(encoding));
+  if (width === 0) return host.encode(wellFormed(string), text(encoding));
+  const bytes = new Bytes(string.length * width);
+  for (let i = 0; i < string.length; i += 1) {
+    const unit = charCodeAt(string, i);
+    bytes[i * width] = unit;
+    if (width === 2) bytes[i * width + 1] = unit >> 8;
+  }
+  return bytes;
+}
+
+function decode(bytes, encoding) {
+  if (unitBytes(encoding) !== 2) return host.decode(binary(bytes), encoding);
+  let result = '';
+  for (let i = 0; i + 1 < bytes.length; i += 2) result += fromCharCode(bytes[i] | (bytes[i + 1] << 8));
+  return result;
+}
 
 /** A string of the bytes, a character each. */
 function binary(bytes) {
@@ -122,7 +145,7 @@ class Buffer extends Bytes {
 
   toString(encoding = 'utf8', start = 0, end = this.length) {
     const { length } = this;
-    return host.decode(binary(subarray(this, index(start, length), index(end, length))), text(encoding));
+    return decode(subarray(this, index(start, length), index(end, length)), text(encoding));
   }
 
   equals(other) {

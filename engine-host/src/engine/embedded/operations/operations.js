@@ -73,9 +73,7 @@ const field = (key, value) => [key, value];
 
 function fields(...pairs) {
   const object = {};
-  for (const pair of pairs) {
-    Object.defineProperty(object, pair[0], { value: pair[1], writable: true, enumerable: true, configurable: true });
-  }
+  for (const pair of pairs) define(object, pair[0], pair[1]);
   return object;
 }
 
@@ -159,7 +157,7 @@ function scrubEmojis(text, replacement) {
 /** Two objects: the properties that are not among `names`, and those that are. */
 function splitKeys(object, names) {
   const parts = [{}, {}];
-  for (const [key, value] of Object.entries(object)) parts[names.includes(key) ? 1 : 0][key] = value;
+  for (const [key, value] of Object.entries(object)) define(parts[names.includes(key) ? 1 : 0], key, value);
   return parts;
 }
 

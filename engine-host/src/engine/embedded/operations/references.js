@@ -23,3 +23,8 @@ const spread = (value) => ({ ...Object(value) });
 function put(state, key, value) {
   if (Object(state) === state || state === undefined || state === null) state[key] = value;
 }
+
+/** Gives an object a property of its own, whatever its name. */
+function define(object, key, value) {
+  Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
+}
