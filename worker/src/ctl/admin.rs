@@ -179,7 +179,7 @@ fn host_reports(status: &PoolStatus) -> impl Iterator<Item = HostReport> {
         run: host.run.clone(),
         age_s: host.age.as_secs(),
         runs: host.runs,
-        memory_bytes: host.pid.map(crate::processes::resident_tree),
+        memory_bytes: host.pid.map(|_| host.resident_bytes()),
     })
 }
 

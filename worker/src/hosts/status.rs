@@ -9,6 +9,7 @@ use protocol::message::{OpsReport, Prepare};
 use super::death::Death;
 use super::ops::OpsStatus;
 use super::policy::PoolSize;
+use crate::processes::resident_tree;
 
 /// Something that happened in the pool, for whoever subscribed.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +109,15 @@ pub struct HostStatus {
     pub bytes: Option<u64>,
 }
 
+impl HostStatus {
+    /// Resident memory of it and of what it has started, in bytes: what can be seen of it, else what it said last. A host
+    /// that is not dumpable is out of sight where `/proc` shows a service its own processes only (`ProtectProc=`).
+    pub fn resident_bytes(&self) -> u64 {
+        let seen = self.pid.map_or(0, resident_tree);
+        if seen > 0 { seen } else { self.bytes.unwrap_or(0) }
+    }
+}
+
 /// What a host does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostState {
@@ -132,5 +142,30 @@ pub(super) fn describe(wanted: &Prepare) -> String {
             let adaptors = node.adaptors.iter().map(|adaptor| format!(" {}", adaptor.specifier())).collect::<String>();
             format!("node {}{adaptors} ({megabytes} MB)", node.version)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_out_of_sight_takes_what_it_says() {
+        let status = |pid, bytes| HostStatus {
+            id: "h1".into(),
+            pid,
+            state: HostState::Ready,
+            prepared: None,
+            run: None,
+            age: Duration::ZERO,
+            runs: 0,
+            bytes,
+        };
+        // No process has this number.
+        let unseen = Some(u32::MAX);
+        assert_eq!(status(unseen, Some(5)).resident_bytes(), 5);
+        assert_eq!(status(unseen, None).resident_bytes(), 0);
+        assert_eq!(status(None, None).resident_bytes(), 0);
+        assert!(status(Some(std::process::id()), Some(5)).resident_bytes() > 5);
     }
 }

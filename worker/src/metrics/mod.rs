@@ -21,7 +21,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 pub use self::format::Format;
 use self::labels::{HOST_STATES, death_reason};
 pub use self::labels::{error_type, host_state};
-use crate::hosts::Death;
+use crate::hosts::{Death, HostStatus};
 use crate::processes;
 use crate::vitals::Vitals;
 
@@ -357,7 +357,7 @@ impl Metrics {
             let members = hosts.iter().filter(|host| host.state == state).count();
             self.hosts.get_or_create(&label("state", host_state(state))).set(count(members));
         }
-        self.hosts_memory.set(hosts.iter().filter_map(|host| host.pid).map(processes::resident_tree).map(signed).sum());
+        self.hosts_memory.set(hosts.iter().map(HostStatus::resident_bytes).map(signed).sum());
         let pool = vitals.pool.as_ref();
         self.hosts_waiting.set(pool.map_or(0, |pool| count(pool.waiting)));
         self.circuit_open.set(pool.map_or(0, |pool| i64::from(pool.is_circuit_open)));

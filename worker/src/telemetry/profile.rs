@@ -11,7 +11,6 @@ use tracing::field::display;
 
 use super::timeline::{Phase, RunView};
 use crate::hosts::{HostState, Hosts};
-use crate::processes::resident_tree;
 
 /// Logs the peak memory of each step that ends from now on, measured every `pause`; for ever.
 pub async fn profile_steps(hosts: Arc<Hosts>, pause: Duration, mut runs: broadcast::Receiver<Arc<RunView>>) {
@@ -32,9 +31,7 @@ pub async fn profile_steps(hosts: Arc<Hosts>, pause: Duration, mut runs: broadca
             _ = ticks.tick(), if !peaks.open.is_empty() => {
                 let Some(pool) = hosts.status().await else { return };
                 let running = pool.hosts.iter().filter(|host| host.state == HostState::Running);
-                for (host, pid) in running.filter_map(|host| Some((&host.id, host.pid?))) {
-                    peaks.saw(host, resident_tree(pid));
-                }
+                running.for_each(|host| peaks.saw(&host.id, host.resident_bytes()));
             }
         }
     }

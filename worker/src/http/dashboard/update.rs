@@ -13,7 +13,7 @@ use super::{Dashboard, now};
 use crate::hosts::HostStatus;
 use crate::http::Operations;
 use crate::metrics::host_state;
-use crate::processes::{resident, resident_tree};
+use crate::processes::resident;
 use crate::telemetry::{self, Line, RunView, lines};
 use crate::vitals::{Readiness, Vitals};
 
@@ -140,7 +140,7 @@ impl<O: Operations> Follower<O> {
 impl HostView {
     fn of(host: HostStatus) -> Self {
         Self {
-            memory: host.pid.map_or(0, resident_tree),
+            memory: host.resident_bytes(),
             id: host.id,
             pid: host.pid,
             state: host_state(host.state),
