@@ -169,7 +169,7 @@ async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refus
 fn wanted(steps: &[Step]) -> Result<Vec<(String, Wanted)>, Refused> {
     let with_code = steps.iter().filter(|step| step.expression.is_some());
     let named: BTreeSet<&String> = with_code.flat_map(|step| &step.adaptors).collect();
-    named.into_iter().cloned().map(|text| Wanted::read(&text).map(|wanted| (text, wanted))).collect()
+    named.into_iter().map(|text| Wanted::read(text).map(|wanted| (text.clone(), wanted))).collect()
 }
 
 fn with_code(steps: &mut [Step]) -> impl Iterator<Item = &mut Step> {

@@ -51,7 +51,7 @@ fn whatever_is_too_long_is_left_out_and_said() {
     let mut it = fixture();
     it.outbox.log(LogSource::Job, LogLevel::Info, quotes(12_000_000), 1);
     let step = it.start(0, StepInput::Run);
-    let exit = Exit::error(ExitReason::Fail, &"k".repeat(5_000_000), "\n".repeat(6_000_000));
+    let exit = Exit::error(ExitReason::Fail, "k".repeat(5_000_000), "\n".repeat(6_000_000));
     let webhook_response = Some(quotes(11_000_000));
     let end = StepEnd { exit: exit.clone(), webhook_response, ..end(StepOutput::State(quotes(12_000_000))) };
     it.outbox.step_completed(step, end, 2);
