@@ -17,7 +17,7 @@ async fn main() {
         let how = if batched { "in batches" } else { "one by one" };
         println!("1,000 log lines, {how}, 50 ms round trip: {:.0} ms", took.as_secs_f64() * 1e3);
     }
-    let lightning = lightning::start(LightningOptions::default()).await;
+    let lightning = lightning::start(LightningOptions { any_length: true, ..LightningOptions::default() }).await;
     let worker = Worker::start(&lightning, &ROOMY).await;
     end(&lightning, &worker, &queue(&lightning, one_job("fn(s => s)"))).await;
     for size in [10, 100] {

@@ -19,11 +19,16 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 pub struct LightningOptions {
     /// Faults; none unless set.
     pub hooks: Option<Arc<dyn Hooks>>,
+    /// Takes messages of any length, as no Lightning does.
+    pub any_length: bool,
 }
 
 /// Starts the double on a free port. It takes ids that are no UUIDs for jobs.
 pub async fn start(options: LightningOptions) -> MockLightning {
     let mut mock = MockOptions { secret: Some(SECRET.into()), ..MockOptions::default() };
+    if options.any_length {
+        mock.max_message_bytes = None;
+    }
     if let Some(hooks) = options.hooks {
         mock.hooks = hooks;
     }

@@ -9,8 +9,9 @@ use crate::worker::Worker;
 /// Bytes of a megabyte.
 pub const MB: u64 = 1024 * 1024;
 
-/// Options with which a state of 100 MB is within all limits.
-pub const ROOMY: [&str; 6] = ["--run-memory", "3000", "--payload-memory", "150", "--capacity", "1"];
+/// Options with which a state of 100 MB is within all limits of the worker.
+pub const ROOMY: [&str; 8] =
+    ["--run-memory", "3000", "--payload-memory", "150", "--max-message-mb", "300", "--capacity", "1"];
 
 /// Runs a job whose state is text of this size, and gives what the worker's memory rose by at most.
 pub async fn run_with_state(lightning: &MockLightning, worker: &Worker, bytes: u64) -> (RunRecord, u64) {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tests::lightning::{self, LightningOptions, end, one_job, queue};
+use tests::lightning::{self, LightningOptions, end, messages, one_job, queue};
 use tests::states::{MB, ROOMY, run_with_state};
 use tests::worker::Worker;
 use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_states_arrive_whole_and_cost_no_second_copy() {
-    let lightning = lightning::start(LightningOptions::default()).await;
+    let lightning = lightning::start(LightningOptions { any_length: true, ..LightningOptions::default() }).await;
     let worker = Worker::start(&lightning, &ROOMY).await;
     end(&lightning, &worker, &queue(&lightning, one_job("fn(s => s)"))).await;
     for size in [10 * MB, 100 * MB] {
@@ -23,6 +23,18 @@ async fn large_states_arrive_whole_and_cost_no_second_copy() {
         assert!(rise <= 2 * size + 6 * MB, "a state of {} MB costs {} MB", size / MB, rise / MB);
     }
     assert!(lightning.violations().is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_no_message_has_room_for_is_withheld_and_the_log_says_so() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start(&lightning, &["--run-memory", "3000", "--payload-memory", "150"]).await;
+    let (record, _) = run_with_state(&lightning, &worker, 20 * MB).await;
+    assert_eq!((record.state, lightning.activity().connections.len()), (RunState::Success, 1));
+    assert_eq!(record.steps[0].output_dataclip_error.as_deref(), Some("DATACLIP_TOO_LARGE"));
+    let log = messages(&record, "R/T").join("\n");
+    assert!(log.contains("dataclip is withheld") && log.contains("longer than the 10905190"), "{log}");
     worker.stop().await;
 }
 
@@ -42,7 +54,7 @@ struct Small;
 
 impl Hooks for Small {
     fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        let clip = message.payload.get("output_dataclip").and_then(|clip| clip.as_str()).unwrap_or_default();
+        let clip = message.payload.get("output_dataclip").map(|clip| clip.to_string()).unwrap_or_default();
         if clip.len() as u64 > MB {
             return Verdict::Refuse(serde_json::json!({ "output_dataclip": ["is too large"] }));
         }
@@ -52,7 +64,7 @@ impl Hooks for Small {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_that_is_refused_goes_without() {
-    let lightning = lightning::start(LightningOptions { hooks: Some(Arc::new(Small)) }).await;
+    let lightning = lightning::start(LightningOptions { hooks: Some(Arc::new(Small)), any_length: true }).await;
     let worker = Worker::start(&lightning, &ROOMY).await;
     let (record, _) = run_with_state(&lightning, &worker, 10 * MB).await;
     assert_eq!(record.state, RunState::Success);
@@ -71,7 +83,8 @@ impl Hooks for Silent {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_for_a_silent_server_have_a_bound() {
-    let lightning = lightning::start(LightningOptions { hooks: Some(Arc::new(Silent)) }).await;
+    let lightning =
+        lightning::start(LightningOptions { hooks: Some(Arc::new(Silent)), ..LightningOptions::default() }).await;
     let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
     worker.printed("joined Lightning's queue").await;
     let before = tests::processes::forget_peak(worker.pid());

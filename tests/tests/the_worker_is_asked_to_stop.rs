@@ -37,7 +37,8 @@ impl Hooks for LateClaims {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_open_claim_brings_is_executed() {
-    let lightning = lightning::start(LightningOptions { hooks: Some(Arc::new(LateClaims)) }).await;
+    let lightning =
+        lightning::start(LightningOptions { hooks: Some(Arc::new(LateClaims)), ..LightningOptions::default() }).await;
     let id = queue(&lightning, one_job("fn(s => s)"));
     let worker = Worker::start(&lightning, &["--capacity", "1"]).await;
     until(&lightning, &worker, &id, |record| record.state != RunState::Available).await;
