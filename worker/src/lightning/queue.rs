@@ -261,7 +261,7 @@ impl<E: Executor> Queue<E> {
         let runs = std::mem::take(&mut self.unanswered);
         if runs > 0 {
             tracing::warn!(
-                "the link died while a claim had no answer: up to {runs} runs may be stranded, which Lightning then shows as claimed and marks lost later"
+                "the connection died before Lightning had answered a claim: the runs that it has given to it, up to {runs}, are stranded; it shows them as claimed, and marks them lost when their time is over"
             );
         }
     }

@@ -10,6 +10,7 @@ use worker::lightning::{ClaimError, Workloop, parse_workloops};
 use worker::mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
 
 use crate::fake::*;
+use crate::network::simulate;
 
 #[tokio::test]
 async fn announced_work_is_claimed_at_once() {
@@ -152,20 +153,20 @@ async fn runs_far_beyond_a_claim_are_refused() {
     let mock = MockOptions { hooks: Arc::new(Generous), ..MockOptions::default() };
     let it = with_options(mock, hosts, |options| options.workloops = vec![Workloop::standard(5)]).await;
     it.joined().await;
-    // What it claims when it joins may take the first ones, which then count among those that are active.
     let ids: Vec<_> = (0..500).map(|_| it.mock.queue_run(one_job()).unwrap()).collect();
     it.mock.wake();
     let mut status = it.lightning.watch();
-    let busy = tokio::time::timeout(DEADLINE, status.wait_for(|status| status.active_runs > 4)).await;
+    let busy = tokio::time::timeout(DEADLINE, status.wait_for(|status| status.active_runs > 0)).await;
     let active = busy.unwrap().unwrap().active_runs;
-    assert!((5..=7).contains(&active), "{active}");
+    // A claim of one run, and the few beyond that a server may give by mistake.
+    assert!((1..=7).contains(&active), "{active}");
     gate.add_permits(ids.len());
     let mut status = it.lightning.watch();
     let ended = status.wait_for(|status| status.active_runs == 0 && status.runs_ended > 0);
     let ended = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap().runs_ended;
     let succeeded = ids.iter().filter(|id| it.mock.run(id).unwrap().state == RunState::Success).count();
     assert_eq!(succeeded as u64, ended);
-    assert!((5..=7).contains(&succeeded), "{succeeded}");
+    assert!((1..=7).contains(&succeeded), "{succeeded}");
 }
 
 /// Answers the first claim late.
@@ -188,4 +189,34 @@ async fn a_late_answer_to_a_claim_is_honoured() {
     assert_eq!(it.run(&json!({"jobs": [{"id": "a", "body": "fn(s => s)"}]})).await.state, RunState::Success);
     let claims = it.mock.activity().claims;
     assert_eq!(claims[0].runs.len(), 1, "the first claim brought it: {claims:?}");
+}
+
+/// Loses the connection while the answer to the first claim that may bring a run is on its way.
+struct LostClaim(AtomicUsize);
+
+impl Hooks for LostClaim {
+    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> Verdict {
+        let is_second = message.event == "claim" && self.0.fetch_add(1, Ordering::Relaxed) == 1;
+        if is_second { Verdict::LoseReply } else { Verdict::GoOn }
+    }
+}
+
+#[test]
+fn a_claim_whose_answer_is_lost_strands_one_run_and_the_log_says_so() {
+    simulate(|log| async move {
+        let mock = MockOptions { hooks: Arc::new(LostClaim(AtomicUsize::new(0))), ..MockOptions::default() };
+        let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+        let it = in_memory(mock, Duration::from_millis(5), hosts, |options| {
+            options.workloops = vec![Workloop::standard(1)];
+        });
+        it.joined().await;
+        let ids: Vec<_> = (0..5).map(|_| it.mock.queue_run(one_job()).unwrap()).collect();
+        it.mock.wake();
+        let mut status = it.lightning.watch();
+        status.wait_for(|status| status.runs_ended == 4).await.unwrap();
+        let stranded = ids.iter().filter(|id| it.mock.run(id).unwrap().state == RunState::Claimed).count();
+        assert_eq!(stranded, 1);
+        let told = log.lines_with(&["before Lightning had answered a claim", "up to 1, are stranded"]);
+        assert_eq!(told.len(), 1, "{}", log.text());
+    });
 }

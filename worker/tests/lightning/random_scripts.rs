@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use worker::lightning::{BatchOptions, LightningOptions, Workloop};
-use worker::mock_lightning::{AppliedFault, Dialect, Fault, FaultOptions, Faults, MockOptions, RunRecord, RunState};
+use worker::mock_lightning::{
+    AppliedFault, DataclipForm, Dialect, Fault, FaultOptions, Faults, MockOptions, RunRecord, RunState,
+};
 
 use crate::fake::*;
 use crate::network::{WorkerLog, simulate};
@@ -40,6 +42,8 @@ struct Script {
     batch: Option<BatchOptions>,
     stringify: bool,
     dialect: Dialect,
+    dataclip_form: DataclipForm,
+    batch_logs: bool,
     /// When the server marks a run lost, counted from its claim; so soon that the faults may be to blame.
     lost_after: Option<Duration>,
 }
@@ -81,6 +85,8 @@ impl Script {
             stringify: !chance.one_in(4),
             // The development mock tells nobody that a channel is gone, so faults that need telling are not for it.
             dialect: Dialect::Lightning,
+            dataclip_form: [DataclipForm::Both, DataclipForm::Strings, DataclipForm::Values][chance.below(3) as usize],
+            batch_logs: !chance.one_in(6),
             lost_after,
         }
     }

@@ -31,14 +31,18 @@ impl Outbox {
         }
         let mut progress = Progress::Going;
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
-            let is_suspect = match loss {
+            let mut is_suspect = match loss {
                 Loss::Link => false,
                 Loss::Longest { tag, .. } => sent.tag == tag,
                 // The server handles events in order, so what killed the channel is the first without a reply.
                 Loss::Channel | Loss::Restart => at == 0,
             };
-            if is_suspect && sent.in_batch && loss == Loss::Channel && self.options.server.crashed_on_batch() {
-                tracing::warn!("Lightning crashes on run:batch_logs: log lines go one by one over this connection");
+            let server = &self.options.server;
+            if is_suspect && loss == Loss::Channel && sent.in_batch && !server.knows_batches() {
+                is_suspect = false; // Its lines are not the cause.
+                if server.crashed_on_batch() {
+                    tracing::warn!("Lightning crashes on run:batch_logs: log lines go one by one over this connection");
+                }
             }
             for mut entry in sent.entries {
                 entry.resent = true;
