@@ -61,7 +61,7 @@ struct SourcePlace {
 
 /// Gives what was thrown its type and severity.
 pub fn classify(thrown: Thrown, job: Job<'_>) -> JobFailure {
-    let place = thrown.position.and_then(|position| find_place(position, job));
+    let place = thrown.position.and_then(|position| find_place(position, job, &thrown.message));
     let mut failure = JobFailure {
         source: "runtime",
         name: "JobError",
@@ -203,9 +203,11 @@ impl SourcePlace {
     }
 }
 
-fn find_place((line, column): (u32, u32), job: Job<'_>) -> Option<SourcePlace> {
-    let position = job.compiled.source_position(line, column.saturating_sub(1))?;
-    Some(SourcePlace::of(position, job.source))
+fn find_place((line, column): (u32, u32), job: Job<'_>, message: &str) -> Option<SourcePlace> {
+    let position = job.compiled.source_position(job.source, line, column.saturating_sub(1))?;
+    let read = message.rsplit_once("(reading '").and_then(|(_, rest)| rest.strip_suffix("')"));
+    let exact = read.map(|property| job.compiled.property_position(job.source, position, property));
+    Some(SourcePlace::of(exact.unwrap_or(position), job.source))
 }
 
 /// As much blank space as `line` takes before `column`; tabs stay tabs.

@@ -28,6 +28,9 @@ pub struct Repo {
     pub node: PathBuf,
     /// Its version, such as `24.4.0`.
     pub node_version: String,
+    /// Variables that may be passed on to jobs, sorted: what reads them at its import is in no snapshot.
+    #[serde(default)]
+    pub job_environment: Vec<String>,
 }
 
 /// What is asked of an installer.
@@ -85,6 +88,10 @@ pub struct InstalledAdaptor {
     pub prepared: bool,
     /// Why there is no bundle.
     pub unbundled: Option<String>,
+    /// What its bundle reads when it is imported that differs from process to process, such as `crypto.randomUUID`: no
+    /// process may begin where another one had imported it, from a snapshot or by a fork. None if that is not known.
+    #[serde(default)]
+    pub reads: Option<Vec<String>>,
 }
 
 /// What is known of the snapshot of a set of adaptors.

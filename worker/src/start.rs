@@ -113,7 +113,11 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     lightning_options.journal = journal.map(Arc::new);
     let adaptors = &options.adaptors;
     let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await;
-    let engine = engine.map_err(StartError::Options)?;
+    let mut engine = engine.map_err(StartError::Options)?;
+    if let Choice::Node(adaptors) = &mut engine {
+        adaptors.job_environment = options.hosts.job_env.clone();
+        adaptors.job_environment.sort();
+    }
     let equipment = engine.adaptors().cloned();
     // Hosts may read what was there when they started.
     if let Some(AdaptorsOptions { repo, .. }) = &equipment

@@ -113,14 +113,15 @@ const GLOBALS: [&str; 85] = [
     "window",
 ];
 
-/// Adds the imports and exports in front of the code; `defer` is what the code calls the engine's `_defer`.
-pub(super) fn add(job: &mut Job<'_>, adaptors: &[Adaptor<'_>], defer: Option<&str>) {
+/// Adds the imports and exports in front of the code; `own` has what the code uses of the engine's own module, and what it
+/// calls that.
+pub(super) fn add(job: &mut Job<'_>, adaptors: &[Adaptor<'_>], own: &[(&str, &str)]) {
     let undeclared = job.scoping.root_unresolved_references().keys().map(|name| name.to_string());
     let mut wanted: BTreeSet<String> = undeclared.filter(|name| !NEVER_IMPORTED.contains(&name.as_str())).collect();
     let builder = Builder { ast: &job.ast };
     let mut added: Vec<Statement<'_>> = Vec::new();
-    if let Some(local) = defer {
-        added.push(builder.import([("_defer", local)], RUNTIME));
+    if !own.is_empty() {
+        added.push(builder.import(own.iter().copied(), RUNTIME));
     }
     let distinct = distinct(adaptors);
     for (adaptor, names) in distinct.iter().zip(share(&distinct, &mut wanted)) {
@@ -226,7 +227,7 @@ mod tests {
             .collect();
         after(source, |job| {
             job.program.body.clear();
-            add(job, &adaptors, None);
+            add(job, &adaptors, &[]);
             Ok(())
         })
     }
@@ -299,7 +300,7 @@ mod tests {
     fn the_runtimes_defer_is_imported_by_its_name() {
         let add_defer = |local: &'static str| {
             after("", move |job| {
-                add(job, &[], Some(local));
+                add(job, &[], &[("_defer", local)]);
                 Ok(())
             })
         };

@@ -28,6 +28,7 @@ mod spreads;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod undeclared;
 mod unsupported;
 
 use names::Names;
@@ -54,6 +55,7 @@ pub struct Compiled {
     /// The operations, in the order of the default export.
     pub operations: Vec<Operation>,
     map: SourceMap,
+    places: Places,
 }
 
 /// A top-level operation, for error messages.
@@ -87,8 +89,15 @@ pub struct CompileError {
 impl Compiled {
     /// The place in the user's source of a place in the compiled module (line from 1, column from 0), if it comes
     /// from there.
-    pub fn source_position(&self, line: u32, column: u32) -> Option<Position> {
-        self.map.look_up(line, column)
+    pub fn source_position(&self, source: &str, line: u32, column: u32) -> Option<Position> {
+        self.map.look_up(source, &self.code, line, column)
+    }
+
+    /// The place where `property` was read of what has none, if the engine only knows that it was in what begins at
+    /// `position`.
+    pub fn property_position(&self, source: &str, position: Position, property: &str) -> Position {
+        let found = (self.places == Places::Few).then(|| positions::property(source, position, property)).flatten();
+        found.unwrap_or(position)
     }
 }
 
@@ -195,7 +204,7 @@ fn compile_here(source: &str, lines: &Lines<'_>, adaptors: &[Adaptor<'_>], place
         marks::apply(&mut job);
     }
     let (code, map) = print(&job.program);
-    Ok(Compiled { code, operations, map })
+    Ok(Compiled { code, operations, map, places })
 }
 
 fn parse<'a>(allocator: &'a Allocator, source: &'a str) -> Result<Job<'a>, Fault> {
@@ -226,11 +235,14 @@ fn parse_options() -> ParseOptions {
 }
 
 fn transform(job: &mut Job<'_>, lines: &Lines<'_>, adaptors: &[Adaptor<'_>]) -> Result<Vec<Operation>, Fault> {
+    let undeclared = undeclared::apply(job, adaptors);
     lazy_state::apply(job)?;
     let defer = promises::apply(job);
     exports::ensure_default(job);
     let operations = operations::gather(job, lines, defer.as_deref());
-    imports::add(job, adaptors, defer.as_deref());
+    let own = [("_defer", defer.as_deref()), ("_undeclared", undeclared.as_deref())];
+    let own: Vec<_> = own.into_iter().filter_map(|(name, local)| Some((name, local?))).collect();
+    imports::add(job, adaptors, &own);
     Ok(operations)
 }
 

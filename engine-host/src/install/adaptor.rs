@@ -14,7 +14,7 @@ use super::npm::{Npm, one_line};
 use super::record::{Bundle, Record};
 use super::retry::Schedule;
 use super::{Failure, Workshop, bundle, reference};
-use crate::engine::node::loads;
+use crate::engine::node::{Trial, loads};
 
 /// Installs `name@version`, unless it is in the repo, and prepares it.
 pub(super) async fn install(workshop: &Workshop, name: &str, version: &str) -> Result<InstalledAdaptor, Failure> {
@@ -154,20 +154,20 @@ async fn prepare(
     let declared = declared_needs(module.package);
     let needs = Needs { addons: declared.addons || (is_within && !natives.is_empty()), ..declared };
     workshop.tell(format!("{specifier}: loading it once")).await;
-    let exports = exports(node, &adaptor(specifier, version, module.package, None, needs)).await;
-    let exports = exports.map_err(Failure::Other)?;
+    let trial = trial(node, &adaptor(specifier, version, module.package, None, needs)).await;
+    let exports = trial.map_err(Failure::Other)?.exports;
 
     let bundled = bundle_once(workshop, specifier, folder, module, &natives, &exports).await;
     let needs = match &bundled {
         Ok(bundled) => Needs { addons: declared.addons || bundled.addons, ..declared },
         Err(_) => needs,
     };
-    let bundle = match bundled {
-        Ok(_) => Bundle::File(bundle::FILE.to_owned()),
-        Err(bundle) => bundle,
+    let (bundle, reads) = match bundled {
+        Ok(bundled) => (Bundle::File(bundle::FILE.to_owned()), bundled.reads),
+        Err(bundle) => (bundle, None),
     };
     let mut record = Record::new(&specifier.name, version, package, exports, bundle);
-    record.needs = needs;
+    (record.needs, record.reads) = (needs, reads);
     Ok(record)
 }
 
@@ -181,6 +181,12 @@ async fn natives(node_modules: PathBuf) -> Vec<String> {
     tokio::task::spawn_blocking(move || bundle::natives(&node_modules)).await.unwrap_or_default()
 }
 
+/// A bundle that works.
+struct Working {
+    addons: bool,
+    reads: Option<Vec<String>>,
+}
+
 /// Bundles an adaptor and compares what the bundle exports with what the adaptor does.
 async fn bundle_once(
     workshop: &Workshop,
@@ -189,7 +195,7 @@ async fn bundle_once(
     module: Module<'_>,
     natives: &[String],
     expected: &[String],
-) -> Result<bundle::Bundled, Bundle> {
+) -> Result<Working, Bundle> {
     let tool = tool(workshop).await.map_err(Bundle::Untried)?;
     workshop.tell(format!("{specifier}: bundling")).await;
     let node = &workshop.repo.node;
@@ -199,9 +205,11 @@ async fn bundle_once(
             let version = specifier.version.as_deref().unwrap_or_default();
             let file = folder.join(bundle::FILE);
             let needs = Needs { addons: bundled.addons, ..Needs::default() };
-            match exports(node, &adaptor(specifier, version, module.package, Some(file), needs)).await {
-                Ok(found) if found == expected => return Ok(bundled),
-                Ok(found) => difference(expected, &found),
+            match trial(node, &adaptor(specifier, version, module.package, Some(file), needs)).await {
+                Ok(Trial { exports, reads }) if exports == expected => {
+                    return Ok(Working { addons: bundled.addons, reads });
+                }
+                Ok(Trial { exports, .. }) => difference(expected, &exports),
                 Err(why) => format!("its bundle does not work: {why}"),
             }
         }
@@ -225,12 +233,12 @@ fn adaptor(specifier: &Specifier, version: &str, package: &Path, bundle: Option<
     }
 }
 
-/// Loads an adaptor once. Returns the names that it exports, sorted, or the reason in one line.
-async fn exports(node: &Path, adaptor: &Adaptor) -> Result<Vec<String>, String> {
-    let mut names =
+/// Loads an adaptor once. Returns what it did, the names that it exports sorted, or the reason in one line.
+async fn trial(node: &Path, adaptor: &Adaptor) -> Result<Trial, String> {
+    let mut trial =
         loads(node, adaptor, Path::new(super::OWN_FOLDER)).await.map_err(|error| one_line(&error.to_string()))?;
-    names.sort();
-    Ok(names)
+    trial.exports.sort();
+    Ok(trial)
 }
 
 /// How a bundle differs from the adaptor.
@@ -260,6 +268,7 @@ async fn bundle_later(workshop: &Workshop, installation: &Path, mut record: Reco
     match bundle_once(workshop, &specifier, installation, module, &natives, &record.exports).await {
         Ok(bundled) => {
             record.needs.addons |= bundled.addons;
+            record.reads = bundled.reads;
             record.bundle = Bundle::File(bundle::FILE.to_owned());
         }
         Err(bundle) => record.bundle = bundle,

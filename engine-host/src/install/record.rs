@@ -28,6 +28,10 @@ pub(super) struct Record {
     pub(super) bundle: Bundle,
     #[serde(default)]
     pub(super) needs: Needs,
+    /// What its bundle reads when it is imported that differs from process to process, so that no process can begin where
+    /// another one had imported it. None if that is not known.
+    #[serde(default)]
+    pub(super) reads: Option<Vec<String>>,
 }
 
 /// Whether an adaptor is in one file.
@@ -45,7 +49,7 @@ pub(super) enum Bundle {
 impl Record {
     pub(super) fn new(name: &str, version: &str, package: String, exports: Vec<String>, bundle: Bundle) -> Self {
         let (name, version) = (name.to_owned(), version.to_owned());
-        Self { format: FORMAT, name, version, package, exports, bundle, needs: Needs::default() }
+        Self { format: FORMAT, name, version, package, exports, bundle, needs: Needs::default(), reads: None }
     }
 
     /// Reads the record of an installation. None if it has none that can be read.
@@ -74,6 +78,6 @@ impl Record {
             exports: Some(self.exports.clone()),
             needs: self.needs,
         };
-        Some(InstalledAdaptor { adaptor, prepared: true, unbundled })
+        Some(InstalledAdaptor { adaptor, prepared: true, unbundled, reads: self.reads.clone() })
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn installed(name: &str, version: &str, folder: PathBuf, why: String)
     let needs = declared_needs(&folder);
     let (name, version) = (name.to_owned(), version.to_owned());
     let adaptor = Adaptor { name, version, folder, bundle: None, exports: None, needs };
-    InstalledAdaptor { adaptor, prepared: false, unbundled: Some(why) }
+    InstalledAdaptor { adaptor, prepared: false, unbundled: Some(why), reads: None }
 }
 
 /// Lets the reference worker find an installation.

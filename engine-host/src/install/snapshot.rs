@@ -29,6 +29,9 @@ struct Parts {
     node: Program,
     /// As `name@version`, sorted.
     adaptors: Vec<String>,
+    /// Variables that may be passed on to jobs.
+    #[serde(default)]
+    variables: Vec<String>,
 }
 
 /// A Node program, told apart from one that takes its place.
@@ -54,7 +57,7 @@ impl Parts {
         let path = &workshop.repo.node;
         let node = Program::at(path, &workshop.repo.node_version).map_err(|error| Failure::io(path, &error))?;
         let (host, prelude) = (env!("CARGO_PKG_VERSION").to_owned(), prelude_hash().to_owned());
-        Ok(Self { host, prelude, node, adaptors })
+        Ok(Self { host, prelude, node, adaptors, variables: workshop.repo.job_environment.clone() })
     }
 
     /// The name of the folder. Parts with the same name by chance are told apart by the record in it.
@@ -139,7 +142,7 @@ async fn make_in(place: &Workplace, workshop: &Workshop, adaptors: &[Adaptor], p
 /// Why it does not work, if it does not. An error is one that says nothing about these adaptors.
 async fn build_and_verify(workshop: &Workshop, adaptors: &[Adaptor], blob: &Path) -> Result<Option<String>, Failure> {
     let node = &workshop.repo.node;
-    let made = match build(node, adaptors, blob).await {
+    let made = match build(node, adaptors, &workshop.repo.job_environment, blob).await {
         Ok(()) => verify(node, adaptors, blob, Path::new(super::OWN_FOLDER)).await,
         failed => failed,
     };
@@ -197,7 +200,7 @@ mod tests {
         Record::new("@openfn/language-x", "1.0.0", String::new(), vec![], bundle).write(&installation).unwrap();
         let node = Program { path: "/nowhere/node".into(), version: "24.0.0".into(), bytes: 1, modified: 1 };
         let adaptors = vec!["@openfn/language-x@1.0.0".to_owned()];
-        let parts = Parts { host: String::new(), prelude: String::new(), node, adaptors };
+        let parts = Parts { host: String::new(), prelude: String::new(), node, adaptors, variables: vec![] };
         assert!(!parts.are_gone(&layout));
         fs::remove_dir_all(installation).unwrap();
         assert!(parts.are_gone(&layout));

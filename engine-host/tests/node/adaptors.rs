@@ -53,7 +53,7 @@ async fn packages_load_as_they_are_published() {
         let code = format!("import {{ name }} from '{}'; export default [() => ({{ name: name() }})];", adaptor.name);
         let kind = adaptor.name.strip_prefix("@openfn/language-").unwrap();
         assert_eq!(bench.result(&code).await, format!(r#"{{"name":"{kind}"}}"#));
-        assert_eq!(within(loads(&program(), adaptor, repo.path())).await.unwrap(), ["name"]);
+        assert_eq!(within(loads(&program(), adaptor, repo.path())).await.unwrap().exports, ["name"]);
     }
     let code = "import five from '@openfn/language-esm'; export default [() => ({ five })];";
     assert_eq!(bench.result(code).await, r#"{"five":5}"#);

@@ -9,7 +9,9 @@ mod errors;
 mod isolation;
 mod jobs;
 mod limits;
+mod places;
 mod snapshots;
+mod undeclared;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

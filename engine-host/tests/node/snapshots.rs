@@ -6,18 +6,17 @@ use engine_host::engine::node::snapshot::{self, SnapshotError};
 use super::*;
 
 const ADAPTOR: &str = "
-const loadedAt = Date.now();
 exports.fn = (f) => f;
 exports.fail = () => () => { throw Object.assign(new Error('it failed'), { status: 7 }); };
 exports.say = (text) => (state) => { console.log(text); return state; };
-exports.path = () => ({ path: require('node:path').join('a', 'b'), fetch: typeof fetch, age: Date.now() - loadedAt >= 0 });
+exports.path = () => ({ path: require('node:path').join('a', 'b'), fetch: typeof fetch, age: Date.now() > 0 });
 ";
 
 /// The blob of a snapshot with this adaptor in it.
 async fn built(repo: &Repo, adaptors: &[&Adaptor]) -> PathBuf {
     let blob = repo.path().join("snapshot.blob");
     let adaptors: Vec<Adaptor> = adaptors.iter().map(|adaptor| (*adaptor).clone()).collect();
-    within(snapshot::build(&program(), &adaptors, &blob)).await.unwrap();
+    within(snapshot::build(&program(), &adaptors, &[], &blob)).await.unwrap();
     within(snapshot::verify(&program(), &adaptors, &blob, repo.path())).await.unwrap();
     blob
 }
@@ -80,7 +79,7 @@ async fn what_cannot_be_in_a_snapshot_is_told() {
         (throwing, "not in a snapshot"),
         (exiting, "cannot put the snapshot at"),
     ] {
-        let error = within(snapshot::build(&program(), &[adaptor], &blob)).await.unwrap_err();
+        let error = within(snapshot::build(&program(), &[adaptor], &[], &blob)).await.unwrap_err();
         match error {
             SnapshotError::TooOld(_) => assert!(!has_snapshots()),
             error => assert!(error.to_string().contains(expected), "{error}"),
@@ -104,4 +103,99 @@ async fn a_snapshot_that_lacks_exports_is_not_verified() {
     assert_eq!(error.to_string(), "@openfn/language-a@1.0.0 in the snapshot does not export more");
     let other = repo.bundled("@openfn/language-b", "");
     assert!(within(snapshot::verify(&program(), &[other], &blob, repo.path())).await.is_err());
+}
+
+#[tokio::test]
+async fn what_differs_from_process_to_process_is_in_no_snapshot() {
+    for (source, reads) in [
+        ("const { randomUUID } = require('crypto'); exports.id = randomUUID();", "crypto.randomUUID"),
+        ("exports.id = require('node:crypto').randomBytes(8).toString('hex');", "crypto.randomBytes"),
+        ("exports.id = require('crypto').randomInt(5);", "crypto.randomInt"),
+        ("exports.id = require('crypto').webcrypto.randomUUID();", "crypto.randomUUID"),
+        ("exports.id = crypto.getRandomValues(new Uint8Array(4));", "crypto.getRandomValues"),
+        ("exports.id = globalThis.crypto.randomUUID();", "crypto.randomUUID"),
+        ("exports.id = Math.random();", "Math.random"),
+        ("exports.at = Date.now();", "Date.now"),
+        ("exports.at = new Date();", "new Date"),
+        ("exports.at = new (class extends Date {})();", "new Date"),
+        ("exports.at = Date();", "Date"),
+        ("exports.at = performance.now();", "performance.now"),
+        ("exports.at = process.hrtime();", "process.hrtime"),
+        ("exports.at = process.hrtime.bigint();", "process.hrtime.bigint"),
+        ("exports.at = process.uptime();", "process.uptime"),
+        ("exports.id = process.pid;", "process.pid"),
+        ("exports.id = process.ppid;", "process.ppid"),
+        ("exports.home = process.env.HOME;", "process.env.HOME"),
+        ("const { env } = process; exports.home = env['HOME'];", "process.env.HOME"),
+        ("exports.home = require('os').tmpdir();", "os.tmpdir"),
+        ("exports.zone = process.env.PASSED_ON;", "process.env.PASSED_ON"),
+        ("exports.id = Math.random() + process.pid;", "Math.random, process.pid"),
+    ] {
+        // V8 takes code that it made of another source if that is as long.
+        let repo = Repo::new();
+        let adaptor = repo.bundled("@openfn/language-a", source);
+        let trial = within(engine_host::engine::node::loads(&program(), &adaptor, repo.path())).await.unwrap();
+        if !reads.contains("PASSED_ON") {
+            assert_eq!(trial.reads.unwrap().join(", "), reads, "{source}");
+        }
+        if !has_snapshots() {
+            continue;
+        }
+        let blob = repo.path().join("snapshot.blob");
+        let variables = ["PASSED_ON".to_owned()];
+        let error = within(snapshot::build(&program(), &[adaptor], &variables, &blob)).await.unwrap_err().to_string();
+        let expected =
+            format!("@openfn/language-a@1.0.0 reads {reads} when it is imported, which would be the same in every run");
+        assert_eq!(error, expected, "{source}");
+        assert!(!blob.exists());
+    }
+}
+
+#[tokio::test]
+async fn what_is_the_same_in_every_process_may_be_in_a_snapshot() {
+    for source in [
+        "exports.fn = () => Math.random() + Date.now() + process.pid;",
+        "exports.debug = process.env.DEBUG; exports.production = process.env.NODE_ENV === 'production';",
+        "exports.names = Object.keys(process.env).filter((name) => /^debug_/i.test(name));",
+        "exports.epoch = new Date(0); exports.isDate = (it) => it instanceof Date; exports.parse = Date.parse('2020-01-01');",
+        "exports.hash = require('crypto').createHash('sha256').update('a').digest('hex');",
+        "const nativeNow = Date.now; var stamp = nativeNow(), remaining = 16 - (stamp - 0);",
+    ] {
+        // V8 takes code that it made of another source if that is as long.
+        let repo = Repo::new();
+        let adaptor = repo.bundled("@openfn/language-a", source);
+        let trial = within(engine_host::engine::node::loads(&program(), &adaptor, repo.path())).await.unwrap();
+        assert_eq!(trial.reads, Some(vec![]), "{source}");
+        if has_snapshots() {
+            built(&repo, &[&adaptor]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn runs_that_begin_with_one_snapshot_have_random_values_of_their_own() {
+    if !has_snapshots() {
+        return;
+    }
+    let repo = Repo::new();
+    // What an adaptor took before it was imported works afterwards as ever, and is none of the engine's.
+    let source = "const crypto = require('crypto'); const { randomUUID } = crypto; const { random } = Math; const RealDate = Date;
+        exports.draw = () => ({ uuid: randomUUID(), other: crypto.randomUUID(), int: crypto.randomInt(2 ** 40), random: random(),
+            bytes: crypto.randomBytes(8).toString('hex'), web: globalThis.crypto.randomUUID(), pid: process.pid,
+            year: new RealDate().getFullYear() > 2000, same: new Date() instanceof RealDate });";
+    let adaptor = repo.bundled("@openfn/language-a", source);
+    let blob = built(&repo, &[&adaptor]).await;
+    let mut drawn = Vec::new();
+    for _ in 0..2 {
+        let spec = NodeSpec { snapshot: Some(blob.clone()), ..spec(&[&adaptor]) };
+        let mut bench = Bench::with_spec(spec, 500 * MB).await;
+        let text = bench.result("import { draw } from '@openfn/language-a'; export default [() => draw()];").await;
+        drawn.push(serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).unwrap());
+    }
+    for (name, value) in &drawn[0] {
+        match name.as_str() {
+            "year" | "same" => assert_eq!((value, &drawn[1][name]), (&true.into(), &true.into()), "{name}"),
+            _ => assert_ne!(value, &drawn[1][name], "{name}"),
+        }
+    }
 }

@@ -18,6 +18,7 @@ fn adaptor(version: &str) -> InstalledAdaptor {
         },
         prepared: true,
         unbundled: None,
+        reads: None,
     }
 }
 

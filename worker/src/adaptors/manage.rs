@@ -163,7 +163,10 @@ fn row(installed: &InstalledAdaptor, snapshots: &HashMap<&str, &KnownSnapshot>, 
         (Some(_), Some(SnapshotOutcome::Made(_))) => ("snapshot", String::new()),
         (Some(_), Some(SnapshotOutcome::Impossible(why))) => ("bundle", why.clone()),
         (Some(_), None) if !has_snapshots => ("bundle", String::new()),
-        (Some(_), None) => ("bundle", "no snapshot was made yet".to_owned()),
+        (Some(_), None) => match installed.reads.as_deref().unwrap_or_default() {
+            [] => ("bundle", "no snapshot was made yet".to_owned()),
+            reads => ("bundle", format!("it reads {} when it is imported: no snapshot can have it", reads.join(", "))),
+        },
     };
     let exports = installed.adaptor.exports.as_ref().map_or_else(|| "?".to_owned(), |names| names.len().to_string());
     [name, loads.to_owned(), exports, why]
@@ -193,6 +196,7 @@ mod tests {
             },
             prepared: bundle,
             unbundled: unbundled.map(str::to_owned),
+            reads: (name == "fresh").then(|| vec!["Date.now".into(), "process.pid".into()]),
         };
         let known = |names: &[&str], outcome| KnownSnapshot {
             adaptors: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -204,6 +208,7 @@ mod tests {
                 adaptor("bundled", true, None),
                 adaptor("raw", false, Some("native")),
                 adaptor("new", true, None),
+                adaptor("fresh", true, None),
             ],
             snapshots: vec![
                 known(&["snap@1.0.0"], SnapshotOutcome::Made("/s".into())),
@@ -214,6 +219,7 @@ mod tests {
         let expected = "\
 adaptor        loads      exports  why not better
 bundled@1.0.0  bundle           1  uses wasm
+fresh@1.0.0    bundle           1  it reads Date.now, process.pid when it is imported: no snapshot can have it
 new@1.0.0      bundle           1  no snapshot was made yet
 raw@1.0.0      installed        ?  native
 snap@1.0.0     snapshot         1
@@ -223,6 +229,7 @@ snapshot of bundled@1.0.0 + snap@1.0.0
         let without = "\
 adaptor        loads      exports  why not better
 bundled@1.0.0  bundle           1
+fresh@1.0.0    bundle           1
 new@1.0.0      bundle           1
 raw@1.0.0      installed        ?  native
 snap@1.0.0     bundle           1

@@ -74,6 +74,7 @@ impl Adaptors {
             offline: options.offline,
             node: options.node.path,
             node_version: options.node.version,
+            job_environment: options.job_environment,
         };
         // One more than installs at once, so that a look-up does not wait for an installation.
         let hosts = HostsOptions {

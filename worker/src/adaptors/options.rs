@@ -24,6 +24,8 @@ pub struct AdaptorsOptions {
     pub offline: bool,
     /// Monorepos with adaptors that are worked on.
     pub monorepos: Vec<PathBuf>,
+    /// Variables that are passed on to jobs, sorted.
+    pub job_environment: Vec<String>,
     /// The Node that adaptors are prepared for.
     pub node: NodeProgram,
     /// How long an installation may take.
@@ -51,6 +53,7 @@ impl AdaptorsOptions {
             lock: !arguments.no_repo_lock,
             offline: arguments.offline,
             monorepos: monorepos.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            job_environment: Vec::new(),
             node,
             install_timeout: arguments.install_timeout,
             tags_for: TAGS_FOR,

@@ -43,10 +43,20 @@ pub enum LoadError {
     Threw(String),
 }
 
-/// Loads an adaptor in a fresh Node, from its bundle if it has one, else as it is installed, and returns the names that
-/// it exports; in `folder` it may write. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which
+/// What an adaptor did when it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// Names that it exports.
+    pub exports: Vec<String>,
+    /// What it read meanwhile that differs from process to process, such as `crypto.randomUUID`: a process that begins where
+    /// another one had loaded it would have that in common. None if it was not loaded from a bundle, and nobody looked.
+    pub reads: Option<Vec<String>>,
+}
+
+/// Loads an adaptor in a fresh Node, from its bundle if it has one, else as it is installed, and returns what it
+/// did; in `folder` it may write. Beside a bundle it leaves the code that V8 makes of it (as `<bundle>.v8`), which
 /// makes it load faster.
-pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<Vec<String>, LoadError> {
+pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<Trial, LoadError> {
     let version = version_of(program).await?;
     let options = NodeOptions {
         spec: NodeSpec {
@@ -60,14 +70,15 @@ pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<V
     };
     let started = NodeEngine::start_as(&options, Mode::Sent, true, Arc::new(Nobody)).await;
     let (engine, caches) = started.map_err(|lost| LoadError::Lost { adaptor: adaptor.specifier(), lost })?;
-    let names = names(&engine, adaptor)?;
+    let exports = names(&engine, adaptor)?;
+    let reads = engine.reads.get(&adaptor.specifier()).cloned();
     if let Some(bundle) = &adaptor.bundle {
         for CodeCache { code, .. } in caches.iter().filter(|cache| cache.specifier == adaptor.specifier()) {
             // Without it the bundle is only slower.
             let _ = replace(&code_cache(bundle), code);
         }
     }
-    Ok(names)
+    Ok(Trial { exports, reads })
 }
 
 /// What an adaptor of an engine exports.

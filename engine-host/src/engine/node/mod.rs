@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use self::death::Evidence;
 use self::frame::{BadFrame, Frame};
 use self::launch::{Launch, Mode};
-pub use self::load::{LoadError, loads};
+pub use self::load::{LoadError, Trial, loads};
 use self::memory::Watch;
 use self::process::{NoAnswer, NodeProcess};
 use self::scratch::Scratch;
@@ -73,6 +73,8 @@ pub struct NodeEngine {
     version: String,
     sink: SharedSink,
     adaptors: HashMap<String, Exports>,
+    /// What adaptors read while they were loaded, by specifier, where that was watched.
+    reads: HashMap<String, Vec<String>>,
     peak_heap_bytes: Option<u64>,
     /// Why nothing more can be asked.
     lost: Option<EngineLost>,
@@ -91,6 +93,9 @@ struct Loaded {
     specifier: String,
     names: Vec<String>,
     failed: Option<String>,
+    /// What it read while it was loaded, where that was watched.
+    #[serde(default)]
+    reads: Option<Vec<String>>,
 }
 
 /// A sink that can be printed.
@@ -174,6 +179,7 @@ impl NodeEngine {
             version: spec.version.clone(),
             sink: SharedSink(sink),
             adaptors: HashMap::new(),
+            reads: HashMap::new(),
             peak_heap_bytes: None,
             lost: None,
         };
@@ -212,6 +218,8 @@ impl NodeEngine {
         let ready: Ready = serde_json::from_str(&ready)
             .map_err(|error| EngineLost::Failed(format!("it told wrongly what it loaded: {error}")))?;
         self.version = ready.version;
+        let reads = ready.adaptors.iter().filter_map(|it| Some((it.specifier.clone(), it.reads.clone()?)));
+        self.reads = reads.collect();
         self.adaptors = ready.adaptors.into_iter().map(|it| (it.specifier.clone(), it.into_exports())).collect();
         Ok(made)
     }

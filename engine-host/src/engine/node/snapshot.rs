@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::engine::{Adaptor, NodeSpec};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::launch::{Launch, Mode};
@@ -45,6 +46,14 @@ pub enum SnapshotError {
     /// Node failed to make it.
     #[error("Node made no snapshot: {0}")]
     Failed(String),
+    /// An adaptor reads something that would be the same in all runs.
+    #[error("{adaptor} reads {} when it is imported, which would be the same in every run", reads.join(", "))]
+    Frozen {
+        /// The adaptor, as `name@version`.
+        adaptor: String,
+        /// What it reads, such as `crypto.randomUUID`.
+        reads: Vec<String>,
+    },
     /// An adaptor in it lacks exports that it had when it was installed.
     #[error("{adaptor} in the snapshot does not export {missing}")]
     Lacks {
@@ -55,9 +64,16 @@ pub enum SnapshotError {
     },
 }
 
+/// What the process leaves that found an adaptor which reads what a snapshot would keep.
+#[derive(Deserialize)]
+struct Frozen {
+    adaptor: String,
+    reads: Vec<String>,
+}
+
 /// Makes a snapshot of the engine and these adaptors, each from its bundle, in a fresh Node. The file `to` is there when
-/// it is complete, or not at all.
-pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<(), SnapshotError> {
+/// it is complete, or not at all. `variables` are those of the environment that jobs may see.
+pub async fn build(program: &Path, adaptors: &[Adaptor], variables: &[String], to: &Path) -> Result<(), SnapshotError> {
     let version = version_of(program).await?;
     if !version.has_snapshots() {
         return Err(SnapshotError::TooOld(version.to_string()));
@@ -68,7 +84,9 @@ pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<()
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = Scratch::create(folder).map_err(io(|| format!("cannot make a folder in {}", folder.display())))?;
     let entry = scratch.out_of_reach("entry.cjs");
-    std::fs::write(&entry, script(adaptors)).map_err(io(|| format!("cannot write {}", entry.display())))?;
+    let frozen = scratch.out_of_reach("frozen.json");
+    std::fs::write(&entry, script(adaptors, variables, &frozen))
+        .map_err(io(|| format!("cannot write {}", entry.display())))?;
     let blob = scratch.out_of_reach("blob");
     let mode = Mode::Build { entry: &entry, blob: &blob };
     let launch = Launch { program, version, mode, adaptors, heap_bytes: MEMORY_BYTES, scratch: &scratch };
@@ -80,6 +98,10 @@ pub async fn build(program: &Path, adaptors: &[Adaptor], to: &Path) -> Result<()
         Ok(other) => Err(format!("it did what nobody asked for: {other:?}")),
         Err(_) => Err(format!("it took longer than {BUILD_WITHIN:?}")),
     };
+    let frozen = std::fs::read(&frozen).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    if let Some(Frozen { adaptor, reads }) = frozen {
+        return Err(SnapshotError::Frozen { adaptor, reads });
+    }
     ended.map_err(|why| failure(why, &process.last_words(), folder))?;
     std::fs::rename(&blob, to).map_err(io(|| format!("cannot put the snapshot at {}", to.display())))
 }
@@ -125,8 +147,8 @@ pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path, folder: &
     Ok(())
 }
 
-/// What is run to make the heap that is kept.
-fn script(adaptors: &[Adaptor]) -> String {
+/// What is run to make the heap that is kept. It says in the file `frozen` why it is none.
+fn script(adaptors: &[Adaptor], variables: &[String], frozen: &Path) -> String {
     let adaptors: Vec<_> =
         adaptors.iter().map(|adaptor| json!({ "specifier": adaptor.specifier(), "bundle": adaptor.bundle })).collect();
     let engine = source::SOURCE.as_str();
@@ -134,9 +156,16 @@ fn script(adaptors: &[Adaptor]) -> String {
     format!(
         "const {{ Script }} = require('node:vm');\n\
          const engine = new Script({source}, {{ filename: 'openfn:engine' }}).runInThisContext()(require);\n\
-         for (const adaptor of {adaptors}) engine.addBundle(adaptor);\n\
-         require('node:v8').startupSnapshot.setDeserializeMainFunction(() => engine.serve());\n",
+         for (const adaptor of {adaptors}) {{\n\
+           const reads = engine.addBundle(adaptor, {variables});\n\
+           if (reads.length === 0) continue;\n\
+           require('node:fs').writeFileSync({frozen}, JSON.stringify({{ adaptor: adaptor.specifier, reads }}));\n\
+           process.reallyExit(1);\n\
+         }}\n\
+         require('node:v8').startupSnapshot.setDeserializeMainFunction(() => engine.serve({{ isCopy: true }}));\n",
         source = json!(engine),
+        variables = json!(variables),
+        frozen = json!(frozen),
     )
 }
 

@@ -24,6 +24,7 @@ const RUNTIME_MODULE: &str = include_str!("../../prelude/runtime.js");
 /// What runs outside of the jobs' contexts.
 const ENGINE: &str = concat!(
     include_str!("js/channel.js"),
+    include_str!("js/traps.js"),
     include_str!("js/adaptors.js"),
     include_str!("js/jobs.js"),
     include_str!("js/serve.js"),

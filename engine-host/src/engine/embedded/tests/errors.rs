@@ -217,7 +217,37 @@ fn the_line_is_that_of_the_users_source() {
             panic!("{source}: it throws")
         };
         let (line, column) = thrown.position.unwrap_or_else(|| panic!("{source}: {thrown:?}"));
-        let found = compiled.source_position(line, column - 1).map(|it| it.line);
+        let found = compiled.source_position(source, line, column - 1).map(|it| it.line);
         assert_eq!(found, Some(expected), "{source}\n{}\n{:?}", compiled.code, thrown.position);
     }
+}
+
+#[test]
+fn errors_are_on_the_line_where_v8_finds_them_in_the_source() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        source: String,
+        line: u32,
+    }
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../../../../tests/data/error_places.json")).unwrap();
+    let exports = ["fn".to_owned()];
+    let mut wrong = Vec::new();
+    for Case { source, line } in cases {
+        let adaptor = Adaptor { specifier: "@openfn/language-common", exports: Some(&exports) };
+        let compiled = compile::compile_for(&source, &[adaptor], Places::Few).unwrap();
+        let Ok(JobEnd::Threw(thrown)) = Bench::new().run(module(&compiled.code, r#"{"data":{},"text":"text"}"#)) else {
+            panic!("{source} throws")
+        };
+        let place = format!("{:?}", thrown.position);
+        let job = crate::errors::Job { name: "A", source: &source, compiled: &compiled };
+        let failure: serde_json::Value =
+            serde_json::from_str(crate::errors::classify(thrown, job).to_raw().get()).unwrap();
+        let found = failure["pos"]["line"].as_u64();
+        // Others have their place in the log alone.
+        let is_shown = failure["name"] == "RuntimeError" || failure["name"] == "RuntimeCrash";
+        if is_shown && found != Some(line.into()) {
+            wrong.push(format!("{source}\n  {failure} is not on line {line}: {place} of\n{}", compiled.code));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
 }

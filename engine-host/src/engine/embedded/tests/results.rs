@@ -206,3 +206,19 @@ fn exports_of_the_globals_module_are_globals() {
     let Ok(JobEnd::Threw(thrown)) = Bench::new().run(call) else { panic!("it throws") };
     assert_eq!((thrown.message.as_str(), thrown.position), ("[globals] broken globals", None));
 }
+
+include!("../../../../tests/data/undeclared.rs");
+
+#[test]
+fn a_function_assigned_to_an_undeclared_name_becomes_a_global_and_nothing_else_does() {
+    for (code, expected) in UNDECLARED {
+        let code = undeclared_job(code);
+        let compiled = crate::compile::compile_for(&code, &[], crate::compile::Places::Few).unwrap();
+        let found = match Bench::new().run(module(&compiled.code, "{}")) {
+            Ok(JobEnd::Returned(result)) => Ok(text(result.state)),
+            Ok(JobEnd::Threw(thrown)) => Err(format!("{}: {}", thrown.name, thrown.message)),
+            other => panic!("{code}: {other:?}"),
+        };
+        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{code}");
+    }
+}

@@ -12,17 +12,27 @@ const putOff = [];
 
 /**
  * Evaluates a CommonJS file of one piece. `required` is what its `require` does. The file may give `__putOff` what loads
- * a module of its own that it does without until it is used.
+ * a module of its own that it does without until it is used. Where it is watched what the file reads, there are
+ * `variables` that may be passed on to jobs; then `reads` says it.
  */
-function evaluateBundle(file, source, required, cachedData) {
+function evaluateBundle(file, source, required, { cachedData, variables }) {
   const options = { filename: file, cachedData, importModuleDynamically: importing };
   const names = 'exports, require, module, __filename, __dirname, __putOff';
-  const script = new vm.Script(`(function (${names}) {${source}\n})`, options);
+  const text = `(function (${names}) {${source}\n})`;
+  const script = new vm.Script(text, options);
   const module = { exports: {}, id: file, filename: file, loaded: false, children: [], paths: [] };
   const folder = file.slice(0, file.lastIndexOf('/'));
-  apply(script.runInThisContext(), module.exports, [module.exports, required, module, file, folder, (load) => putOff.push(load)]);
+  const isWatched = variables !== undefined;
+  if (isWatched) watch(text, variables);
+  let reads;
+  try {
+    const given = isWatched ? watchedRequire(required) : required;
+    apply(script.runInThisContext(), module.exports, [module.exports, given, module, file, folder, (load) => putOff.push(load)]);
+  } finally {
+    if (isWatched) reads = seen();
+  }
   module.loaded = true;
-  return { exports: module.exports, script };
+  return { exports: module.exports, script, reads };
 }
 
 /** The names that can be imported, but for the default export, which there always is. */
@@ -31,13 +41,18 @@ function namesOf(exports) {
   return isObject ? Object.keys(exports).filter((name) => name !== 'default' && name !== '__esModule') : [];
 }
 
-function keep(specifier, exports) {
-  adaptors.set(specifier, { exports, names: namesOf(exports) });
+function keep(specifier, exports, reads) {
+  adaptors.set(specifier, { exports, names: namesOf(exports), reads });
 }
 
-/** For a snapshot: only what is built in can be required while it is made. */
-function addBundle({ specifier, bundle }) {
-  keep(specifier, evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require).exports);
+/**
+ * For a snapshot: only what is built in can be required while it is made. Returns what the adaptor reads that a snapshot
+ * would keep.
+ */
+function addBundle({ specifier, bundle }, variables) {
+  const { exports, reads } = evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require, { variables });
+  keep(specifier, exports);
+  return reads;
 }
 
 /** Loads what was put off, one at a time, unless something else is to be done. */
@@ -63,7 +78,7 @@ function codeOf(cache) {
 }
 
 /** Loads an adaptor from its bundle or, without one, as it is installed. Never throws. */
-async function load({ specifier, folder, bundle, cache }) {
+async function load({ specifier, folder, bundle, cache }, variables) {
   if (adaptors.has(specifier)) return undefined;
   try {
     if (bundle === null) {
@@ -72,8 +87,9 @@ async function load({ specifier, folder, bundle, cache }) {
     }
     const { createRequire } = require('node:module');
     const source = fs.readFileSync(bundle, 'utf8');
-    const { exports, script } = evaluateBundle(bundle, source, createRequire(bundle), codeOf(cache));
-    keep(specifier, exports);
+    const options = { cachedData: codeOf(cache), variables };
+    const { exports, script, reads } = evaluateBundle(bundle, source, createRequire(bundle), options);
+    keep(specifier, exports, reads);
     return script;
   } catch (error) {
     adaptors.set(specifier, { failed: reasonOf(error), names: [] });

@@ -14,10 +14,10 @@ function takeOverConsole() {
 /** Loads what is not there yet and says what there is. */
 async function prepare({ adaptors: wantedAdaptors, caches }) {
   const scripts = [];
-  for (const adaptor of wantedAdaptors) scripts.push([adaptor.specifier, await load(adaptor)]);
+  for (const adaptor of wantedAdaptors) scripts.push([adaptor.specifier, await load(adaptor, caches ? [] : undefined)]);
   const known = wantedAdaptors.map(({ specifier }) => {
-    const { names, failed } = adaptors.get(specifier);
-    return { specifier, names, failed };
+    const { names, failed, reads } = adaptors.get(specifier);
+    return { specifier, names, failed, reads };
   });
   if (caches) {
     // With the code of what is loaded later.
@@ -38,7 +38,8 @@ const IDLE_MS = 100;
 let used = false;
 const isBusy = () => used;
 
-function serve() {
+function serve({ isCopy = false } = {}) {
+  if (isCopy) forgetRandomBytes();
   // Enough to get from what Node does for an adaptor to the adaptor.
   Error.stackTraceLimit = 30;
   process.on('uncaughtException', uncaught);

@@ -1,0 +1,180 @@
+// Watches what an adaptor reads while it is loaded that differs from one process to the next: randomness, time, the process's
+// own number, its environment. A process that begins where another one had loaded the adaptor would have it in common.
+
+const { construct, defineProperty, getOwnPropertyDescriptor, getPrototypeOf } = Reflect;
+
+/** What has been read, while somebody watches. Traps that an adaptor keeps do no more than what they stand for. */
+let touched;
+/** What is loaded, as V8 has it. */
+let watchedSource = '';
+/** Puts things back where traps are. */
+const untrap = [];
+/** Variables that the operator may pass on to jobs, whether they are set here or not. */
+let passedOn = new Set();
+
+function replace(object, name, descriptor) {
+  const original = getOwnPropertyDescriptor(object, name);
+  if (original?.configurable !== true) return;
+  if (defineProperty(object, name, { enumerable: original.enumerable, configurable: true, ...descriptor })) {
+    untrap.push(() => defineProperty(object, name, original));
+  }
+}
+
+/** Code that is in many adaptors and keeps nothing of what it reads: lodash tells by the time how often it was called. */
+const HARMLESS = [/stamp ?= ?nativeNow\(\), ?remaining ?=/];
+
+/** Whether the caller of the trap is such code. */
+function isHarmless() {
+  const { prepareStackTrace, stackTraceLimit } = Error;
+  Error.prepareStackTrace = (_, sites) => sites;
+  Error.stackTraceLimit = 3;
+  const site = new Error().stack[2];
+  Error.prepareStackTrace = prepareStackTrace;
+  Error.stackTraceLimit = stackTraceLimit;
+  const line = watchedSource.split('\n', site?.getLineNumber() ?? 0).at(-1) ?? '';
+  const column = site?.getColumnNumber() ?? 0;
+  const around = line.slice(Math.max(0, column - 20), column + 30);
+  return HARMLESS.some((pattern) => pattern.test(around));
+}
+
+const trapped = (original, what) => {
+  const trap = function (...values) {
+    if (touched !== undefined && !isHarmless()) touched.add(what);
+    return new.target === undefined ? apply(original, this, values) : construct(original, values, new.target);
+  };
+  return Object.defineProperties(trap, Object.getOwnPropertyDescriptors(original));
+};
+
+function trapMethods(object, names, shown) {
+  for (const name of names) {
+    const value = getOwnPropertyDescriptor(object, name)?.value;
+    if (typeof value === 'function') replace(object, name, { value: trapped(value, `${shown}.${name}`), writable: true });
+  }
+}
+
+function trapGetters(object, names, shown) {
+  for (const name of names) {
+    const original = getOwnPropertyDescriptor(object, name);
+    if (original === undefined) continue;
+    const get = function () {
+      touched?.add(`${shown}.${name}`);
+      return original.get === undefined ? original.value : apply(original.get, this, []);
+    };
+    replace(object, name, { get, set: original.set });
+  }
+}
+
+const RANDOM = ['randomBytes', 'randomFill', 'randomFillSync', 'randomInt', 'randomUUID', 'randomUUIDv7', 'pseudoRandomBytes',
+  'prng', 'rng', 'getRandomValues', 'generateKey', 'generateKeySync', 'generateKeyPair', 'generateKeyPairSync',
+  'generatePrime', 'generatePrimeSync'];
+
+function trapCrypto(crypto) {
+  trapMethods(crypto, RANDOM, 'crypto');
+  trapWebCrypto(crypto.webcrypto);
+}
+
+function trapWebCrypto(crypto) {
+  trapMethods(getPrototypeOf(crypto), RANDOM, 'crypto');
+  trapMethods(getPrototypeOf(crypto.subtle), ['generateKey'], 'crypto.subtle');
+}
+
+/** Node's own modules are trapped when they are first asked for, so that nothing is loaded that nobody uses. */
+const trapModule = {
+  crypto: trapCrypto,
+  os: (os) => trapMethods(os, ['homedir', 'tmpdir', 'uptime'], 'os'),
+  perf_hooks: () => {},
+};
+
+function watchedRequire(required) {
+  const seen = new Set();
+  const watching = (name) => {
+    const module = required(name);
+    const own = typeof name === 'string' ? name.replace(/^node:/, '') : '';
+    if (touched !== undefined && !seen.has(own)) {
+      seen.add(own);
+      trapModule[own]?.(module);
+    }
+    return module;
+  };
+  return Object.defineProperties(watching, Object.getOwnPropertyDescriptors(required));
+}
+
+function trapDate() {
+  const RealDate = Date;
+  const trap = new Proxy(RealDate, {
+    apply(target) {
+      touched?.add('Date');
+      return target();
+    },
+    construct(target, values, newTarget) {
+      if (values.length === 0) touched?.add('new Date');
+      return construct(target, values, newTarget === trap ? target : newTarget);
+    },
+  });
+  trapMethods(RealDate, ['now'], 'Date');
+  replace(globalThis, 'Date', { value: trap, writable: true });
+}
+
+/** A variable that is not set here is not set in any other process either, unless the operator passes it on. */
+function trapEnvironment() {
+  const { env } = process;
+  const look = (name) => {
+    if (typeof name === 'string' && (passedOn.has(name) || env[name] !== undefined)) touched?.add(`process.env.${name}`);
+  };
+  const trap = new Proxy(env, {
+    get: (_, name) => (look(name), env[name]),
+    has: (_, name) => (look(name), name in env),
+    // To list names is to ask for this.
+    getOwnPropertyDescriptor: (_, name) => getOwnPropertyDescriptor(env, name),
+    ownKeys: () => {
+      if (passedOn.size > 0) touched?.add('process.env');
+      return Reflect.ownKeys(env);
+    },
+  });
+  replace(process, 'env', { value: trap, writable: true });
+}
+
+/** Begins to watch while this source is evaluated. */
+function watch(source, variables) {
+  touched = new Set();
+  watchedSource = source;
+  passedOn = new Set(variables);
+  trapMethods(Math, ['random'], 'Math');
+  trapDate();
+  trapEnvironment();
+  trapGetters(process, ['pid', 'ppid'], 'process');
+  trapMethods(process, ['hrtime', 'uptime'], 'process');
+  trapMethods(process.hrtime, ['bigint'], 'process.hrtime');
+  trapMethods(getPrototypeOf(performance), ['now'], 'performance');
+  trapGetters(getPrototypeOf(performance), ['timeOrigin'], 'performance');
+  const lazy = getOwnPropertyDescriptor(globalThis, 'crypto');
+  let isTrapped = false;
+  const get = () => {
+    const crypto = apply(lazy.get, globalThis, []);
+    if (!isTrapped && touched !== undefined) trapWebCrypto(crypto);
+    isTrapped = true;
+    return crypto;
+  };
+  if (lazy?.get !== undefined) replace(globalThis, 'crypto', { get, set: lazy.set });
+}
+
+/** Ends it: what was read, sorted. */
+function seen() {
+  const names = [...touched].sort();
+  touched = undefined;
+  watchedSource = '';
+  while (untrap.length > 0) untrap.pop()();
+  return names;
+}
+
+/** Node draws random bytes ahead: those that are in a snapshot would be the same in every process that begins with it. */
+function forgetRandomBytes() {
+  if (!process.moduleLoadList.includes('NativeModule internal/crypto/random')) return;
+  const { randomInt, randomUUID } = require('node:crypto');
+  for (let i = 0; i < UUIDS_AHEAD; i += 1) randomUUID();
+  for (let i = 0; i < NUMBERS_AHEAD; i += 1) randomInt(0xffffffff);
+}
+
+/** As many as Node draws ahead, or more. */
+const UUIDS_AHEAD = 128;
+const NUMBERS_AHEAD = 1024;
