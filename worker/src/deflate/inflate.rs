@@ -16,6 +16,9 @@ pub(crate) enum InflateError {
     /// It is longer than what is taken.
     #[error("a compressed message inflates to more than {0} bytes")]
     TooLong(usize),
+    /// It is longer than what is taken, before it is inflated.
+    #[error("a message has more than {0} bytes on the wire")]
+    TooLongOnTheWire(usize),
 }
 
 /// Turns the frames of one direction of a websocket into plain ones. What is not a rightful compressed message goes
@@ -25,6 +28,10 @@ pub(crate) struct Inflater {
     keeps_context: bool,
     /// Most bytes that a message may inflate to.
     limit: usize,
+    /// Most bytes that a message may have as it comes, compressed or not.
+    wire_limit: usize,
+    /// How many bytes the message under way has, as it comes.
+    on_the_wire: u64,
     /// The header under way.
     header: Vec<u8>,
     state: State,
@@ -62,7 +69,22 @@ impl Inflater {
     pub(crate) fn new(keeps_context: bool, limit: usize) -> Self {
         let decompress = Decompress::new(false);
         let scratch = vec![0; FRAME_BYTES];
-        Self { decompress, keeps_context, limit, header: Vec::new(), state: State::Header, inflated: None, scratch }
+        Self {
+            decompress,
+            keeps_context,
+            limit,
+            wire_limit: usize::MAX,
+            on_the_wire: 0,
+            header: Vec::new(),
+            state: State::Header,
+            inflated: None,
+            scratch,
+        }
+    }
+
+    /// Takes messages of up to `limit` bytes alone, as they come: compressed or not, with all their fragments.
+    pub(crate) fn bounded_on_the_wire(self, limit: usize) -> Self {
+        Self { wire_limit: limit, ..self }
     }
 
     /// Takes from the front of `input` and appends to `out`, until that has something or everything is taken.
@@ -70,7 +92,7 @@ impl Inflater {
         while out.is_empty() {
             match self.state {
                 State::End { left, masked } => self.end(left, masked, out)?,
-                State::Header if !input.is_empty() => self.header(input, out),
+                State::Header if !input.is_empty() => self.header(input, out)?,
                 State::AsItIs { left: 0 } => self.state = State::Header,
                 State::AsItIs { left } if !input.is_empty() => {
                     let (taken, rest) = input.split_at(short(left, input.len()));
@@ -90,10 +112,17 @@ impl Inflater {
     }
 
     /// Takes a byte of a header, and decides what becomes of the frame with the last one.
-    fn header(&mut self, input: &mut &[u8], out: &mut Vec<u8>) {
+    fn header(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<(), InflateError> {
         self.header.push(input[0]);
         *input = &input[1..];
-        let Some(frame) = Header::read(&self.header) else { return };
+        let Some(frame) = Header::read(&self.header) else { return Ok(()) };
+        if matches!(frame.opcode, 0..=2) {
+            let before = if frame.opcode == CONTINUATION { self.on_the_wire } else { 0 };
+            self.on_the_wire = before.saturating_add(frame.length);
+            if self.on_the_wire > self.wire_limit as u64 {
+                return Err(InflateError::TooLongOnTheWire(self.wire_limit));
+            }
+        }
         let begins = frame.is_compressed() && self.inflated.is_none();
         let goes_on = frame.is_continuation() && self.inflated.is_some();
         if begins || goes_on {
@@ -109,6 +138,7 @@ impl Inflater {
             self.state = State::AsItIs { left: frame.length };
         }
         self.header.clear();
+        Ok(())
     }
 
     fn payload(&mut self, payload: Payload, input: &mut &[u8], out: &mut Vec<u8>) -> Result<(), InflateError> {

@@ -16,7 +16,7 @@ use axum::http::HeaderMap;
 use axum::http::header::SEC_WEBSOCKET_EXTENSIONS;
 
 pub(crate) use compress::{Deflater, first_frame};
-pub(crate) use inflate::Inflater;
+pub(crate) use inflate::{InflateError, Inflater};
 pub(crate) use stream::InflatingStream;
 
 /// What a client offers, and a server accepts.

@@ -135,6 +135,19 @@ fn a_message_may_have_the_limit_and_is_not_charged_for_those_before() {
 }
 
 #[test]
+fn messages_may_be_bounded_as_they_come() {
+    let payload = compressed(&[b' '; 5000]);
+    assert!(payload.len() < 100, "{}", payload.len());
+    let inflater = || Some(Inflater::new(false, usize::MAX).bounded_on_the_wire(100));
+    let read = |bytes: &[u8]| read(bytes, 4096, Role::Client, inflater());
+    let messages = read(&frame(0xc1, &payload, None).repeat(3));
+    assert_eq!(messages.iter().filter(|it| it.is_ok()).count(), 3, "each for itself");
+    let plain = [frame(0x01, &[b'a'; 60], None), frame(0x80, &[b'a'; 60], None)].concat();
+    let error = read(&plain).swap_remove(0).unwrap_err().to_string();
+    assert!(error.contains("more than 100 bytes on the wire"), "{error}");
+}
+
+#[test]
 fn answers_to_the_offer() {
     let keeps = |keeps_context| Some(Some(Agreement { keeps_context }));
     let cases = [

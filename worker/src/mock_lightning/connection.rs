@@ -18,13 +18,13 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WsError};
+use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
-use crate::deflate::{self, Deflater, Inflater, InflatingStream};
+use crate::deflate::{self, Deflater, InflateError, Inflater, InflatingStream};
 
 use super::Shared;
 use super::channel::Channel;
@@ -205,8 +205,14 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade, compressio
     // Cowboy's `max_frame_size` bounds a frame, and a message with all of its fragments; from 2.13 on also what a
     // compressed message inflates to, which the websocket sees as fragments.
     let limit = opened.shared.max_message_bytes;
-    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
     let inflater = compression.then(|| Inflater::new(false, usize::MAX));
+    let (limit, inflater) = match (limit, inflater) {
+        (Some(limit), Some(inflater)) if !opened.shared.bounds_inflated => {
+            (None, Some(inflater.bounded_on_the_wire(limit)))
+        }
+        both => both,
+    };
+    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
     let stream = InflatingStream::new(TokioIo::new(stream), inflater);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let (sink, mut stream) = socket.split();
@@ -286,7 +292,10 @@ impl Connection {
         while let Ok(Some(message)) = tokio::time::timeout(IDLE_LIMIT, stream.next()).await {
             let message = match message {
                 Ok(message) => message,
-                Err(WsError::Capacity(error)) => return self.refuse_length(&error).await,
+                Err(WsError::Capacity(error)) => return self.refuse_length(error.to_string()).await,
+                Err(WsError::Io(error)) if error.get_ref().is_some_and(|it| it.is::<InflateError>()) => {
+                    return self.refuse_length(error.to_string()).await;
+                }
                 Err(_) => return,
             };
             match message {
@@ -308,8 +317,8 @@ impl Connection {
     }
 
     /// Closes the socket as Cowboy does on a message that is too long, and waits until the client can know.
-    async fn refuse_length(&self, error: &CapacityError) {
-        self.violation(error.to_string());
+    async fn refuse_length(&self, why: String) {
+        self.violation(why);
         let close = CloseFrame { code: CloseCode::Size, reason: "".into() };
         let told = async {
             // It fails when the connection has ended already.

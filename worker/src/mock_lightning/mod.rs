@@ -115,6 +115,9 @@ pub struct MockOptions {
     /// The longest message in bytes, all of its fragments together; a longer one closes the socket with 1009. Lightning's
     /// endpoint sets `max_frame_size: 11_000_000`, by which Cowboy means the message.
     pub max_message_bytes: Option<usize>,
+    /// Whether that bounds what a compressed message inflates to, as Cowboy does from 2.13 on. An older one bounds what
+    /// comes over the wire.
+    pub bounds_inflated: bool,
     /// Whether a channel crashes on a step or dataclip that it has, and does not only refuse it. Lightning's schemas `Step`
     /// and `Dataclip` declare no `unique_constraint`, so that a second insert raises.
     pub crash_on_duplicates: bool,
@@ -143,6 +146,7 @@ impl Default for MockOptions {
             dialect: Dialect::default(),
             strict_ids: false,
             max_message_bytes: Some(MAX_MESSAGE_BYTES),
+            bounds_inflated: true,
             crash_on_duplicates: true,
             crash_on_nul: true,
             batch_logs: true,
@@ -190,6 +194,7 @@ struct Shared {
     run_tokens: RunTokens,
     dialect: Dialect,
     max_message_bytes: Option<usize>,
+    bounds_inflated: bool,
     strict_ids: bool,
     compression: bool,
     hooks: Arc<dyn Hooks>,
@@ -277,6 +282,7 @@ fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
         dialect,
         strict_ids,
         max_message_bytes,
+        bounds_inflated,
         crash_on_duplicates,
         crash_on_nul,
         batch_logs,
@@ -293,6 +299,7 @@ fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
         run_tokens: RunTokens::new(private_key.as_ref()).map_err(MockError::PrivateKey)?,
         dialect,
         max_message_bytes,
+        bounds_inflated,
         strict_ids,
         compression,
         hooks,

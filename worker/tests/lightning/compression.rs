@@ -139,3 +139,21 @@ async fn what_does_not_shrink_arrives() {
     // It goes twice, and each of its characters holds less than six bits.
     assert!(sent > 400_000, "{sent}");
 }
+
+/// An older Cowboy takes what is short on the wire, however long it is when it is inflated; a newer one does not.
+#[tokio::test]
+async fn a_limit_of_the_server_bounds_what_comes_or_what_that_inflates_to() {
+    for bounds_inflated in [false, true] {
+        let mock = MockOptions { max_message_bytes: Some(100_000), bounds_inflated, ..MockOptions::default() };
+        let hosts = FakeHosts::new(|spec, host| host.trivial(spec));
+        let it = with_options(mock, hosts, |options| options.max_message_bytes = usize::MAX).await;
+        let mut plan = one_job();
+        plan["dataclip_id"] = "rows".into();
+        plan["dataclips"] = json!({"rows": rows(2000)});
+        let run = it.run(&plan).await;
+        assert_eq!(run.state, RunState::Success);
+        assert_eq!(run.steps[0].output_dataclip_id.is_some(), !bounds_inflated, "{run:?}");
+        let connections = it.mock.activity().connections.len();
+        assert_eq!(connections == 1, !bounds_inflated, "{connections}");
+    }
+}
