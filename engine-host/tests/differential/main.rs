@@ -206,6 +206,7 @@ impl<E: Engine> Bench<E> {
             start: None,
             input: Json::parse(state.to_owned()).unwrap(),
             globals: None,
+            meta: Json::empty_object(),
             configuration: None,
             engine: EngineSpec::Embedded,
             options: options.clone(),
