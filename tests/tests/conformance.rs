@@ -2,9 +2,9 @@
 //!
 //! `data/conformance.json` holds workflows and what the reference did with them, recorded through its own mock of
 //! Lightning. All of them go through the real worker, its hosts and the double, on each engine. Where we differ,
-//! [`EMBEDDED`] and [`NODE`] say why.
+//! [`EMBEDDED`] and [`NODE`] say so; each departure there is a row of the table in `docs/switching.md`, which says why.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
@@ -28,34 +28,72 @@ enum Departure {
     Refused(&'static str, &'static str),
     /// These places (a path's end) are not compared: the words or columns are those of another JavaScript engine.
     Open(&'static [&'static str]),
-    /// This place has this value instead.
-    Value(&'static str, &'static str),
+    /// These places (a path's end) have these values instead.
+    Values(&'static [(&'static str, &'static str)]),
 }
 
-/// Departures by case, each with its reason.
+/// Departures by case, each with what the page's table calls it.
 type Departures = [(&'static str, Departure, &'static str)];
 
+/// What the table calls an error in a function that the job has given a name.
+const NAMED_FUNCTION: &str = "An error in a function of the job's own that has a name";
+const OTHER_ADAPTORS: &str = "A job of another adaptor";
+const COLUMNS: &str = "The column of an error";
+const INTL: &str = "`Intl`";
+
+/// What is wrong there on the reference.
+const NO_ADAPTORS_FAULT: Departure = Departure::Values(&[(".error_type", "JobError"), (".run.error_type", "JobError")]);
+
 /// Every departure of Node.
-const NODE: &Departures = &[];
+const NODE: &Departures = &[("error-named-function", NO_ADAPTORS_FAULT, NAMED_FUNCTION)];
 
 /// Every departure of the embedded engine.
 const EMBEDDED: &Departures = &[
-    ("error-http-404", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    ("error-http-refused", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    (
-        "compile-lazy-template",
-        Departure::Refused("ImportError", "@openfn/language-http"),
-        "adaptors need the node engine",
-    ),
-    ("http-get", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    ("http-basic-auth", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    ("http-post-then", Departure::Refused("ImportError", "@openfn/language-http"), "adaptors need the node engine"),
-    ("error-install", Departure::Refused("ImportError", "does-not-exist"), "nothing is installed for this engine"),
-    ("error-range", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),
-    ("error-type", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),
-    ("graph-errors-carry-on", Departure::Open(&[".pos.column"]), "QuickJS counts another column of the same line"),
-    ("compile-globals", Departure::Value(".data.intl", "undefined"), "QuickJS has no Intl"),
+    ("error-named-function", NO_ADAPTORS_FAULT, NAMED_FUNCTION),
+    ("error-http-404", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("error-http-refused", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("compile-lazy-template", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("http-get", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("http-basic-auth", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("http-post-then", Departure::Refused("ImportError", "@openfn/language-http"), OTHER_ADAPTORS),
+    ("error-install", Departure::Refused("ImportError", "does-not-exist"), OTHER_ADAPTORS),
+    ("error-range", Departure::Open(&[".pos.column"]), COLUMNS),
+    ("error-type", Departure::Open(&[".pos.column"]), COLUMNS),
+    ("graph-errors-carry-on", Departure::Open(&[".pos.column"]), COLUMNS),
+    ("compile-globals", Departure::Values(&[(".data.intl", "undefined")]), INTL),
 ];
+
+/// Rows of the page's table by engine and name, each with the cases that show it.
+fn documented() -> BTreeMap<(&'static str, &'static str), BTreeSet<&'static str>> {
+    let page = include_str!("../../docs/switching.md");
+    let (_, table) = page.split_once("| what | engine |").expect("the page has the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut documented = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [what, engines, _, _, cases] = cells[..] else { panic!("a row has five cells: {row}") };
+        let cases: BTreeSet<&str> =
+            cases.split(", ").map(|case| case.trim_matches('`')).filter(|it| *it != "–").collect();
+        for engine in engines.split(", ") {
+            assert!(["node", "embedded"].contains(&engine), "{row}");
+            assert!(documented.insert((engine, what), cases.clone()).is_none(), "{what} stands twice for {engine}");
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_page_for_those_who_switch_has_every_departure_and_no_other() {
+    let documented = documented();
+    let mut found: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for (engine, departures) in [("node", NODE), ("embedded", EMBEDDED)] {
+        for (case, _, what) in departures {
+            found.entry((engine, what)).or_default().insert(case);
+        }
+    }
+    let shown = documented.into_iter().filter(|(_, cases)| !cases.is_empty()).collect();
+    assert_eq!(found, shown);
+}
 
 #[derive(Deserialize)]
 struct Case {
@@ -187,14 +225,19 @@ fn check(departure: Option<&Departure>, case: &Case, actual: &Value) -> Vec<Stri
         Some(Departure::Open(paths)) => {
             found.retain(|difference| !paths.iter().any(|path| place(difference).ends_with(path)));
         }
-        Some(Departure::Value(path, value)) => {
-            let before = found.len();
-            found.retain(|difference| {
-                !(place(difference).ends_with(path) && difference.ends_with(&format!("is {}", json!(value))))
-            });
-            if before == found.len() {
-                found.push(format!("the departure at {path} is gone"));
+        Some(Departure::Values(places)) => {
+            for (path, value) in *places {
+                let is_meant = |it: &String| place(it).ends_with(path) && it.ends_with(&format!("is {}", json!(value)));
+                if !found.iter().any(is_meant) {
+                    found.push(format!("the departure at {path} is gone"));
+                }
             }
+            let is_meant = |it: &String| {
+                places
+                    .iter()
+                    .any(|(path, value)| place(it).ends_with(path) && it.ends_with(&format!("is {}", json!(value))))
+            };
+            found.retain(|difference| !is_meant(difference));
         }
     }
     found
