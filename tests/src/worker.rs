@@ -99,13 +99,13 @@ impl Worker {
         self.http_with(method, path, "").await
     }
 
-    /// The same with further headers, each with its end of line.
+    /// The same with further headers, each with its end of line. One that says `host:` takes the place of the usual one.
     pub async fn http_with(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let port = self.port().await;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the worker listens");
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n{headers}\r\n"
-        );
+        let host = if headers.contains("host:") { "" } else { "host: localhost\r\n" };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{host}content-length: 0\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("the worker reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("the worker answers");

@@ -51,6 +51,42 @@ fn wrong_options_are_named_and_exit_with_2() {
 }
 
 #[test]
+fn no_error_shows_a_password() {
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+    let cases: &[Case<'_>] = &[
+        (&["-l", "ws://bob:s3cret@h/worker"], &[]),
+        (&[], &[("WORKER_LIGHTNING_SERVICE_URL", "wss://bob:s3cret@h/worker")]),
+        (&["-l", "ws://bob:s3cret/@h/worker"], &[]),
+        (&["ws://bob:s3cret@h/worker"], &[]),
+        (&["--nothing=ws://bob:s3cret@h/worker"], &[]),
+        (&["-l", "mock", "--otlp-endpoint", "http://bob:s3cret@h:4318"], &[]),
+        (&["-l", "mock", "--otlp-headers", "s3cret"], &[]),
+        (&["-l", "mock", "--sentry-dsn", "https://s3cret@h"], &[]),
+        (&["-l", "mock", "--sentry-dsn", "s3cret"], &[]),
+        (&["-l", "mock", "--lightning-public-key", "s3cret"], &[]),
+        (&["-l", "mock", "--port", "http://bob:s3cret@h"], &[]),
+        (&["oada", "--domain", "https://bob:s3cret@h", "--handlers", "x", "--token", "t"], &[]),
+        (&["check-config", "--print", "-l", "mock", "--collections-url", "http://bob:s3cret@h"], &[]),
+    ];
+    for (arguments, environment) in cases {
+        let (code, text) = worker(arguments, environment);
+        assert!(!text.contains("s3cret"), "{arguments:?} {environment:?}: {text}");
+        assert!(code == Some(2) || arguments[0] == "check-config", "{arguments:?} {environment:?}: {text}");
+    }
+}
+
+#[test]
+fn far_more_warm_hosts_than_runs_are_refused() {
+    let (code, text) = worker(&["-l", "mock", "--capacity", "2", "--warm-hosts", "9"], &[]);
+    assert_eq!(code, Some(2), "{text}");
+    for part in ["--warm-hosts", "WORKER_WARM_HOSTS", "9", "--capacity"] {
+        assert!(text.contains(part), "{part} is missing in: {text}");
+    }
+    let (code, text) = worker(&["check-config", "-l", "mock", "--capacity", "2", "--warm-hosts", "8"], &[]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
 fn a_missing_host_program_is_named_with_the_option() {
     let (code, text) = worker(&["demo", "--engine-host", "/nowhere/engine-host"], &[]);
     assert_eq!(code, Some(2), "{text}");

@@ -79,6 +79,12 @@ async fn it_shows_and_changes_what_a_worker_does() {
     told(runtime, &["resize", "engines", "4"]).await;
     let ready = json(runtime, &["status"]).await["status"]["pools"][0]["hosts"]["ready"].clone();
     assert_eq!(ready, 4);
+    let many = ctl(runtime, &["resize", "engines", "99999"]).await;
+    let told_why = String::from_utf8_lossy(&many.stderr).into_owned();
+    assert!(!many.status.success() && told_why.contains("more than 8") && told_why.contains("--force"), "{many:?}");
+    assert_eq!(json(runtime, &["status"]).await["status"]["pools"][0]["size"], 4, "nothing has changed");
+    told(runtime, &["resize", "engines", "9", "--force"]).await;
+    told(runtime, &["resize", "engines", "4"]).await;
     let wrong = ctl(runtime, &["resize", "nothing", "4"]).await;
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("there are engines"), "{wrong:?}");
     let before = worker.hosts();

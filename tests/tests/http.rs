@@ -205,3 +205,35 @@ async fn it_counts_what_it_does() {
     assert!(open_metrics.ends_with("# EOF\n"), "{open_metrics}");
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_sites_and_other_names_get_nothing_but_probes() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    for options in [&["--dashboard"][..], &["--dashboard", "--host", "127.0.0.1"]] {
+        let worker = Worker::start(&lightning, options).await;
+        worker.printed("joined").await;
+        for (method, path) in [("POST", "/claim"), ("GET", "/dashboard"), ("GET", "/dashboard/events")] {
+            for headers in [
+                "origin: http://evil.example\r\n",
+                "origin: null\r\n",
+                "sec-fetch-site: cross-site\r\n",
+                "sec-fetch-site: same-site\r\n",
+                "host: evil.example:2222\r\n",
+                "host: evil.example\r\norigin: http://evil.example\r\nsec-fetch-site: same-origin\r\n",
+            ] {
+                let (status, text) = worker.http_with(method, path, headers).await;
+                assert_eq!(status, 403, "{options:?} {method} {path} {headers}: {text}");
+            }
+        }
+        let own = "origin: http://localhost\r\nsec-fetch-site: same-origin\r\n";
+        assert_eq!(worker.http_with("POST", "/claim", own).await.0, 204);
+        for host in ["host: [::1]:2222\r\n", "host: 127.0.0.1:1\r\n", "host: localhost:8080\r\n"] {
+            assert_eq!(worker.http_with("GET", "/dashboard", host).await.0, 200, "{host}");
+        }
+        for path in ["/", "/livez", "/readyz", "/metrics"] {
+            let headers = "host: evil.example\r\norigin: http://evil.example\r\n";
+            assert_eq!(worker.http_with("GET", path, headers).await.0, 200, "{path}");
+        }
+        worker.stop().await;
+    }
+}

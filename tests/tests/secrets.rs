@@ -57,3 +57,53 @@ async fn what_an_adaptor_prints_holds_none_of_its_run() {
     assert!(!output.contains("sesame") && !output.contains("MIIEow"), "{output}");
     worker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_the_log_nor_lightning_gets_a_secret_that_a_job_has_encoded() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    lightning.add_credential("ann", json!({ "password": "p@ss w\"rd/é", "baseUrl": "postgres://bob:hunter22@h/db" }));
+    let worker = Worker::start(&lightning, &["--log", "debug", "--tail-jobs"]).await;
+    let body = "fn(s => {
+        const { password, baseUrl } = s.configuration;
+        console.log(encodeURIComponent(password), JSON.stringify(JSON.stringify({ password })), baseUrl);
+        throw new Error('GET https://x/?p=' + encodeURIComponent(password) + ' by ' + baseUrl);
+    })";
+    let mut plan = one_job(body);
+    plan["jobs"][0]["credential_id"] = "ann".into();
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    assert_eq!(record.state, RunState::Failed, "{record:?}");
+    worker.printed("run ended: fail").await;
+    // The final state is a result, and not masked.
+    for text in [worker.output(), format!("{:?} {:?} {:?}", record.logs, record.steps, record.error_message)] {
+        assert!(text.contains("***"), "{text}");
+        for secret in ["p%40ss", "p@ss", "hunter22"] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_credentials_are_masked_as_far_as_said_and_hold_nothing_up() {
+    let lightning = lightning::start(LightningOptions::default()).await;
+    for number in 0..10 {
+        let key: String = (0..200_000).map(|part| format!("{number}{part:x}-")).collect();
+        lightning.add_credential(&format!("c{number}"), json!({ "key": key }));
+    }
+    let worker = Worker::start(&lightning, &["--capacity", "10"]).await;
+    worker.printed("joined").await;
+    let ids: Vec<_> = (0..10)
+        .map(|number| {
+            let mut plan = one_job("fn(s => { console.log('key: ' + s.configuration.key.slice(0, 200)); return s; })");
+            plan["jobs"][0]["credential_id"] = format!("c{number}").into();
+            queue(&lightning, plan)
+        })
+        .collect();
+    for id in &ids {
+        let record = end(&lightning, &worker, id).await;
+        assert_eq!(record.state, RunState::Success, "{record:?}");
+        let lines: String = record.logs.iter().map(|log| log.line["message"].to_string()).collect();
+        assert!(lines.contains("key: ***") && lines.contains("longer than 4 KiB"), "{lines}");
+    }
+    worker.stop().await;
+}

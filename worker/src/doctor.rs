@@ -9,7 +9,6 @@ use std::time::Duration;
 use protocol::socket::RuntimeDir;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,6 +19,7 @@ use crate::ctl::{self, Answer, FindError, Request};
 use crate::dial::{dial, resolve};
 use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use crate::lightning::Endpoint;
+use crate::room::{files_needed, raise_files};
 use crate::start;
 
 /// How long Lightning may take to take a connection.
@@ -233,13 +233,11 @@ fn landlock(options: &StartOptions) -> Finding {
 
 fn open_files(options: &StartOptions) -> Finding {
     const WHAT: &str = "open files";
-    /// For each host: a link, two pipes, a process descriptor; and a margin.
-    const FOR_EACH: u64 = 8;
-    const FOR_ALL: u64 = 64;
     let capacity: usize = start::workloops(options).iter().map(|workloop| workloop.capacity).sum();
     let warm = options.hosts.warm_hosts.unwrap_or(capacity);
-    let needed = FOR_ALL + FOR_EACH * (capacity + warm) as u64;
-    match getrlimit(Resource::Nofile).current {
+    let needed = files_needed(capacity + warm);
+    // As the worker does.
+    match raise_files() {
         Some(limit) if limit < needed => {
             Finding::bad(WHAT, format!("{limit} are allowed, and {needed} may be needed: raise the limit (ulimit -n)"))
         }

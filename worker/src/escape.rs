@@ -1,4 +1,4 @@
-//! Control characters in texts of other people, which must not forge lines or steer a terminal.
+//! What must not be shown of texts: control characters, which forge lines or steer a terminal, and who logs in by a URL.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -36,6 +36,29 @@ fn is_unsafe(character: char) -> bool {
     character.is_control() || SEPARATORS_AND_EMBEDDINGS.contains(&character) || ISOLATES.contains(&character)
 }
 
+/// The text with `***` in place of whatever stands before an `@` in its URLs, or in all of it if it begins like
+/// `name:password@`.
+pub(crate) fn without_userinfo(text: &str) -> Cow<'_, str> {
+    if !text.contains('@') {
+        return Cow::Borrowed(text);
+    }
+    let words = text.split_inclusive(|it: char| it.is_whitespace() || "\"'`<>,".contains(it));
+    let mut out = String::with_capacity(text.len());
+    for word in words {
+        let end = word.rfind('@').unwrap_or_default();
+        let start = word.find("://").map(|at| at + 3).or_else(|| word[..end].contains(':').then_some(0));
+        match start {
+            Some(start) if start < end => {
+                out.push_str(&word[..start]);
+                out.push_str("***");
+                out.push_str(&word[end..]);
+            }
+            _ => out.push_str(word),
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +77,21 @@ mod tests {
             assert_eq!(one_line(text), expected);
         }
         assert!(matches!(one_line("plain"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn who_logs_in_by_a_url_is_not_shown() {
+        let cases = [
+            ("ws://bob:p@ss/w@h:1/x failed", "ws://***@h:1/x failed"),
+            ("value 'https://token@h' for", "value 'https://***@h' for"),
+            ("a http://a:b@c, http://d:e@f", "a http://***@c, http://***@f"),
+            ("bob:secret@host", "***@host"),
+            ("mail to bob@example.org", "mail to bob@example.org"),
+            ("@openfn/language-http@1.0.0: http://h/", "@openfn/language-http@1.0.0: http://h/"),
+            ("wss://app.openfn.org/worker", "wss://app.openfn.org/worker"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_userinfo(text), expected);
+        }
     }
 }

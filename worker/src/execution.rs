@@ -6,10 +6,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use protocol::message::Prepare;
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec, StepCompleted};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::run_log::RunLog;
 
 /// Something that lends engine hosts.
 pub trait Executor: Send + Sync + 'static {
@@ -38,12 +41,12 @@ pub struct ReserveError(pub String);
 /// A host that is held for one run. Dropping it gives the host back unused.
 pub struct Reservation {
     host_id: String,
-    start: Box<dyn FnOnce(RunSpec) -> ActiveRun + Send>,
+    start: Box<dyn FnOnce(RunSpec, Arc<RunLog>) -> ActiveRun + Send>,
 }
 
 impl Reservation {
     /// A reservation of the host called `host_id`, which `start` uses up.
-    pub fn new(host_id: String, start: impl FnOnce(RunSpec) -> ActiveRun + Send + 'static) -> Self {
+    pub fn new(host_id: String, start: impl FnOnce(RunSpec, Arc<RunLog>) -> ActiveRun + Send + 'static) -> Self {
         Self { host_id, start: Box::new(start) }
     }
 
@@ -52,9 +55,9 @@ impl Reservation {
         &self.host_id
     }
 
-    /// Starts the run.
-    pub fn start(self, spec: RunSpec) -> ActiveRun {
-        (self.start)(spec)
+    /// Starts the run. What its host prints goes to `log`.
+    pub fn start(self, spec: RunSpec, log: Arc<RunLog>) -> ActiveRun {
+        (self.start)(spec, log)
     }
 }
 

@@ -27,6 +27,8 @@ pub mod privacy;
 mod processes;
 pub mod redact;
 pub mod reload;
+pub mod room;
+pub mod run_log;
 pub mod start;
 mod sys;
 mod systemd;

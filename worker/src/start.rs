@@ -21,6 +21,7 @@ use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, 
 use crate::http::{self, Operations, Probed};
 use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
+use crate::room::{MOST_PER_SLOT, files_needed, raise_files};
 use crate::systemd;
 use crate::vitals::{Readiness, Vitals};
 use crate::watchers::Watchers;
@@ -31,6 +32,8 @@ pub(crate) const DEFAULT_CAPACITY: usize = 5;
 const ENGINES: &str = "engines";
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
+/// How long the ends of runs that are killed may take, with their hosts' ends, beyond what each host may take.
+const KILLED_STOP: Duration = Duration::from_secs(15);
 /// Beyond the grace of runs: how long their ends and their hosts' ends may take.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
@@ -108,6 +111,7 @@ impl Worker {
 /// Options for hosts are read again by `reread` when that is asked for.
 pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError> {
     let mut lightning_options = lightning_options(&options)?;
+    have_files(&options)?;
     let journal = options.delivery.journal_dir.as_deref();
     let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
     lightning_options.journal = journal.map(Arc::new);
@@ -137,7 +141,8 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
 
     let running = Arc::new(Running::default());
     let mut watchers = Watchers::start(&options);
-    let server = tokio::spawn(http::serve(listener, Arc::clone(&running), watchers.dashboard.clone()));
+    let dashboard = watchers.dashboard.clone();
+    let server = tokio::spawn(http::serve(listener, options.operation.host, Arc::clone(&running), dashboard));
     let worker = tokio::select! {
         worker = Worker::start(lightning_options, hosts_options, engine) => worker?,
         () = signals.next() => return Ok(()),
@@ -183,7 +188,10 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
         () = signals.next() => {
             warn!("asked again: ending all runs");
             lightning.kill_all();
-            finished.await;
+            let most = KILLED_STOP + options.supervision.host_stop_timeout + options.supervision.host_kill_timeout;
+            if tokio::time::timeout(most, finished).await.is_err() {
+                error!("not all hosts have ended within {most:?}: exiting, upon which the kernel kills them");
+            }
         }
     }
     // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
@@ -232,7 +240,38 @@ impl Probed for Running {
 
 /// Checks the options as [`run`] would, and starts nothing.
 pub fn check(options: &StartOptions) -> Result<(), StartError> {
+    warm_hosts(options)?;
     lightning_options(options).map(drop)
+}
+
+/// Sees to it that the worker may open as many files as it may need.
+fn have_files(options: &StartOptions) -> Result<(), StartError> {
+    let (capacity, warm) = (capacity(options), warm_hosts(options)?);
+    let needed = files_needed(capacity + warm);
+    match raise_files() {
+        Some(limit) if limit < needed => Err(StartError::Options(format!(
+            "the system lets the worker open {limit} files, and a capacity of {capacity} with {warm} warm hosts may need \
+             {needed}: raise the limit (ulimit -n; LimitNOFILE= of systemd), or lower --capacity (WORKER_CAPACITY)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn capacity(options: &StartOptions) -> usize {
+    workloops(options).iter().map(|workloop| workloop.capacity).sum()
+}
+
+/// How many hosts are to wait; an error if they are far more than runs could use.
+fn warm_hosts(options: &StartOptions) -> Result<usize, StartError> {
+    let capacity = capacity(options);
+    let warm = options.hosts.warm_hosts.unwrap_or(capacity);
+    match warm > MOST_PER_SLOT.saturating_mul(capacity) {
+        true => Err(StartError::Options(format!(
+            "--warm-hosts (WORKER_WARM_HOSTS) is {warm}, and at most {MOST_PER_SLOT} for each run of the capacity, which \
+             is {capacity}, can be of use: lower it, or raise --capacity (WORKER_CAPACITY)"
+        ))),
+        false => Ok(warm),
+    }
 }
 
 fn lightning_options(options: &StartOptions) -> Result<LightningOptions, StartError> {
@@ -317,12 +356,12 @@ pub(crate) fn hosts_options_of(
     options: &StartOptions,
     adaptors: Option<&AdaptorsOptions>,
 ) -> Result<HostsOptions, StartError> {
-    let capacity = workloops(options).iter().map(|workloop| workloop.capacity).sum();
+    let warm = warm_hosts(options)?;
     let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
     let supervision = &options.supervision;
     let embedded = Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() };
     Ok(HostsOptions {
-        size: PoolSize::OneRunEach { warm: options.hosts.warm_hosts.unwrap_or(capacity) },
+        size: PoolSize::OneRunEach { warm },
         warm_bytes: options.hosts.warm_memory_mb.bytes(),
         // Which adaptors a Node is to have loaded, the first runs tell.
         first: adaptors.is_none().then_some(embedded),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::StartOptions;
 use crate::hosts::Hosts;
-use crate::http::{Access, Dashboard};
+use crate::http::Dashboard;
 use crate::lightning::Lightning;
 use crate::metrics::metrics;
 use crate::systemd;
@@ -44,8 +44,7 @@ impl Watchers {
         if let Some(dsn) = wanted.sentry_dsn.clone() {
             tasks.spawn(report_errors(dsn, wanted.sentry_env.clone(), lines().subscribe()));
         }
-        let access = if options.operation.host.is_some() { Access::Anybody } else { Access::Loopback };
-        let dashboard = wanted.dashboard.then(|| Arc::new(Dashboard::new(access)));
+        let dashboard = wanted.dashboard.then(|| Arc::new(Dashboard::new()));
         if let Some(dashboard) = dashboard.clone() {
             tasks.spawn(async move { dashboard.follow_runs().await });
         }

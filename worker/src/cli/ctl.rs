@@ -53,6 +53,9 @@ pub enum CtlCommand {
         /// How many.
         #[arg(value_name = "N")]
         size: usize,
+        /// Even if they are more than four for each run of the capacity, or than the machine has room for.
+        #[arg(long)]
+        force: bool,
     },
     /// What hosts print: the last lines.
     Logs {
@@ -78,7 +81,7 @@ impl From<CtlCommand> for Request {
             CtlCommand::Drain => Self::Drain,
             CtlCommand::Resume => Self::Resume,
             CtlCommand::Cancel { run } => Self::Cancel { run },
-            CtlCommand::Resize { pool, size } => Self::Resize { pool, size },
+            CtlCommand::Resize { pool, size, force } => Self::Resize { pool, size, force },
             CtlCommand::Logs { follow, host, run } => Self::Logs { follow, host, run },
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::config::{ConfigFile, try_flag};
+use crate::escape::without_userinfo;
 
 /// The commands that a configuration file is for, beside none at all.
 pub(super) const CONFIGURED: &[&str] = &["start", "check-config", "doctor"];
@@ -106,7 +107,8 @@ fn flag(long: &str) -> String {
 }
 
 /// Adds the variable to an error about a bad value of a command's flag, which clap tells by the flag alone.
-pub(super) fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+pub(super) fn name_variable(error: clap::Error, command: &clap::Command) -> clap::Error {
+    let mut error = without_secrets(error, command);
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
     let subcommands = command.get_subcommands().flat_map(|sub| sub.get_arguments());
@@ -118,6 +120,27 @@ pub(super) fn name_variable(mut error: clap::Error, command: &clap::Command) -> 
     if let Some(variable) = variable {
         let named = format!("{flag} (or {})", variable.to_string_lossy());
         error.insert(ContextKind::InvalidArg, ContextValue::String(named));
+    }
+    error
+}
+
+/// The error without what must not be shown of what it quotes: values of options that are secrets, and who logs in by a
+/// URL.
+fn without_secrets(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let secret = |flag: &str| {
+        let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
+        let all = command.get_arguments().chain(command.get_subcommands().flat_map(|sub| sub.get_arguments()));
+        all.filter(|it| it.is_hide_env_values_set()).any(|it| it.get_long() == Some(long))
+    };
+    let is_secret = matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(flag)) if secret(flag));
+    let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in quoted {
+        let ContextValue::String(text) = value else { continue };
+        let shown = match kind {
+            ContextKind::InvalidValue if is_secret && !text.is_empty() => "(hidden)".to_owned(),
+            _ => without_userinfo(&text).into_owned(),
+        };
+        error.insert(kind, ContextValue::String(shown));
     }
     error
 }

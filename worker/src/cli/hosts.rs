@@ -27,7 +27,7 @@ pub struct HostArgs {
     #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
     pub job_env: Vec<String>,
 
-    /// How many hosts wait ready for a run. As many as the capacity unless set.
+    /// How many hosts wait ready for a run, at most four times the capacity. As many as the capacity unless set.
     #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]
     pub warm_hosts: Option<usize>,
 

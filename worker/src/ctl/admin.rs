@@ -10,6 +10,7 @@ use super::message::{Answer, HostReport, LightningReport, PoolReport, Request, R
 use crate::hosts::{Broker, Hosts, ManageError, PoolStatus};
 use crate::lightning::Lightning;
 use crate::metrics::host_state;
+use crate::room::{MOST_PER_SLOT, Room};
 
 /// A worker as its admin socket sees it.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Admin {
             Request::Drain => self.drain().await,
             Request::Resume => self.resume().await,
             Request::Cancel { run } => self.cancel(&run).await,
-            Request::Resize { pool, size } => match self.pool(&pool) {
+            Request::Resize { pool, size, force } => match self.resizable(&pool, size, force).await {
                 Ok(hosts) => done(hosts.resize(size).await, format!("{pool} has {size}")),
                 Err(why) => Answer::Error(why),
             },
@@ -134,6 +135,27 @@ impl Admin {
                 "no host executes {run}, and no line of it is kept; `worker ctl runs` lists those that are executed"
             )),
             _ => None,
+        }
+    }
+
+    /// The pool, if it may get this size.
+    async fn resizable(&self, pool: &str, size: usize, force: bool) -> Result<Hosts, String> {
+        let hosts = self.pool(pool)?;
+        if force {
+            return Ok(hosts);
+        }
+        let capacity = self.lightning.status().capacity;
+        let most = MOST_PER_SLOT.saturating_mul(capacity);
+        if size > most {
+            return Err(format!(
+                "{size} hosts are more than {most}, {MOST_PER_SLOT} for each run of the capacity, which is {capacity}; \
+                 --force starts them all the same"
+            ));
+        }
+        let present = hosts.status().await.map_or(0, |status| status.hosts.len());
+        match Room::look().refusal(size.saturating_sub(present)) {
+            Some(why) => Err(format!("{why}; --force starts them all the same")),
+            None => Ok(hosts),
         }
     }
 

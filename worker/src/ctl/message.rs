@@ -34,6 +34,9 @@ pub enum Request {
         pool: String,
         /// How many.
         size: usize,
+        /// Whether or not the machine has room for them.
+        #[serde(default)]
+        force: bool,
     },
     /// What hosts print.
     Logs {
@@ -181,7 +184,10 @@ mod tests {
         let requests = [
             (Request::Status, r#"{"command":"status"}"#),
             (Request::Recycle { pool: None }, r#"{"command":"recycle","pool":null}"#),
-            (Request::Resize { pool: "engines".into(), size: 3 }, r#"{"command":"resize","pool":"engines","size":3}"#),
+            (
+                Request::Resize { pool: "engines".into(), size: 3, force: false },
+                r#"{"command":"resize","pool":"engines","size":3,"force":false}"#,
+            ),
         ];
         for (request, text) in requests {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);

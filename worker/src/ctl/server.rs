@@ -23,6 +23,10 @@ use crate::processes::descends_from_this;
 const LONGEST_REQUEST: u64 = 64 * 1024;
 /// How long a client may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(10);
+/// How long a client may take to read anything.
+const WRITE: Duration = Duration::from_secs(30);
+/// Clients at once.
+const CLIENTS: usize = 16;
 /// Pause after a failure to take connections.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Whoever is turned away is told of so often, and more often for who debugs: users' code may try again and again.
@@ -107,6 +111,9 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
+                Ok(_) if clients.len() >= CLIENTS => {
+                    warn!("turned a connection to the admin socket away: {CLIENTS} are open already");
+                }
                 Ok((stream, _)) => match stream.peer_cred().map_err(|_| "nobody knows whose it is").and_then(admit) {
                     Ok(()) => drop(clients.spawn(answer(stream, Arc::clone(&admin)))),
                     Err(why) if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) => {
@@ -225,7 +232,7 @@ fn report(line: &HostLine) -> LineReport {
 async fn write(writing: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
     let mut line = serde_json::to_vec(answer)?;
     line.push(b'\n');
-    writing.write_all(&line).await
+    tokio::time::timeout(WRITE, writing.write_all(&line)).await?
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use protocol::link::{Inbox, Link, LinkOptions, WorkerSide};
 use protocol::message::{Hello, Refusal, RefusalCode, Welcome};
 use protocol::socket::{Listener, Stream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::field::display;
 use tracing::{debug, error, warn};
 
@@ -17,6 +17,8 @@ use super::orphans::Orphans;
 
 /// How long a connection may take to prove itself.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections at once that have not proved themselves yet.
+const UNPROVEN: usize = 64;
 /// Pause after a failure to take connections, which a lack of file descriptors makes last.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,13 +107,18 @@ impl Expected {
 }
 
 async fn accept(listener: Listener, hosts: Arc<Orphans>, expected: Arc<Expected>) {
+    let mut unproven = JoinSet::new();
     loop {
+        while unproven.len() >= UNPROVEN {
+            unproven.join_next().await;
+        }
+        while unproven.try_join_next().is_some() {}
         match listener.accept().await {
             // What users' code in them starts is not let in to keep them out.
             Ok(stream) if stream.peer_pid().is_some_and(|pid| !hosts.has(pid)) => {
                 debug!(pid = stream.peer_pid(), "turned away a connection to the host link: it is from no engine host");
             }
-            Ok(stream) => drop(tokio::spawn(receive(stream, Arc::clone(&expected)))),
+            Ok(stream) => drop(unproven.spawn(receive(stream, Arc::clone(&expected)))),
             Err(failure) => {
                 error!("failed to take a connection from an engine host: {failure}");
                 tokio::time::sleep(PAUSE).await;

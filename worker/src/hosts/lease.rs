@@ -1,5 +1,7 @@
 //! A host that is held for one run.
 
+use std::sync::Arc;
+
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
@@ -8,6 +10,7 @@ use super::pool::HostNumber;
 use super::run::{Job, hand_back};
 use super::supervisor::Command;
 use crate::execution::ActiveRun;
+use crate::run_log::RunLog;
 
 /// The right to start one run on a host. Dropping it gives the host back.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ impl Lease {
         Self { host, commands, pool, is_used: false }
     }
 
-    pub(super) fn start(self, spec: RunSpec) -> ActiveRun {
-        let (job, run) = Job::new(spec);
+    pub(super) fn start(self, spec: RunSpec, log: Arc<RunLog>) -> ActiveRun {
+        let (job, run) = Job::new(spec, log);
         self.execute(job);
         run
     }

@@ -4,20 +4,20 @@
 //! counted: lines longer than [`LONGEST_LINE`], and lines beyond what [`Allowance`] lets pass. The secrets of a host's run
 //! are taken out of what is printed.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::Json;
-use protocol::run::RunSpec;
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tracing::field::display;
 use tracing::{info, warn};
 
 use super::lines::{HostLine, Lines};
+use crate::escape::without_userinfo;
 use crate::redact::Redactor;
+use crate::run_log::RunLog;
 
 /// Bytes that are read of a pipe at once.
 const AT_ONCE: usize = 16 * 1024;
@@ -54,38 +54,9 @@ pub(super) struct Speaker {
     /// The host's id.
     pub(super) host: String,
     /// The run that it executes, or has executed.
-    pub(super) run: watch::Receiver<Option<Arc<RunOutput>>>,
+    pub(super) run: watch::Receiver<Option<Arc<RunLog>>>,
     /// Who looks on.
     pub(super) lines: Lines,
-}
-
-/// What is to be known of a run for what its host prints.
-#[derive(Debug)]
-pub(super) struct RunOutput {
-    id: String,
-    credentials: Vec<Json>,
-    /// What all steps get, the run's token among it.
-    shared: Option<Json>,
-    /// Knows what is secret in them. Made when something is printed, which is seldom.
-    redactor: OnceLock<Redactor>,
-}
-
-impl RunOutput {
-    pub(super) fn of(run: &RunSpec) -> Self {
-        let credentials = run.steps.iter().filter_map(|step| step.configuration.clone()).collect();
-        Self { id: run.run_id.clone(), credentials, shared: run.configuration.clone(), redactor: OnceLock::new() }
-    }
-
-    fn redactor(&self) -> &Redactor {
-        #[derive(Deserialize)]
-        struct Shared {
-            collections_token: String,
-        }
-        self.redactor.get_or_init(|| {
-            let shared = self.shared.as_ref().and_then(|shared| shared.decode::<Shared>().ok());
-            Redactor::new(&self.credentials, shared.as_ref().map(|shared| &*shared.collections_token))
-        })
-    }
 }
 
 /// Reads `pipe` to its end.
@@ -119,20 +90,26 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
 
 impl Speaker {
     fn say(&self, stream: Stream, line: &[u8], is_cut: bool) {
-        let of_run = self.run.borrow().clone();
-        let text = printable(line, is_cut, of_run.as_ref().map(|run| run.redactor()));
-        let run = of_run.map(|run| run.id.clone());
-        let shown = run.as_ref().map(display);
-        match stream {
-            Stream::Stdout => info!(target: "engine_host", host = %self.host, run = shown, "{text}"),
-            Stream::Stderr => warn!(target: "engine_host", host = %self.host, run = shown, "{text}"),
+        let log = self.run.borrow().clone();
+        let text = printable(line, is_cut, log.as_ref().map(|log| log.redactor()));
+        let shown = match &log {
+            Some(log) => log.admit(&text),
+            None => Some(Cow::Borrowed(text.as_str())),
+        };
+        let run = log.as_ref().map(|log| log.run().to_owned());
+        if let Some(text) = shown {
+            let (host, run) = (&self.host, run.as_ref().map(display));
+            match stream {
+                Stream::Stdout => info!(target: "engine_host", %host, run, "{text}"),
+                Stream::Stderr => warn!(target: "engine_host", %host, run, "{text}"),
+            }
         }
         self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
 
     fn tell_dropped(&self, stream: Stream, dropped: Dropped) {
         let Dropped { lines, bytes } = dropped;
-        let run = self.run.borrow().as_ref().map(|run| run.id.clone());
+        let run = self.run.borrow().as_ref().map(|log| log.run().to_owned());
         let text = format!("{lines} lines ({bytes} bytes) of {stream} were dropped: too many at once");
         let shown = run.as_ref().map(display);
         warn!(target: "engine_host", host = %self.host, run = shown, "{text}");
@@ -143,6 +120,8 @@ impl Speaker {
 /// A line as it may be shown. The end of one that was cut may hold a part of a secret, so it goes.
 fn printable(line: &[u8], is_cut: bool, redactor: Option<&Redactor>) -> String {
     let line = String::from_utf8_lossy(line);
+    // Installers quote the addresses of proxies and registries.
+    let line = without_userinfo(&line);
     match (redactor, is_cut) {
         (None, false) => line.into_owned(),
         (None, true) => format!("{line} [cut]"),
@@ -300,24 +279,12 @@ mod tests {
         let shown = |line: &str, is_cut| printable(line.as_bytes(), is_cut, Some(&redactor));
         assert_eq!(shown("it is hunter2-hunter2!", false), "it is ***!");
         assert_eq!(printable(b"it is h", true, None), "it is h [cut]");
-        let run = RunSpec {
-            run_id: "r".into(),
-            steps: Vec::new(),
-            start: None,
-            input: Json::null(),
-            configuration: Some(Json::parse(r#"{"collections_token":"a.jw.t","project_id":"project"}"#).unwrap()),
-            globals: None,
-            meta: Json::empty_object(),
-            engine: protocol::engine::EngineSpec::Embedded,
-            options: protocol::run::RunOptions::default(),
-        };
-        assert_eq!(printable(b"a.jw.t project", false, Some(RunOutput::of(&run).redactor())), "*** project");
         for (length, _) in "hunter2-hunter2".char_indices() {
             let line = "x".repeat(20) + &"hunter2-hunter2"[..length];
             let cut = shown(&line, true);
             assert!(cut.starts_with("xx") && !cut.contains('h'), "{cut}");
         }
-        assert_eq!(printable("\u{e9}".repeat(4).as_bytes(), true, Some(&Redactor::new([], ["secret"]))), " [cut]");
+        assert_eq!(shown("\u{e9}\u{e9} hunter2-", true), "\u{e9}\u{e9} *** [cut]");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::host::{Event, platform_fault};
 use super::keeper::Message;
 use super::supervisor::{Identity, Report, Said};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
+use crate::run_log::RunLog;
 
 /// How many signals may wait for being taken before the host is made to wait.
 const SIGNALS: usize = 64;
@@ -36,6 +37,8 @@ pub(super) const GONE: &str = "the engine hosts were shut down";
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) spec: Box<RunSpec>,
+    /// Where what its host prints goes.
+    pub(super) log: Arc<RunLog>,
     /// What its host is to prepare.
     wanted: Prepare,
     cancel: mpsc::Receiver<Exit>,
@@ -45,11 +48,11 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(spec: RunSpec) -> (Self, ActiveRun) {
+    pub(super) fn new(spec: RunSpec, log: Arc<RunLog>) -> (Self, ActiveRun) {
         let (signals, signals_out) = mpsc::channel(SIGNALS);
         let (cancel_in, cancel) = mpsc::channel(1);
         let wanted = Prepare::of(&spec);
-        let job = Self { spec: Box::new(spec), wanted, cancel, signals, deaths: 0 };
+        let job = Self { spec: Box::new(spec), log, wanted, cancel, signals, deaths: 0 };
         (job, ActiveRun { signals: signals_out, cancel: cancel_in })
     }
 

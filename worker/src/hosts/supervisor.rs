@@ -26,12 +26,13 @@ use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
 use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
-use super::output::{RunOutput, Speaker, Stream, pump};
+use super::output::{Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
 use super::run::{Job, Verdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
+use crate::run_log::RunLog;
 
 /// How long a dead host's output is still read for, and what it did before is waited for: something that it started may
 /// hold the pipes open.
@@ -232,7 +233,7 @@ struct Supervisor<'a> {
     /// Whether the host waits because nobody takes what it says.
     is_held_up: Arc<AtomicBool>,
     /// The run, for the output.
-    run: watch::Sender<Option<Arc<RunOutput>>>,
+    run: watch::Sender<Option<Arc<RunLog>>>,
     deadline: Option<Instant>,
     /// When to ask whether it lives.
     ping_at: Instant,
@@ -496,7 +497,7 @@ impl<'a> Supervisor<'a> {
         };
         self.process.bound(job.spec.options.memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
-        self.run.send_replace(Some(Arc::new(RunOutput::of(&job.spec))));
+        self.run.send_replace(Some(Arc::clone(&job.log)));
         let (verdict, lost) = oneshot::channel();
         self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.

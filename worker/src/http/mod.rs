@@ -1,6 +1,8 @@
 //! The worker's HTTP server: liveness, readiness, metrics, claims on request, and a dashboard.
 
+mod connections;
 mod dashboard;
+mod same_site;
 
 use std::future::Future;
 use std::io;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +20,9 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-pub use self::dashboard::{Access, Dashboard};
+pub(crate) use self::connections::{MOST as MOST_CONNECTIONS, serve as serve_connections};
+pub use self::dashboard::Dashboard;
+pub use self::same_site::Access;
 use crate::metrics::{Format, metrics};
 use crate::vitals::Vitals;
 
@@ -72,21 +76,24 @@ pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, List
     bound.map_err(|source| ListenError { host, port, source })
 }
 
-/// Serves for ever; fails when it cannot.
+/// Serves for ever. `host` is the address that was to be listened on, which says who may use what is no probe.
 pub async fn serve<O: Operations>(
     listener: TcpListener,
+    host: Option<IpAddr>,
     worker: Arc<O>,
     dashboard: Option<Arc<Dashboard>>,
-) -> io::Result<()> {
-    let shown = dashboard.map(|dashboard| dashboard::routes(dashboard, Arc::clone(&worker)));
-    let router = probes().route("/claim", post(claim::<O>)).with_state(worker).merge(shown.unwrap_or_default());
-    let router = router.layer(from_fn(answer_panics));
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+) {
+    let guarded = |routes: Router, open| routes.layer(from_fn_with_state(Access::to(host, open), same_site::guard));
+    let shown = dashboard.map(|dashboard| guarded(dashboard::routes(dashboard, Arc::clone(&worker)), false));
+    let claims = guarded(Router::new().route("/claim", post(claim::<O>)).with_state(Arc::clone(&worker)), true);
+    let router = probes().with_state(worker).merge(claims).merge(shown.unwrap_or_default());
+    connections::serve(listener, router.layer(from_fn(answer_panics)), MOST_CONNECTIONS).await;
 }
 
-/// Serves for ever, liveness, readiness and metrics alone; fails when it cannot.
-pub async fn serve_probes<P: Probed>(listener: TcpListener, probed: Arc<P>) -> io::Result<()> {
-    axum::serve(listener, probes().with_state(probed).layer(from_fn(answer_panics))).await
+/// Serves for ever, liveness, readiness and metrics alone.
+pub async fn serve_probes<P: Probed>(listener: TcpListener, probed: Arc<P>) {
+    let router = probes().with_state(probed).layer(from_fn(answer_panics));
+    connections::serve(listener, router, MOST_CONNECTIONS).await;
 }
 
 fn probes<P: Probed>() -> Router<Arc<P>> {

@@ -1,8 +1,13 @@
 //! Everything that happens to a run before it is on a host.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use protocol::Json;
 use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason, RunSpec};
+use secrecy::ExposeSecret;
 
 use super::fetch::{Fetcher, Unprepared};
 use super::outbox::describe;
@@ -11,6 +16,8 @@ use super::plan::{Plan, Surroundings};
 use super::run::{CANCEL, ClaimedRun, RunSettings, cancelled_exit};
 use super::server::Server;
 use crate::execution::{Executor, Reservation};
+use crate::redact::Redactor;
+use crate::run_log::RunLog;
 
 /// Everything that a run starts from.
 pub(super) struct Prepared {
@@ -18,6 +25,7 @@ pub(super) struct Prepared {
     pub(super) input_dataclip_id: Option<String>,
     pub(super) warnings: Vec<String>,
     pub(super) reservation: Reservation,
+    pub(super) log: Arc<RunLog>,
 }
 
 /// Fetches everything and reserves a host, while `joined` follows the run's channel. The outer error says why nothing
@@ -87,6 +95,17 @@ async fn fetch_and_reserve<E: Executor>(
     let credentials = fetcher.credentials(plan.credential_ids());
     let (reservation, input, credentials) = tokio::try_join!(reserve, input, credentials)?;
     plan.spec = spec;
-    let (input_dataclip_id, warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
-    Ok(Prepared { spec: plan.complete(input, &credentials), input_dataclip_id, warnings, reservation })
+    let (input_dataclip_id, mut warnings) = (plan.dataclip_id.clone(), plan.warnings.clone());
+    let spec = plan.complete(input, &credentials);
+    let redactor = Redactor::of_run(credentials_of(&spec), run.token.expose_secret().to_owned()).await;
+    warnings.extend(redactor.gaps().map(|gaps| gaps.to_string()));
+    let log = Arc::new(RunLog::new(run.id.clone(), redactor));
+    Ok(Prepared { spec, input_dataclip_id, warnings, reservation, log })
+}
+
+/// The credentials of all steps, each once however many steps share it.
+fn credentials_of(spec: &RunSpec) -> Vec<Json> {
+    let mut seen = HashSet::new();
+    let all = spec.steps.iter().filter_map(|step| step.configuration.clone());
+    all.filter(|credential| seen.insert((credential.as_str().as_ptr() as usize, credential.len()))).collect()
 }

@@ -10,7 +10,7 @@ use protocol::Json;
 use protocol::run::{
     CUT, Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, StepCompleted, StepOutput, StepStarted,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -29,6 +29,7 @@ use crate::backoff::jitter;
 use crate::execution::{ActiveRun, Executor, RunEnd, RunSignal};
 use crate::metrics::metrics;
 use crate::redact::Redactor;
+use crate::run_log::RunLog;
 use crate::telemetry::Timeline;
 
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
@@ -208,7 +209,7 @@ struct Actor {
     settings: Arc<RunSettings>,
     channel: Channel,
     outbox: Outbox,
-    redactor: Redactor,
+    log: Arc<RunLog>,
     options: RunOptions,
     host_id: String,
     active: Option<ActiveRun>,
@@ -254,12 +255,14 @@ impl Actor {
             line_bytes: options.log_payload_bytes,
             probation: settings.probation,
         };
+        let log = prepared.as_ref().map(|it| Arc::clone(&it.log));
+        let log = log.unwrap_or_else(|_| Arc::new(RunLog::new(run.id.clone(), Redactor::default())));
         let mut it = Self {
             id: run.id,
             timeline,
             channel,
             outbox: Outbox::new(outbox, joined),
-            redactor: Redactor::default(),
+            log,
             options: settings.defaults.clone(),
             host_id: String::new(),
             active: None,
@@ -272,16 +275,14 @@ impl Actor {
             settings,
         };
         match prepared {
-            Ok(prepared) => it.start(prepared, &run.token),
+            Ok(prepared) => it.start(prepared),
             Err(exit) => it.complete(RunOutcome { exit, final_state: None, final_step: None }),
         }
         it
     }
 
-    fn start(&mut self, prepared: Prepared, token: &SecretString) {
-        let Prepared { spec, warnings, reservation, .. } = prepared;
-        let credentials = spec.steps.iter().filter_map(|step| step.configuration.as_ref());
-        self.redactor = Redactor::new(credentials, [token.expose_secret()]);
+    fn start(&mut self, prepared: Prepared) {
+        let Prepared { spec, warnings, reservation, log, .. } = prepared;
         self.options = spec.options.clone();
         let limit = bounded(Duration::from_millis(self.options.timeout_ms)) + DELIVERY_GRACE;
         self.deadline.get_or_insert(Instant::now() + limit);
@@ -289,7 +290,7 @@ impl Actor {
         self.host_id = reservation.host_id().to_owned();
         self.timeline.prepared(&self.host_id, &spec);
         tracing::info!(run = %self.id, host = %self.host_id, "run starts");
-        self.active = Some(reservation.start(spec));
+        self.active = Some(reservation.start(spec, log));
     }
 
     async fn run(&mut self, mut stop: watch::Receiver<Stop>, claimed_at: Instant) -> Told {
@@ -437,8 +438,8 @@ impl Actor {
                 self.open_step = Some(self.outbox.step_started(index, &step_id, input, timestamp_us));
             }
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
-                let message = self.redactor.json(message);
-                let speaker = Speaker { run: &self.id, host: &self.host_id, step: self.timeline.open_step() };
+                let message = self.log.redactor().json(message);
+                let speaker = Speaker { log: &self.log, host: &self.host_id, step: self.timeline.open_step() };
                 print_line(speaker, self.settings.tail_jobs, source, level, &message);
                 if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
                     tracing::warn!(run = %self.id, "log lines come faster than Lightning takes them: some are dropped");
@@ -508,8 +509,8 @@ impl Actor {
     fn redact(&self, mut exit: Exit) -> Exit {
         if let Some(error) = &mut exit.error {
             error.message = match error.message.strip_suffix(CUT) {
-                Some(kept) => self.redactor.cut_text(kept) + CUT,
-                None => self.redactor.text(&error.message).into_owned(),
+                Some(kept) => self.log.redactor().cut_text(kept) + CUT,
+                None => self.log.redactor().text(&error.message).into_owned(),
             };
         }
         exit

@@ -4,16 +4,20 @@ use protocol::Json;
 use protocol::run::{Exit, LogLevel, LogSource};
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::Level;
 use tracing::field::display;
 
 use super::outbox::{Outbox, Progress};
 use crate::logging::RUN_LOG;
+use crate::run_log::{RunLog, shortened};
 
 /// Says how a run ended, and all of it if Lightning could not be told.
 pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progress: &Progress, claimed_at: Instant) {
     let reason = exit.map_or("not yet, so it was stopped", |exit| exit.reason.as_str());
     // A field of its own: it may quote users' data, and who collects messages leaves it out.
     let error = exit.and_then(|exit| exit.error.as_ref()).map(|it| format!("{}: {}", it.kind, it.message));
+    let error = error.as_deref().map(shortened);
+    let error = error.as_deref();
     let lines = outbox.lines_dropped();
     if lines > 0 {
         tracing::warn!(%run, "{lines} log lines were not delivered");
@@ -36,7 +40,7 @@ pub(super) fn report_end(run: &str, exit: Option<&Exit>, outbox: &Outbox, progre
 /// Whose line it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Speaker<'a> {
-    pub(super) run: &'a str,
+    pub(super) log: &'a RunLog,
     pub(super) host: &'a str,
     /// Id of the step that is being executed.
     pub(super) step: Option<&'a str>,
@@ -48,15 +52,20 @@ pub(super) fn print_line(speaker: Speaker<'_>, tail_jobs: bool, source: LogSourc
     if matches!(source, LogSource::Job | LogSource::Adaptor) && !tail_jobs {
         return;
     }
-    let Speaker { run, host, step } = speaker;
-    let (step, source) = (step.map(display), source.as_str());
+    let Speaker { log, host, step } = speaker;
+    if level == LogLevel::Debug && !tracing::enabled!(target: RUN_LOG, Level::DEBUG) {
+        return;
+    }
+    let text = plain(message);
+    let Some(text) = log.admit(&text) else { return };
+    let (run, step, source) = (log.run(), step.map(display), source.as_str());
     match level {
-        LogLevel::Error => tracing::error!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
-        LogLevel::Warn => tracing::warn!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
+        LogLevel::Error => tracing::error!(target: RUN_LOG, %run, %host, step, "[{source}] {text}"),
+        LogLevel::Warn => tracing::warn!(target: RUN_LOG, %run, %host, step, "[{source}] {text}"),
         LogLevel::Info | LogLevel::Success | LogLevel::Always => {
-            tracing::info!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message));
+            tracing::info!(target: RUN_LOG, %run, %host, step, "[{source}] {text}");
         }
-        LogLevel::Debug => tracing::debug!(target: RUN_LOG, %run, %host, step, "[{source}] {}", plain(message)),
+        LogLevel::Debug => tracing::debug!(target: RUN_LOG, %run, %host, step, "[{source}] {text}"),
     }
 }
 

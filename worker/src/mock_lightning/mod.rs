@@ -45,6 +45,7 @@ pub use record::{
     Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, StepRecord, Violation,
 };
 
+use crate::http::serve_connections;
 use memory::Pipes;
 use plan::Submission;
 use store::{Store, Traits};
@@ -64,6 +65,9 @@ enum Push {
 
 /// The longest message that Lightning's endpoint takes, in bytes.
 const MAX_MESSAGE_BYTES: usize = 11_000_000;
+
+/// Connections that are open at once, websockets not counted.
+const CONNECTIONS: usize = 1024;
 
 /// How `fetch:dataclip` is answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -433,12 +437,8 @@ impl MockLightning {
         Ok(address)
     }
 
-    fn accept_from<L: Listener<Addr: fmt::Debug>>(&self, listener: L) {
-        let serve = axum::serve(listener, http::router(self.shared.clone()));
-        let task = tokio::spawn(async move {
-            // Accepting never ends by itself.
-            let _ = serve.await;
-        });
+    fn accept_from<L: Listener<Addr: Clone + Send + Sync>>(&self, listener: L) {
+        let task = tokio::spawn(serve_connections(listener, http::router(self.shared.clone()), CONNECTIONS));
         self.shared.listening.store(true, Ordering::Relaxed);
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }

@@ -66,7 +66,7 @@ pub(crate) fn spec(act: &Act) -> RunSpec {
 
 /// Executes one run to its end.
 pub(crate) async fn execute(hosts: &Hosts, act: Act) -> Followed {
-    follow(reserve(hosts).await.start(spec(&act))).await
+    follow(reserve(hosts).await.start(spec(&act), crate::harness::log())).await
 }
 
 /// What a run told.
@@ -165,4 +165,9 @@ pub(crate) async fn ended(events: &mut broadcast::Receiver<HostEvent>) -> Death 
         _ => None,
     });
     ended.await
+}
+
+/// The log of a run without secrets.
+pub(crate) fn log() -> std::sync::Arc<worker::run_log::RunLog> {
+    std::sync::Arc::new(worker::run_log::RunLog::new("run".into(), worker::redact::Redactor::default()))
 }

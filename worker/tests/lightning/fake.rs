@@ -76,7 +76,7 @@ impl Executor for FakeHosts {
         self.wait_for_ever_if(Stuck::Reserving).await;
         let (script, killed) = (self.script.clone(), self.killed.clone());
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        Ok(Reservation::new(format!("fake-{number}"), move |spec| {
+        Ok(Reservation::new(format!("fake-{number}"), move |spec, _| {
             let (sender, signals) = mpsc::channel(8);
             let (cancel, cancelled) = mpsc::channel(1);
             let host = Host { signals: sender.clone(), cancelled };

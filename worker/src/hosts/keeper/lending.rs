@@ -77,7 +77,7 @@ impl Keeper {
             Waiter::Caller(_, caller) => {
                 metrics().reservation(is_prepared);
                 let lease = Lease::new(host, commands, pool);
-                let reservation = Reservation::new(member.id.clone(), |spec| lease.start(spec));
+                let reservation = Reservation::new(member.id.clone(), |spec, log| lease.start(spec, log));
                 // Comes back here by the lease when nobody waits.
                 let _ = caller.send(Ok(reservation));
             }

@@ -5,14 +5,12 @@ mod board;
 mod update;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -33,26 +31,22 @@ const PAGE: &str = include_str!("page.html");
 /// Pages that may be open at once.
 const VIEWERS: usize = 16;
 
-/// Who may look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Programs of this machine.
-    Loopback,
-    /// Whoever can connect.
-    Anybody,
-}
-
 /// What all who look share.
 pub struct Dashboard {
-    access: Access,
     board: Mutex<Board>,
     viewers: Arc<Semaphore>,
 }
 
+impl Default for Dashboard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Dashboard {
     /// A dashboard that remembers nothing yet.
-    pub fn new(access: Access) -> Self {
-        Self { access, board: Mutex::default(), viewers: Arc::new(Semaphore::new(VIEWERS)) }
+    pub fn new() -> Self {
+        Self { board: Mutex::default(), viewers: Arc::new(Semaphore::new(VIEWERS)) }
     }
 
     /// Remembers what happens to runs, for ever.
@@ -91,8 +85,7 @@ pub(super) fn routes<O: Operations>(dashboard: Arc<Dashboard>, worker: Arc<O>) -
     Router::new()
         .route("/dashboard", get(page))
         .route("/dashboard/events", get(events::<O>))
-        .with_state((Arc::clone(&dashboard), worker))
-        .layer(from_fn_with_state(dashboard.access, guard))
+        .with_state((dashboard, worker))
 }
 
 async fn page() -> impl IntoResponse {
@@ -124,60 +117,6 @@ async fn events<O: Operations>(State((dashboard, worker)): State<(Arc<Dashboard>
     ([(header::CACHE_CONTROL, "no-store")], Sse::new(stream)).into_response()
 }
 
-/// Lets in who may look.
-async fn guard(
-    State(access): State<Access>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if access == Access::Anybody || (is_loopback(peer.ip()) && is_asked_as_local(request.headers())) {
-        return next.run(request).await;
-    }
-    let told = "The dashboard is for this machine only. Set --host (WORKER_HOST) to show it to others.\n";
-    (StatusCode::FORBIDDEN, told).into_response()
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
-/// Whether the address in the browser is this machine's own: a page of somebody else may have its name resolve to us.
-fn is_asked_as_local(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost" || name.parse().is_ok_and(is_loopback)
-}
-
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machines_names_are_local() {
-        let cases = [
-            ("localhost:2222", true),
-            ("127.0.0.1", true),
-            ("127.0.0.1:2222", true),
-            ("[::1]:2222", true),
-            ("worker.example.org:2222", false),
-            ("localhost.example.org", false),
-            ("10.0.0.1:2222", false),
-            ("", false),
-        ];
-        for (host, expected) in cases {
-            let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
-            assert_eq!(is_asked_as_local(&headers), expected, "{host}");
-        }
-        for (address, expected) in [("::ffff:127.0.0.1", true), ("::1", true), ("192.168.1.1", false)] {
-            assert_eq!(is_loopback(address.parse().unwrap()), expected, "{address}");
-        }
-    }
 }

@@ -1,0 +1,315 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn redactor(credential: &Value) -> Redactor {
+    Redactor::new([&Json::encode(credential).unwrap()], [])
+}
+
+fn check(credential: &Value, message: &str, expected: &str) {
+    let message = Json::parse(message.to_owned()).unwrap();
+    assert_eq!(redactor(credential).json(message).as_str(), expected, "{credential}");
+}
+
+fn check_text(credential: &Value, text: &str, expected: &str) {
+    assert_eq!(redactor(credential).text(text), expected, "{credential}");
+}
+
+#[test]
+fn secrets_in_strings() {
+    let password = json!({"user": "ann", "password": "hunter2"});
+    check(&password, r#"[{"user":"ann","password":"hunter2"}]"#, r#"[{"user":"ann","password":"***"}]"#);
+    check(&password, r#"["xhunter2yhunter2"]"#, r#"["x***y***"]"#);
+    check(&password, r#"[{"hunter2":1}]"#, r#"[{"***":1}]"#);
+    check(&password, r#"["\u0068unter2 \n"]"#, r#"["*** \n"]"#);
+    check(&password, r#"["\ud83dhunter2"]"#, "[\"\u{fffd}***\"]");
+    check(&password, r#"["hunter", 2, null, "a\"b\\"]"#, r#"["hunter", 2, null, "a\"b\\"]"#);
+    check(&json!({"password": "short"}), r#"["short"]"#, r#"["short"]"#);
+    check(&json!({"password": "é\"\nlong"}), r#"["é\"\nlong"]"#, r#"["***"]"#);
+    check(&json!({"password": "é\"\nlong"}), r#"["{\"p\":\"é\\\"\\nlong\"}"]"#, r#"["{\"p\":\"***\"}"]"#);
+    check(&json!({"key": "-- KEY --\nMIIEow\nend"}), r#"["MIIEow","end","-- KEY --"]"#, r#"["***","end","***"]"#);
+    check(&json!({"deep": [{"er": {"token": "secret!"}}]}), r#"["secret!"]"#, r#"["***"]"#);
+}
+
+#[test]
+fn all_texts_are_secrets_in_what_cannot_be_read() {
+    for value in [format!("{}\"secret!\"{}", "[".repeat(200), "]".repeat(200)), r#"[1e999,"secret!"]"#.to_owned()] {
+        let credential = Json::parse(format!(r#"{{"host":{value}}}"#)).unwrap();
+        assert_eq!(Redactor::new([&credential], []).text("a secret!"), "a ***", "{value}");
+    }
+}
+
+#[test]
+fn numbers_that_are_secrets() {
+    for pin in [json!({"pin": "123456"}), json!({"pin": 123456}), json!({"pin": -123456}), json!([123456.0])] {
+        check(&json!({ "deep": pin }), "[123456,1234567,[123456]]", r#"["***",1234567,["***"]]"#);
+        check_text(&json!({ "deep": pin }), "pin=123456", "pin=***");
+    }
+    check(&json!({"pin": 12345}), "[12345]", "[12345]");
+    check(&json!({"port": 123456}), "[123456]", "[123456]");
+    check(&json!({"id": 12345678901234567890_u64}), "[12345678901234567000]", r#"["***"]"#);
+    check(&json!({"rate": 0.12345678}), "[0.12345678]", r#"["***"]"#);
+    check(&json!({"literal": "null,true"}), "[null,true]", "[null,true]");
+}
+
+#[test]
+fn encoded_forms() {
+    let login = json!({"username": "ann", "password": "hunter2"});
+    let forms = [
+        ("Basic YW5uOmh1bnRlcjI=", "Basic ***"),
+        ("Basic eHk6aHVudGVyMg==", "Basic eHk6***"),
+        ("aHVudGVyMg==", "***"),
+        ("aHVudGVyMg", "***"),
+        ("68756e74657232", "***"),
+        ("0x68756E74657232!", "0x***!"),
+    ];
+    for (form, expected) in forms {
+        check_text(&login, form, expected);
+    }
+    check(&json!({"email": "a@b.c", "password": "hi"}), r#"["YUBiLmM6aGk=", "a@b.c:hi"]"#, r#"["***", "***"]"#);
+    check_text(&json!({"client_id": "an-id", "client_secret": "s3c"}), "Basic YW4taWQ6czNj", "Basic ***");
+    let token = json!({"token": "?>?>?>>>"});
+    check_text(&token, "Pz4/Pj8+Pj4= Pz4_Pj8-Pj4", "*** ***");
+}
+
+#[test]
+fn escaped_forms() {
+    let secret = json!({"password": "p@ss \"w<o>rd\"&é"});
+    let forms = [
+        "p%40ss%20%22w%3Co%3Erd%22%26%C3%A9",
+        "p%40ss+%22w%3co%3erd%22%26%c3%a9",
+        "p%2540ss%2520%2522w%253Co%253Erd%2522%2526%25C3%25A9",
+        "p@ss%20%22w%3Co%3Erd%22&%C3%A9",
+        r#"p@ss \"w<o>rd\"&é"#,
+        r#"p@ss \\\"w<o>rd\\\"&\\u00e9"#,
+        r#"p@ss \u0022w\u003co\u003erd\u0022\u0026\u00e9"#,
+        "p@ss &quot;w&lt;o&gt;rd&quot;&amp;é",
+        "p&#64;ss &#34;w&#x3c;o&#x3E;rd&#34;&amp;&#233;",
+        "p@ss\n\"w<o>rd\"&é",
+        "p@ss \\\n  \"w<o>rd\"&é",
+        "p@s' +\n  's \"w<o>rd\"&é",
+        r#"p@ss \"w<o>r\nd\"&é"#,
+    ];
+    for form in forms {
+        check_text(&secret, &format!("a {form} b"), "a *** b");
+    }
+    check(&secret, r#"["https://x/?p=p%40ss%20%22w%3Co%3Erd%22%26%C3%A9"]"#, r#"["https://x/?p=***"]"#);
+}
+
+#[test]
+fn keys_that_name_no_secret() {
+    for key in ["user", "userName", "EMAIL", "host", "port", "database", "schema", "apiVersion", "baseUrl", "URL"] {
+        check(&json!({key: "plain value"}), r#"["plain value"]"#, r#"["plain value"]"#);
+    }
+    let login = json!({"database": [{"host": "plain value", "pin": "secret!"}, "plain value"]});
+    check(&login, r#"["plain value","secret!"]"#, r#"["plain value","***"]"#);
+    check(&json!({"urls": "plain value"}), r#"["plain value"]"#, r#"["***"]"#);
+}
+
+#[test]
+fn secrets_within_urls_and_connection_strings() {
+    let cases = [
+        (
+            "postgres://bob:hunter2@db.example/x",
+            "hunter2 postgres://bob:hunter2@db.example/x",
+            "*** postgres://bob:***@db.example/x",
+        ),
+        ("postgres://bob:PASS@h/db", "to postgres://bob:PASS@h/db", "to postgres://***@h/db"),
+        ("https://bob:p%40ss-w@h", "p@ss-w p%40ss-w", "*** ***"),
+        ("https://bob:p@ss/w@h/x", "p@ss/w", "***"),
+        ("https://ghp_token@h/", "https://ghp_token@h/", "https://***@h/"),
+        ("https://h/x?user=robert&api_key=abcdef&sslmode=require#f", "robert abcdef require", "robert *** require"),
+        ("https://hooks.example/services/T0001/abcdefghij0123456789", "T0001/abcdefghij0123456789", "T0001/***"),
+        (
+            "https://api.example/a/long-path-of-words",
+            "https://api.example/a/long-path-of-words",
+            "https://api.example/a/long-path-of-words",
+        ),
+    ];
+    for (value, text, expected) in cases {
+        check_text(&json!({"base_url": value}), text, expected);
+    }
+    let connection = json!({"connection": "Server=db;User=sa;Password=hunter2;"});
+    check_text(&connection, "login of sa with hunter2 failed", "login of sa with *** failed");
+}
+
+#[test]
+fn the_longest_secret_wins() {
+    let both = json!({"a": "secret", "b": "secret-and-more"});
+    check(&both, r#"["secret-and-more secret"]"#, r#"["*** ***"]"#);
+}
+
+#[test]
+fn plain_text() {
+    let it = redactor(&json!({"password": "hunter2"}));
+    assert_eq!(it.text("Error: hunter2!"), "Error: ***!");
+    assert!(matches!(it.text("nothing"), Cow::Borrowed(_)));
+    assert_eq!(Redactor::new([], ["a token"]).text("a token"), "***");
+    assert_eq!(Redactor::default().text("a token"), "a token");
+}
+
+#[test]
+fn the_beginning_of_a_secret_at_a_cut_goes() {
+    let it = redactor(&json!({"password": "hunter@2-hunté"}));
+    for text in ["hunter@2-hun", "hunter%402-", "hunter%4", "hunter&#6", r"hunter\u00", "hunter@2-hunt\u{fffd}", "h"] {
+        assert_eq!(it.cut_text(&format!("xx {text}")), "xx ***", "{text}");
+    }
+    assert_eq!(it.cut_text("xx hunter@2-hunté x"), "xx *** x");
+    assert_eq!(it.cut_text("xx 100 %"), "xx 100 %");
+    for length in 1..14 {
+        let hex = &"68756e7465724032"[..length];
+        assert!(!it.cut_text(&format!("x {hex}")).contains(hex), "{hex}");
+    }
+}
+
+#[test]
+fn long_secrets_are_masked_from_their_beginning_as_far_as_they_go() {
+    let secret: String = (0..200_000).map(|number| format!("{number:x}-")).collect();
+    let it = redactor(&json!({ "key": secret }));
+    assert_eq!(it.text(&format!("a {secret}")), "a ***");
+    assert_eq!(it.text(&format!("a {} b", &secret[..100])), "a *** b");
+    let base64 = data(&secret);
+    assert_eq!(it.text(&format!("a {base64}")), "a ***");
+    assert_eq!(it.text(&format!("a {} b", &base64[..100])), "a *** b");
+    assert_eq!(it.gaps().map(|gaps| gaps.long), Some(1));
+    let lines = redactor(&json!({ "key": secret.replace("-1", "-\n1") }));
+    assert_eq!(lines.text("a 12-13-14-15-16-17-18-19- b"), "a 12-13-14-15-16-17-18-19- b");
+    assert_eq!(lines.text("a 1ff-200-201-202 b"), "a 1ff-200-201-202 b");
+    assert_eq!(lines.text("a 20-21-22-23-24-25-26-27-28-29-2a-2b-2c-2d-2e-2f- b").matches("***").count(), 0);
+}
+
+#[test]
+fn what_is_kept_of_large_credentials_is_bounded_and_said() {
+    let many: Map = (0..178_000).map(|number| (format!("key{number}"), json!(format!("value-{number:08}")))).collect();
+    let it = redactor(&Value::Object(many));
+    assert_eq!(it.text("a value-00000000 b"), "a *** b");
+    let gaps = it.gaps().unwrap();
+    assert!(gaps.values > 100_000 && gaps.values < 178_000, "{gaps:?}");
+    let told = gaps.to_string();
+    assert!(told.contains(&format!("{} values are not masked", gaps.values)), "{told}");
+    assert_eq!(redactor(&json!({"password": "hunter2"})).gaps(), None);
+}
+
+#[tokio::test]
+async fn large_credentials_are_read_by_another_thread() {
+    let large = json!({"filler": "x".repeat(QUICK), "password": "hunter2"});
+    let it = Redactor::of_run(vec![Json::encode(&large).unwrap()], "a token".to_owned()).await;
+    assert_eq!(it.text("hunter2, a token"), "***, ***");
+}
+
+type Map = serde_json::Map<String, Value>;
+
+fn data(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (100_000i64..1_000_000).prop_map(Value::from),
+        "[a-c\"\\\\\n]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::hash_map("[a-c\"\\\\]{0,8}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn contains(value: &Value, secret: &str) -> bool {
+    match value {
+        Value::String(text) => text.contains(secret),
+        Value::Array(values) => values.iter().any(|value| contains(value, secret)),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains(secret) || contains(value, secret)),
+        _ => false,
+    }
+}
+
+/// The ways in which programs write a text, naively.
+fn written(text: &str, how: usize) -> String {
+    let bytes = text.bytes();
+    match how {
+        0 => text.to_owned(),
+        1 => Value::from(text).to_string().trim_matches('"').to_owned(),
+        2 => bytes
+            .map(
+                |byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") },
+            )
+            .collect(),
+        3 => bytes.map(|byte| format!("%{byte:02x}")).collect(),
+        4 => text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;").replace('\'', "&#39;"),
+        5 => text.chars().map(|it| format!("&#{};", it as u32)).collect(),
+        6 => text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect(),
+        7 => text.replace(' ', "+"),
+        8 => text
+            .chars()
+            .enumerate()
+            .map(|(at, it)| if at % 5 == 4 { format!("\n{it}") } else { it.to_string() })
+            .collect(),
+        9 => bytes.map(|byte| format!("{byte:02x}")).collect(),
+        10 => bytes.map(|byte| format!("{byte:02X}")).collect(),
+        11 => data(text),
+        12 => data(text).replace('+', "-").replace('/', "_").trim_end_matches('=').to_owned(),
+        13 => data(text).as_bytes().chunks(8).map(|line| String::from_utf8_lossy(line) + "\r\n").collect(),
+        _ => data(&format!("ab{}", text)),
+    }
+}
+
+/// Which of them may be written anew by another, so that both are undone.
+const ESCAPES: Range<usize> = 1..7;
+
+proptest! {
+    #[test]
+    fn the_result_is_json_without_the_secret(message in any_json(), secret in "[a-c\"\\\\\n]{6,8}") {
+        let json = Json::encode(&json!([message, secret, format!("x{secret}")])).unwrap();
+        let redacted = redactor(&json!({"s": secret.clone()})).json(json);
+        let read: Value = redacted.decode().unwrap();
+        prop_assert!(!contains(&read, &secret), "{}", redacted.as_str());
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_written(
+        secret in "[k-q][k-q \"'<>&%+/@\\\\\n:é😀]{4,60}[k-q]",
+        before in "[A-G]{0,5}",
+        after in "[A-G]{0,5}",
+        how in 0..15_usize,
+        again in 0..7_usize,
+    ) {
+        // What is short once it is read is not looked for then.
+        prop_assume!(views::unwrapped(&views::canonical(secret.as_bytes())).len() >= MIN_CHARS);
+        let once = written(&secret, how);
+        let text = if again == 0 || !ESCAPES.contains(&how) { once } else { written(&once, again) };
+        let text = format!("{before}.{text}.{after}");
+        let it = redactor(&json!({"password": secret}));
+        let redacted = it.text(&text).into_owned();
+        if how < 9 {
+            prop_assert_eq!(redacted, format!("{before}.***.{after}"), "{}", text);
+        } else {
+            // A character of base64 may be of what stands before, too.
+            let left = redacted.replace("***", "");
+            prop_assert!(redacted.contains("***") && left.len() <= before.len() + after.len() + 8, "{} in {}", redacted, text);
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_masked(secret in "[k-q]{6,60}", text in "[A-G0-9%&+\\\\\n é\"]{0,200}") {
+        let it = redactor(&json!({"password": secret}));
+        prop_assert_eq!(it.text(&text), text.as_str());
+        // The last characters may be the first ones of one of its forms.
+        prop_assert!(text.starts_with(it.cut_text(&text).trim_end_matches(MASK)));
+    }
+
+    #[test]
+    fn any_text_and_any_cut_are_taken(secret in any::<String>(), text in any::<String>()) {
+        let it = redactor(&json!({"password": secret, "url": text}));
+        let whole = format!("{text}{secret}");
+        it.text(&whole);
+        it.cut_text(&whole);
+        prop_assert!(it.json(Json::encode(&json!([whole])).unwrap()).decode::<Value>().is_ok());
+    }
+}

@@ -1,0 +1,138 @@
+//! How many engine hosts the machine has room for: by open files, memory and processes.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
+
+use crate::http;
+
+/// Warm hosts that may be asked for, for each run that may be active at once.
+pub const MOST_PER_SLOT: usize = 4;
+/// Open files for each host: a link, two pipes, a process descriptor; and a margin.
+const FILES_EACH: u64 = 8;
+/// Open files of the worker itself, with all connections to its listeners.
+const FILES_OWN: u64 = 80 + http::MOST_CONNECTIONS as u64;
+/// More than any worker needs. Some programs take long for each file that they might have open.
+const FILES_ENOUGH: u64 = 65_536;
+/// Memory of a host that waits, in bytes. Those with an engine ready are bounded apart.
+const BYTES_EACH: u64 = 8 * 1024 * 1024;
+/// Processes and threads of a host that waits, with an engine.
+const TASKS_EACH: u64 = 16;
+
+/// Open files that a worker may need that has so many hosts.
+pub fn files_needed(hosts: usize) -> u64 {
+    FILES_OWN + FILES_EACH * hosts as u64
+}
+
+/// Raises the limit of open files as far as the system lets the worker, and gives back what it is then; none if there is
+/// none.
+pub fn raise_files() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(FILES_ENOUGH).min(FILES_ENOUGH);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            warn!("cannot raise the limit of open files to {wanted}: {error}");
+        }
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+/// What the machine has left for this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Files that may be opened.
+    files: Option<u64>,
+    /// Memory, in bytes.
+    bytes: Option<u64>,
+    /// Processes and threads.
+    tasks: Option<u64>,
+}
+
+impl Room {
+    /// Looks at limits, the control groups above this process, and the whole machine.
+    pub fn look() -> Self {
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+        let files = getrlimit(Resource::Nofile).current.map(|limit| limit.saturating_sub(open));
+        let groups = groups();
+        let in_groups = |kind: &str| {
+            let left = groups.iter().filter_map(|group| {
+                let most = number(&group.join(format!("{kind}.max")))?;
+                Some(most.saturating_sub(number(&group.join(format!("{kind}.current")))?))
+            });
+            left.min()
+        };
+        let machine_tasks = number(Path::new("/proc/sys/kernel/pid_max")).zip(all_tasks());
+        let machine_tasks = machine_tasks.map(|(most, all)| most.saturating_sub(all));
+        Self {
+            files,
+            bytes: in_groups("memory").into_iter().chain(available_memory()).min(),
+            tasks: in_groups("pids").into_iter().chain(machine_tasks).chain(getrlimit(Resource::Nproc).current).min(),
+        }
+    }
+
+    /// Why so many hosts more do not fit; nothing if they do.
+    pub fn refusal(&self, more: usize) -> Option<String> {
+        let more = more as u64;
+        let kinds = [
+            (self.files, FILES_EACH, "open files"),
+            (self.bytes, BYTES_EACH, "bytes of memory"),
+            (self.tasks, TASKS_EACH, "processes and threads"),
+        ];
+        kinds.into_iter().find_map(|(left, each, what)| {
+            let (left, needed) = (left?, each.saturating_mul(more));
+            (needed > left).then(|| format!("{more} hosts more need {needed} {what}, and {left} are left"))
+        })
+    }
+}
+
+/// The folders of the control group that this process is in, and of those above.
+fn groups() -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
+    let root = Path::new("/sys/fs/cgroup");
+    root.join(own).ancestors().take_while(|folder| folder.starts_with(root)).map(Path::to_path_buf).collect()
+}
+
+fn number(file: &Path) -> Option<u64> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// Processes and threads of the machine.
+fn all_tasks() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_said_with_what_is_lacking() {
+        let room = Room { files: Some(800), bytes: Some(64 * BYTES_EACH), tasks: Some(50 * TASKS_EACH) };
+        let cases = [(50, None), (51, Some("processes")), (65, Some("memory")), (101, Some("open files"))];
+        for (more, expected) in cases {
+            let refusal = room.refusal(more);
+            match expected {
+                None => assert_eq!(refusal, None, "{more}"),
+                Some(part) => assert!(refusal.as_ref().is_some_and(|it| it.contains(part)), "{more}: {refusal:?}"),
+            }
+        }
+        assert_eq!(Room::default().refusal(usize::MAX), None, "without limits all fit");
+    }
+
+    #[test]
+    fn this_machine_has_limits_that_can_be_read() {
+        let room = Room::look();
+        assert!(room.files.is_some_and(|files| files > 0) && room.bytes.is_some() && room.tasks.is_some(), "{room:?}");
+        assert!(room.refusal(usize::MAX).is_some());
+    }
+}
