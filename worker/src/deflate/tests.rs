@@ -106,7 +106,8 @@ fn messages_of_peers_that_mean_harm() {
     let reserved = |error: &Error| matches!(error, Error::Protocol(ProtocolError::NonZeroReservedBits));
     let io = |text: &'static str| move |error: &Error| matches!(error, Error::Io(it) if it.to_string().contains(text));
     let any = |_: &Error| true;
-    let cases: [(&str, Vec<u8>, &dyn Fn(&Error) -> bool); 9] = [
+    type Expected<'a> = &'a dyn Fn(&Error) -> bool;
+    let cases: [(&str, Vec<u8>, Expected<'_>); 9] = [
         ("a bomb", frame(0xc1, &bomb, None), &io("inflates to more than 1000000 bytes")),
         ("garbage", frame(0xc1, &[0xff; 100], None), &io("damaged")),
         ("a ping with RSV1", frame(0xc9, b"", None), &reserved),
