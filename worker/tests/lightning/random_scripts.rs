@@ -92,7 +92,14 @@ impl Script {
     }
 
     fn mock(&self, faults: Arc<Faults>) -> MockOptions {
-        MockOptions { hooks: faults, dialect: self.dialect, lost_after: self.lost_after, ..MockOptions::default() }
+        MockOptions {
+            hooks: faults,
+            dialect: self.dialect,
+            dataclip_form: self.dataclip_form,
+            batch_logs: self.batch_logs,
+            lost_after: self.lost_after,
+            ..MockOptions::default()
+        }
     }
 
     fn hosts(&self) -> Arc<FakeHosts> {
