@@ -65,6 +65,17 @@ pub(super) struct Rejoin {
     pub(super) pause: Duration,
 }
 
+/// How a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkEnd {
+    /// The server said that a message was too long.
+    TooLong,
+    /// It broke, which a message may be the cause of.
+    Broken,
+    /// Nothing came through it, which no message is the cause of.
+    Silent,
+}
+
 /// All channels of a socket.
 #[derive(Default)]
 pub(super) struct Hub {
@@ -162,8 +173,8 @@ impl Hub {
         }
     }
 
-    /// The link is down, and with it every channel; `too_long` if the server said that a message was.
-    pub(super) fn link_down(&mut self, too_long: bool) {
+    /// The link is down, and with it every channel.
+    pub(super) fn link_down(&mut self, end: LinkEnd) {
         self.linked = false;
         let pushes = self.pending.drain().filter_map(|(_, Pending { channel, kind })| match kind {
             PendingKind::Push(tag, bytes) => Some((bytes, channel, tag)),
@@ -174,7 +185,9 @@ impl Hub {
         for (&id, entry) in &mut self.channels {
             if matches!(entry.state, State::Joined(_)) {
                 let loss = match longest {
-                    Some((bytes, channel, tag)) if channel == id => Loss::Longest { tag, bytes, too_long },
+                    Some((bytes, channel, tag)) if channel == id && end != LinkEnd::Silent => {
+                        Loss::Longest { tag, bytes, too_long: end == LinkEnd::TooLong }
+                    }
                     _ => Loss::Link,
                 };
                 entry.tell(ChannelEvent::Down(loss));

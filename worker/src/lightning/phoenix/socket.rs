@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use super::channel::Channel;
 use super::connect::{ConnectError, Connected, Endpoint, Network, WebSocket, connect};
 use super::frame::{Frame, decode_binary, decode_text};
-use super::hub::{Command, Hub, Rejoin};
+use super::hub::{Command, Hub, LinkEnd, Rejoin};
 use super::payload::Payload;
 use crate::backoff::{Backoff, jitter};
 use crate::deflate::{Deflater, first_frame};
@@ -134,7 +134,11 @@ impl Actor {
             self.link.send_replace(true);
             let ended = self.serve(connected).await;
             self.link.send_replace(false);
-            self.hub.link_down(matches!(ended, Err(LinkError::TooLong)));
+            self.hub.link_down(match ended {
+                Err(LinkError::TooLong) => LinkEnd::TooLong,
+                Err(LinkError::Silent(_)) => LinkEnd::Silent,
+                _ => LinkEnd::Broken,
+            });
             match ended {
                 Ok(()) => return,
                 Err(error) => {

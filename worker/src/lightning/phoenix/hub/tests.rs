@@ -101,7 +101,7 @@ fn pushes_are_answered_by_ref() {
 fn a_push_from_before_a_rejoin_is_not_sent() {
     let mut it = fixture();
     let before = it.joined();
-    it.hub.link_down(false);
+    it.hub.link_down(LinkEnd::Broken);
     it.push(before, 1);
     it.hub.link_up();
     let after = it.joined();
@@ -121,18 +121,23 @@ fn the_longest_push_on_a_link_that_dies_is_known() {
             let payload = Payload::object(&json!({ "x": "y".repeat(bytes) }));
             it.hub.command(Command::Push { channel: 1, epoch, tag, event: "e", payload });
         }
-        it.hub.link_down(too_long);
+        it.hub.link_down(if too_long { LinkEnd::TooLong } else { LinkEnd::Broken });
         let longest = Loss::Longest { tag: 2, bytes: 508, too_long };
         assert_eq!(it.events().0, [ChannelEvent::Down(longest)]);
         it.hub.link_up();
         it.sent();
-        it.hub.link_down(too_long);
+        it.hub.link_down(if too_long { LinkEnd::TooLong } else { LinkEnd::Broken });
         assert_eq!(it.events().0, [], "it was not joined");
     }
     let mut it = fixture();
     it.joined();
-    it.hub.link_down(true);
+    it.hub.link_down(LinkEnd::TooLong);
     assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Link)], "somebody else's");
+    let mut it = fixture();
+    let epoch = it.joined();
+    it.push(epoch, 1);
+    it.hub.link_down(LinkEnd::Silent);
+    assert_eq!(it.events().0, [ChannelEvent::Down(Loss::Link)], "no message silences a link");
 }
 
 #[test]
@@ -141,7 +146,7 @@ fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
     let mut answered = it.request();
     let events: Vec<_> = it.sent().into_iter().map(|sent| sent.2).collect();
     assert_eq!(events, ["phx_join", "q"], "behind the open join");
-    it.hub.link_down(false);
+    it.hub.link_down(LinkEnd::Broken);
     it.hub.link_up();
     let sent = it.sent();
     it.answer(sent[0].1, "ok", json!({}));
@@ -150,7 +155,7 @@ fn questions_follow_the_join_and_are_asked_again_after_a_rejoin() {
     assert_eq!(json.as_str(), r#"{"a":1}"#);
     drop(it.request());
     it.sent();
-    it.hub.link_down(false);
+    it.hub.link_down(LinkEnd::Broken);
     it.hub.link_up();
     assert_eq!(it.sent().len(), 1, "a question that nobody waits for is withdrawn");
 }
@@ -330,7 +335,7 @@ fn a_thousand_reconnects_leave_nothing_behind() {
         (0..5).for_each(|tag| it.push(epoch, tag));
         drop(it.request());
         it.hub.heartbeat();
-        it.hub.link_down(false);
+        it.hub.link_down(LinkEnd::Broken);
         assert!(it.hub.pending.is_empty() && it.hub.outgoing.is_empty() && it.hub.rejoins.is_empty());
         it.events();
         it.hub.link_up();
