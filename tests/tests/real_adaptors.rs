@@ -186,6 +186,7 @@ const REPO: &str = r#"{
     "name": "openfn-repo", "version": "1.0.0", "private": true,
     "dependencies": {
         "@openfn/language-openmrs_5.5.0": "npm:@openfn/language-openmrs@5.5.0",
+        "@openfn/language-mssql_7.1.3": "npm:@openfn/language-mssql@7.1.3",
         "@openfn/language-mongodb_2.2.3": "npm:@openfn/language-mongodb@2.2.3"
     },
     "overrides": { "@openfn/language-common": "3.3.4" }
@@ -245,5 +246,28 @@ async fn adaptors_of_a_repo_that_npm_made_ask_their_services() {
     assert!(logged(&record, "a,1"), "{record:?}");
     assert_eq!((record.state, record.error_type.as_deref()), (RunState::Failed, Some("AdaptorError")), "{record:?}");
     assert!(record.final_state.unwrap_or_default().to_string().contains("ECONNREFUSED"), "{}", worker.output());
+
+    lightning.add_credential("mssql", json!({ "server": "127.0.0.1", "port": 1, "userName": "u", "password": "p" }));
+    let record = run("@openfn/language-mssql@7.1.3", "mssql", "sql({ query: 'SELECT 1' });").await;
+    assert_eq!((record.state, record.error_type.as_deref()), (RunState::Failed, Some("AdaptorError")), "{record:?}");
+    assert!(record.final_state.unwrap_or_default().to_string().contains("Failed to connect"), "{}", worker.output());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fhir_reads_a_resource() {
+    let repo = tempfile::tempdir().expect("there is room for a folder");
+    let repo = repo.path().display().to_string();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_with(&lightning, &["--engine", "node", "--repo-dir", &repo], &[]).await;
+    let patient = || async { Json(json!({ "resourceType": "Patient", "id": "p-1" })) };
+    let url = serve(Router::new().route("/fhir/Patient/p-1", get(patient))).await;
+    lightning.add_credential("fhir", json!({ "baseUrl": url, "apiPath": "fhir" }));
+    let mut plan = chain(&[("a", "get('Patient/p-1'); fn((state) => ({ data: state.data }));")]);
+    plan["jobs"][0]["adaptor"] = "@openfn/language-fhir@5.0.15".into();
+    plan["jobs"][0]["credential_id"] = "fhir".into();
+    let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
+    assert_eq!(record.state, RunState::Success, "{record:?}\n{}", worker.output());
+    assert_eq!(record.final_state, Some(json!({ "data": { "resourceType": "Patient", "id": "p-1" } })));
     worker.stop().await;
 }

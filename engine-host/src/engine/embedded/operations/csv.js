@@ -21,7 +21,7 @@ function plainRecords(text, options) {
   const isUsual = Object.keys(csvDefaults).every((key) => key === 'delimiter' || key === 'chunkSize' || options[key] === csvDefaults[key]);
   const { delimiter } = options;
   if (typeof text !== 'string' || !isUsual || !/^[,;|]$/.test(delimiter)) return undefined;
-  const body = text.startsWith('\uFEFF') ? text.slice(1) : text;
+  const body = (text.startsWith('\uFEFF') ? text.slice(1) : text).toWellFormed();
   const end = body.includes('\r\n') ? '\r\n' : '\n';
   if (/["\uFEFF]|[^\S \r\n]|__proto__/.test(body) || /[\r\n]/.test(body.replaceAll(end, ''))) return undefined;
   const rows = body.split(end).filter((line) => line !== '').map((line) => line.split(delimiter).map((field) => field.trim()));
