@@ -61,12 +61,8 @@ async fn end(phase: Phase, signal: Signal) -> (Death, Option<Exit>) {
     let id = reservation.as_ref().map_or(waiting.hosts[0].id.as_str(), |host| host.host_id()).to_owned();
     let (mut run, mut held) = (None, None);
     match (phase, reservation) {
-        (Phase::Running, Some(reservation)) => {
-            run = Some(reservation.start(spec(&Act::WaitInStep), crate::harness::log()))
-        }
-        (Phase::Stopping, Some(reservation)) => {
-            follow(reservation.start(spec(&Act::Finish), crate::harness::log())).await.succeeded()
-        }
+        (Phase::Running, Some(reservation)) => run = Some(reservation.start(spec(&Act::WaitInStep), log())),
+        (Phase::Stopping, Some(reservation)) => follow(reservation.start(spec(&Act::Finish), log())).await.succeeded(),
         (_, reservation) => held = reservation,
     }
     let run = match run {

@@ -16,7 +16,7 @@ fn exit() -> Exit {
 #[tokio::test]
 async fn a_host_that_obeys_reports_the_outcome() {
     let hosts = start(&[]).await;
-    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), log());
     run.cancel.send(exit()).await.unwrap();
     let RunEnd::Finished(outcome) = follow(run).await.end else { panic!("the host reports it") };
     assert_eq!(outcome.exit, exit());
@@ -27,7 +27,7 @@ async fn a_host_that_obeys_reports_the_outcome() {
 async fn a_host_that_hangs_is_killed() {
     let hosts = start(&[]).await;
     let mut events = hosts.events();
-    let run = reserve(&hosts).await.start(spec(&Act::Hang), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::Hang), log());
     run.cancel.send(exit()).await.unwrap();
     assert_eq!(follow(run).await.lost(), exit());
     assert_eq!(died(&mut events).await, Reason::Cancelled);
@@ -38,7 +38,7 @@ async fn a_host_that_hangs_is_killed() {
 async fn a_run_that_nobody_follows_is_killed() {
     let hosts = start(&[]).await;
     let mut events = hosts.events();
-    drop(reserve(&hosts).await.start(spec(&Act::Hang), crate::harness::log()));
+    drop(reserve(&hosts).await.start(spec(&Act::Hang), log()));
     assert_eq!(died(&mut events).await, Reason::Abandoned);
     hosts.shutdown(Duration::ZERO).await;
 }

@@ -47,7 +47,7 @@ async fn a_stopped_process_can_be_killed() {
     let id = reservation.host_id().to_owned();
     let host = status(&hosts).await.hosts.into_iter().find(|host| host.id == id).unwrap();
     let pid = Pid::from_raw(host.pid.unwrap().cast_signed()).unwrap();
-    let run = reservation.start(spec(&Act::Hang), crate::harness::log());
+    let run = reservation.start(spec(&Act::Hang), log());
     kill_process(pid, Signal::STOP).unwrap();
     let exit = Exit::error(ExitReason::Cancel, "Cancelled", "by the user");
     run.cancel.send(exit.clone()).await.unwrap();

@@ -34,7 +34,7 @@ async fn a_run_whose_reserved_host_dies_moves_to_another() {
     let host = status(&hosts).await.hosts.into_iter().find(|host| host.id == id).unwrap();
     kill_process(Pid::from_raw(host.pid.unwrap().cast_signed()).unwrap(), Signal::KILL).unwrap();
     event(&mut events, |event| matches!(event, HostEvent::Died { host, .. } if *host == id).then_some(())).await;
-    follow(reservation.start(spec(&Act::Finish), crate::harness::log())).await.succeeded();
+    follow(reservation.start(spec(&Act::Finish), log())).await.succeeded();
     hosts.shutdown(Duration::ZERO).await;
 }
 
@@ -90,7 +90,7 @@ async fn a_run_that_ends_well_closes_the_circuit_for_who_brings_runs() {
     let hosts = soon(Hosts::start(options_for(&path, &[]))).await.unwrap();
     let mut availability = hosts.availability();
     until_ready(&hosts, 2).await;
-    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), log());
     until_ready(&hosts, 2).await;
     std::fs::remove_file(&path).unwrap();
     let mut held = Vec::new();

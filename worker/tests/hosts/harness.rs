@@ -66,7 +66,7 @@ pub(crate) fn spec(act: &Act) -> RunSpec {
 
 /// Executes one run to its end.
 pub(crate) async fn execute(hosts: &Hosts, act: Act) -> Followed {
-    follow(reserve(hosts).await.start(spec(&act), crate::harness::log())).await
+    follow(reserve(hosts).await.start(spec(&act), log())).await
 }
 
 /// What a run told.

@@ -29,7 +29,7 @@ async fn execute_on(hosts: &Hosts, version: &str) -> String {
     let run = run_on(version);
     let reservation = soon(hosts.reserve(Prepare::of(&run))).await.unwrap();
     let host = reservation.host_id().to_owned();
-    follow(reservation.start(run, crate::harness::log())).await.succeeded();
+    follow(reservation.start(run, log())).await.succeeded();
     host
 }
 

@@ -43,7 +43,7 @@ async fn recycling_replaces_all_hosts_and_there_are_never_too_few() {
 #[tokio::test]
 async fn a_run_goes_on_while_hosts_are_replaced() {
     let hosts = start(&[]).await;
-    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), log());
     let recycled = hosts.recycle();
     tokio::pin!(recycled);
     until_ready(&hosts, 2).await;
@@ -57,7 +57,7 @@ async fn a_run_goes_on_while_hosts_are_replaced() {
 #[tokio::test]
 async fn a_drained_pool_is_empty_and_who_wants_a_host_waits_for_the_end_of_that() {
     let hosts = start(&[]).await;
-    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::WaitForCancel), log());
     let drained = hosts.drain();
     tokio::pin!(drained);
     assert!((&mut drained).now_or_never().is_none());
@@ -73,7 +73,7 @@ async fn a_drained_pool_is_empty_and_who_wants_a_host_waits_for_the_end_of_that(
 
     soon(hosts.resume()).await.unwrap();
     let reservation = soon(waiting).await.unwrap();
-    follow(reservation.start(spec(&Act::Finish), crate::harness::log())).await.succeeded();
+    follow(reservation.start(spec(&Act::Finish), log())).await.succeeded();
     soon(hosts.resume()).await.unwrap();
     assert!(!status(&hosts).await.is_draining);
     hosts.shutdown(Duration::ZERO).await;
@@ -82,7 +82,7 @@ async fn a_drained_pool_is_empty_and_who_wants_a_host_waits_for_the_end_of_that(
 #[tokio::test]
 async fn who_waits_for_the_contrary_is_told() {
     let hosts = start(&[]).await;
-    let run = reserve(&hosts).await.start(spec(&Act::Hang), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::Hang), log());
     let (drained, resumed) = soon(async { tokio::join!(hosts.drain(), hosts.resume()) }).await;
     assert_eq!((drained, resumed), (Err(ManageError::Overtaken), Ok(())));
     let (drained, ()) = soon(async { tokio::join!(hosts.drain(), hosts.shutdown(Duration::ZERO)) }).await;

@@ -58,7 +58,7 @@ async fn lines_are_logged_with_host_and_run() {
     let host = format!("host={}", reservation.host_id());
     let long = "y".repeat(10_000);
     let text = format!("a line of 4711\nlong {long}\nunfinished of 4711");
-    follow(reservation.start(spec(&Act::Print(text)), crate::harness::log())).await.succeeded();
+    follow(reservation.start(spec(&Act::Print(text)), log())).await.succeeded();
     log.line(&["INFO", "engine_host", "a line of 4711", &host, "run=r1"]).await;
     log.line(&["WARN", "engine_host", "a line of 4711", &host, "run=r1"]).await;
     log.line(&["WARN", "unfinished of 4711", &host]).await;

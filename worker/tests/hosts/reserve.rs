@@ -17,7 +17,7 @@ async fn each_run_gets_a_host_of_its_own() {
     for _ in 0..20 {
         let reservation = reserve(&hosts).await;
         assert!(seen.insert(reservation.host_id().to_owned()), "{} was lent twice", reservation.host_id());
-        follow(reservation.start(spec(&Act::Finish), crate::harness::log())).await.succeeded();
+        follow(reservation.start(spec(&Act::Finish), log())).await.succeeded();
     }
     hosts.shutdown(Duration::from_secs(10)).await;
 }

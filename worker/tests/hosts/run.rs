@@ -21,7 +21,7 @@ async fn events_steps_and_the_outcome_arrive() {
 #[tokio::test]
 async fn all_lines_come_before_the_end_although_nobody_takes_them_for_a_while() {
     let hosts = start(&[]).await;
-    let run = reserve(&hosts).await.start(spec(&Act::Log(5_000)), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::Log(5_000)), log());
     tokio::time::sleep(Duration::from_millis(200)).await;
     let run = follow(run).await;
     assert_eq!(run.lines(), (0..5_000).collect::<Vec<_>>());

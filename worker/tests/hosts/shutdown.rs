@@ -33,8 +33,8 @@ async fn every_process_is_reaped_and_the_folder_is_gone() {
 #[tokio::test]
 async fn a_run_may_end_first_and_is_killed_if_it_does_not() {
     let hosts = start(&[]).await;
-    let ends = reserve(&hosts).await.start(spec(&Act::Log(10)), crate::harness::log());
-    let hangs = reserve(&hosts).await.start(spec(&Act::Hang), crate::harness::log());
+    let ends = reserve(&hosts).await.start(spec(&Act::Log(10)), log());
+    let hangs = reserve(&hosts).await.start(spec(&Act::Hang), log());
     let grace = Duration::from_millis(1_500);
     let (ended, hung, ()) = soon(async { tokio::join!(follow(ends), follow(hangs), hosts.shutdown(grace)) }).await;
     ended.succeeded();

@@ -33,7 +33,7 @@ async fn while_it_executes_a_run() {
 #[tokio::test]
 async fn but_not_while_nobody_takes_what_it_says() {
     let hosts = soon(Hosts::start(impatient(&[]))).await.unwrap();
-    let run = reserve(&hosts).await.start(spec(&Act::Log(300_000)), crate::harness::log());
+    let run = reserve(&hosts).await.start(spec(&Act::Log(300_000)), log());
     // The host cannot go on for as long as this.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let run = follow(run).await;

@@ -15,7 +15,7 @@ async fn the_first_host_is_ready_when_the_pool_is() {
     let status = status(&hosts).await;
     assert!(status.hosts.iter().any(|host| host.state == worker::hosts::HostState::Ready), "{status:?}");
     let mut events = hosts.events();
-    drop(reserve(&hosts).await.start(spec(&crate::fake::Act::Hang), crate::harness::log()));
+    drop(reserve(&hosts).await.start(spec(&crate::fake::Act::Hang), log()));
     let after = event(&mut events, |event| match event {
         HostEvent::Ready { after, .. } => Some(*after),
         _ => None,
