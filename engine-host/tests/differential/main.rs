@@ -194,7 +194,6 @@ impl<E: Engine> Bench<E> {
         let options = RunOptions::default();
         let spec = RunSpec {
             run_id: "r".to_owned(),
-            meta: Json::empty_object(),
             steps: vec![Step {
                 id: "a".to_owned(),
                 name: None,
