@@ -69,7 +69,7 @@ async fn measure(program: &Path, adaptors: &[String]) {
     show("bundled, with V8's code", &spec, folder.path()).await;
     let blob = folder.path().join("blob");
     let began = Instant::now();
-    match node::snapshot::build(program, &spec.adaptors, &blob).await {
+    match node::snapshot::build(program, &spec.adaptors, &[], &blob).await {
         Ok(()) => {
             let size = blob.metadata().map_or(0, |it| it.len()) as f64 / 1e6;
             println!("{:26} built in {:.0?}, {size:.1} MB", "", began.elapsed());

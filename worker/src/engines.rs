@@ -62,7 +62,7 @@ impl Choice {
 enum Equipment {
     Nothing,
     Mock,
-    Adaptors(Adaptors),
+    Adaptors(Box<Adaptors>),
 }
 
 /// Engine hosts and, where runs are executed on Node, the adaptors for them.
@@ -83,7 +83,7 @@ impl Engines {
         let equipment = match choice {
             Choice::Embedded => Equipment::Nothing,
             Choice::Mock => Equipment::Mock,
-            Choice::Node(adaptors) => Equipment::Adaptors(Adaptors::start(broker, options, adaptors).await?),
+            Choice::Node(adaptors) => Equipment::Adaptors(Box::new(Adaptors::start(broker, options, adaptors).await?)),
         };
         Ok(Self { hosts, equipment })
     }

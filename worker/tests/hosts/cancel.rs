@@ -48,7 +48,7 @@ async fn a_run_that_is_not_reported_in_time_is_killed() {
     let hosts = start(&[]).await;
     let mut events = hosts.events();
     let options = RunOptions { timeout_ms: 1, ..RunOptions::default() };
-    let run = reserve(&hosts).await.start(RunSpec { options, ..spec(&Act::WaitForCancel) });
+    let run = reserve(&hosts).await.start(RunSpec { options, ..spec(&Act::WaitForCancel) }, log());
     let expected = Exit::error(ExitReason::Kill, "TimeoutError", "Workflow failed to return within 1ms");
     assert_eq!(follow(run).await.lost(), expected);
     assert_eq!(died(&mut events).await, Reason::Overdue);

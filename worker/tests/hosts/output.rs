@@ -52,17 +52,17 @@ impl Write for Log {
 
 #[tokio::test]
 async fn lines_are_logged_with_host_and_run() {
-    let log = Log::start();
+    let printed = Log::start();
     let hosts = start(&[]).await;
     let reservation = reserve(&hosts).await;
     let host = format!("host={}", reservation.host_id());
     let long = "y".repeat(10_000);
     let text = format!("a line of 4711\nlong {long}\nunfinished of 4711");
     follow(reservation.start(spec(&Act::Print(text)), log())).await.succeeded();
-    log.line(&["INFO", "engine_host", "a line of 4711", &host, "run=r1"]).await;
-    log.line(&["WARN", "engine_host", "a line of 4711", &host, "run=r1"]).await;
-    log.line(&["WARN", "unfinished of 4711", &host]).await;
-    let cut = log.line(&["long yyyy"]).await;
+    printed.line(&["INFO", "engine_host", "a line of 4711", &host, "run=r1"]).await;
+    printed.line(&["WARN", "engine_host", "a line of 4711", &host, "run=r1"]).await;
+    printed.line(&["WARN", "unfinished of 4711", &host]).await;
+    let cut = printed.line(&["long yyyy"]).await;
     assert!(cut.len() < 9_000 && cut.contains("yyyy [cut]"), "{} bytes", cut.len());
     hosts.shutdown(Duration::ZERO).await;
 }
@@ -77,7 +77,7 @@ fn resident_mebibytes() -> usize {
 /// `FLOOD_MB` makes it longer. Other tests take memory of this process meanwhile, too.
 #[tokio::test]
 async fn a_flood_is_read_dropped_and_told() {
-    let log = Log::start();
+    let printed = Log::start();
     let hosts = start(&[]).await;
     let before = std::time::Instant::now();
     let mebibytes = std::env::var("FLOOD_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
@@ -101,18 +101,18 @@ async fn a_flood_is_read_dropped_and_told() {
     println!("{mebibytes} MiB of output took {:?}; {grown} MiB more; {slowest:?} to answer", before.elapsed());
     assert!(grown < 128, "{grown} MiB for {mebibytes} MiB of output");
     assert!(slowest < Duration::from_secs(5), "{slowest:?} to answer");
-    log.line(&["of stdout were dropped: too many at once"]).await;
+    printed.line(&["of stdout were dropped: too many at once"]).await;
     hosts.shutdown(Duration::ZERO).await;
     assert!(LOG.lock().unwrap().len() < 16 * 1024 * 1024, "most of it is not logged");
 }
 
 #[tokio::test]
 async fn a_host_gets_only_what_it_needs_of_the_environment() {
-    let log = Log::start();
+    let printed = Log::start();
     let hosts = start(&[Habit::PrintsItsEnvironment]).await;
     let parent = std::process::id();
-    log.line(&[&format!("parent {parent}")]).await;
-    log.line(&["folder ", "/openfn-worker-", "/h1"]).await;
+    printed.line(&[&format!("parent {parent}")]).await;
+    printed.line(&["folder ", "/openfn-worker-", "/h1"]).await;
     hosts.shutdown(Duration::ZERO).await;
     let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
     let mut names: Vec<_> = log.lines().filter_map(|line| line.split("variable ").nth(1)).collect();
