@@ -103,9 +103,11 @@ class Buffer extends Bytes {
       const primitive = value.valueOf();
       if (isText(primitive)) return asBuffer(encode(primitive, encodingOrOffset));
     }
-    throw new TypeError(
+    const error = new TypeError(
       `The first argument must be of type string or an instance of Buffer, ArrayBuffer, or Array or an Array-like Object. Received ${received(value)}`
     );
+    error.code = 'ERR_INVALID_ARG_TYPE';
+    throw error;
   }
 
   static alloc(size, fill = '', encoding = 'utf8') {
