@@ -169,5 +169,5 @@ pub(crate) async fn ended(events: &mut broadcast::Receiver<HostEvent>) -> Death 
 
 /// The log of a run without secrets.
 pub(crate) fn log() -> std::sync::Arc<worker::run_log::RunLog> {
-    std::sync::Arc::new(worker::run_log::RunLog::new("run".into(), worker::redact::Redactor::default()))
+    std::sync::Arc::new(worker::run_log::RunLog::new("r1".into(), worker::redact::Redactor::default()))
 }
