@@ -22,6 +22,7 @@ const SOURCES: &[Source] = &[
         head: "export default function (host) {\n",
         tail: "}\n",
         files: &[
+            "engine/embedded/json_depth.js",
             "prelude/intrinsics.js",
             "prelude/json.js",
             "prelude/errors.js",

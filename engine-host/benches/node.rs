@@ -115,7 +115,8 @@ async fn show(way: &str, spec: &NodeSpec, folder: &Path) {
 }
 
 async fn round(spec: &NodeSpec, folder: &Path) -> Round {
-    let options = NodeOptions { spec: spec.clone(), memory_bytes: MEMORY_BYTES, folder: folder.to_owned() };
+    let options =
+        NodeOptions { spec: spec.clone(), memory_bytes: MEMORY_BYTES, folder: folder.to_owned(), scratch_bytes: None };
     let began = Instant::now();
     let mut engine = NodeEngine::start(options, Arc::new(Silence)).await.expect("Node starts");
     let ready = began.elapsed();

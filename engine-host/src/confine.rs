@@ -5,15 +5,22 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use protocol::confinement::Confinement;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::links;
 
-/// What this was written for. On older kernels less is forbidden.
+/// The files that this was written for. On older kernels less is forbidden.
 const KERNEL: ABI = ABI::V5;
+
+/// How much longer a file may be than all files of a run together, so that one that is too long is seen to be.
+const BEYOND_BYTES: u64 = 64 * 1024;
+
+/// Devices that may be written to. In `/dev/shm` there are files, which fill memory and belong to others.
+const DEVICES: &[&str] =
+    &["/dev/full", "/dev/null", "/dev/ptmx", "/dev/pts", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
 
 /// Where programs, libraries, settings and devices lie.
 const SYSTEM: &[&str] = &[
@@ -61,6 +68,9 @@ pub fn confine(confinement: &Confinement, folder: &Path) -> Result<(), ConfineEr
     if let Some(limit) = confinement.processes {
         lower(Resource::Nproc, "processes", limit.saturating_add(threads_of_this_user()))?;
     }
+    if let Some(limit) = confinement.scratch_bytes {
+        lower(Resource::Fsize, "bytes of a file", limit.saturating_add(BEYOND_BYTES))?;
+    }
     if let Some(readable) = &confinement.readable {
         let linked: BTreeSet<PathBuf> = confinement.packages.iter().flat_map(|folder| linked(folder)).collect();
         restrict(readable.iter().chain(&linked), folder)?;
@@ -99,13 +109,15 @@ fn linked(packages: &Path) -> BTreeSet<PathBuf> {
 
 fn restrict<'p>(readable: impl Iterator<Item = &'p PathBuf>, folder: &Path) -> Result<(), RulesetError> {
     let all = AccessFs::from_all(KERNEL);
-    let devices = AccessFs::from_read(KERNEL) | AccessFs::WriteFile | AccessFs::IoctlDev;
-    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
+    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
+    let ruleset = ruleset.scope(Scope::Signal)?.create()?;
     let system = SYSTEM.iter().map(Path::new);
     let ruleset = system
         .chain(readable.map(PathBuf::as_path))
         .try_fold(ruleset, |ruleset, path| allow(ruleset, path, AccessFs::from_read(KERNEL)))?;
-    let ruleset = allow(ruleset, Path::new("/dev"), devices)?;
+    let ruleset = allow(ruleset, Path::new("/dev"), AccessFs::from_read(KERNEL) | AccessFs::IoctlDev)?;
+    let ruleset = DEVICES.iter().try_fold(ruleset, |ruleset, path| allow(ruleset, Path::new(path), device))?;
     allow(ruleset, folder, all)?.restrict_self().map(drop)
 }
 

@@ -18,6 +18,8 @@ use crate::host::EngineStarter;
 pub struct Engines {
     /// Where engines that are processes get their private folders.
     pub folder: PathBuf,
+    /// How much a run may write, in bytes. None if nobody counts.
+    pub scratch_bytes: Option<u64>,
 }
 
 impl EngineStarter for Engines {
@@ -29,14 +31,15 @@ impl EngineStarter for Engines {
         log: Arc<dyn LogSink>,
     ) -> impl Future<Output = Result<AnyEngine, EngineLost>> + Send + 'static {
         let Prepare { engine, memory_bytes } = wanted.clone();
-        let folder = self.folder.clone();
+        let (folder, scratch_bytes) = (self.folder.clone(), self.scratch_bytes);
         async move {
             match engine {
                 EngineSpec::Embedded => {
                     EmbeddedEngine::start(EmbeddedOptions { memory_bytes }, log).map(|(it, _)| AnyEngine::Embedded(it))
                 }
                 EngineSpec::Node(spec) => {
-                    let started = NodeEngine::start(NodeOptions { spec, memory_bytes, folder }, log).await;
+                    let started =
+                        NodeEngine::start(NodeOptions { spec, memory_bytes, folder, scratch_bytes }, log).await;
                     started.map(|engine| AnyEngine::Node(Box::new(engine)))
                 }
             }

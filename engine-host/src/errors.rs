@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::compile::{CompileError, Compiled, Operation, Position, source_line};
 use crate::engine::{EngineLost, Origin, Thrown};
+use crate::limits::megabytes;
 
 /// The job in which something was thrown.
 #[derive(Debug, Clone, Copy)]
@@ -242,6 +243,10 @@ pub fn condition_exit(thrown: &Thrown) -> Exit {
 pub fn lost_exit(lost: &EngineLost) -> Exit {
     match lost {
         EngineLost::OutOfMemory => Exit::error(ExitReason::Kill, "OOMError", "Run exceeded maximum memory usage"),
+        EngineLost::WroteTooMuch { limit_bytes } => {
+            let message = format!("Run exceeded the limit of {}mb for its files", megabytes(*limit_bytes));
+            Exit::error(ExitReason::Kill, "ScratchLimitError", message)
+        }
         EngineLost::Exited(code) => {
             Exit::error(ExitReason::Crash, "ExitError", format!("Process exited with code: {code}"))
         }
@@ -379,6 +384,12 @@ mod tests {
         use ExitReason::{Crash, Exception, Kill};
         for (lost, reason, kind, message) in [
             (EngineLost::OutOfMemory, Kill, "OOMError", "Run exceeded maximum memory usage"),
+            (
+                EngineLost::WroteTooMuch { limit_bytes: 3 << 19 },
+                Kill,
+                "ScratchLimitError",
+                "Run exceeded the limit of 1.5mb for its files",
+            ),
             (EngineLost::Exited(3), Crash, "ExitError", "Process exited with code: 3"),
             (EngineLost::Signalled("SIGKILL".into()), Crash, "ExitError", "Process killed by signal SIGKILL"),
             (EngineLost::Failed("no thread".into()), Exception, "EngineError", "the engine failed: no thread"),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use engine_host::guard::{self, ExitCode, Launch, StopSignals, say};
 use engine_host::sys::{self, Parent};
 use engine_host::{confine, engines::Engines, host};
-use protocol::confinement::CONFINEMENT_VARIABLE;
+use protocol::confinement::{CONFINEMENT_VARIABLE, Confinement};
 use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 
 const BY_HAND: &str = "\
@@ -18,6 +18,7 @@ It does nothing when it is run by hand. To run a workflow, start the worker: see
 const FAREWELL: Duration = Duration::from_secs(1);
 
 fn main() {
+    sys::close_inherited();
     sys::tune_allocator();
     let code = match launch() {
         None => {
@@ -28,10 +29,13 @@ fn main() {
             say("the worker that started this engine host is gone");
             ExitCode::Normal
         }
-        Some((launch, confinement)) => confine(&confinement).and_then(|()| run(launch)).unwrap_or_else(|error| {
-            say(&format!("{error:#}"));
-            ExitCode::Failure
-        }),
+        Some((launch, confinement)) => {
+            let confined = confine(confinement.as_deref());
+            confined.and_then(|scratch_bytes| run(launch, scratch_bytes)).unwrap_or_else(|error| {
+                say(&format!("{error:#}"));
+                ExitCode::Failure
+            })
+        }
     };
     exit(code as i32)
 }
@@ -44,24 +48,26 @@ fn launch() -> Option<(Launch, Option<String>)> {
     Some((launch, confinement))
 }
 
-/// Forbids this process what the worker wants it to.
-fn confine(confinement: &Option<String>) -> anyhow::Result<()> {
-    let Some(text) = confinement else { return Ok(()) };
-    let confinement = serde_json::from_str(text).with_context(|| format!("failed to read {CONFINEMENT_VARIABLE}"))?;
+/// Forbids this process what the worker wants it to. Returns how much a run may write, in bytes.
+fn confine(confinement: Option<&str>) -> anyhow::Result<Option<u64>> {
+    let Some(text) = confinement else { return Ok(None) };
+    let confinement: Confinement =
+        serde_json::from_str(text).with_context(|| format!("failed to read {CONFINEMENT_VARIABLE}"))?;
     let folder = std::env::current_dir().context("failed to find the working folder")?;
-    Ok(confine::confine(&confinement, &folder)?)
+    confine::confine(&confinement, &folder)?;
+    Ok(confinement.scratch_bytes)
 }
 
-fn run(launch: Launch) -> anyhow::Result<ExitCode> {
+fn run(launch: Launch, scratch_bytes: Option<u64>) -> anyhow::Result<ExitCode> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("failed to start the runtime")?;
-    let code = runtime.block_on(work(launch));
+    let code = runtime.block_on(work(launch, scratch_bytes));
     // Nobody is to wait for what runs on other threads.
     runtime.shutdown_background();
     code
 }
 
-async fn work(launch: Launch) -> anyhow::Result<ExitCode> {
+async fn work(launch: Launch, scratch_bytes: Option<u64>) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen().context("failed to listen for signals")?;
     let joined = tokio::select! {
         joined = guard::join(launch) => joined,
@@ -76,7 +82,7 @@ async fn work(launch: Launch) -> anyhow::Result<ExitCode> {
     };
     // The worker made it for this host alone.
     let folder = std::env::current_dir().context("failed to find the working folder")?;
-    let serving = host::serve(Engines { folder }, link.clone(), inbox, signals.next());
+    let serving = host::serve(Engines { folder, scratch_bytes }, link.clone(), inbox, signals.next());
     let code = guard::until_link_ends(&link, serving).await;
     // A worker that does not read any more is not waited for.
     let _ = tokio::time::timeout(FAREWELL, link.close()).await;

@@ -2,11 +2,15 @@
 //! unsafe code.
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod fence;
+
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
@@ -46,13 +50,21 @@ pub enum Parent {
     Gone,
 }
 
-/// Makes the process a session of its own, ties it to the worker with the process id `parent`, and offers it to the
-/// system when memory runs out. What a system cannot do is left out: the link's end is noticed everywhere.
+/// Closes all descriptors but the standard ones: what else is open was inherited from whoever started the worker.
+pub fn close_inherited() {
+    platform::close_inherited();
+}
+
+/// Makes the process a session of its own, ties it to the worker with the process id `parent`, offers it to the system
+/// when memory runs out, and forbids others of its user to look into it. Processes that its engine leaves behind become
+/// its own children. What a system cannot do is left out: the link's end is noticed everywhere.
 pub fn detach(parent: u32) -> Parent {
     // Fails only for who leads a session already.
     let _ = process::setsid();
     platform::offer_to_oom_killer();
     platform::die_with_parent();
+    platform::adopt_orphans();
+    platform::close_memory();
     // The parent may have died before the system was told. What the kernel calls no parent is one that is not seen
     // from here, such as one outside of a container.
     match process::getppid() {
@@ -84,12 +96,13 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 pub enum Signals {
     /// Itself: the worker and the engines of other runs, which belong to the same user, are out of its reach.
     Own,
-    /// All processes of the user: it has children to end.
+    /// Those that it has started, and with a kernel before Linux 6.12 all processes of the user.
     All,
 }
 
 /// Makes `command` start a process that leads a group of its own, dies with the thread that starts it, leaves no core,
-/// signals whom it may, and has `descriptors` as its descriptors from 3 on.
+/// signals whom it may, does not look into processes that it has not started, as far as the kernel can see to that, and
+/// has `descriptors` as its descriptors from 3 on.
 pub fn prepare_process<const N: usize>(
     command: &mut Command,
     descriptors: [OwnedFd; N],
@@ -102,6 +115,7 @@ pub fn prepare_process<const N: usize>(
         .map(|descriptor| rustix::io::fcntl_dupfd_cloexec(&descriptor, first_free))
         .collect::<Result<_, _>>()?;
     let host = process::getpid();
+    let fence = platform::Fence::new(signals);
     let prepare = move || {
         for (descriptor, number) in descriptors.iter().zip(FIRST_DESCRIPTOR..) {
             // SAFETY: nothing in this process owns the number: it is about to become another program. What is made of it
@@ -116,9 +130,7 @@ pub fn prepare_process<const N: usize>(
         }
         let none = process::Rlimit { current: Some(0), maximum: Some(0) };
         process::setrlimit(process::Resource::Core, none)?;
-        if signals == Signals::Own {
-            platform::refuse_signals_to_others();
-        }
+        fence.enclose();
         Ok(())
     };
     command.process_group(0);
@@ -130,6 +142,53 @@ pub fn prepare_process<const N: usize>(
 /// Kills a process and all others of the group that it leads.
 pub fn kill_group(leader: Pid) {
     let _ = process::kill_process_group(leader, Signal::KILL);
+}
+
+/// The processes that this one has started or adopted, and those that they have, as far as the system tells. Those that
+/// have ended count until they are reaped.
+pub fn descent() -> Vec<Pid> {
+    let mut descent = platform::children(process::getpid());
+    let mut looked_at = 0;
+    while let Some(&parent) = descent.get(looked_at) {
+        looked_at += 1;
+        descent.extend(platform::children(parent));
+    }
+    descent
+}
+
+/// Looks at a descent that is being killed, before what does not die is left to the worker. Each kill may hand on others.
+const MOST_LOOKS: usize = 20;
+
+/// Pause between two of them.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+/// Kills the whole [`descent`]. For a host with one engine.
+pub fn kill_descent() {
+    for _ in 0..MOST_LOOKS {
+        let living: Vec<Pid> = descent().into_iter().filter(|process| !has_ended(*process)).collect();
+        if living.is_empty() {
+            return;
+        }
+        for process in living {
+            // Fails when it has ended.
+            let _ = process::kill_process(process, Signal::KILL);
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+}
+
+/// Reaps those of this process's children that have ended, but for `engine`, whose end somebody waits for.
+pub fn reap_adopted(engine: Pid) {
+    for child in platform::children(process::getpid()) {
+        if child != engine && has_ended(child) {
+            // What was reaped meanwhile is what was wanted.
+            let _ = process::waitpid(Some(child), process::WaitOptions::NOHANG);
+        }
+    }
+}
+
+fn has_ended(process: Pid) -> bool {
+    platform::state(process).is_none_or(|state| ['Z', 'X'].contains(&state))
 }
 
 /// A process, its descendants, and whoever else is in the group that it leads, as far as the system tells. Looks through
@@ -157,13 +216,7 @@ pub fn resident_bytes_of_descent() -> u64 {
     if process::waitid(WaitId::All, children).is_err_and(|error| error == Errno::CHILD) {
         return resident_bytes();
     }
-    let mut descent = vec![process::getpid()];
-    let mut looked_at = 0;
-    while let Some(&parent) = descent.get(looked_at) {
-        looked_at += 1;
-        descent.extend(platform::children(parent));
-    }
-    descent.into_iter().map(resident_bytes_of).sum()
+    resident_bytes() + descent().into_iter().map(resident_bytes_of).sum::<u64>()
 }
 
 /// Whether a process is held by a stop signal or a debugger, as far as the system tells.
@@ -196,10 +249,52 @@ pub fn take_peak_resident_bytes_of(process: Pid) -> u64 {
 #[cfg(target_os = "linux")]
 mod platform {
     use std::ffi::CString;
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::sync::OnceLock;
 
-    use rustix::process::{Pid, Signal, set_parent_process_death_signal};
+    use rustix::process::{
+        DumpableBehavior, Pid, Signal, getpid, set_child_subreaper, set_dumpable_behavior,
+        set_parent_process_death_signal,
+    };
 
     use super::Relative;
+    pub(super) use super::fence::Fence;
+
+    /// The first descriptor that is none of input, output and errors.
+    const FIRST_OTHER: libc::c_uint = 3;
+
+    pub(super) fn close_inherited() {
+        const NO_FLAGS: libc::c_uint = 0;
+        // SAFETY: takes numbers alone. Nothing in this process has opened a descriptor yet.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, NO_FLAGS) };
+        if closed == 0 {
+            return;
+        }
+        // Before Linux 5.9 one by one.
+        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let open: Vec<libc::c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        for descriptor in open.into_iter().filter(|it| it.unsigned_abs() >= FIRST_OTHER) {
+            // SAFETY: as above. That of the folder itself is closed already, which is an error of no consequence.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+
+    pub(super) fn adopt_orphans() {
+        let _ = set_child_subreaper(Some(getpid()));
+    }
+
+    /// Where the peak of this process's memory is begun anew. Opened while the process may do that.
+    static CLEAR_REFS: OnceLock<File> = OnceLock::new();
+
+    pub(super) fn close_memory() {
+        if let Ok(file) = File::options().write(true).open("/proc/self/clear_refs") {
+            let _ = CLEAR_REFS.set(file);
+        }
+        // Kernels before 6.4 tell it only to a process that may look into itself.
+        rustix::param::page_size();
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
 
     pub(super) fn is_single_threaded() -> bool {
         std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
@@ -259,60 +354,6 @@ mod platform {
         Some(stat.rsplit_once(')')?.1.to_owned())
     }
 
-    /// Makes the kernel refuse what reaches into other processes of the user, now and after an exec. Where it cannot, they
-    /// are as open to each other as the user's processes are. Only for code that makes no system calls of its own: those
-    /// of other architectures are not looked at.
-    pub(super) fn refuse_signals_to_others() {
-        const ALLOW: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
-        const REFUSE: libc::sock_filter =
-            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-        // In what the kernel tells of a call: its number, and the lower half of the first argument.
-        const NUMBER: u32 = 0;
-        const TARGET: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
-        const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-        let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
-        let mut program = [
-            statement(LOAD, NUMBER),
-            jump(libc::SYS_kill as u32, 9),
-            jump(libc::SYS_tkill as u32, 8),
-            jump(libc::SYS_tgkill as u32, 7),
-            jump(libc::SYS_rt_sigqueueinfo as u32, 6),
-            jump(libc::SYS_rt_tgsigqueueinfo as u32, 5),
-            jump(libc::SYS_pidfd_send_signal as u32, 8),
-            jump(libc::SYS_setpriority as u32, 7),
-            jump(libc::SYS_ptrace as u32, 6),
-            jump(libc::SYS_process_vm_writev as u32, 5),
-            ALLOW,
-            statement(LOAD, TARGET),
-            jump(own, 1),
-            // Its own group.
-            jump_unless(0, 1),
-            ALLOW,
-            REFUSE,
-        ];
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: both calls read their arguments only, and the program lives longer than they take.
-        unsafe {
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 {
-                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
-            }
-        }
-    }
-
-    const fn statement(code: u32, value: u32) -> libc::sock_filter {
-        libc::sock_filter { code: code as u16, jt: 0, jf: 0, k: value }
-    }
-
-    /// Goes on so many further if what was loaded is this value.
-    const fn jump(value: u32, further: u8) -> libc::sock_filter {
-        libc::sock_filter { jt: further, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value) }
-    }
-
-    /// Goes on so many further if what was loaded is not this value.
-    const fn jump_unless(value: u32, further: u8) -> libc::sock_filter {
-        libc::sock_filter { jf: further, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value) }
-    }
-
     /// Written to `clear_refs`, begins the peak anew.
     const RESET_PEAK: &str = "5";
 
@@ -320,7 +361,10 @@ mod platform {
         let folder = format!("/proc/{}", process.as_raw_nonzero());
         let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
         // Where this is forbidden, the peak is that of the whole run.
-        let _ = std::fs::write(format!("{folder}/clear_refs"), RESET_PEAK);
+        let _ = match CLEAR_REFS.get().filter(|_| process == getpid()) {
+            Some(mut file) => file.write_all(RESET_PEAK.as_bytes()),
+            None => std::fs::write(format!("{folder}/clear_refs"), RESET_PEAK),
+        };
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
@@ -337,11 +381,26 @@ mod platform {
         true
     }
 
+    pub(super) fn close_inherited() {}
+
+    pub(super) fn adopt_orphans() {}
+
+    pub(super) fn close_memory() {}
+
+    /// Not here.
+    pub(super) struct Fence;
+
+    impl Fence {
+        pub(super) fn new(_signals: super::Signals) -> Self {
+            Self
+        }
+
+        pub(super) fn enclose(&self) {}
+    }
+
     pub(super) fn offer_to_oom_killer() {}
 
     pub(super) fn die_with_parent() {}
-
-    pub(super) fn refuse_signals_to_others() {}
 
     pub(super) fn name_process(_name: &str) {}
 
@@ -406,13 +465,41 @@ mod tests {
         for (signals, line, expected) in [
             (Signals::Own, "kill -0 $$ && kill -0 0 && ! kill -0 $PPID && ! kill -0 -1", Some(0)),
             (Signals::Own, "kill -9 $$", None),
-            (Signals::All, "kill -0 $PPID", Some(0)),
+            (Signals::All, "sleep 9 & kill -0 $! && kill $!", Some(0)),
         ] {
             let mut command = Command::new("sh");
             command.args(["-c", line]).stderr(Stdio::null());
             prepare_process(&mut command, [], signals).unwrap();
             assert_eq!(command.status().unwrap().code(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn an_engine_does_not_look_into_processes_outside_of_it() {
+        let Some(version) = landlock_version() else { return };
+        for signals in [Signals::Own, Signals::All] {
+            let from = |line: &str| {
+                let mut command = Command::new("sh");
+                command.args(["-c", line]).stderr(Stdio::null());
+                prepare_process(&mut command, [], signals).unwrap();
+                command.status().unwrap().success()
+            };
+            for file in ["environ", "mem", "maps"] {
+                assert!(!from(&format!("cat /proc/$PPID/{file}")), "{file} {signals:?}");
+            }
+            assert!(from("sh -c 'cat /proc/$PPID/environ'"), "its own are open to it");
+            assert!(from("d=$(mktemp -d) && mkdir $d/a $d/b && touch $d/a/f && mv $d/a/f $d/b && rm -r $d"));
+            assert!(version < 6 || !from("kill -0 $PPID"), "{signals:?}");
+        }
+    }
+
+    /// What the kernel has, as it says itself.
+    fn landlock_version() -> Option<i64> {
+        const VERSION: u32 = 1;
+        // SAFETY: with this flag and no ruleset the call takes no memory.
+        let version =
+            unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
+        (version > 0).then_some(version)
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Confinement {
     pub open_files: Option<u64>,
     /// Processes and threads beyond those that the user has when the host starts.
     pub processes: Option<u64>,
+    /// What a run may have written at a time, in bytes: all its files together, and each of them. None if nobody counts.
+    pub scratch_bytes: Option<u64>,
     /// What may be read, with everything else forbidden that the host's own folder does not hold, as far as the kernel
     /// can. None if nothing is forbidden.
     pub readable: Option<Vec<PathBuf>>,

@@ -39,7 +39,8 @@ async fn a_runs_processes_read_and_write_nothing_of_others() {
     let reachable = json!({ "data": { "read": "private", "written": true } });
     let restricted =
         if kernel_has_landlock() { json!({ "data": { "read": "", "written": false } }) } else { reachable.clone() };
-    for (more, expected) in [(&[][..], restricted), (&["--no-landlock"][..], reachable)] {
+    for (more, expected) in [(&[][..], restricted), (&["--no-landlock", "--allow-unconfined-adaptors"][..], reachable)]
+    {
         let lightning = lightning::start(LightningOptions::default()).await;
         let worker = Worker::start(&lightning, &[&usual[..], more].concat()).await;
         let record = end(&lightning, &worker, &queue(&lightning, plan.clone())).await;

@@ -12,8 +12,8 @@ use worker::mock_lightning::{MockLightning, RunState};
 
 /// An adaptor whose process goes on after the shell that started it, and that waits until it is let go.
 const DETACHED: &str = "const { spawn } = require('node:child_process');
-    exports.begin = (folder) => (state) => new Promise((resolve) => {
-        const line = `sleep 600 & echo $! > ${folder}/part && mv ${folder}/part ${folder}/pid`;
+    exports.begin = (folder, how) => (state) => new Promise((resolve) => {
+        const line = `${how} sh -c 'echo $$ > ${folder}/part && mv ${folder}/part ${folder}/pid && exec sleep 600' &`;
         const wait = `until test -e ${folder}/go; do sleep 0.02; done`;
         spawn('sh', ['-c', line], { stdio: 'ignore' }).on('exit', () =>
             spawn('sh', ['-c', wait], { stdio: 'ignore' }).on('exit', () => resolve(state)));
@@ -39,6 +39,13 @@ async fn started(folder: &Path) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_goes_with_its_run_and_not_with_another() {
+    // In its group, and in a session of its own.
+    for how in ["", "setsid", "setsid -f"] {
+        goes_with_its_run(how).await;
+    }
+}
+
+async fn goes_with_its_run(how: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let manifest: Value = json!({
         "name": "@openfn/language-detached", "version": "1.0.0", "main": "index.js",
@@ -46,11 +53,21 @@ async fn it_goes_with_its_run_and_not_with_another() {
     });
     write_local(folder.path(), "detached", &manifest, DETACHED);
     let (repo, root) = (folder.path().join("repo").display().to_string(), folder.path().display().to_string());
-    let options = ["--engine", "node", "--repo-dir", &repo, "--monorepo-dir", &root, "--offline", "--no-landlock"];
+    let options = [
+        "--engine",
+        "node",
+        "--repo-dir",
+        &repo,
+        "--monorepo-dir",
+        &root,
+        "--offline",
+        "--no-landlock",
+        "--allow-unconfined-adaptors",
+    ];
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &[&options[..], &["--log", "debug"]].concat()).await;
 
-    let long = run(&lightning, &format!("begin('{root}')"));
+    let long = run(&lightning, &format!("begin('{root}', '{how}')"));
     let pid = started(folder.path()).await;
     let short = run(&lightning, "(state) => state");
     assert_eq!(end(&lightning, &worker, &short).await.state, RunState::Success, "{}", worker.output());

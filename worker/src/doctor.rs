@@ -220,14 +220,19 @@ fn memory(options: &StartOptions) -> Finding {
 
 fn landlock(options: &StartOptions) -> Finding {
     const WHAT: &str = "landlock";
+    const SIGNALS_SINCE: u32 = 6;
+    const OPEN: &str = "hosts can use any file that this user can, and runs are refused whose adaptors start processes or \
+                        load native code, unless --allow-unconfined-adaptors is set";
     let version = crate::sys::landlock_version();
     match (version, options.supervision.no_landlock) {
-        (Some(version), false) => Finding::good(
-            WHAT,
-            format!("hosts read what their engine needs, and write nothing but their folders (version {version})"),
-        ),
-        (Some(_), true) => Finding::lacking(WHAT, "--no-landlock: hosts can use any file that this user can"),
-        (None, _) => Finding::lacking(WHAT, "the kernel does not have it: hosts can use any file that this user can"),
+        (Some(version), false) => {
+            // What adaptors start can end the worker otherwise.
+            let signals = if version < SIGNALS_SINCE { "; signals are not restricted before Linux 6.12" } else { "" };
+            let told = "hosts read what their engine needs, and write nothing but their folders";
+            Finding::good(WHAT, format!("{told} (Landlock version {version}){signals}"))
+        }
+        (Some(_), true) => Finding::lacking(WHAT, format!("--no-landlock: {OPEN}")),
+        (None, _) => Finding::lacking(WHAT, format!("the kernel does not have it: {OPEN}")),
     }
 }
 

@@ -48,6 +48,14 @@ impl Choice {
         kind.name()
     }
 
+    /// The same, where runs are refused for this reason whose adaptors nothing would confine.
+    pub fn refusing(self, unconfined: Option<&'static str>) -> Self {
+        match self {
+            Self::Node(adaptors) => Self::Node(AdaptorsOptions { unconfined, ..adaptors }),
+            other => other,
+        }
+    }
+
     /// What Node needs; none for the others.
     pub fn adaptors(&self) -> Option<&AdaptorsOptions> {
         match self {
@@ -159,6 +167,7 @@ async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refus
     }
     let unique: BTreeMap<String, Adaptor> = found.into_values().map(|adaptor| (adaptor.specifier(), adaptor)).collect();
     let adaptors_of_run: Vec<Adaptor> = unique.into_values().collect();
+    adaptors_of_run.iter().try_for_each(|adaptor| adaptors.admit(adaptor))?;
     let (program, version) = adaptors.node();
     let snapshot = adaptors.snapshot(&adaptors_of_run).await;
     spec.engine = EngineSpec::Node(NodeSpec { program, version, adaptors: adaptors_of_run, snapshot });

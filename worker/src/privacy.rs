@@ -12,6 +12,12 @@ pub fn erase(secret_variables: &[String]) {
     sys::erase_variables(secret_variables);
 }
 
+/// Keeps what this process has open from the processes that it starts: whoever started it may have left it more than it
+/// knows of.
+pub fn keep_descriptors() {
+    sys::keep_descriptors();
+}
+
 /// Forbids others of the same user to look into the memory of this process.
 pub fn close() {
     // Only for a core file does this make a difference that somebody could miss.

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use crate::adaptors::{AdaptorsOptions, PACKAGES};
+use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
 use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
 use crate::engines::{self, Choice, Engines};
@@ -22,6 +22,7 @@ use crate::http::{self, Operations, Probed};
 use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
 use crate::room::{MOST_PER_SLOT, files_needed, raise_files};
+use crate::sys::landlock_version;
 use crate::systemd;
 use crate::vitals::{Readiness, Vitals};
 use crate::watchers::Watchers;
@@ -117,7 +118,10 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     lightning_options.journal = journal.map(Arc::new);
     let adaptors = &options.adaptors;
     let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await;
-    let mut engine = engine.map_err(StartError::Options)?;
+    let supervision = &options.supervision;
+    let unconfined =
+        unconfined::refusal(landlock_version(), supervision.no_landlock, supervision.allow_unconfined_adaptors);
+    let mut engine = engine.map_err(StartError::Options)?.refusing(unconfined);
     if let Choice::Node(adaptors) = &mut engine {
         adaptors.job_environment = options.hosts.job_env.clone();
         adaptors.job_environment.sort();
@@ -378,6 +382,7 @@ pub(crate) fn hosts_options_of(
         confinement: Confinement {
             open_files: Some(supervision.host_max_open_files),
             processes: supervision.host_max_processes,
+            scratch_bytes: Some(supervision.scratch_mb.bytes()),
             readable: (!supervision.no_landlock).then(|| readable(&program, supervision, adaptors)),
             packages: adaptors.iter().flat_map(|it| &it.monorepos).map(|root| root.join(PACKAGES)).collect(),
         },

@@ -179,6 +179,12 @@ pub enum EngineLost {
     /// It used more memory than the run may.
     #[error("the engine exceeded its memory limit")]
     OutOfMemory,
+    /// It wrote more to disk than the run may.
+    #[error("the engine wrote more than {limit_bytes} bytes to its folder")]
+    WroteTooMuch {
+        /// What it may write, in bytes.
+        limit_bytes: u64,
+    },
     /// The job, an adaptor or the engine ended the engine's process.
     #[error("the engine exited with code {0}")]
     Exited(i32),

@@ -180,7 +180,8 @@ impl Bench<NodeEngine> {
         let folder = tempfile::tempdir().unwrap();
         let spec = NodeSpec { program, version, adaptors: vec![adaptor.clone()], snapshot: None };
         let lines = Arc::new(Lines::default());
-        let options = NodeOptions { spec, memory_bytes: MEMORY_BYTES, folder: folder.path().to_owned() };
+        let options =
+            NodeOptions { spec, memory_bytes: MEMORY_BYTES, folder: folder.path().to_owned(), scratch_bytes: None };
         let engine = NodeEngine::start(options, lines.clone()).await.unwrap();
         Self { engine, lines, folder: Some(folder) }
     }

@@ -129,7 +129,12 @@ async fn a_process_that_is_held_while_it_starts_is_replaced() {
 
     let holds = repo.bundled("@openfn/language-a", "process.kill(process.pid, 'SIGSTOP');");
     let folder = tempfile::tempdir().unwrap();
-    let options = NodeOptions { spec: spec(&[&holds]), memory_bytes: 500 * MB, folder: folder.path().to_owned() };
+    let options = NodeOptions {
+        spec: spec(&[&holds]),
+        memory_bytes: 500 * MB,
+        folder: folder.path().to_owned(),
+        scratch_bytes: None,
+    };
     let lost = within(NodeEngine::start(options, Arc::new(Lines::default()))).await.unwrap_err();
     assert_eq!(lost, EngineLost::Failed("it was held by a signal each time that it started".into()));
 }

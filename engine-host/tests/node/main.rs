@@ -129,7 +129,7 @@ impl Bench {
     async fn with_spec(spec: NodeSpec, memory_bytes: u64) -> Self {
         let lines = Arc::new(Lines::default());
         let folder = tempfile::tempdir().unwrap();
-        let options = NodeOptions { spec, memory_bytes, folder: folder.path().to_owned() };
+        let options = NodeOptions { spec, memory_bytes, folder: folder.path().to_owned(), scratch_bytes: None };
         let engine = within(NodeEngine::start(options, lines.clone())).await.unwrap();
         Self { engine, lines, folder }
     }

@@ -12,6 +12,7 @@ mod npmrc;
 mod options;
 pub mod progress;
 mod snapshots;
+pub mod unconfined;
 mod wanted;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub struct Adaptors {
     wants: mpsc::UnboundedSender<Message>,
     installer: Installer,
     monorepos: Vec<PathBuf>,
+    unconfined: Option<&'static str>,
 }
 
 enum Message {
@@ -79,7 +81,7 @@ impl Adaptors {
         // One more than installs at once, so that a look-up does not wait for an installation.
         let hosts = HostsOptions {
             environment: npm_environment(&repo.folder, &repo.node),
-            confinement: Confinement { readable: None, ..like.confinement.clone() },
+            confinement: Confinement { readable: None, scratch_bytes: None, ..like.confinement.clone() },
             cgroups: like.cgroups.clone(),
             memory_bytes: Some(INSTALLER_BYTES),
             ..HostsOptions::shared(like.program.clone(), options.at_once + 1)
@@ -89,7 +91,17 @@ impl Adaptors {
         let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };
         let (wants, messages) = mpsc::unbounded_channel();
         tokio::spawn(Desk::new(rules, installer.clone()).work(messages));
-        Ok(Self { wants, installer, monorepos: options.monorepos })
+        Ok(Self { wants, installer, monorepos: options.monorepos, unconfined: options.unconfined })
+    }
+
+    /// Refuses an adaptor that nothing would confine, where that is not allowed.
+    pub fn admit(&self, adaptor: &Adaptor) -> Result<(), Refused> {
+        match self.unconfined {
+            Some(why) if unconfined::is_unconfined(adaptor.needs) => {
+                Err(Refused::Unconfined { adaptor: adaptor.specifier(), why })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The Node program that adaptors are prepared for, and its version.

@@ -36,6 +36,8 @@ pub struct AdaptorsOptions {
     pub at_once: usize,
     /// Who is shown how far installations are, instead of lines in the log.
     pub watcher: Option<Watcher>,
+    /// Why runs are refused that need an adaptor that nothing would confine; none if they are not.
+    pub unconfined: Option<&'static str>,
 }
 
 impl AdaptorsOptions {
@@ -59,6 +61,7 @@ impl AdaptorsOptions {
             tags_for: TAGS_FOR,
             at_once: AT_ONCE,
             watcher: None,
+            unconfined: None,
         })
     }
 }

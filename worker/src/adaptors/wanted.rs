@@ -55,6 +55,18 @@ pub enum Refused {
         /// Why.
         why: String,
     },
+    /// Nothing would confine it.
+    #[error(
+        "{adaptor} starts processes or loads native code, which could read and change what other runs and the worker \
+         have, because {why}. Whoever operates the worker can allow it by --allow-unconfined-adaptors \
+         (WORKER_ALLOW_UNCONFINED_ADAPTORS)"
+    )]
+    Unconfined {
+        /// Its name and version.
+        adaptor: String,
+        /// What does not confine it.
+        why: &'static str,
+    },
 }
 
 impl Refused {
@@ -62,6 +74,7 @@ impl Refused {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Blacklisted(_) => Exit::error(ExitReason::Crash, "ImportError", self.to_string()),
+            Self::Unconfined { .. } => Exit::error(ExitReason::Kill, "SecurityError", self.to_string()),
             _ => Exit::error(ExitReason::Exception, "AutoinstallError", self.to_string()),
         }
     }

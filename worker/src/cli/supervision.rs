@@ -38,6 +38,16 @@ pub struct SupervisionArgs {
     #[arg(long, env = "WORKER_HOST_MAX_OPEN_FILES", value_name = "N", default_value = "4096", value_parser = whole_number::<u64>)]
     pub host_max_open_files: u64,
 
+    /// Most that the files of a run may take at a time, in MB. A run that writes more is killed.
+    #[arg(
+        long,
+        env = "WORKER_SCRATCH_MB",
+        value_name = "MB",
+        default_value = "1024",
+        value_parser = megabytes
+    )]
+    pub scratch_mb: Megabytes,
+
     /// Let hosts use any file that this user may. Otherwise, where the kernel has Landlock, they write nothing but their
     /// own folders and read nothing but programs, libraries and what their engine needs.
     #[arg(
@@ -47,6 +57,16 @@ pub struct SupervisionArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub no_landlock: bool,
+
+    /// Let adaptors that start processes or load native code run, too, where neither Node nor the kernel restricts which
+    /// files those use: with a kernel without Landlock, and with --no-landlock. Otherwise runs that need one are refused.
+    #[arg(
+        long,
+        env = "WORKER_ALLOW_UNCONFINED_ADAPTORS",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub allow_unconfined_adaptors: bool,
 
     /// Further files and folders that hosts may read.
     #[arg(long, env = "WORKER_LANDLOCK_READ", value_name = "FOLDERS", value_delimiter = ':')]

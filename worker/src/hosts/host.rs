@@ -57,8 +57,8 @@ pub(super) enum Event {
     Silent,
     /// It reported the end of its run.
     Finished,
-    /// It would not execute the run.
-    Declined(String),
+    /// It would not execute the run: why, and whether something was reported of it before.
+    Declined { why: String, was_heard: bool },
     /// Its run is to end at once, like this.
     Cancel(Exit),
     /// Nobody waits for its run any more.
@@ -279,7 +279,7 @@ fn running(run: Run, event: Event, patience: Patience) -> Step {
             let actions = vec![Action::AskToCancel(exit.clone()), Action::SetDeadline(Some(CANCEL))];
             (State::Running(Run { cancelled: Some(exit), ..run }), actions)
         }
-        (Event::Deadline | Event::LinkEnded(_) | Event::Declined(_) | Event::Silent, Some(exit)) => {
+        (Event::Deadline | Event::LinkEnded(_) | Event::Declined { .. } | Event::Silent, Some(exit)) => {
             kill(phase, Reason::Cancelled, Some(exit))
         }
         (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
@@ -289,9 +289,13 @@ fn running(run: Run, event: Event, patience: Patience) -> Step {
             (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
         }
         (Event::LinkEnded(why), None) => sever(phase, why),
-        (Event::Declined(why), None) => {
+        (Event::Declined { why, was_heard }, None) => {
             let exit = platform_fault(format!("the engine host did not execute the run: {why}"));
-            kill(phase, Reason::NotStarted(why), Some(exit))
+            // One that did not even begin is a host that does not work, and another one may.
+            let (phase, end) =
+                if was_heard { (phase, Action::EndRun(exit)) } else { (Phase::Preparing, Action::LoseRun(exit)) };
+            let dying = State::Dying { phase, reason: Reason::NotStarted(why), end: Some(end) };
+            (dying, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
         }
         // It stops after its run in any case.
         (_, cancelled) => stay(State::Running(Run { cancelled, ..run })),

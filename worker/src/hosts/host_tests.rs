@@ -144,9 +144,25 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
     }
 }
 
+fn declined(was_heard: bool) -> Event {
+    Event::Declined { why: "busy".into(), was_heard }
+}
+
+fn refusal() -> Exit {
+    platform_fault("the engine host did not execute the run: busy".to_owned())
+}
+
+#[test]
+fn a_host_that_refuses_a_run_of_which_nothing_was_heard_is_to_blame_and_another_one_may_take_it() {
+    let all = in_run(&[declined(false), Event::Exited(SIGKILL)]);
+    let death = Death { phase: Phase::Preparing, reason: Reason::NotStarted("busy".into()), status: Some(SIGKILL) };
+    assert!(death.is_failure());
+    assert!(all.ends_with(&[Action::LoseRun(refusal()), Action::AnnounceDeath(death)]), "{all:?}");
+}
+
 #[test]
 fn a_lost_run_gets_one_end_and_the_right_one() {
-    use Event::{Abandoned, Cancel, Deadline, Declined, Exited, Shutdown, Silent, Stop};
+    use Event::{Abandoned, Cancel, Deadline, Exited, Shutdown, Silent, Stop};
     let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
     let crash = |status: Status| Action::LoseRun(status.run_exit());
     let segv = Status::Signal(11);
@@ -160,12 +176,7 @@ fn a_lost_run_gets_one_end_and_the_right_one() {
         (&[Cancel(cancel()), Silent], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
-        (
-            &[Declined("busy".into())],
-            SIGKILL,
-            Reason::NotStarted("busy".into()),
-            Some(fault("the engine host did not execute the run: busy")),
-        ),
+        (&[declined(true)], SIGKILL, Reason::NotStarted("busy".into()), Some(Action::EndRun(refusal()))),
         (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Cancel(cancel())], segv, Reason::Crashed, Some(Action::EndRun(cancel()))),
@@ -205,7 +216,8 @@ fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
         Event::Unfit(String::new()),
         run(),
         Event::Finished,
-        Event::Declined(String::new()),
+        Event::Declined { why: String::new(), was_heard: true },
+        Event::Declined { why: String::new(), was_heard: false },
         Event::Cancel(cancel()),
         Event::Abandoned,
         Event::LinkEnded(String::new()),

@@ -1,9 +1,10 @@
 //! Processes that hosts have started and left behind.
 //!
-//! A host dies with its process group; what has left the group is handed to the worker by the system, if the worker
-//! asked for that (or is the first process of a container), and is killed and buried here. Children of the worker's own
-//! session are none of them: they are whatever else the worker starts. Those of a living host's session are, but belong
-//! to its run, and go when that host does.
+//! A host dies with its process group. What has left the group, and lost its parent, is handed to the host by the system as
+//! long as that lives: so it is known whose it is. When the host has died, all of it is handed to the worker, if the
+//! worker asked for that (or is the first process of a container), and is killed and buried here. Children of the
+//! worker's own session are none of them: they are whatever else the worker starts. Those of a living host's session
+//! belong to it.
 
 use std::collections::HashSet;
 use std::io;

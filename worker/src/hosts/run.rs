@@ -135,7 +135,8 @@ pub(super) async fn execute(
                 // The supervisor sees that by itself, and finds out why.
                 Err(CallError::Ended(_)) => Ok(()),
                 Err(error) => {
-                    relay.tell(Event::Declined(error.to_string()));
+                    let was_heard = relay.opening.is_none();
+                    relay.tell(Event::Declined { why: error.to_string(), was_heard });
                     Ok(())
                 }
             },

@@ -30,6 +30,7 @@ const ERROR_TYPES: &[&str] = &[
     "RangeError",
     "ReferenceError",
     "RuntimeError",
+    "ScratchLimitError",
     "SecurityError",
     "Shutdown",
     "StateTooLargeError",

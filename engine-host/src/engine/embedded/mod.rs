@@ -16,6 +16,7 @@ mod modules;
 mod operations;
 mod sandbox;
 mod session;
+mod stack;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};

@@ -15,8 +15,8 @@ use super::alloc::{Meter, MeteredAllocator};
 use super::bytecode::OwnModules;
 use super::encoding::Encoding;
 use super::imports::{Imports, NoFiles};
-use super::modules;
 use super::session::Session;
+use super::{modules, stack};
 use crate::engine::{ConditionCall, ConditionEnd, EngineLost, JobCall, JobEnd, line_kind};
 
 /// Stack that JavaScript may use: recursion gets about as deep as in V8.
@@ -194,6 +194,7 @@ impl Sandbox {
     fn host<'js>(&self, ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
         let host = Object::new(ctx.clone())?;
         host.set("token", self.own_modules().token.as_str())?;
+        stack::add_to(&host, ctx)?;
         let start = Instant::now();
         host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
         host.set("lacking", Function::new(ctx.clone(), |name: String| modules::lacking(&name))?)?;

@@ -21,11 +21,20 @@ pub(super) struct Evidence {
     pub(super) reported_oom: bool,
     /// The process had as much in memory as its heap may take.
     pub(super) was_full: bool,
+    /// How much it was to write at most, in bytes, if it was killed because it wrote more.
+    pub(super) exceeded_bytes: Option<u64>,
+    /// How long any file was to be at most, in bytes.
+    pub(super) file_bytes: Option<u64>,
 }
 
 impl Evidence {
     /// What the end means.
     pub(super) fn verdict(self) -> EngineLost {
+        // The kernel's signal for a file that is too long.
+        let too_long = self.file_bytes.filter(|_| self.status.signal() == Some(Signal::XFSZ.as_raw()));
+        if let Some(limit_bytes) = self.exceeded_bytes.or(too_long) {
+            return EngineLost::WroteTooMuch { limit_bytes };
+        }
         // V8 ends the process by a signal of its own when its heap is full. It is not always able to report that.
         let gave_up = self.status.signal().is_some_and(|signal| GIVING_UP.iter().any(|it| it.as_raw() == signal));
         if gave_up && (self.reported_oom || self.was_full) {
@@ -102,7 +111,25 @@ mod tests {
             (0x0100, true, true, EngineLost::Exited(1)),
             (0x0022, false, false, EngineLost::Signalled("34".into())),
         ] {
-            let evidence = Evidence { status: ExitStatus::from_raw(raw), reported_oom, was_full };
+            let status = ExitStatus::from_raw(raw);
+            let evidence = Evidence { status, reported_oom, was_full, exceeded_bytes: None, file_bytes: Some(9) };
+            assert_eq!(evidence.verdict(), expected, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn who_wrote_too_much_was_killed_or_signalled() {
+        const KILLED: i32 = 9;
+        const TOO_LONG: i32 = 25;
+        let wrote = || EngineLost::WroteTooMuch { limit_bytes: 9 };
+        for (raw, exceeded_bytes, file_bytes, expected) in [
+            (KILLED, Some(9), Some(9), wrote()),
+            (TOO_LONG, None, Some(9), wrote()),
+            (TOO_LONG, None, None, EngineLost::Signalled("SIGXFSZ".into())),
+            (KILLED, None, Some(9), EngineLost::Signalled("SIGKILL".into())),
+        ] {
+            let status = ExitStatus::from_raw(raw);
+            let evidence = Evidence { status, reported_oom: false, was_full: false, exceeded_bytes, file_bytes };
             assert_eq!(evidence.verdict(), expected, "{evidence:?}");
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct Launch<'a> {
     /// What V8 may have for old objects, in bytes.
     pub(super) heap_bytes: u64,
     pub(super) scratch: &'a Scratch,
+    /// Whether the host has no other process.
+    pub(super) is_alone: bool,
 }
 
 impl Launch<'_> {
@@ -193,6 +195,7 @@ mod tests {
             adaptors: &adaptors,
             heap_bytes: 200 * MEGABYTE,
             scratch: &scratch,
+            is_alone: true,
         };
         let root = scratch.root().to_string_lossy().into_owned();
         launch.flags().iter().map(|flag| flag.to_string_lossy().replace(&root, "SCRATCH")).collect()

@@ -67,6 +67,7 @@ pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<T
         },
         memory_bytes: MEMORY_BYTES,
         folder: folder.to_owned(),
+        scratch_bytes: None,
     };
     let started = NodeEngine::start_as(&options, Mode::Sent, true, Arc::new(Nobody)).await;
     let (engine, caches) = started.map_err(|lost| LoadError::Lost { adaptor: adaptor.specifier(), lost })?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use super::process::Family;
 use crate::sys;
 
 /// What Node may have on top of a run's memory: its program, V8's tables, code, the young generation.
@@ -12,7 +13,7 @@ const OVERHEAD_BYTES: u64 = 64 * 1024 * 1024;
 /// How often it is looked at while a job is under way. Memory that is new is filled with at most a few MB a millisecond.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// As [`INTERVAL`], where all processes of the system are looked through for descendants.
+/// As [`INTERVAL`], where other processes are looked for.
 const INTERVAL_OF_MANY: Duration = Duration::from_millis(50);
 
 /// What is watched.
@@ -20,8 +21,8 @@ const INTERVAL_OF_MANY: Duration = Duration::from_millis(50);
 pub(super) struct Watch {
     /// The process.
     pub(super) process: Pid,
-    /// Whether its descendants count, too.
-    pub(super) with_children: bool,
+    /// Who counts, too.
+    pub(super) family: Family,
     /// What a run may have, in bytes.
     pub(super) memory_bytes: u64,
     /// The most that there was.
@@ -31,7 +32,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Waits until there is too much in memory; for ever when the process has ended.
     pub(super) async fn exceeded(&mut self) {
-        let period = if self.with_children { INTERVAL_OF_MANY } else { INTERVAL };
+        let period = if self.family == Family::None { INTERVAL } else { INTERVAL_OF_MANY };
         let limit = self.memory_bytes.saturating_add(OVERHEAD_BYTES);
         loop {
             tokio::time::sleep(period).await;
@@ -48,10 +49,10 @@ impl Watch {
     }
 
     fn resident_bytes(&self) -> u64 {
-        if self.with_children {
-            sys::family(self.process).into_iter().map(sys::resident_bytes_of).sum()
-        } else {
-            sys::resident_bytes_of(self.process)
+        if self.family == Family::All {
+            // They would be in the way until the host ends.
+            sys::reap_adopted(self.process);
         }
+        self.family.members(self.process).into_iter().map(sys::resident_bytes_of).sum()
     }
 }

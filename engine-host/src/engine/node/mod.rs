@@ -10,6 +10,7 @@ mod launch;
 mod load;
 mod memory;
 mod process;
+mod quota;
 mod scratch;
 pub mod snapshot;
 mod source;
@@ -34,6 +35,7 @@ use self::launch::{Launch, Mode};
 pub use self::load::{LoadError, Trial, loads};
 use self::memory::Watch;
 use self::process::{NoAnswer, NodeProcess};
+use self::quota::Quota;
 use self::scratch::Scratch;
 pub use self::source::prelude_hash;
 pub use self::version::BadVersion;
@@ -61,6 +63,8 @@ pub struct NodeOptions {
     pub memory_bytes: u64,
     /// Where the process gets a private folder, which is gone when the engine is dropped.
     pub folder: PathBuf,
+    /// How much it may write, in bytes. None where several processes share a host, which then execute no run.
+    pub scratch_bytes: Option<u64>,
 }
 
 /// Node with the adaptors of one workflow. Dropping it kills the process and its descendants.
@@ -68,6 +72,7 @@ pub struct NodeOptions {
 pub struct NodeEngine {
     // Before the folder, in which it works.
     process: NodeProcess,
+    quota: Option<Quota>,
     scratch: Scratch,
     watch: Watch,
     version: String,
@@ -150,7 +155,7 @@ impl NodeEngine {
         caches: bool,
         sink: Arc<dyn LogSink>,
     ) -> Result<Option<(Self, Vec<CodeCache>)>, EngineLost> {
-        let NodeOptions { spec, memory_bytes, folder } = options;
+        let NodeOptions { spec, memory_bytes, folder, scratch_bytes } = options;
         let failed = |what: &str, error: &dyn std::fmt::Display| EngineLost::Failed(format!("{what}: {error}"));
         let scratch = Scratch::create(folder)
             .map_err(|error| failed(&format!("no private folder in {}", folder.display()), &error))?;
@@ -161,19 +166,17 @@ impl NodeEngine {
             adaptors: &spec.adaptors,
             heap_bytes: *memory_bytes,
             scratch: &scratch,
+            is_alone: scratch_bytes.is_some(),
         };
         // A state that is longer than the run's memory cannot be made.
         let frame_bytes = usize::try_from(*memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES);
         let process = NodeProcess::spawn(launch, frame_bytes, Arc::clone(&sink))
             .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
-        let watch = Watch {
-            process: process.id(),
-            with_children: process.has_children(),
-            memory_bytes: *memory_bytes,
-            peak_bytes: 0,
-        };
+        let watch =
+            Watch { process: process.id(), family: process.family(), memory_bytes: *memory_bytes, peak_bytes: 0 };
         let mut engine = Self {
             process,
+            quota: scratch_bytes.map(|limit| Quota::watch(&scratch.files(), limit)),
             scratch,
             watch,
             version: spec.version.clone(),
@@ -246,8 +249,14 @@ impl NodeEngine {
         match answer {
             Ok(Ok(frame)) => Ok(frame),
             Ok(Err(NoAnswer::Ended(status))) => {
-                let reported_oom = death::reports_oom(&self.scratch.out_of_reach(launch::REPORT));
-                Err(self.lose(Evidence { status, reported_oom, was_full: self.watch.was_full() }.verdict()))
+                let evidence = Evidence {
+                    status,
+                    reported_oom: death::reports_oom(&self.scratch.out_of_reach(launch::REPORT)),
+                    was_full: self.watch.was_full(),
+                    exceeded_bytes: self.quota.as_ref().and_then(Quota::exceeded),
+                    file_bytes: self.quota.as_ref().map(Quota::limit_bytes),
+                };
+                Err(self.lose(evidence.verdict()))
             }
             Ok(Err(NoAnswer::Bad(bad))) => Err(self.misbehaved(&bad)),
             Ok(Err(NoAnswer::Unknown(error))) => {
@@ -352,6 +361,10 @@ impl Engine for NodeEngine {
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         let command = self.job_command(&job)?;
         let mut answer = self.ask(&command).await?;
+        if let Some(limit_bytes) = self.quota.as_ref().and_then(Quota::look) {
+            self.process.kill();
+            return Err(self.lose(EngineLost::WroteTooMuch { limit_bytes }));
+        }
         match answer.kind {
             b'r' => self.job_result(&mut answer, &job).map(JobEnd::Returned),
             b'o' => Ok(JobEnd::TooLarge),

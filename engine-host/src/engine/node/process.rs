@@ -46,11 +46,32 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) struct NodeProcess {
     child: Child,
     id: Pid,
-    /// Whether it may have descendants.
-    has_children: bool,
+    family: Family,
     commands: UnixStream,
     replies: mpsc::Receiver<Result<Frame, BadFrame>>,
     tail: Tail,
+}
+
+/// Which processes belong to one that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// It alone: it may start none.
+    None,
+    /// Those that descend from it or are in its group, in a host that has others, too.
+    Own,
+    /// All that the host has started or adopted.
+    All,
+}
+
+impl Family {
+    /// The process, and those that belong to it.
+    pub(super) fn members(self, process: Pid) -> Vec<Pid> {
+        match self {
+            Self::None => vec![process],
+            Self::Own => sys::family(process),
+            Self::All => sys::descent(),
+        }
+    }
 }
 
 /// The last lines that a process printed.
@@ -75,8 +96,12 @@ impl NodeProcess {
         let (output, its_output) = io::pipe()?;
         let mut command = launch.command();
         command.stdout(its_output.try_clone()?).stderr(its_output);
-        let has_children = launch.needs().child_processes;
-        let signals = if has_children { Signals::All } else { Signals::Own };
+        let family = match (launch.needs().child_processes, launch.is_alone) {
+            (false, _) => Family::None,
+            (true, false) => Family::Own,
+            (true, true) => Family::All,
+        };
+        let signals = if family == Family::None { Signals::Own } else { Signals::All };
         let descriptors = [OwnedFd::from(its_commands), OwnedFd::from(its_replies)];
         sys::prepare_process(&mut command, descriptors, signals)?;
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
@@ -89,7 +114,7 @@ impl NodeProcess {
         let shown = Arc::clone(&tail);
         named("node-frames").spawn(move || read_frames(replies, frame_bytes, &*sink, &frames))?;
         named("node-output").spawn(move || show_output(output, &shown))?;
-        Ok(Self { child, id, has_children, commands: UnixStream::from_std(commands)?, replies: answers, tail })
+        Ok(Self { child, id, family, commands: UnixStream::from_std(commands)?, replies: answers, tail })
     }
 
     /// Its process id.
@@ -97,9 +122,9 @@ impl NodeProcess {
         self.id
     }
 
-    /// Whether it may have descendants.
-    pub(super) fn has_children(&self) -> bool {
-        self.has_children
+    /// Which processes belong to it.
+    pub(super) fn family(&self) -> Family {
+        self.family
     }
 
     /// Whether it has ended, or is held so that it would answer nothing.
@@ -153,14 +178,17 @@ impl NodeProcess {
 
     /// Kills it with its descendants. Those of one that has ended were killed then.
     pub(super) fn kill(&mut self) {
+        if self.family == Family::All {
+            sys::kill_descent();
+        }
         // It is reaped: its number may be another's.
         if self.child.id().is_none() {
             return;
         }
         // Those that left its group are found as long as their parents live.
-        let family = if self.has_children { sys::family(self.id) } else { Vec::new() };
+        let others = if self.family == Family::Own { sys::family(self.id) } else { Vec::new() };
         sys::kill_group(self.id);
-        for member in family {
+        for member in others {
             let _ = kill_process(member, Signal::KILL);
         }
     }

@@ -51,8 +51,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What Node made unreadable stays for whoever owns the parent.
-        let _ = std::fs::remove_dir_all(&self.root);
+        // What is left goes with the parent.
+        let _ = super::quota::remove(&self.root);
     }
 }
 

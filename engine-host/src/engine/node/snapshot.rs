@@ -89,7 +89,8 @@ pub async fn build(program: &Path, adaptors: &[Adaptor], variables: &[String], t
         .map_err(io(|| format!("cannot write {}", entry.display())))?;
     let blob = scratch.out_of_reach("blob");
     let mode = Mode::Build { entry: &entry, blob: &blob };
-    let launch = Launch { program, version, mode, adaptors, heap_bytes: MEMORY_BYTES, scratch: &scratch };
+    let launch =
+        Launch { program, version, mode, adaptors, heap_bytes: MEMORY_BYTES, scratch: &scratch, is_alone: false };
     let mut process = NodeProcess::spawn(launch, 0, Arc::new(Nobody))
         .map_err(io(|| format!("cannot start {}", program.display())))?;
     let ended = match tokio::time::timeout(BUILD_WITHIN, process.next_frame()).await {
@@ -134,6 +135,7 @@ pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path, folder: &
         },
         memory_bytes: MEMORY_BYTES,
         folder: folder.to_owned(),
+        scratch_bytes: None,
     };
     let started = NodeEngine::start_as(&options, Mode::Snapshot(blob), false, Arc::new(Nobody)).await;
     let (engine, _) = started.map_err(|lost| SnapshotError::Failed(lost.to_string()))?;

@@ -136,6 +136,33 @@ fn deep_states_are_errors_and_not_crashes() {
 }
 
 #[test]
+fn deep_values_take_no_time_by_the_square_of_their_depth() {
+    const DEEP: &str = "let deep = {}; for (let i = 0; i < 50000; i += 1) deep = { deep };";
+    // Each a hundred times: with the square of the depth a minute would not be enough.
+    for each in [
+        "try { JSON.stringify(deep) } catch (error) { if (error.name !== 'RangeError') throw error }",
+        "try { JSON.stringify(deep, null, 2) } catch (error) { if (error.name !== 'RangeError') throw error }",
+        "try { JSON.stringify([deep], (key, value) => value) } catch (error) { if (error.name !== 'RangeError') throw error }",
+        "console.log(deep, { deep })",
+    ] {
+        let operation = format!("fn(s => {{ {DEEP} for (let i = 0; i < 100; i += 1) {{ {each} }} return s; }})");
+        let end = Bench::with_memory(1 << 30).run(job(&operation, "{}"));
+        assert!(matches!(end, Ok(JobEnd::Returned(_))), "{each}: {end:?}");
+    }
+    let shallow = "fn(s => { let deep = 1; for (let i = 0; i < 4000; i += 1) deep = [deep]; return { data: deep }; })";
+    assert!(matches!(Bench::new().run(job(shallow, "{}")), Ok(JobEnd::Returned(_))), "V8 takes that, too");
+}
+
+#[test]
+fn json_text_is_made_wherever_there_is_stack() {
+    // Far down in a recursion, and from within a `toJSON`.
+    let operations = "fn(s => { const down = n => n === 0 ? JSON.stringify({ a: { toJSON: () => JSON.stringify([1]) } }) : down(n - 1);
+        return { data: [down(9000), JSON.stringify.name, JSON.stringify.length] }; })";
+    let Ok(JobEnd::Returned(result)) = Bench::new().run(job(operations, "{}")) else { panic!("it returns") };
+    assert_eq!(text(result.state), r#"{"data":["{\"a\":\"[1]\"}","stringify",3]}"#);
+}
+
+#[test]
 fn large_states_pass() {
     let operations = "fn(() => ({ data: Array.from({ length: 200000 }, (_, i) => ({ i, name: `item ${i}` })) })), fn(s => ({ data: s.data, n: s.data.length }))";
     let result = match Bench::with_memory(1 << 29).run(job(operations, "{}")) {

@@ -1,0 +1,297 @@
+//! How much a run has written: looked at from outside while it is under way, because no kernel counts it for a process.
+//!
+//! Counted is what is in the run's folder, and files that are in none any more but still open in one of its processes.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmodat, openat, statat};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use tokio::task::{AbortHandle, spawn_blocking};
+
+use crate::sys;
+
+/// Pause between two looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// A look may take this part of the time.
+const SHARE: u32 = 10;
+
+/// For so many bytes of its quota a run may have a file, a folder or the like: a file system has only so many.
+const BYTES_A_FILE: u64 = 10 * 1024;
+
+/// Folders in folders that are looked into. What is deeper counts as too much: no program needs that.
+const MOST_DEPTH: usize = 256;
+
+/// What file systems count blocks in.
+const BLOCK_BYTES: u64 = 512;
+
+/// Watches what is written, and kills what writes too much. Ends when dropped.
+#[derive(Debug)]
+pub(super) struct Quota {
+    folder: PathBuf,
+    limit_bytes: u64,
+    is_exceeded: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Quota {
+    /// Watches `folder`, and the open files of this process's descendants, which are killed when it is too much.
+    pub(super) fn watch(folder: &Path, limit_bytes: u64) -> Self {
+        let is_exceeded = Arc::new(AtomicBool::new(false));
+        let (watched, seen) = (folder.to_owned(), Arc::clone(&is_exceeded));
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(INTERVAL).await;
+                let (folder, begun) = (watched.clone(), Instant::now());
+                match spawn_blocking(move || is_over(&folder, &sys::descent(), limit_bytes)).await {
+                    Ok(false) => tokio::time::sleep(begun.elapsed() * SHARE).await,
+                    Ok(true) => break,
+                    // The runtime shuts down.
+                    Err(_) => return,
+                }
+            }
+            seen.store(true, Ordering::Release);
+            sys::kill_descent();
+        });
+        Self { folder: folder.to_owned(), limit_bytes, is_exceeded, task: task.abort_handle() }
+    }
+
+    /// Looks once more, at the end of a job: what was exceeded, in bytes, if it was.
+    pub(super) fn look(&self) -> Option<u64> {
+        let is_over = self.exceeded().is_some() || is_over(&self.folder, &sys::descent(), self.limit_bytes);
+        is_over.then_some(self.limit_bytes)
+    }
+
+    /// What was exceeded, in bytes, if it was.
+    pub(super) fn exceeded(&self) -> Option<u64> {
+        self.is_exceeded.load(Ordering::Acquire).then_some(self.limit_bytes)
+    }
+
+    /// What a run may write, in bytes.
+    pub(super) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn is_over(folder: &Path, processes: &[Pid], limit_bytes: u64) -> bool {
+    let mut usage = Usage { bytes: limit_bytes, files: limit_bytes / BYTES_A_FILE, linked: HashSet::new() };
+    let counted = walk(folder, &mut |_, _, stat| usage.count(stat));
+    counted.and_then(|()| processes.iter().try_for_each(|process| usage.count_deleted(*process))).is_err()
+}
+
+/// It is too much, or nobody can tell how much.
+#[derive(Debug)]
+struct Over;
+
+/// What is left of a quota.
+struct Usage {
+    bytes: u64,
+    files: u64,
+    /// Files of several names that were counted, by device and number.
+    linked: HashSet<(u64, u64)>,
+}
+
+impl Usage {
+    fn take(&mut self, bytes: u64) -> Result<(), Over> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Over)?;
+        self.files = self.files.checked_sub(1).ok_or(Over)?;
+        Ok(())
+    }
+
+    fn count(&mut self, stat: &Stat) -> Result<(), Over> {
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !is_folder && stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        self.take(u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES)
+    }
+
+    /// Counts what a process has open that has no name.
+    fn count_deleted(&mut self, process: Pid) -> Result<(), Over> {
+        let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).into_iter().flatten().flatten();
+        let files = open.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(fs::Metadata::is_file);
+        for file in files.filter(|file| file.nlink() == 0) {
+            if self.linked.insert((file.dev(), file.ino())) {
+                self.take(file.blocks() * BLOCK_BYTES)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a folder and all that is in it, also what its owner made inaccessible.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    fs::remove_dir_all(folder).or_else(|_| {
+        // How far it came shows when the folder is removed.
+        let _ = walk(folder, &mut |parent, name, stat| {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                let _ = open_up(parent, name);
+            }
+            Ok(())
+        });
+        fs::remove_dir_all(folder)
+    })
+}
+
+fn open_up(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<(), Errno> {
+    chmodat(parent, name, Mode::RWXU, AtFlags::empty())
+}
+
+/// What is done with an entry: the folder that it is in, its name, and what it is.
+type Visit<'a> = dyn FnMut(&OwnedFd, &std::ffi::CStr, &Stat) -> Result<(), Over> + 'a;
+
+/// Visits all that is in a folder, each thing before what is in it. Step by step from the folder, because a path could be
+/// too long for the system.
+fn walk(folder: &Path, visit: &mut Visit<'_>) -> Result<(), Over> {
+    match openat(CWD, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(folder) => walk_in(&folder, MOST_DEPTH, visit),
+        Err(Errno::NOENT) => Ok(()),
+        Err(_) => Err(Over),
+    }
+}
+
+fn walk_in(folder: &OwnedFd, depth: usize, visit: &mut Visit<'_>) -> Result<(), Over> {
+    let depth = depth.checked_sub(1).ok_or(Over)?;
+    for entry in Dir::read_from(folder).map_err(|_| Over)? {
+        // Whatever vanishes meanwhile counts no more.
+        let Ok(entry) = entry else { return Ok(()) };
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        visit(folder, name, &stat)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            match enter(folder, name) {
+                Ok(inner) => walk_in(&inner, depth, visit)?,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(_) => return Err(Over),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens a folder, also one whose owner took the right to do so from itself.
+fn enter(parent: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(parent, name, flags, Mode::empty())
+    };
+    match open() {
+        Err(Errno::ACCESS) => open_up(parent, name).and_then(|()| open()),
+        opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const KB: u64 = 1024;
+    const LIMIT: u64 = 1000 * KB;
+
+    fn filled(fill: impl FnOnce(&Path)) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        is_over(folder.path(), &[], LIMIT)
+    }
+
+    fn write(path: &Path, bytes: u64) {
+        fs::write(path, vec![1; usize::try_from(bytes).unwrap()]).unwrap();
+    }
+
+    #[test]
+    fn all_that_is_in_the_folder_counts_once() {
+        for (what, expected, fill) in [
+            ("nothing", false, (|_| {}) as fn(&Path)),
+            ("a file within the limit", false, |folder| write(&folder.join("a"), 900 * KB)),
+            ("a file beyond it", true, |folder| write(&folder.join("a"), 1100 * KB)),
+            ("several", true, |folder| (0..3).for_each(|number| write(&folder.join(number.to_string()), 400 * KB))),
+            ("one of several names", false, |folder| {
+                write(&folder.join("a"), 900 * KB);
+                (0..9).for_each(|number| fs::hard_link(folder.join("a"), folder.join(number.to_string())).unwrap());
+            }),
+            ("one that is long and has nothing in it", false, |folder| {
+                fs::File::create(folder.join("a")).unwrap().set_len(1 << 40).unwrap();
+            }),
+            ("empty ones", true, |folder| (0..101).for_each(|number| write(&folder.join(number.to_string()), 0))),
+            ("one below", true, |folder| {
+                fs::create_dir_all(folder.join("a/b/c")).unwrap();
+                write(&folder.join("a/b/c/d"), 1100 * KB);
+            }),
+            ("one elsewhere that is linked to", false, |folder| {
+                std::os::unix::fs::symlink("/usr", folder.join("a")).unwrap();
+            }),
+            ("one in a folder that is closed", true, |folder| {
+                fs::create_dir(folder.join("a")).unwrap();
+                write(&folder.join("a/b"), 1100 * KB);
+                fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0)).unwrap();
+            }),
+        ] {
+            assert_eq!(filled(fill), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn folders_beyond_the_longest_path_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "n".repeat(100);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = openat(CWD, folder.path(), flags, Mode::empty()).unwrap();
+        for _ in 0..50 {
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            at = openat(&at, &name, flags, Mode::empty()).unwrap();
+        }
+        assert!(!is_over(folder.path(), &[], LIMIT));
+        let file = openat(&at, "f", OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR).unwrap();
+        fs::File::from(file).write_all(&vec![1; 1100 * KB as usize]).unwrap();
+        assert!(is_over(folder.path(), &[], LIMIT));
+        remove(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn open_files_without_a_name_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("deleted");
+        write(&name, 1100 * KB);
+        let file = fs::File::open(&name).unwrap();
+        fs::remove_file(&name).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("90").stdin(file).spawn().unwrap();
+        assert!(!is_over(folder.path(), &[], LIMIT));
+        assert!(is_over(folder.path(), &[Pid::from_child(&child)], LIMIT));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn closed_folders_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let closed = folder.path().join("a");
+        fs::create_dir_all(closed.join("b")).unwrap();
+        write(&closed.join("b/c"), 1);
+        for path in [closed.join("b"), closed.clone()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        }
+        remove(&closed).unwrap();
+        assert!(!closed.exists());
+    }
+}
