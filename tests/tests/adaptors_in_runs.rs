@@ -16,7 +16,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("there is room for a folder")
 }
 
-/// A plan of one job with this adaptor; the job's own default if none.
+/// A plan of one job with this adaptor, if any.
 fn with_adaptor(adaptor: Option<&str>, body: &str) -> Value {
     let mut plan = one_job(body);
     plan["jobs"][0]["adaptor"] = adaptor.map_or(Value::Null, Value::from);
@@ -36,7 +36,7 @@ async fn runs_share_one_installation_and_are_told_exact_versions() {
 
     let body = "fn((state) => ({ data: { n: 1 } }))";
     let latest = format!("{COMMON}@latest");
-    let plans = [None, Some(COMMON), Some(latest.as_str())].map(|adaptor| with_adaptor(adaptor, body));
+    let plans = [Some(COMMON), Some(latest.as_str())].map(|adaptor| with_adaptor(adaptor, body));
     let ids = plans.map(|plan| queue(&lightning, plan));
     for id in &ids {
         let record = end(&lightning, &worker, id).await;
@@ -48,6 +48,8 @@ async fn runs_share_one_installation_and_are_told_exact_versions() {
     assert_eq!(registry.downloads(), 1);
 
     let before = registry.requests().len();
+    let without = end(&lightning, &worker, &queue(&lightning, with_adaptor(None, body))).await;
+    assert_eq!(without.state, RunState::Success, "{without:?}");
     let foreign = end(&lightning, &worker, &queue(&lightning, with_adaptor(Some("left-pad@1.0.0"), body))).await;
     assert_eq!(foreign.state, RunState::Crashed);
     let told = (foreign.error_type.as_deref(), foreign.error_message.as_deref());

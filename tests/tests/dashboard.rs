@@ -145,7 +145,7 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     let url = format!("http://localhost:{}/dashboard", worker.port().await);
     browser.go(&url).await;
     browser.until("document.getElementById('link').textContent === 'live'").await;
-    browser.until("document.querySelectorAll('#pills li.yes').length === 5").await;
+    browser.until("document.querySelectorAll('#pills li.yes').length === 6").await;
     browser.until("document.querySelectorAll('#host-rows tr').length > 0").await;
 
     let id = queue(&lightning, chain(&[("fetch", "fn(s => s)"), ("slow", &waits(3000)), ("last", "fn(s => s)")]));
