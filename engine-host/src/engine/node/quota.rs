@@ -244,7 +244,7 @@ mod tests {
             ("one in a folder that is closed", true, |folder| {
                 fs::create_dir(folder.join("a")).unwrap();
                 write(&folder.join("a/b"), 1100 * KB);
-                fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o0)).unwrap();
             }),
         ] {
             assert_eq!(filled(fill), expected, "{what}");
@@ -289,7 +289,7 @@ mod tests {
         fs::create_dir_all(closed.join("b")).unwrap();
         write(&closed.join("b/c"), 1);
         for path in [closed.join("b"), closed.clone()] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
         }
         remove(&closed).unwrap();
         assert!(!closed.exists());
