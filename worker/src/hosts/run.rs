@@ -19,8 +19,8 @@ use super::supervisor::{Identity, Report, Said};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 use crate::run_log::RunLog;
 
-/// How many signals may wait for being taken before the host is made to wait.
-const SIGNALS: usize = 64;
+/// How many signals may wait before the host is made to wait. Each may be a log line of a megabyte.
+const SIGNALS: usize = 4;
 /// How long a dead host's link may be silent before nothing more is expected of it.
 const SILENCE: Duration = Duration::from_millis(50);
 /// How long a run's events may wait for its first step.

@@ -66,7 +66,7 @@ pub(super) fn unwrapped(secret: &[u8]) -> Vec<u8> {
 
 /// Whether there is anything to be undone in a text.
 pub(super) fn is_escaped(text: &[u8]) -> bool {
-    text.iter().any(|byte| is_mark(*byte) || *byte == b'\n')
+    first_mark(text).is_some() || memchr::memchr(b'\n', text).is_some()
 }
 
 /// The text without an escape at its end that was cut in two.
@@ -74,6 +74,11 @@ pub(super) fn without_cut_escape(text: &[u8]) -> &[u8] {
     let tail = text.len().saturating_sub(LONGEST_ESCAPE);
     let start = text[tail..].iter().position(|byte| is_mark(*byte));
     &text[..start.map_or(text.len(), |start| tail + start)]
+}
+
+/// Where the first escape may begin. Looks at nearly all that runs log, so it is to be quick.
+fn first_mark(text: &[u8]) -> Option<usize> {
+    memchr::memchr3(b'\\', b'%', b'&', text).into_iter().chain(memchr::memchr(b'+', text)).min()
 }
 
 /// Whether an escape may begin with this byte.
@@ -88,7 +93,7 @@ fn is_seam(byte: u8) -> bool {
 
 /// The view without what lines may be joined by; none if there is one line.
 fn joined(bytes: &[u8], origin: impl Fn(usize, usize) -> (u32, u32)) -> Option<View> {
-    bytes.contains(&b'\n').then(|| {
+    memchr::memchr(b'\n', bytes).map(|_| {
         let mut view = View::with_room(bytes.len());
         for (at, byte) in bytes.iter().enumerate().filter(|(_, byte)| !is_seam(**byte)) {
             view.bytes.push(*byte);
@@ -100,7 +105,7 @@ fn joined(bytes: &[u8], origin: impl Fn(usize, usize) -> (u32, u32)) -> Option<V
 
 /// The view below one layer of escapes; none if there is none.
 fn decoded(bytes: &[u8], origin: impl Fn(usize, usize) -> (u32, u32)) -> Option<View> {
-    bytes.iter().position(|byte| is_mark(*byte))?;
+    first_mark(bytes)?;
     let mut view = View::with_room(bytes.len());
     let (mut at, mut is_changed, mut buffer) = (0, false, [0; 4]);
     while at < bytes.len() {
