@@ -44,22 +44,29 @@ fn drift() -> Result<usize, String> {
     Ok(count)
 }
 
-/// The version and one file of the newest version of a package.
+/// The version and one file of the newest version of a package, which is unpacked and not installed.
 fn fetch(package: &str, file: &str, folder: &Path) -> Result<(String, String), String> {
-    let prefix = folder.join(package.replace('/', "-"));
-    let installed = prefix.join("node_modules").join(package);
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--silent", "--prefix"]);
-    npm.arg(&prefix).arg(format!("{package}@latest")).stdout(Stdio::null());
-    let status = npm.status().map_err(|error| format!("cannot start npm: {error}"))?;
-    if !status.success() {
-        return Err(format!("npm could not install {package}: {status}"));
-    }
-    let read = |name: &str| {
-        std::fs::read_to_string(installed.join(name)).map_err(|error| format!("{package} has no {name}: {error}"))
+    let mut pack = Command::new("npm");
+    pack.args(["pack", "--json", "--pack-destination"]).arg(folder).arg(format!("{package}@latest"));
+    let listed: serde_json::Value = serde_json::from_slice(&run(&mut pack)?)
+        .map_err(|error| format!("npm did not say where it put {package}: {error}"))?;
+    let name = listed[0]["filename"].as_str().ok_or_else(|| format!("npm did not say where it put {package}"))?;
+    let packed = folder.join(name);
+    let text = |path: &str| {
+        let mut tar = Command::new("tar");
+        tar.arg("-xOzf").arg(&packed).arg(format!("package/{path}"));
+        run(&mut tar).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
     let manifest: serde_json::Value =
-        serde_json::from_str(&read("package.json")?).map_err(|error| error.to_string())?;
+        serde_json::from_str(&text("package.json")?).map_err(|error| error.to_string())?;
     let version = manifest["version"].as_str().unwrap_or("of no version").to_owned();
-    Ok((version, read(file)?))
+    Ok((version, text(file)?))
+}
+
+/// What a program prints; an error if it cannot be started or fails.
+fn run(command: &mut Command) -> Result<Vec<u8>, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| format!("cannot start {program}: {error}"))?;
+    if output.status.success() { Ok(output.stdout) } else { Err(format!("{program} failed: {}", output.status)) }
 }
