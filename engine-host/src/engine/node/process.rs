@@ -11,8 +11,9 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -41,6 +42,9 @@ const BACKLOG: usize = 4;
 /// What a process that ended may still have to say.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long what it printed last may take to be shown.
+const LAST_OUTPUT: Duration = Duration::from_millis(100);
+
 /// A process that runs the engine.
 #[derive(Debug)]
 pub(super) struct NodeProcess {
@@ -49,6 +53,8 @@ pub(super) struct NodeProcess {
     family: Family,
     commands: UnixStream,
     replies: mpsc::Receiver<Result<Frame, BadFrame>>,
+    /// What it prints, to look whether all of it was shown.
+    printed: PipeReader,
     tail: Tail,
 }
 
@@ -112,9 +118,11 @@ impl NodeProcess {
         let (frames, answers) = mpsc::channel(BACKLOG);
         let tail = Tail::default();
         let shown = Arc::clone(&tail);
+        let printed = output.try_clone()?;
         named("node-frames").spawn(move || read_frames(replies, frame_bytes, &*sink, &frames))?;
         named("node-output").spawn(move || show_output(output, &shown))?;
-        Ok(Self { child, id, family, commands: UnixStream::from_std(commands)?, replies: answers, tail })
+        let commands = UnixStream::from_std(commands)?;
+        Ok(Self { child, id, family, commands, replies: answers, printed, tail })
     }
 
     /// Its process id.
@@ -176,6 +184,15 @@ impl NodeProcess {
         self.exchange(&[]).await
     }
 
+    /// Waits until what it has printed is taken, but not for long: something that it started may print for ever. The host
+    /// may exit right after, and nobody would see the last lines.
+    fn show_rest(&self) {
+        let deadline = Instant::now() + LAST_OUTPUT;
+        while ioctl_fionread(&self.printed).is_ok_and(|bytes| bytes > 0) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Kills it with its descendants. Those of one that has ended were killed then.
     pub(super) fn kill(&mut self) {
         if self.family == Family::All {
@@ -197,6 +214,7 @@ impl NodeProcess {
 impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.kill();
+        self.show_rest();
     }
 }
 
