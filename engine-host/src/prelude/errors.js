@@ -26,6 +26,7 @@ const rewordings = [
   [/^toPrimitive$/, () => 'Cannot convert object to primitive value'],
   [/^Date value is NaN$/, () => 'Invalid time value'],
   [/^invalid array index: (.*)$/, (m) => `Invalid index : ${m[1]}`],
+  [/^not a object$/, () => 'CreateListFromArrayLike called on non-object'],
   [/^empty array$/, () => 'Reduce of empty array with no initial value'],
   [/^(?:expecting hex digit|expecting %|malformed UTF-8|expecting surrogate pair|invalid character)$/, () => 'URI malformed'],
 ];

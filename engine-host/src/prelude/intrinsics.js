@@ -14,22 +14,15 @@ const text = String;
 /** Turns a method into a function that takes the receiver first. */
 const unbound = (method) => (self, ...args) => apply(method, self, args);
 
-const mapDelete = unbound(Map.prototype.delete);
-const mapGet = unbound(Map.prototype.get);
-const mapSet = unbound(Map.prototype.set);
-const mapValues = unbound(Map.prototype.values);
-const nextValue = unbound(getPrototypeOf(new Map().values()).next);
-const setAdd = unbound(Set.prototype.add);
-const setDelete = unbound(Set.prototype.delete);
-const setHas = unbound(Set.prototype.has);
-const weakGet = unbound(WeakMap.prototype.get);
-const weakSet = unbound(WeakMap.prototype.set);
-const matches = unbound(RegExp.prototype.exec);
-const indexOf = unbound(String.prototype.indexOf);
-const slice = unbound(String.prototype.slice);
-const endsWith = unbound(String.prototype.endsWith);
-const startsWith = unbound(String.prototype.startsWith);
-const wellFormed = unbound(String.prototype.toWellFormed);
+/** What takes methods of a prototype for later, by their names, as functions that take the receiver first. */
+const methodsOf = (prototype) => new Proxy(prototype, { get: (methods, name) => unbound(methods[name]) });
+
+const { delete: mapDelete, get: mapGet, set: mapSet, values: mapValues } = methodsOf(Map.prototype);
+const { next: nextValue } = methodsOf(getPrototypeOf(new Map().values()));
+const { add: setAdd, delete: setDelete, has: setHas } = methodsOf(Set.prototype);
+const { get: weakGet, set: weakSet } = methodsOf(WeakMap.prototype);
+const { exec: matches } = methodsOf(RegExp.prototype);
+const { endsWith, indexOf, slice, startsWith, toWellFormed: wellFormed } = methodsOf(String.prototype);
 
 // What an engine leaves out of it is not to be found at a prototype that a job can change.
 setPrototypeOf(host, null);

@@ -1,10 +1,76 @@
-//! How the embedded engine may differ from Node, and why.
+//! How the embedded engine may differ from Node, and why: the rows of the table in `docs/embedded.md`.
 
 use std::collections::BTreeMap;
 
 use protocol::run::Exit;
 
 use super::End;
+
+/// A row of the page's table.
+pub(crate) struct Departure {
+    /// What differs, as the page calls it.
+    pub(crate) what: &'static str,
+    /// A job that shows it, where one can.
+    pub(crate) example: Option<&'static str>,
+    /// The newest major version of Node that shows it.
+    pub(crate) newest_node: Option<u32>,
+    /// Whether jobs made by chance may differ in it.
+    by_chance: bool,
+}
+
+const fn met(what: &'static str, example: &'static str) -> Departure {
+    Departure { what, example: Some(example), newest_node: None, by_chance: true }
+}
+
+const fn avoided(what: &'static str, example: &'static str) -> Departure {
+    Departure { what, example: Some(example), newest_node: None, by_chance: false }
+}
+
+const OTHER_WORDS: &str = "words of the language's own errors";
+const OTHER_PLACE: &str = "place of an error";
+const OTHER_LOCALES: &str = "`toLocaleString` and its kind";
+const OTHER_ORDER: &str = "`localeCompare`";
+const OTHER_BUFFER: &str = "`Buffer`";
+const LONG_NUMBERS: &str = "`parseInt` of more than 20 digits that are not decimal";
+
+/// Every departure. Each example ends differently on the two engines.
+pub(crate) const DEPARTURES: &[Departure] = &[
+    met(OTHER_WORDS, "fn(() => { try { null.x; } catch (error) { return { data: error.message }; } });"),
+    met(OTHER_PLACE, "const first = null.x;\nfn((state) => state);"),
+    Departure {
+        newest_node: Some(20),
+        ..avoided(
+            "`hour12: false` at midnight",
+            "fn(() => ({ data: new Date(Date.UTC(2024, 0, 1)).toLocaleTimeString('en-US', { hour12: false, timeZone: 'UTC' }) }));",
+        )
+    },
+    avoided("`Intl`", "fn(() => ({ data: typeof Intl }));"),
+    met(OTHER_LOCALES, "fn(() => ({ data: (1.5).toLocaleString('de') }));"),
+    met(OTHER_ORDER, "fn(() => ({ data: 'ö'.localeCompare('z', 'sv') }));"),
+    avoided("a date as text, local time not UTC", "fn(() => ({ data: new Date(0).toString() }));"),
+    avoided(
+        "`sort` with a function that contradicts itself",
+        "fn(() => ({ data: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].sort(() => 1) }));",
+    ),
+    avoided("stacks", "fn(() => ({ data: [3].map(() => new Error('own words').stack) }));"),
+    avoided("arguments of a call", "fn(() => ({ data: Math.max(...Array(70000).fill(1)) }));"),
+    avoided(
+        "order of the language's own properties (`Object.getOwnPropertyNames(Math)`)",
+        "fn(() => ({ data: Object.getOwnPropertyNames(Math) }));",
+    ),
+    avoided(
+        "`Math.hypot`, `cbrt`, `log2`, `log10`, `atan2` and their kind",
+        "fn(() => ({ data: Array.from({ length: 2000 }, (_, i) => [Math.hypot, Math.cbrt, Math.log2, Math.log10, Math.sinh].map((f) => f(i / 7))) }));",
+    ),
+    met(
+        LONG_NUMBERS,
+        "fn(() => ({ data: Array.from({ length: 100 }, (_, i) => parseInt('5zg1e9bqk3x7a2mzz09c8f' + i, 36)) }));",
+    ),
+    met(OTHER_BUFFER, "fn(() => ({ data: typeof Buffer.from('a').readUInt8 }));"),
+    avoided("a class of the job that an adaptor calls as a function", "fn(class {});"),
+    // On Node no job would end that shows it.
+    Departure { what: "`chunk(items, 0)`", example: None, newest_node: None, by_chance: false },
+];
 
 /// What a text of the embedded engine stands in for, with `*` for anything.
 struct Words {
@@ -22,11 +88,15 @@ const WORDS: &[Words] = &[
     words("not a function", "* is not a constructor"),
     words("Cannot convert undefined or null to object", "Cannot destructure *"),
     words("Cannot convert undefined or null to object", "Cannot read properties of * (reading *"),
+    words("object is not extensible", "Cannot add property *, object is not extensible"),
+    words("could not delete property", "Cannot delete property * of *"),
+    words("not an object", "Cannot create property * on *"),
     words("null or undefined are forbidden", "* called on null or undefined"),
     words("null or undefined are forbidden", "* is not iterable*"),
     words("cannot convert BigInt to number", "Cannot mix BigInt and other types, use explicit conversions"),
     words("cannot convert BigInt to number", "Cannot convert a BigInt value to a number"),
     words("invalid descriptor flags", "Cannot freeze array buffer views with elements"),
+    words("not a TypedArray", "this is not a typed array."),
     words("not a TypedArray", "* called on incompatible receiver *"),
     words("Invalid index : *", "Invalid index : *"),
     words("No number after *", "No number after *"),
@@ -42,6 +112,7 @@ const WORDS: &[Words] = &[
     // Node 20 tells no line and column.
     words("* in JSON at position *", "* in JSON at position *"),
     words("unexpected *", "* in JSON*"),
+    words("Unexpected end of JSON input", "* in JSON at position *"),
     words("unexpected *", "*is not valid JSON"),
     words("cannot convert to BigInt", "Cannot convert * to a BigInt"),
     words("cannot convert to BigInt: not an integer", "The number * cannot be converted to a BigInt*"),
@@ -50,6 +121,14 @@ const WORDS: &[Words] = &[
 /// Says that something needs tables of locales.
 const NO_TABLES: &str = "is not possible in the embedded engine";
 
+/// What the page's table calls the departures, in its order.
+pub(crate) fn documented() -> Vec<&'static str> {
+    let page = include_str!("../../../docs/embedded.md");
+    let (_, table) = page.split_once("| what | on Node |").expect("the page has the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_start_matches("| ").split(" | ").next().unwrap_or_default()).collect()
+}
+
 /// The departures that were met, and how often.
 #[derive(Debug, Default)]
 pub(crate) struct Departures {
@@ -57,28 +136,30 @@ pub(crate) struct Departures {
 }
 
 impl Departures {
-    /// What differs without a reason.
-    pub(crate) fn unexplained(&mut self, expected: &End, actual: &End) -> Vec<String> {
+    /// What differs without a reason, in how this job ended.
+    pub(crate) fn unexplained(&mut self, code: &str, expected: &End, actual: &End) -> Vec<String> {
         if actual.logs.iter().chain([&actual.state]).any(|text| text.contains(NO_TABLES)) {
-            self.meet("a locale, time zone or option that needs tables is refused");
+            let is_order = actual.logs.iter().chain([&actual.state]).any(|text| text.contains("localeCompare"));
+            self.meet(if is_order { OTHER_ORDER } else { OTHER_LOCALES });
             return Vec::new();
         }
         if expected.logs.iter().any(|line| line.contains("readBigUInt64LE") || line.contains("ƒ Buffer/")) {
-            self.meet("Buffer has fewer methods, and none that can be listed");
+            self.meet(OTHER_BUFFER);
             return Vec::new();
         }
         let mut states = [without_columns(&expected.state), without_columns(&actual.state)];
         let is_reworded = expected.exit != actual.exit && is_reworded(&expected.exit, &actual.exit);
         if is_reworded {
-            self.meet("the language's own errors are in QuickJS's words");
+            self.meet(OTHER_WORDS);
             for (state, exit) in states.iter_mut().zip([&expected.exit, &actual.exit]) {
                 *state = without_place(&state.replace(&in_json(message(exit)), ""));
             }
         }
         if states[0].contains("\"pos\"") && !states[1].contains("\"pos\"") {
-            self.meet("QuickJS does not know the place of an error in the code outside of functions");
+            self.meet(OTHER_PLACE);
             states = states.map(|state| without_place(&state));
         }
+        let mut has_long_number = false;
         let mut found = Vec::new();
         let mut differ = |what: &str, expected: &str, actual: &str| {
             if expected != actual {
@@ -93,18 +174,24 @@ impl Departures {
             let line = |end: &End| end.logs.get(i).cloned().unwrap_or_else(|| "no line".to_owned());
             let (expected, actual) = (line(expected), line(actual));
             let is_stack = |text: &str| text.contains("\\n    at ");
-            if !((is_stack(&expected) && is_stack(&actual)) || logs_words(&expected, &actual)) {
+            if is_long_number(code, &expected, &actual) {
+                has_long_number = true;
+            } else if !((is_stack(&expected) && is_stack(&actual)) || logs_words(&expected, &actual)) {
                 differ("log", &expected, &actual);
             }
         }
+        if has_long_number {
+            self.meet(LONG_NUMBERS);
+        }
         if found.is_empty() && expected.state != actual.state && !is_reworded {
-            self.meet("an error's column is that of another part of the same expression");
+            self.meet(OTHER_PLACE);
         }
         found
     }
 
-    fn meet(&mut self, reason: &'static str) {
-        *self.met.entry(reason).or_default() += 1;
+    fn meet(&mut self, what: &'static str) {
+        assert!(DEPARTURES.iter().any(|it| it.what == what && it.by_chance), "{what} is in no row");
+        *self.met.entry(what).or_default() += 1;
     }
 
     /// The reasons that were needed, with their counts.
@@ -136,6 +223,26 @@ fn logs_words(expected: &str, actual: &str) -> bool {
     let inner = |line: &str| line.strip_prefix("ADA info [\"")?.strip_suffix("\"]").map(str::to_owned);
     let (Some(expected), Some(actual)) = (inner(expected), inner(actual)) else { return false };
     WORDS.iter().any(|it| fits(it.node, &expected) && fits(it.embedded, &actual))
+}
+
+/// Whether two lines differ in the last digits of a number only that `parseInt` may have made.
+fn is_long_number(code: &str, expected: &str, actual: &str) -> bool {
+    let is_digit = |char: char| char.is_ascii_digit() || ".e+-".contains(char);
+    let apart = |line: &str| -> (String, Vec<f64>) {
+        let (numbers, rest): (Vec<char>, Vec<char>) = (
+            line.chars().map(|it| if is_digit(it) { it } else { ' ' }).collect(),
+            line.chars().filter(|it| !is_digit(*it)).collect(),
+        );
+        let numbers: String = numbers.into_iter().collect();
+        (rest.into_iter().collect(), numbers.split(' ').filter_map(|number| number.parse().ok()).collect())
+    };
+    let ((rest, expected_numbers), (other_rest, actual_numbers)) = (apart(expected), apart(actual));
+    let is_close = |(one, other): (&f64, &f64)| (one - other).abs() <= one.abs() * 1e-15;
+    expected != actual
+        && code.contains("parseInt")
+        && rest == other_rest
+        && expected_numbers.len() == actual_numbers.len()
+        && expected_numbers.iter().zip(&actual_numbers).all(is_close)
 }
 
 /// Whether a text fits a pattern with `*` for anything.

@@ -6,11 +6,13 @@
 
 mod departures;
 mod grammar;
+#[path = "../support/lines.rs"]
+mod lines;
 mod random;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine_host::engine::embedded::{EmbeddedEngine, EmbeddedOptions};
@@ -19,11 +21,12 @@ use engine_host::engine::{Engine, Exports, LogSink};
 use engine_host::report::{self, Report};
 use engine_host::walk::walk;
 use protocol::Json;
-use protocol::engine::{Adaptor, EngineSpec, Needs, NodeSpec};
-use protocol::run::{Exit, LogLevel, LogSource, RunOptions, RunSpec, Step};
+use protocol::engine::{Adaptor, EngineSpec, JOB_ENVIRONMENT_VARIABLE, Needs, NodeSpec};
+use protocol::run::{Exit, RunOptions, RunSpec, Step};
 
-use self::departures::Departures;
+use self::departures::{DEPARTURES, Departures, documented};
 use self::grammar::Grammar;
+use self::lines::Lines;
 use self::random::Random;
 
 const COMMON: &str = "@openfn/language-common";
@@ -44,8 +47,6 @@ fn number(variable: &str, usual: u64) -> u64 {
         .map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
 }
 
-const TEST: &str = "jobs_end_on_the_embedded_engine_as_on_node";
-
 /// Set for the processes that do the work: where the adaptor is.
 const ADAPTORS: &str = "DIFFERENTIAL_ADAPTORS";
 
@@ -54,27 +55,70 @@ fn jobs_end_on_the_embedded_engine_as_on_node() {
     let seed = number("DIFFERENTIAL_SEED", 1);
     let count = number("DIFFERENTIAL_JOBS", 300);
     if let Some(adaptors) = std::env::var_os(ADAPTORS) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(compare(seed, count, Path::new(&adaptors)));
-        return;
+        return block_on(compare(seed, count, Path::new(&adaptors)));
     }
     println!("DIFFERENTIAL_SEED={seed} DIFFERENTIAL_JOBS={count}");
     let repo = tempfile::tempdir().unwrap();
     install(repo.path());
     let mut failed = 0;
     for from in (seed..seed + count).step_by(JOBS_A_PROCESS) {
-        // A process of its own, as engines are made to end with theirs; its local time is UTC, as that of jobs.
         let share = (seed + count - from).min(JOBS_A_PROCESS as u64);
-        let mut process = Command::new(std::env::current_exe().unwrap());
-        process.args(["--exact", TEST, "--nocapture"]).env("TZ", "UTC").env(ADAPTORS, repo.path().join("node_modules"));
+        // Its local time is UTC, as that of jobs.
+        let mut process = again("jobs_end_on_the_embedded_engine_as_on_node", repo.path());
+        process.env("TZ", "UTC");
         process.env("DIFFERENTIAL_SEED", from.to_string()).env("DIFFERENTIAL_JOBS", share.to_string());
-        let output = process.output().unwrap();
-        if !output.status.success() {
-            failed += 1;
-            println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        }
+        failed += u32::from(!passes(process));
     }
     assert_eq!(failed, 0, "processes of {JOBS_A_PROCESS} jobs with differences: see above");
+}
+
+#[test]
+fn each_departure_on_the_page_is_one() {
+    if let Some(adaptors) = std::env::var_os(ADAPTORS) {
+        return block_on(depart(Path::new(&adaptors)));
+    }
+    let rows: Vec<_> = DEPARTURES.iter().map(|it| it.what).collect();
+    assert_eq!(documented(), rows, "docs/embedded.md has the table's rows");
+    let repo = tempfile::tempdir().unwrap();
+    install(repo.path());
+    let mut process = again("each_departure_on_the_page_is_one", repo.path());
+    process.env("TZ", "Europe/Berlin").env(JOB_ENVIRONMENT_VARIABLE, "TZ");
+    assert!(passes(process), "see above");
+}
+
+fn block_on(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(work);
+}
+
+/// This test in a process of its own, as engines are made to end with theirs.
+fn again(test: &str, repo: &Path) -> Command {
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    process.args(["--exact", test, "--nocapture"]).env(ADAPTORS, repo.join("node_modules"));
+    process
+}
+
+/// Whether a process succeeds. What it prints otherwise is shown.
+fn passes(mut process: Command) -> bool {
+    let output = process.output().unwrap();
+    if !output.status.success() {
+        println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    output.status.success()
+}
+
+/// Runs the example of each departure.
+async fn depart(adaptors: &Path) {
+    let adaptor = adaptor(adaptors);
+    let mut node = Bench::node(&adaptor).await;
+    let major: u32 = node.version.split('.').next().unwrap().parse().unwrap();
+    for departure in DEPARTURES {
+        let Some(code) = departure.example else { continue };
+        let mut embedded = Bench::embedded();
+        let (expected, actual) = tokio::join!(node.run(code, "{}"), embedded.run(code, "{}"));
+        let departs = departure.newest_node.is_none_or(|newest| major <= newest);
+        assert_eq!(expected != actual, departs, "{}: {expected:?} {actual:?}", departure.what);
+    }
 }
 
 /// Compares jobs one by one, and prints what differs.
@@ -92,7 +136,7 @@ async fn compare(seed: u64, count: u64, adaptors: &Path) {
         let mut embedded = Bench::embedded();
         let (expected, actual) = tokio::join!(node.run(&code, &state), embedded.run(&code, &state));
         refused += u64::from(expected.exit.error.as_ref().is_some_and(|error| error.kind == "CompileError"));
-        let differences = departures.unexplained(&expected, &actual);
+        let differences = departures.unexplained(&code, &expected, &actual);
         if !differences.is_empty() {
             found.push((seed, code, state, differences));
         }
@@ -137,24 +181,12 @@ pub(crate) struct End {
     logs: Vec<String>,
 }
 
-/// An engine under test.
+/// An engine under test, and the version of what it runs in.
 struct Bench<E> {
     engine: E,
+    version: String,
     lines: Arc<Lines>,
     folder: Option<tempfile::TempDir>,
-}
-
-#[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
-
-impl LogSink for Lines {
-    fn wants(&self, _source: LogSource, _level: LogLevel) -> bool {
-        true
-    }
-
-    fn write(&self, source: LogSource, level: LogLevel, message: String) {
-        self.0.lock().unwrap().push(format!("{} {} {message}", source.as_str(), level.as_str()));
-    }
 }
 
 const MEMORY_BYTES: u64 = 500 * 1024 * 1024;
@@ -163,7 +195,7 @@ impl Bench<EmbeddedEngine> {
     fn embedded() -> Self {
         let lines = Arc::new(Lines::default());
         let (engine, _) = EmbeddedEngine::start(EmbeddedOptions { memory_bytes: MEMORY_BYTES }, lines.clone()).unwrap();
-        Self { engine, lines, folder: None }
+        Self { engine, version: String::new(), lines, folder: None }
     }
 }
 
@@ -178,12 +210,12 @@ impl Bench<NodeEngine> {
         let told = Command::new(&program).arg("--version").output().unwrap();
         let version = String::from_utf8(told.stdout).unwrap().trim().trim_start_matches('v').to_owned();
         let folder = tempfile::tempdir().unwrap();
-        let spec = NodeSpec { program, version, adaptors: vec![adaptor.clone()], snapshot: None };
+        let spec = NodeSpec { program, version: version.clone(), adaptors: vec![adaptor.clone()], snapshot: None };
         let lines = Arc::new(Lines::default());
         let options =
             NodeOptions { spec, memory_bytes: MEMORY_BYTES, folder: folder.path().to_owned(), scratch_bytes: None };
         let engine = NodeEngine::start(options, lines.clone()).await.unwrap();
-        Self { engine, lines, folder: Some(folder) }
+        Self { engine, version, lines, folder: Some(folder) }
     }
 }
 
@@ -224,7 +256,7 @@ impl<E: Engine> Bench<E> {
         drop(reporter);
         taken.await.unwrap();
         let state = outcome.final_state.map_or_else(|| "none".to_owned(), |state| state.as_str().to_owned());
-        let logs = std::mem::take(&mut *self.lines.0.lock().unwrap());
+        let logs = self.lines.take();
         End { exit: outcome.exit, state, logs }
     }
 }

@@ -9,13 +9,15 @@ mod errors;
 mod isolation;
 mod jobs;
 mod limits;
+#[path = "../support/lines.rs"]
+mod lines;
 mod places;
 mod snapshots;
 mod undeclared;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine_host::engine::node::{NodeEngine, NodeOptions};
@@ -24,7 +26,8 @@ use engine_host::engine::{
 };
 use protocol::Json;
 use protocol::engine::{Adaptor, Needs, NodeSpec};
-use protocol::run::{LogLevel, LogSource};
+
+use self::lines::Lines;
 
 /// Everything that is waited for comes much sooner.
 const SOON: Duration = Duration::from_secs(90);
@@ -50,20 +53,6 @@ fn version() -> String {
 /// Whether it makes snapshots.
 fn has_snapshots() -> bool {
     version().split('.').next().unwrap().parse::<u32>().unwrap() >= 22
-}
-
-/// Keeps the lines it gets, as `SOURCE level text`.
-#[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
-
-impl LogSink for Lines {
-    fn wants(&self, _source: LogSource, _level: LogLevel) -> bool {
-        true
-    }
-
-    fn write(&self, source: LogSource, level: LogLevel, message: String) {
-        self.0.lock().unwrap().push(format!("{} {} {message}", source.as_str(), level.as_str()));
-    }
 }
 
 /// A folder with adaptors in it.
@@ -164,7 +153,7 @@ impl Bench {
     }
 
     fn lines(&self) -> Vec<String> {
-        std::mem::take(&mut *self.lines.0.lock().unwrap())
+        self.lines.take()
     }
 }
 

@@ -128,8 +128,24 @@ async fn what_differs_from_process_to_process_is_in_no_snapshot() {
         ("exports.home = process.env.HOME;", "process.env.HOME"),
         ("const { env } = process; exports.home = env['HOME'];", "process.env.HOME"),
         ("exports.home = require('os').tmpdir();", "os.tmpdir"),
+        ("exports.host = require('node:os').hostname();", "os.hostname"),
+        ("exports.up = require('os').uptime();", "os.uptime"),
+        ("exports.folder = process.cwd();", "process.cwd"),
+        ("exports.file = require('path').resolve('a');", "process.cwd"),
+        ("exports.used = process.memoryUsage();", "process.memoryUsage"),
+        ("exports.at = new (new Date(0).constructor)();", "new Date"),
+        ("exports.today = new Intl.DateTimeFormat('en').format();", "Intl.DateTimeFormat"),
+        ("exports.id = require('module').createRequire(__filename)('crypto').randomUUID();", "crypto.randomUUID"),
+        ("Promise.resolve().then(() => { exports.id = Math.random(); });", "Math.random"),
+        ("setImmediate(() => { exports.at = Date.now(); });", "Date.now"),
+        ("(async () => { await null; exports.id = require('crypto').randomUUID(); })();", "crypto.randomUUID"),
         ("exports.zone = process.env.PASSED_ON;", "process.env.PASSED_ON"),
         ("exports.id = Math.random() + process.pid;", "Math.random, process.pid"),
+        // Older versions of Node have no such function.
+        (
+            "exports.id = (process.getBuiltinModule ?? require)('node:crypto').randomBytes(4).toString('hex');",
+            "crypto.randomBytes",
+        ),
     ] {
         // V8 takes code that it made of another source if that is as long.
         let repo = Repo::new();
@@ -159,6 +175,8 @@ async fn what_is_the_same_in_every_process_may_be_in_a_snapshot() {
         "exports.names = Object.keys(process.env).filter((name) => /^debug_/i.test(name));",
         "exports.epoch = new Date(0); exports.isDate = (it) => it instanceof Date; exports.parse = Date.parse('2020-01-01');",
         "exports.hash = require('crypto').createHash('sha256').update('a').digest('hex');",
+        "var basePath = process.cwd(); exports.folder = require('path').resolve('/a', 'b');",
+        "exports.format = new Intl.DateTimeFormat('en').format(0);",
         "const nativeNow = Date.now; var stamp = nativeNow(), remaining = 16 - (stamp - 0);",
     ] {
         // V8 takes code that it made of another source if that is as long.
@@ -197,5 +215,47 @@ async fn runs_that_begin_with_one_snapshot_have_random_values_of_their_own() {
             "year" | "same" => assert_eq!((value, &drawn[1][name]), (&true.into(), &true.into()), "{name}"),
             _ => assert_ne!(value, &drawn[1][name], "{name}"),
         }
+    }
+}
+
+/// An adaptor that makes a client when it is imported, as the reference worker's own test has one.
+const STATEFUL: &str = "const clientId = randomUUID(); const { port1: client } = new MessageChannel(); client.close();
+    const made = [Math.random(), Date.now(), process.hrtime().join(), performance.now(), process.pid, process.cwd()];";
+
+#[tokio::test]
+async fn a_stateful_adaptor_makes_a_new_client_for_each_run() {
+    let repo = Repo::new();
+    let common_js = "exports.see = () => () => ({ clientId, made: made.join() });";
+    let dependency = format!("const {{ randomUUID }} = require('crypto'); {STATEFUL} {common_js}");
+    let module = format!(
+        "import {{ randomUUID }} from 'node:crypto'; {STATEFUL} export const see = () => () => ({{ clientId, made: made.join() }});"
+    );
+    let adaptors = [
+        repo.common_js("@openfn/language-plain", &dependency),
+        repo.bundled("@openfn/language-bundled", &dependency),
+        repo.add("@openfn/language-module", "1.0.0", r#"{"main":"index.mjs"}"#, &[("index.mjs", module.as_str())]),
+        repo.add(
+            "@openfn/language-dependent",
+            "1.0.0",
+            r#"{"main":"index.js"}"#,
+            &[
+                ("index.js", "module.exports = require('stateful');"),
+                ("node_modules/stateful/index.js", dependency.as_str()),
+            ],
+        ),
+    ];
+    for adaptor in &adaptors {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let mut bench = Bench::start(&[adaptor]).await;
+            let code = format!("import {{ see }} from '{}'; export default [see()];", adaptor.name);
+            seen.push(bench.result(&code).await);
+            assert_eq!(bench.result(&code).await, *seen.last().unwrap(), "{}", adaptor.name);
+        }
+        assert_ne!(seen[0], seen[1], "{}", adaptor.name);
+        assert!(seen[0].contains("clientId"), "{}", seen[0]);
+        let blob = repo.path().join("snapshot.blob");
+        let refused = within(snapshot::build(&program(), std::slice::from_ref(adaptor), &[], &blob)).await;
+        assert!(refused.is_err() && !blob.exists(), "{}", adaptor.name);
     }
 }

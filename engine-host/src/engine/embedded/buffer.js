@@ -5,18 +5,27 @@ const Bytes = Uint8Array;
 const { fromCharCode } = String;
 const { trunc } = Math;
 const { isView } = ArrayBuffer;
-const setBytes = unbound(Bytes.prototype.set);
-const subarray = unbound(Bytes.prototype.subarray);
-
-const charCodeAt = unbound(String.prototype.charCodeAt);
+const { set: setBytes, subarray } = methodsOf(Bytes.prototype);
+const { charCodeAt } = methodsOf(String.prototype);
 
 /** How many bytes a code unit takes in encodings that keep units as they are, halves of pairs too; 0 in others. */
 const unitBytes = (encoding) =>
   matches(/^(?:latin1|binary|ascii)$/i, encoding) !== null ? 1 : matches(/^(?:utf-?16le|ucs-?2)$/i, encoding) !== null ? 2 : 0;
 
+/** Whether an encoding takes a text for digits. Node looks at the lower half of each unit only. */
+const hasDigits = (encoding) => matches(/^(?:base64(?:url)?|hex)$/i, text(encoding)) !== null;
+
+/** The text of the lower halves of a text's units. */
+function lowerHalves(string) {
+  if (matches(/[^\0-\xff]/, string) === null) return string;
+  let result = '';
+  for (let i = 0; i < string.length; i += 1) result += fromCharCode(charCodeAt(string, i) & 0xff);
+  return result;
+}
+
 function encode(string, encoding = 'utf8') {
   const width = unitBytes(text(encoding));
-  if (width === 0) return host.encode(wellFormed(string), text(encoding));
+  if (width === 0) return host.encode(hasDigits(encoding) ? lowerHalves(string) : wellFormed(string), text(encoding));
   const bytes = new Bytes(string.length * width);
   for (let i = 0; i < string.length; i += 1) {
     const unit = charCodeAt(string, i);

@@ -40,7 +40,8 @@ impl Encoding {
             Self::Base64 | Self::Base64Url => base64_bytes(text),
             Self::Hex => {
                 let digit = |byte: u8| char::from(byte).to_digit(16);
-                let pairs = text.as_bytes().chunks_exact(2);
+                let units = Self::Latin1.bytes(text);
+                let pairs = units.chunks_exact(2);
                 pairs.map_while(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()).collect()
             }
         }
@@ -74,6 +75,7 @@ fn base64_bytes(text: &str) -> Vec<u8> {
     };
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0);
+    // `text` is ASCII but for what is skipped.
     for digit in text.bytes().take_while(|byte| *byte != b'=').filter_map(value) {
         bits = bits << 6 | u32::from(digit);
         count += 6;

@@ -3,12 +3,10 @@
 let loadedLocale;
 const locale = () => (loadedLocale ??= host.load('locale'));
 
-const valueOfNumber = unbound(Number.prototype.valueOf);
-const valueOfBigInt = unbound(BigInt.prototype.valueOf);
-const dateToString = unbound(Date.prototype.toString);
-const timeToString = unbound(Date.prototype.toTimeString);
-const upperCase = unbound(String.prototype.toUpperCase);
-const lowerCase = unbound(String.prototype.toLowerCase);
+const { valueOf: valueOfNumber } = methodsOf(Number.prototype);
+const { valueOf: valueOfBigInt } = methodsOf(BigInt.prototype);
+const { toString: dateToString, toTimeString: timeToString } = methodsOf(Date.prototype);
+const { toLowerCase: lowerCase, toUpperCase: upperCase } = methodsOf(String.prototype);
 
 /** A date's text with the name of the time zone, which is UTC's or not known. */
 function withZone(date, shown) {

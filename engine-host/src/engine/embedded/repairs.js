@@ -1,7 +1,6 @@
 // What QuickJS does in another way than the language or V8, put right.
 
-const setDateTime = unbound(Date.prototype.setTime);
-const valueOfDate = unbound(Date.prototype.getTime);
+const { getTime: valueOfDate, setTime: setDateTime } = methodsOf(Date.prototype);
 const isFiniteNumber = Number.isFinite;
 const number = Number;
 
@@ -36,7 +35,7 @@ for (let i = 0; i < dateParts.length; i += 1) {
 }
 
 /** Functions of the language's own are written on one line elsewhere, and bound ones without a name. */
-const functionToString = unbound(globalThis.Function.prototype.toString);
+const { toString: functionToString } = methodsOf(globalThis.Function.prototype);
 const oneLine = {
   toString() {
     const shown = functionToString(this);

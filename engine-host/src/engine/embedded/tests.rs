@@ -5,35 +5,23 @@ mod errors;
 mod isolation;
 mod json_paths;
 mod limits;
+#[path = "../../../tests/support/lines.rs"]
+mod lines;
 mod locale;
 mod operations;
 mod results;
 mod tricks;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Json;
-use protocol::run::{LogLevel, LogSource};
 
+use self::lines::Lines;
 use super::{EmbeddedEngine, EmbeddedOptions, Interrupt};
 use crate::engine::{
     ConditionCall, ConditionEnd, Engine as _, EngineLost, JobCall, JobEnd, JobResult, LogSink, Thrown,
 };
-
-/// Keeps the lines it gets, as `SOURCE level text`.
-#[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
-
-impl LogSink for Lines {
-    fn wants(&self, _source: LogSource, _level: LogLevel) -> bool {
-        true
-    }
-
-    fn write(&self, source: LogSource, level: LogLevel, message: String) {
-        self.0.lock().unwrap().push(format!("{} {} {message}", source.as_str(), level.as_str()));
-    }
-}
 
 /// An engine for tests.
 struct Bench {
@@ -73,7 +61,7 @@ impl Bench {
     }
 
     fn lines(&self) -> Vec<String> {
-        std::mem::take(&mut *self.lines.0.lock().unwrap())
+        self.lines.take()
     }
 }
 
@@ -111,6 +99,19 @@ fn module(code: &str, state: &str) -> JobCall {
         state_props_to_remove: vec!["configuration".to_owned(), "response".to_owned()],
         state_bytes: u64::MAX,
     }
+}
+
+/// Compares the `results` that a job's module makes of `state` with those that cases expect.
+fn check_results(cases: &[(&str, &str)], code: &str, state: &str) {
+    let Ok(JobEnd::Returned(result)) = Bench::new().run(module(code, state)) else { panic!("it returns") };
+    let result: serde_json::Value = result.state.unwrap().decode().unwrap();
+    let differ = cases.iter().enumerate().filter_map(|(index, (expression, expected))| {
+        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
+        let actual = &result["results"][index];
+        (*actual != expected).then(|| format!("{expression}\n    is       {actual}\n    expected {expected}"))
+    });
+    let differ: Vec<String> = differ.collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
 
 /// The state that operations make of `state`.

@@ -157,14 +157,19 @@ fn script(adaptors: &[Adaptor], variables: &[String], frozen: &Path) -> String {
     let adaptors = json!(adaptors);
     format!(
         "const {{ Script }} = require('node:vm');\n\
+         const {{ startupSnapshot }} = require('node:v8');\n\
          const engine = new Script({source}, {{ filename: 'openfn:engine' }}).runInThisContext()(require);\n\
-         for (const adaptor of {adaptors}) {{\n\
-           const reads = engine.addBundle(adaptor, {variables});\n\
-           if (reads.length === 0) continue;\n\
-           require('node:fs').writeFileSync({frozen}, JSON.stringify({{ adaptor: adaptor.specifier, reads }}));\n\
+         const adaptors = {adaptors};\n\
+         const stopIf = (adaptor, reads) => {{\n\
+           if (reads.length === 0) return;\n\
+           require('node:fs').writeFileSync({frozen}, JSON.stringify({{ adaptor, reads }}));\n\
            process.reallyExit(1);\n\
-         }}\n\
-         require('node:v8').startupSnapshot.setDeserializeMainFunction(() => engine.serve({{ isCopy: true }}));\n",
+         }};\n\
+         for (const adaptor of adaptors) stopIf(adaptor.specifier, engine.addBundle(adaptor, {variables}));\n\
+         startupSnapshot.addSerializeCallback(() => {{\n\
+           stopIf(adaptors.map(({{ specifier }}) => specifier).join(' or '), engine.unwatch());\n\
+         }});\n\
+         startupSnapshot.setDeserializeMainFunction(() => engine.serve({{ isCopy: true }}));\n",
         source = json!(engine),
         variables = json!(variables),
         frozen = json!(frozen),

@@ -1,5 +1,6 @@
 // Texts in the order of CLDR's root collation, which English has: accents count where letters do not decide, and case
-// where accents do not. Characters beyond Latin, Greek, Cyrillic and common signs are ordered by their number.
+// where accents do not. Beyond Latin, Greek, Cyrillic and common signs, punctuation comes before symbols, symbols before
+// currencies and digits, letters last, and each kind is ordered by its numbers.
 
 const collatorOptions = ['usage', 'sensitivity', 'numeric', 'localeMatcher'];
 
@@ -38,6 +39,17 @@ function readWeights() {
 
 const ignored = /[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/;
 
+const MOST_CHARACTERS = 0x110000;
+
+/** The weight of a character that is in no list, among those of its kind. */
+function weightByNumber(char) {
+  const number = char.codePointAt(0);
+  const before = (known) => weights.get(known)[0] - 1 + (number + 1) / (MOST_CHARACTERS + 1);
+  if (/\p{P}/u.test(char)) return before('`');
+  if (/\p{S}/u.test(char)) return before('¤');
+  return 0x1000 + number;
+}
+
 /** The weights of a text's characters. */
 function weigh(text, isNumeric) {
   const all = [];
@@ -46,7 +58,7 @@ function weigh(text, isNumeric) {
     else if (weights.has(char)) {
       const [letter, accent, place] = weights.get(char);
       all.push([letter, accent, isLike ? place + 0.5 : place]);
-    } else if (!ignored.test(char)) all.push([0x1000 + char.codePointAt(0), 0, 0]);
+    } else if (!ignored.test(char)) all.push([weightByNumber(char), 0, 0]);
   };
   const parts = text.normalize('NFD').match(isNumeric ? /\d+|\D/gsu : /./gsu) ?? [];
   for (const part of parts) {

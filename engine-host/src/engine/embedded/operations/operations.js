@@ -81,7 +81,7 @@ function fields(...pairs) {
 const merge = (source, more) => (state) => {
   const items = findAll(source, state);
   const added = spread(resolved(state, more));
-  return items.map((item) => ({ ...spread(item), ...added }));
+  return items.reduce((merged, item) => [...merged, { ...spread(item), ...added }], []);
 };
 
 /** The objects at one path, each with the value at another path under a key that it does not have. */

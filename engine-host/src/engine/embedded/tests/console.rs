@@ -1,5 +1,7 @@
 //! What the consoles log.
 
+use protocol::run::{LogLevel, LogSource};
+
 use super::*;
 
 /// The lines that a statement logs.

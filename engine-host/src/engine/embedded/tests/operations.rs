@@ -30,15 +30,7 @@ fn check(cases: &[(&str, &str)]) {
         }}]",
         expressions.join(",\n")
     );
-    let Ok(JobEnd::Returned(result)) = Bench::new().run(module(&code, STATE)) else { panic!("it returns") };
-    let result: serde_json::Value = result.state.unwrap().decode().unwrap();
-    let differ = cases.iter().enumerate().filter_map(|(index, (expression, expected))| {
-        let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
-        let actual = &result["results"][index];
-        (*actual != expected).then(|| format!("{expression}\n    is       {actual}\n    expected {expected}"))
-    });
-    let differ: Vec<String> = differ.collect();
-    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    check_results(cases, &code, STATE);
 }
 
 #[test]
@@ -111,6 +103,7 @@ fn data() {
             "c.merge('$.data.items[*]', c.fields(c.field('e', c.sourceValue('$.data.name'))))(s).map(i => i.e + i.n)",
             r#"["bob1","bob2","bob3"]"#,
         ),
+        ("c.merge('$.missing', {})(0 / 0)", r#""TypeError: cannot read property 'reduce' of undefined""#),
         (
             "c.merge('$.data.items[1]', { n: 9, y: { deep: s => s.data.name, l: [s => 1] } })(s)",
             r#"[{"n":9,"t":"y","k":null,"y":{"deep":"bob","l":[1]}}]"#,
@@ -285,6 +278,14 @@ fn buffers() {
         ("Buffer.from('é😀').toString('base64')", r#""w6nwn5iA""#),
         ("Buffer.from('w6nwn5iA', 'base64').toString()", r#""é😀""#),
         ("Buffer.from('6869', 'hex').toString('latin1')", r#""hi""#),
+        (
+            r"['😀 smile', 'łódź smile', 'Ł', 'sm-_ile', 'aa\ud83daa'].map((text) => Buffer.from(text, 'base64').toString('hex'))",
+            r#"["","05dcec9a295e","","b26fbf8a57","69"]"#,
+        ),
+        (
+            "['6ı7a', '616é62', 'é1', '61İ1'].map((text) => Buffer.from(text, 'hex').toString('hex'))",
+            r#"["617a","61","","6101"]"#,
+        ),
         ("Buffer.from([104, 105]).toString()", r#""hi""#),
         ("Buffer.from(new Uint8Array([104]).buffer).toString()", r#""h""#),
         ("Buffer.from(JSON.parse(JSON.stringify(Buffer.from('hi')))).toString()", r#""hi""#),

@@ -13,7 +13,7 @@ const putOff = [];
 /**
  * Evaluates a CommonJS file of one piece. `required` is what its `require` does. The file may give `__putOff` what loads
  * a module of its own that it does without until it is used. Where it is watched what the file reads, there are
- * `variables` that may be passed on to jobs; then `reads` says it.
+ * `variables` that may be passed on to jobs.
  */
 function evaluateBundle(file, source, required, { cachedData, variables }) {
   const options = { filename: file, cachedData, importModuleDynamically: importing };
@@ -23,16 +23,11 @@ function evaluateBundle(file, source, required, { cachedData, variables }) {
   const module = { exports: {}, id: file, filename: file, loaded: false, children: [], paths: [] };
   const folder = file.slice(0, file.lastIndexOf('/'));
   const isWatched = variables !== undefined;
-  if (isWatched) watch(text, variables);
-  let reads;
-  try {
-    const given = isWatched ? watchedRequire(required) : required;
-    apply(script.runInThisContext(), module.exports, [module.exports, given, module, file, folder, (load) => putOff.push(load)]);
-  } finally {
-    if (isWatched) reads = seen();
-  }
+  if (isWatched) watch(file, text, variables);
+  const given = isWatched ? watchedRequire(required) : required;
+  apply(script.runInThisContext(), module.exports, [module.exports, given, module, file, folder, (load) => putOff.push(load)]);
   module.loaded = true;
-  return { exports: module.exports, script, reads };
+  return { exports: module.exports, script };
 }
 
 /** The names that can be imported, but for the default export, which there always is. */
@@ -47,13 +42,16 @@ function keep(specifier, exports, reads) {
 
 /**
  * For a snapshot: only what is built in can be required while it is made. Returns what the adaptor reads that a snapshot
- * would keep.
+ * would keep; `unwatch` returns what any of them read later, before the snapshot is made.
  */
 function addBundle({ specifier, bundle }, variables) {
-  const { exports, reads } = evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require, { variables });
+  const { exports } = evaluateBundle(bundle, fs.readFileSync(bundle, 'utf8'), require, { variables });
   keep(specifier, exports);
-  return reads;
+  return seen();
 }
+
+/** When what an adaptor put off to do at once is done. */
+const soon = () => new Promise((resolve) => setImmediate(setImmediate, resolve));
 
 /** Loads what was put off, one at a time, unless something else is to be done. */
 function catchUp(isBusy) {
@@ -88,10 +86,12 @@ async function load({ specifier, folder, bundle, cache }, variables) {
     const { createRequire } = require('node:module');
     const source = fs.readFileSync(bundle, 'utf8');
     const options = { cachedData: codeOf(cache), variables };
-    const { exports, script, reads } = evaluateBundle(bundle, source, createRequire(bundle), options);
-    keep(specifier, exports, reads);
+    const { exports, script } = evaluateBundle(bundle, source, createRequire(bundle), options);
+    if (variables !== undefined) await soon();
+    keep(specifier, exports, variables === undefined ? undefined : unwatch());
     return script;
   } catch (error) {
+    if (variables !== undefined) unwatch();
     adaptors.set(specifier, { failed: reasonOf(error), names: [] });
     return undefined;
   }

@@ -60,4 +60,4 @@ function broken(error) {
   send('f', error instanceof Error ? `${error.stack}` : String(error));
 }
 
-return { addBundle, serve };
+return { addBundle, serve, unwatch };

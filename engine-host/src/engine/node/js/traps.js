@@ -2,11 +2,12 @@
 // own number, its environment. A process that begins where another one had loaded the adaptor would have it in common.
 
 const { construct, defineProperty, getOwnPropertyDescriptor, getPrototypeOf } = Reflect;
+const { hasOwn } = Object;
 
 /** What has been read, while somebody watches. Traps that an adaptor keeps do no more than what they stand for. */
 let touched;
-/** What is loaded, as V8 has it. */
-let watchedSource = '';
+/** What is loaded, as V8 has it, by its file. */
+const sources = new Map();
 /** Puts things back where traps are. */
 const untrap = [];
 /** Variables that the operator may pass on to jobs, whether they are set here or not. */
@@ -20,8 +21,11 @@ function replace(object, name, descriptor) {
   }
 }
 
-/** Code that is in many adaptors and keeps nothing of what it reads: lodash tells by the time how often it was called. */
-const HARMLESS = [/stamp ?= ?nativeNow\(\), ?remaining ?=/];
+/**
+ * Code that is in many adaptors and whose work does not depend on what it reads: lodash tells by the time how often it
+ * was called, depd shortens paths that it prints.
+ */
+const HARMLESS = [/stamp ?= ?nativeNow\(\), ?remaining ?=/, /\bbasePath ?= ?process\.cwd\(\)/];
 
 /** Whether the caller of the trap is such code. */
 function isHarmless() {
@@ -31,7 +35,8 @@ function isHarmless() {
   const site = new Error().stack[2];
   Error.prepareStackTrace = prepareStackTrace;
   Error.stackTraceLimit = stackTraceLimit;
-  const line = watchedSource.split('\n', site?.getLineNumber() ?? 0).at(-1) ?? '';
+  const source = sources.get(site?.getFileName()) ?? '';
+  const line = source.split('\n', site?.getLineNumber() ?? 0).at(-1) ?? '';
   const column = site?.getColumnNumber() ?? 0;
   const around = line.slice(Math.max(0, column - 20), column + 30);
   return HARMLESS.some((pattern) => pattern.test(around));
@@ -66,7 +71,7 @@ function trapGetters(object, names, shown) {
 
 const RANDOM = ['randomBytes', 'randomFill', 'randomFillSync', 'randomInt', 'randomUUID', 'randomUUIDv7', 'pseudoRandomBytes',
   'prng', 'rng', 'getRandomValues', 'generateKey', 'generateKeySync', 'generateKeyPair', 'generateKeyPairSync',
-  'generatePrime', 'generatePrimeSync'];
+  'generatePrime', 'generatePrimeSync', 'createDiffieHellman', 'createECDH', 'getDiffieHellman'];
 
 function trapCrypto(crypto) {
   trapMethods(crypto, RANDOM, 'crypto');
@@ -81,22 +86,32 @@ function trapWebCrypto(crypto) {
 /** Node's own modules are trapped when they are first asked for, so that nothing is loaded that nobody uses. */
 const trapModule = {
   crypto: trapCrypto,
-  os: (os) => trapMethods(os, ['homedir', 'tmpdir', 'uptime'], 'os'),
-  perf_hooks: () => {},
+  module: trapCreateRequire,
+  os: (os) => trapMethods(os, MACHINE, 'os'),
 };
 
+const MACHINE = ['cpus', 'freemem', 'homedir', 'hostname', 'loadavg', 'networkInterfaces', 'tmpdir', 'uptime', 'userInfo'];
+
+/** Modules that are trapped. */
+const trappedModules = new Set();
+
+/** As `required`, which gives a module for a name. */
 function watchedRequire(required) {
-  const seen = new Set();
-  const watching = (name) => {
-    const module = required(name);
+  const watching = function (name) {
+    const module = apply(required, this, [name]);
     const own = typeof name === 'string' ? name.replace(/^node:/, '') : '';
-    if (touched !== undefined && !seen.has(own)) {
-      seen.add(own);
-      trapModule[own]?.(module);
+    if (touched !== undefined && hasOwn(trapModule, own) && !trappedModules.has(own)) {
+      trappedModules.add(own);
+      trapModule[own](module);
     }
     return module;
   };
   return Object.defineProperties(watching, Object.getOwnPropertyDescriptors(required));
+}
+
+function trapCreateRequire(module) {
+  const { createRequire } = module;
+  replace(module, 'createRequire', { value: (from) => watchedRequire(createRequire(from)), writable: true });
 }
 
 function trapDate() {
@@ -113,6 +128,27 @@ function trapDate() {
   });
   trapMethods(RealDate, ['now'], 'Date');
   replace(globalThis, 'Date', { value: trap, writable: true });
+  replace(RealDate.prototype, 'constructor', { value: trap, writable: true });
+}
+
+/** A text of no date is one of now. */
+function trapDateTexts() {
+  const { prototype } = Intl.DateTimeFormat;
+  const look = (date) => {
+    if (date === undefined) touched?.add('Intl.DateTimeFormat');
+  };
+  const format = getOwnPropertyDescriptor(prototype, 'format');
+  const get = function () {
+    const original = apply(format.get, this, []);
+    return (date) => (look(date), original(date));
+  };
+  replace(prototype, 'format', { get, set: undefined });
+  const { formatToParts } = prototype;
+  const trap = function (date) {
+    look(date);
+    return apply(formatToParts, this, [date]);
+  };
+  replace(prototype, 'formatToParts', { value: trap, writable: true });
 }
 
 /** A variable that is not set here is not set in any other process either, unless the operator passes it on. */
@@ -134,19 +170,25 @@ function trapEnvironment() {
   replace(process, 'env', { value: trap, writable: true });
 }
 
-/** Begins to watch while this source is evaluated. */
-function watch(source, variables) {
-  touched = new Set();
-  watchedSource = source;
+/** Watches what is read from now on, this source among others. */
+function watch(file, source, variables) {
+  sources.set(file, source);
   passedOn = new Set(variables);
+  if (touched !== undefined) return;
+  touched = new Set();
   trapMethods(Math, ['random'], 'Math');
   trapDate();
+  trapDateTexts();
   trapEnvironment();
   trapGetters(process, ['pid', 'ppid'], 'process');
-  trapMethods(process, ['hrtime', 'uptime'], 'process');
+  trapMethods(process, ['cpuUsage', 'cwd', 'hrtime', 'memoryUsage', 'resourceUsage', 'uptime'], 'process');
   trapMethods(process.hrtime, ['bigint'], 'process.hrtime');
-  trapMethods(getPrototypeOf(performance), ['now'], 'performance');
+  trapMethods(getPrototypeOf(performance), ['mark', 'now', 'toJSON'], 'performance');
   trapGetters(getPrototypeOf(performance), ['timeOrigin'], 'performance');
+  const { getBuiltinModule } = process;
+  if (getBuiltinModule !== undefined) {
+    replace(process, 'getBuiltinModule', { value: watchedRequire(getBuiltinModule), writable: true });
+  }
   const lazy = getOwnPropertyDescriptor(globalThis, 'crypto');
   let isTrapped = false;
   const get = () => {
@@ -158,11 +200,15 @@ function watch(source, variables) {
   if (lazy?.get !== undefined) replace(globalThis, 'crypto', { get, set: lazy.set });
 }
 
-/** Ends it: what was read, sorted. */
-function seen() {
-  const names = [...touched].sort();
+/** What has been read, sorted. */
+const seen = () => [...(touched ?? [])].sort();
+
+/** As `seen`, and puts everything back. */
+function unwatch() {
+  const names = seen();
   touched = undefined;
-  watchedSource = '';
+  sources.clear();
+  trappedModules.clear();
   while (untrap.length > 0) untrap.pop()();
   return names;
 }
