@@ -53,9 +53,12 @@ async fn run<E: Engine, F: Future<Output = Exit>>(
     add_default_adaptor(engine, &mut steps);
     let exports = known_exports(engine, &steps);
     let places = engine.places();
-    let compiling = tokio::task::spawn_blocking(move || Workflow::prepare(steps, start.as_deref(), &exports, places));
-    let prepared = stop.or(compiling).await?;
-    let prepared = prepared.map_err(|panic| engine_error(&format!("the compiler failed: {panic}")))?;
+    let compiling = tokio::task::spawn_blocking(move || {
+        let globals = globals.map(|source| compile::compile_globals(&source, places));
+        (globals, Workflow::prepare(steps, start.as_deref(), &exports, places))
+    });
+    let compiled = stop.or(compiling).await?;
+    let (globals, prepared) = compiled.map_err(|panic| engine_error(&format!("the compiler failed: {panic}")))?;
     let workflow = match prepared {
         Ok(workflow) => workflow,
         Err(unready) => return Err(report_unready(unready, reporter).await),

@@ -122,6 +122,24 @@ pub fn compile_for(source: &str, adaptors: &[Adaptor<'_>], places: Places) -> Re
     on_own_stack(source, compile).map_err(|fault| fault.into_error(&lines))
 }
 
+/// The module whose exports are a run's globals, which does what a job does in the places where no engine knows it. Code
+/// that is no JavaScript stays as it is: the engine tells what is wrong.
+pub fn compile_globals(source: &str, places: Places) -> String {
+    let compiled = on_own_stack(source, || {
+        let allocator = Allocator::default();
+        let mut globals = parse(&allocator, source)?;
+        let undeclared = undeclared::apply(&mut globals, &[]);
+        if let Some(local) = undeclared {
+            imports::add_runtime(&mut globals, "_undeclared", &local);
+        }
+        if places == Places::Few {
+            spreads::apply(&mut globals);
+        }
+        Ok(print(&globals.program).0)
+    });
+    compiled.unwrap_or_else(|_| source.to_owned())
+}
+
 /// Checks the syntax of an edge's condition, which is what follows `return` in a function. The error is the message
 /// alone, as `Unexpected end of input`.
 pub fn check_condition(expression: &str) -> Result<(), String> {

@@ -29,6 +29,26 @@ fn compiled(source: &str) -> Compiled {
 }
 
 #[test]
+fn globals_assign_functions_and_spread_texts_as_jobs_do() {
+    for (source, places, expected) in [
+        (
+            "export const f = x => { y = x }",
+            Places::All,
+            "import { _undeclared } from \"@openfn/runtime\";\nexport const f = (x) => {\n_undeclared.y = x;\n};\n",
+        ),
+        ("export const f = { ...g };", Places::All, "export const f = { ...g };\n"),
+        (
+            "export const f = { ...g };",
+            Places::Few,
+            "import { _spread } from \"@openfn/runtime\";\nexport const f = { ..._spread(g) };\n",
+        ),
+        ("export const", Places::Few, "export const"),
+    ] {
+        assert_eq!(compile_globals(source, places), expected);
+    }
+}
+
+#[test]
 fn a_job_becomes_a_module() {
     let job = compiled(
         "#!/usr/bin/env node\nget(`/a/${$.id}`).then(s => s);\nconst f = x => x;\nfn(f);\nhttp\n  .post(1)\n  .catch(f)",

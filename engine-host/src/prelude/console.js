@@ -27,7 +27,7 @@ function logText(value) {
   try {
     return (isObject(value) || typeof value === 'bigint' ? carefully(value, shownInLog) : stringify(value)) ?? 'null';
   } catch (error) {
-    return stringify(`[cannot be shown: ${attempt(() => thrownText(error)) ?? 'it throws'}]`);
+    return stringify(`[cannot be shown: ${attempt(() => reworded(thrownText(error))) ?? 'it throws'}]`);
   }
 }
 

@@ -1,6 +1,6 @@
 //! Assignments to names that nothing declares: a function becomes a global of the job, as on the reference worker.
 
-use engine_host::compile::compile;
+use engine_host::compile::{Places, compile, compile_globals};
 
 use super::*;
 
@@ -29,4 +29,20 @@ async fn a_function_becomes_a_global_and_nothing_else_does() {
         Ok(r#"{"later":"undefined"}"#.into())
     );
     assert_eq!(bench.test("typeof x === 'undefined'", "{}").await, Ok(ConditionEnd::Value(true)));
+}
+
+#[tokio::test]
+async fn so_it_does_in_the_plans_globals() {
+    let mut bench = Bench::start(&[]).await;
+    for (code, expected) in UNDECLARED {
+        let mut call = job("export default [() => (set(), {}), () => ({ type: typeof x })];");
+        call.globals = Some(compile_globals(&format!("export const set = () => {{ {code}; }};"), Places::All));
+        match bench.run(call).await {
+            Ok(JobEnd::Returned(_)) => assert!(expected.is_ok(), "{code}"),
+            Ok(JobEnd::Threw(thrown)) => {
+                assert_eq!(Err(&*format!("{}: {}", thrown.name, thrown.message)), expected.map(drop), "{code}");
+            }
+            other => panic!("{code}: {other:?}"),
+        }
+    }
 }

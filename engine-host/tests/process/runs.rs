@@ -30,6 +30,18 @@ async fn a_workflow_runs_to_its_end() {
 }
 
 #[tokio::test]
+async fn globals_do_what_jobs_do() {
+    let worker = Worker::new();
+    let (mut host, _process) = worker.start().await;
+    let mut spec =
+        workflow(&[("a", "fn(() => { define(); return {}; });\nfn(() => ({ half: half(42), ...text }));", &[])]);
+    let globals = "export function define() { half = (n) => n / 2; }\nexport const text = { ...'ab' };";
+    spec.globals = Some(globals.to_owned());
+    let ran = host.run(spec).await;
+    assert_eq!(ran.final_state(), r#"{"0":"a","1":"b","half":21}"#);
+}
+
+#[tokio::test]
 async fn a_failure_takes_its_edge() {
     let worker = Worker::new();
     let (mut host, _process) = worker.start().await;
