@@ -54,6 +54,18 @@ function framesOf(error) {
     const match = matches(/^ {4}at (?:(.*) \(([^()]*):(\d+):(\d+)\)|([^()]*):(\d+):(\d+))$/, line);
     if (match !== null) push(frames, frame(match[1], match[2] ?? match[5], match[3] ?? match[6], match[4] ?? match[7]));
   }
+  return outsideOfConstructors(frames, attempt(() => error.constructor.name));
+}
+
+/** The frames less those of the constructors that made an error of a class of the job's own, down to the class's. */
+function outsideOfConstructors(frames, name) {
+  const shown = `${name} (`;
+  for (let i = 0; i < frames.length && frames[i].place !== ''; i += 1) {
+    if (!startsWith(frames[i].shown, shown)) continue;
+    const rest = list();
+    for (let k = i + 1; k < frames.length; k += 1) push(rest, frames[k]);
+    return rest;
+  }
   return frames;
 }
 

@@ -209,6 +209,12 @@ fn the_line_is_that_of_the_users_source() {
         ("fn(s => {\n  s.a = 1;\n\n  for (const { a } of [1, null]) s.a = a;\n})", 4),
         ("fn(s => {\n  s.a = 1;\n\n  const b = this.a.b;\n})", 4),
         ("const a = 1;\n\nconst { b } = null;\nfn(s => s)", 3),
+        ("class E extends Error {\n  constructor(m) {\n    super(m);\n  }\n}\nfn(s => {\n  throw new E('m');\n})", 7),
+        (
+            "class E extends Error {}\nclass F extends E {\n  constructor() {\n    super('m');\n  }\n}\nfn(s => {\n  throw new F();\n})",
+            8,
+        ),
+        ("class E extends Error {}\nfn(s => {\n  throw new E('m');\n})", 3),
         ("fn(s => {\n  switch (s.a) {\n    default:\n      const { b } = s.b;\n  }\n})", 4),
     ] {
         let adaptor = Adaptor { specifier: "@openfn/language-common", exports: None };
