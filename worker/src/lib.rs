@@ -18,6 +18,7 @@ pub mod hosts;
 pub mod http;
 pub mod keys;
 pub mod lightning;
+mod lineage;
 pub mod logging;
 pub mod metrics;
 pub mod mock_lightning;

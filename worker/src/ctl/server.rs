@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::admin::Admin;
 use super::message::{Answer, LineReport, Request};
 use crate::hosts::HostLine;
-use crate::processes::descends_from_this;
+use crate::lineage::descends_from_this;
 
 /// Longest request, in bytes.
 const LONGEST_REQUEST: u64 = 64 * 1024;

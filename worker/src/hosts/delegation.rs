@@ -49,8 +49,7 @@ pub enum CgroupError {
 impl Delegation {
     /// Looks at the group that this process is in.
     pub fn look() -> Result<Self, CgroupError> {
-        let read = |path| fs::read_to_string(path).map_err(|_| CgroupError::None);
-        Self::at(&own_group(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?).ok_or(CgroupError::None)?)
+        Self::at(&own_group().ok_or(CgroupError::None)?)
     }
 
     /// As [`look`](Self::look), if this process is in this group.
@@ -83,8 +82,14 @@ fn judge(available: &str, enabled: &str, processes: &str, own: u32) -> Result<(V
     if is_enabled || others == 0 { Ok((controllers, is_enabled)) } else { Err(others) }
 }
 
-/// The group that this process is in, as the system's files say.
-fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
+/// The group that this process is in; none on a system without them.
+pub(crate) fn own_group() -> Option<PathBuf> {
+    let read = |path| fs::read_to_string(path).ok();
+    group_of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
+}
+
+/// The group that the system's files tell.
+fn group_of(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
     let path = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mount = mountinfo.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
@@ -110,7 +115,7 @@ mod tests {
             ("", "", None),
         ];
         for (cgroup, mounts, expected) in table {
-            assert_eq!(own_group(cgroup, mounts).as_deref(), expected.map(Path::new), "{cgroup}");
+            assert_eq!(group_of(cgroup, mounts).as_deref(), expected.map(Path::new), "{cgroup}");
         }
     }
 

@@ -51,6 +51,7 @@ pub use self::cgroup::Cgroups;
 pub use self::containment::{Containment, Means};
 pub use self::death::{Death, Phase, Reason, Status};
 pub use self::delegation::CgroupError;
+pub(crate) use self::delegation::own_group;
 pub use self::handle::Hosts;
 pub use self::lines::HostLine;
 pub use self::loan::{Asked, LentHost, LoanError};
