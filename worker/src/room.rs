@@ -87,6 +87,31 @@ impl Room {
     }
 }
 
+/// Memory that programs need for what they read of their own files, in bytes. With less, the system reads it from the disk
+/// again and again, and nothing gets on.
+const BYTES_OF_PROGRAMS: u64 = 16 * 1024 * 1024;
+
+/// Whether memory is used up, but for what can be read again: that of a control group that this process is in, or of the
+/// machine.
+pub(crate) fn is_out_of_memory() -> bool {
+    let is_full = |group: &PathBuf| {
+        let most = number(&group.join("memory.max"))?;
+        Some(is_full(most, &std::fs::read_to_string(group.join("memory.stat")).ok()?))
+    };
+    groups().iter().filter_map(is_full).any(|is_full| is_full)
+        || available_memory().is_some_and(|left| left < BYTES_OF_PROGRAMS)
+}
+
+/// Whether a group with this limit and these kinds of memory has too little for files.
+fn is_full(most: u64, stat: &str) -> bool {
+    let kept = stat.lines().filter_map(|line| {
+        let (kind, bytes) = line.split_once(' ')?;
+        let is_kept = ["anon", "shmem", "kernel_stack", "pagetables", "slab_unreclaimable"].contains(&kind);
+        if is_kept { bytes.parse::<u64>().ok() } else { None }
+    });
+    most.saturating_sub(kept.sum()) < BYTES_OF_PROGRAMS
+}
+
 /// The folders of the control group that this process is in, and of those above.
 fn groups() -> Vec<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -114,6 +139,27 @@ fn all_tasks() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_used_up_when_files_have_no_room_left() {
+        const MB: u64 = 1024 * 1024;
+        let stat = |anon: u64, shmem: u64, file: u64| {
+            let (anon, shmem, file) = (anon * MB, shmem * MB, file * MB);
+            format!("anon {anon}\nfile {file}\nkernel_stack 1048576\nshmem {shmem}\nsock many\nodd\n")
+        };
+        // The first is of a group in which programs did not get on any more.
+        let table = [
+            (150, stat(147, 0, 1), true),
+            (150, stat(100, 40, 49), true),
+            (150, stat(100, 0, 49), false),
+            (150, stat(0, 0, 150), false),
+            (8 * 1024, stat(8_100, 0, 90), false),
+            (150, String::new(), false),
+        ];
+        for (most, stat, expected) in table {
+            assert_eq!(is_full(most * MB, &stat), expected, "{most}: {stat}");
+        }
+    }
 
     #[test]
     fn what_does_not_fit_is_said_with_what_is_lacking() {

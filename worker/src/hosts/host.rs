@@ -53,8 +53,8 @@ pub(super) enum Event {
     Returned,
     /// Who had it does not know what it does now.
     Discarded,
-    /// It does not answer.
-    Silent,
+    /// It does not answer, and the worker's unit or the machine has memory for it, or has not.
+    Silent { has_memory: bool },
     /// It reported the end of its run.
     Finished,
     /// It would not execute the run: why, and whether something was reported of it before.
@@ -237,7 +237,7 @@ fn preparing(event: Event, patience: Patience) -> Step {
         Event::Unfit(why) => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceUnprepared(why)]),
         Event::Run { timeout_ms } => run(timeout_ms, patience.start),
         Event::Deadline => kill(phase, Reason::StartTimeout, None),
-        Event::Silent => kill(phase, Reason::Hung, None),
+        Event::Silent { has_memory } => kill(phase, hung(has_memory), None),
         Event::Stop(reason) => kill(phase, reason, None),
         Event::LinkEnded(why) => sever(phase, why),
         _ => stay(State::Preparing),
@@ -252,7 +252,7 @@ fn ready(event: Event, patience: Patience) -> Step {
         Event::Run { timeout_ms } => run(timeout_ms, Duration::ZERO),
         Event::Lend => (State::Lent { stop: None }, vec![Action::HandOver]),
         Event::Stop(reason) => ask_to_stop(reason, patience),
-        Event::Silent => kill(Phase::Ready, Reason::Hung, None),
+        Event::Silent { has_memory } => kill(Phase::Ready, hung(has_memory), None),
         Event::LinkEnded(why) => sever(Phase::Ready, why),
         _ => stay(State::Ready),
     }
@@ -264,7 +264,7 @@ fn lent(stop: Option<Reason>, event: Event, patience: Patience) -> Step {
         (Event::Returned, Some(reason)) => ask_to_stop(reason, patience),
         (Event::Stop(reason), _) => stay(State::Lent { stop: Some(reason) }),
         (Event::Discarded, _) => kill(Phase::Lent, Reason::Abandoned, None),
-        (Event::Silent, _) => kill(Phase::Lent, Reason::Hung, None),
+        (Event::Silent { has_memory }, _) => kill(Phase::Lent, hung(has_memory), None),
         (Event::LinkEnded(why), _) => sever(Phase::Lent, why),
         (_, stop) => stay(State::Lent { stop }),
     }
@@ -279,14 +279,13 @@ fn running(run: Run, event: Event, patience: Patience) -> Step {
             let actions = vec![Action::AskToCancel(exit.clone()), Action::SetDeadline(Some(CANCEL))];
             (State::Running(Run { cancelled: Some(exit), ..run }), actions)
         }
-        (Event::Deadline | Event::LinkEnded(_) | Event::Declined { .. } | Event::Silent, Some(exit)) => {
+        (Event::Deadline | Event::LinkEnded(_) | Event::Declined { .. } | Event::Silent { .. }, Some(exit)) => {
             kill(phase, Reason::Cancelled, Some(exit))
         }
         (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
-        (Event::Silent, None) => {
-            let exit = platform_fault("the engine host did not answer any more and was killed".to_owned());
-            let (reason, end) = (Reason::Hung, Some(Action::LoseRun(exit)));
-            (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+        (Event::Silent { has_memory }, None) => {
+            let end = Some(Action::LoseRun(silence(has_memory)));
+            (State::Dying { phase, reason: hung(has_memory), end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
         }
         (Event::LinkEnded(why), None) => sever(phase, why),
         (Event::Declined { why, was_heard }, None) => {
@@ -384,6 +383,22 @@ fn overdue(timeout_ms: u64) -> Exit {
 
 fn shutdown() -> Exit {
     Exit::error(ExitReason::Kill, "Shutdown", "The worker was shut down before the run ended")
+}
+
+/// Why a host is killed that does not answer. Where there is next to no memory, the system often reads programs from the
+/// disk again and again rather than kill anything: nothing gets on, and it is not the host's fault.
+fn hung(has_memory: bool) -> Reason {
+    if has_memory { Reason::Hung } else { Reason::UnitOutOfMemory }
+}
+
+/// The exit of a run whose host did not answer.
+fn silence(has_memory: bool) -> Exit {
+    const WHAT: &str = "the engine host did not answer any more and was killed";
+    if has_memory {
+        return platform_fault(WHAT.to_owned());
+    }
+    let why = format!("{WHAT}: the worker's unit ran out of memory, or the whole machine did");
+    Exit::error(ExitReason::Crash, "ExitError", why)
 }
 
 /// The exit of a run that ended through a fault of ours.

@@ -4,6 +4,8 @@ use super::*;
 
 const TIMEOUT_MS: u64 = 300;
 const SIGKILL: Status = Status::Signal(9);
+const SILENT: Event = Event::Silent { has_memory: true };
+const STARVED: Event = Event::Silent { has_memory: false };
 
 const START: Duration = Duration::from_secs(9);
 const STOP: Duration = Duration::from_secs(3);
@@ -80,7 +82,7 @@ fn a_host_that_is_to_prepare_nothing_is_ready_when_it_has_connected() {
 
 #[test]
 fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
-    use Event::{Connected, Deadline, LinkEnded, Prepared, Silent, Stop, Unfit};
+    use Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
     let preparing = |events: &[Event]| after(&[&[Connected, Prepared, Event::Prepare(engine())], events].concat());
     assert_eq!(preparing(&[]), [Action::Prepare(engine()), within(START)]);
     assert_eq!(preparing(&[Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
@@ -91,10 +93,11 @@ fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
     assert_eq!(preparing(&[Unfit(why())]), [Action::SetDeadline(None), Action::AnnounceUnprepared(why())]);
     assert_eq!(preparing(&[Unfit(why()), run()]), in_run(&[]), "it can still be used");
     assert_eq!(preparing(&[Deadline]), killed());
-    let ends: [(&[Event], Reason); 5] = [
+    let ends: [(&[Event], Reason); 6] = [
         (&[], Reason::Crashed),
         (&[Deadline], Reason::StartTimeout),
-        (&[Silent], Reason::Hung),
+        (&[SILENT], Reason::Hung),
+        (&[STARVED], Reason::UnitOutOfMemory),
         (&[Stop(Reason::Drained)], Reason::Drained),
         (&[LinkEnded("bad frame".into()), Deadline], lost()),
     ];
@@ -117,9 +120,9 @@ fn a_host_is_lent_again_and_again() {
 
 #[test]
 fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
-    use Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Silent, Stop, Unfit};
+    use Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Stop, Unfit};
     let retire = || Stop(Reason::Retired);
-    let cases: [(&[Event], Status, Phase, Reason); 17] = [
+    let cases: [(&[Event], Status, Phase, Reason); 19] = [
         (&[], Status::Code(3), Phase::Starting, Reason::Crashed),
         (&[], Status::Code(0), Phase::Starting, Reason::SelfExit),
         (&[Connected, Deadline], SIGKILL, Phase::Starting, Reason::StartTimeout),
@@ -129,12 +132,14 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
         (&[Connected, Prepared], SIGKILL, Phase::Ready, Reason::Crashed),
         (&[Connected, Prepared, link_ended()], Status::Signal(11), Phase::Ready, Reason::Crashed),
         (&[Connected, Prepared, link_ended(), Deadline], SIGKILL, Phase::Ready, lost()),
-        (&[Connected, Prepared, Silent], SIGKILL, Phase::Ready, Reason::Hung),
+        (&[Connected, Prepared, SILENT], SIGKILL, Phase::Ready, Reason::Hung),
+        (&[Connected, Prepared, STARVED], SIGKILL, Phase::Ready, Reason::UnitOutOfMemory),
         (&[Connected, Prepared, Stop(Reason::Recycled)], Status::Code(0), Phase::Stopping, Reason::Recycled),
         (&[Connected, Prepared, retire(), link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
         (&[Connected, Prepared, Lend], Status::Code(1), Phase::Lent, Reason::Crashed),
         (&[Connected, Prepared, Lend, Event::Discarded], SIGKILL, Phase::Lent, Reason::Abandoned),
-        (&[Connected, Prepared, Lend, Silent], SIGKILL, Phase::Lent, Reason::Hung),
+        (&[Connected, Prepared, Lend, SILENT], SIGKILL, Phase::Lent, Reason::Hung),
+        (&[Connected, Prepared, Lend, STARVED], SIGKILL, Phase::Lent, Reason::UnitOutOfMemory),
         (&[Connected, Prepared, Lend, retire(), Returned], Status::Code(0), Phase::Stopping, Reason::Retired),
         (&[Connected, Prepared, Shutdown], SIGKILL, Phase::Ready, Reason::Shutdown),
     ];
@@ -162,18 +167,26 @@ fn a_host_that_refuses_a_run_of_which_nothing_was_heard_is_to_blame_and_another_
 
 #[test]
 fn a_lost_run_gets_one_end_and_the_right_one() {
-    use Event::{Abandoned, Cancel, Deadline, Exited, Shutdown, Silent, Stop};
+    use Event::{Abandoned, Cancel, Deadline, Exited, Shutdown, Stop};
     let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
     let crash = |status: Status| Action::LoseRun(status.run_exit());
     let segv = Status::Signal(11);
-    let silence = platform_fault("the engine host did not answer any more and was killed".to_owned());
-    let cases: [(&[Event], Status, Reason, Option<Action>); 15] = [
+    let starved = "the engine host did not answer any more and was killed: the worker's unit ran out of memory, or the \
+                   whole machine did";
+    let starved = Exit::error(ExitReason::Crash, "ExitError", starved);
+    let cases: [(&[Event], Status, Reason, Option<Action>); 16] = [
         (&[], Status::Code(3), Reason::Crashed, Some(crash(Status::Code(3)))),
         (&[], Status::Code(0), Reason::SelfExit, Some(crash(Status::Code(0)))),
         (&[link_ended()], segv, Reason::Crashed, Some(crash(segv))),
         (&[Stop(Reason::Drained)], segv, Reason::Crashed, Some(crash(segv))),
-        (&[Silent], SIGKILL, Reason::Hung, Some(Action::LoseRun(silence))),
-        (&[Cancel(cancel()), Silent], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (
+            &[SILENT],
+            SIGKILL,
+            Reason::Hung,
+            Some(Action::LoseRun(platform_fault("the engine host did not answer any more and was killed".to_owned()))),
+        ),
+        (&[STARVED], SIGKILL, Reason::UnitOutOfMemory, Some(Action::LoseRun(starved))),
+        (&[Cancel(cancel()), SILENT], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
         (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
         (&[declined(true)], SIGKILL, Reason::NotStarted("busy".into()), Some(Action::EndRun(refusal()))),
@@ -222,7 +235,8 @@ fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
         Event::Abandoned,
         Event::LinkEnded(String::new()),
         Event::Stop(Reason::Retired),
-        Event::Silent,
+        SILENT,
+        STARVED,
         Event::Shutdown,
     ];
     for event in events {

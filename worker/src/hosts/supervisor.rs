@@ -32,6 +32,7 @@ use super::process::Process;
 use super::program::HostProgram;
 use super::run::{Job, Verdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
+use crate::room::is_out_of_memory;
 use crate::run_log::RunLog;
 
 /// How long a dead host's output is still read for, and what it did before is waited for: something that it started may
@@ -408,7 +409,11 @@ impl<'a> Supervisor<'a> {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Prepare(wanted) => self.prepare(wanted),
-            Action::AnnounceReady => self.identity.report(Report::Ready),
+            Action::AnnounceReady => {
+                self.identity.report(Report::Ready);
+                // Where the worker does not see what it uses, a host may not wait long enough to tell it otherwise.
+                self.measure();
+            }
             Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
             Action::Execute => self.execute(),
             Action::HandOver => self.hand_over(),
@@ -466,7 +471,7 @@ impl<'a> Supervisor<'a> {
                 Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
                 Err(CallError::Timeout { .. }) if !was_held_up && !is_held_up.load(Ordering::Relaxed) => {
                     // Fails when the host is dead.
-                    let _ = events.send(Event::Silent);
+                    let _ = events.send(Event::Silent { has_memory: !is_out_of_memory() });
                 }
                 Err(failure) => return Some(failure),
             }
