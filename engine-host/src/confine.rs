@@ -66,7 +66,7 @@ pub fn confine(confinement: &Confinement, folder: &Path) -> Result<(), ConfineEr
         lower(Resource::Nofile, "open files", limit)?;
     }
     if let Some(limit) = confinement.processes {
-        lower(Resource::Nproc, "processes", limit.saturating_add(threads_of_this_user()))?;
+        lower(Resource::Nproc, "processes", limit.saturating_add(threads_of_this_user().max(threads_of_this_unit())))?;
     }
     if let Some(limit) = confinement.scratch_bytes {
         lower(Resource::Fsize, "bytes of a file", limit.saturating_add(BEYOND_BYTES))?;
@@ -85,7 +85,24 @@ fn lower(resource: Resource, what: &'static str, limit: u64) -> Result<(), Confi
     setrlimit(resource, limits).map_err(|source| ConfineError::Limit { what, limit, source })
 }
 
-/// The system counts all threads of a user against the limit of each.
+/// The system counts all threads of a user against the limit of each. Those of other hosts may be out of sight
+/// (`ProtectProc=invisible`), but are counted in the unit that all of them are in.
+fn threads_of_this_unit() -> u64 {
+    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let count = unit_of(&group).and_then(|unit| {
+        std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(unit).join("pids.current")).ok()?.trim().parse().ok()
+    });
+    count.unwrap_or(0)
+}
+
+/// The group of systemd's unit that a process is in, relative to where groups are.
+fn unit_of(cgroup: &str) -> Option<&Path> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let is_unit = |group: &&Path| group.extension().is_some_and(|kind| kind == "service" || kind == "scope");
+    Path::new(path).ancestors().find(is_unit)
+}
+
+/// The threads of this user that can be seen.
 fn threads_of_this_user() -> u64 {
     let own = rustix::process::getuid().as_raw();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -165,5 +182,20 @@ mod tests {
     #[test]
     fn this_user_has_threads() {
         assert!(threads_of_this_user() >= 1);
+    }
+
+    #[test]
+    fn a_units_group_is_found_from_those_below() {
+        let table = [
+            ("0::/system.slice/w.service/openfn-worker-7/h1\n", Some("system.slice/w.service")),
+            ("1:pids:/x\n0::/system.slice/w.service\n", Some("system.slice/w.service")),
+            ("0::/user.slice/user-1.slice/session-2.scope\n", Some("user.slice/user-1.slice/session-2.scope")),
+            ("0::/\n", None),
+            ("1:pids:/w.service\n", None),
+            ("", None),
+        ];
+        for (cgroup, expected) in table {
+            assert_eq!(unit_of(cgroup), expected.map(Path::new), "{cgroup}");
+        }
     }
 }

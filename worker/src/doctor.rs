@@ -170,8 +170,12 @@ fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
         },
         Err(error) => {
             let is_read = "what is there already can be used, nothing can be installed";
-            let chown = chown(there, there);
-            let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}{chown}");
+            let remedy = match there.is_dir() {
+                true if there == repo => chown(there, there),
+                true => make(&repo, there, access(there, Access::EXEC_OK).is_ok(), own()),
+                false => String::new(),
+            };
+            let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}{remedy}");
             if there == repo { Finding::lacking(WHAT, format!("{text}; {is_read}")) } else { Finding::bad(WHAT, text) }
         }
     }
@@ -189,14 +193,28 @@ fn foreign_folder(repo: &Path) -> Option<PathBuf> {
     upper.into_iter().chain(lower).find(|folder| access(folder.as_path(), Access::WRITE_OK | Access::EXEC_OK).is_err())
 }
 
+/// This process's user and group.
+fn own() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
 /// What gives a folder back, if it belongs to somebody else.
 fn chown(folder: &Path, repo: &Path) -> String {
-    let (own, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (own, group) = own();
     match std::fs::metadata(folder).map(|found| found.uid()) {
         Ok(owner) if owner != own => {
             format!("; it belongs to user {owner}: run `chown -R {own}:{group} {}` as root", repo.display())
         }
         _ => String::new(),
+    }
+}
+
+/// What makes a repo that nothing is seen of, below a folder of others, which stays theirs.
+fn make(repo: &Path, there: &Path, can_look: bool, (own, group): (u32, u32)) -> String {
+    if can_look {
+        format!("; it is missing: run `install -d -o {own} -g {group} {}` as root", repo.display())
+    } else {
+        format!("; this user may not look into {}", there.display())
     }
 }
 
@@ -346,5 +364,22 @@ async fn connect(address: SocketAddr) -> Result<(), String> {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no connection within {CONNECT:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_repo_is_made_and_the_folders_above_it_stay_whose_they_are() {
+        let (repo, there) = (Path::new("/var/lib/private/worker/repo"), Path::new("/var/lib/private"));
+        let table = [
+            (true, "; it is missing: run `install -d -o 997 -g 996 /var/lib/private/worker/repo` as root"),
+            (false, "; this user may not look into /var/lib/private"),
+        ];
+        for (can_look, expected) in table {
+            assert_eq!(make(repo, there, can_look, (997, 996)), expected);
+        }
     }
 }

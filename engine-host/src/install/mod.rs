@@ -158,7 +158,7 @@ fn whose(path: &Path) -> Option<String> {
     let repo = path.ancestors().filter(|folder| folder.ends_with(layout::OWN)).last().and_then(Path::parent);
     let there = path.ancestors().find_map(|folder| Some((folder, std::fs::symlink_metadata(folder).ok()?.uid())));
     let (folder, owner) = there.filter(|(_, owner)| *owner != own)?;
-    let repo = repo.unwrap_or(folder).display();
+    let repo = repo.unwrap_or(path).display();
     let folder = folder.display();
     Some(format!(
         "{folder} belongs to user {owner}, and this is user {own}: run `chown -R {own}:{group} {repo}` as root"
@@ -199,5 +199,12 @@ mod tests {
         let text = told(&denied);
         assert!(text.contains("belongs to user 65534, and this is user 0") && text.ends_with(&command), "{text}");
         assert!(!told(&std::io::ErrorKind::StorageFull.into()).contains("chown"));
+        // The folder above a repo that cannot be made stays whose it is.
+        let above = repo.path().join("above");
+        std::fs::create_dir(&above).unwrap();
+        chown(&above, Some(65_534), None).unwrap();
+        let text = Failure::io(above.join("repo"), &denied).to_string();
+        let command = format!("run `chown -R 0:{} {}/repo` as root", getegid().as_raw(), above.display());
+        assert!(text.ends_with(&command), "{text}");
     }
 }

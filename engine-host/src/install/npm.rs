@@ -8,11 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use protocol::install::UNSET_VARIABLE;
+use rustix::fs::{Access, access};
 use serde::Deserialize;
 
-use super::Workshop;
 use super::process::{self, Output};
 use super::retry::{Schedule, jitter};
+use super::{Failure, Workshop};
 use crate::sys::free_space;
 
 /// npm gives up on a registry that says nothing for this long, in milliseconds.
@@ -198,8 +199,13 @@ impl Npm {
         let mut command = process::command(&self.program, folder, self.environment.iter().cloned());
         command.args(&self.script).args(arguments);
         let output = process::output(command).await;
-        let output =
-            output.map_err(|error| NpmFailure::new(format!("cannot run {}: {error}", self.program.display())))?;
+        let output = output.map_err(|error| {
+            // It starts in that folder, so that either may be what is forbidden.
+            NpmFailure::new(match access(folder, Access::EXEC_OK) {
+                Err(denied) => Failure::io(folder, &denied.into()).to_string(),
+                Ok(()) => format!("cannot run {}: {error}", self.program.display()),
+            })
+        })?;
         let unset = std::env::var(UNSET_VARIABLE).ok();
         if output.status.success() { Ok(output.stdout) } else { Err(reason(&output).explained(unset.as_deref())) }
     }

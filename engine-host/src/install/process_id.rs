@@ -21,7 +21,11 @@ impl ProcessId {
     /// This process.
     pub(super) fn own() -> Self {
         let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        Self { machine: machine(), pid, started: start_of(pid) }
+        let started = match start_of(pid) {
+            Start::At(time) => time,
+            Start::Ended | Start::Unseen => 0,
+        };
+        Self { machine: machine(), pid, started }
     }
 
     /// Whether it is a process of this machine that has ended. Of those elsewhere nothing is known.
@@ -30,7 +34,12 @@ impl ProcessId {
             return false;
         }
         let Some(pid) = Pid::from_raw(self.pid) else { return true };
-        test_kill_process(pid) == Err(Errno::SRCH) || start_of(self.pid) != self.started
+        let is_another = match start_of(self.pid) {
+            Start::At(time) => time != self.started,
+            Start::Ended => true,
+            Start::Unseen => false,
+        };
+        is_another || test_kill_process(pid) == Err(Errno::SRCH)
     }
 }
 
@@ -63,15 +72,28 @@ fn machine() -> u64 {
     hash.finish()
 }
 
-/// The 22nd field of the process's `stat`: the second one is a name, which may hold spaces and brackets.
-fn start_of(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+/// When a process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    At(u64),
+    /// The process has ended.
+    Ended,
+    /// The system does not tell: of hosts of another installer under systemd's `ProtectProc=invisible`, for one.
+    Unseen,
+}
+
+fn start_of(pid: i32) -> Start {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(Start::Unseen, |stat| start_in(&stat))
+}
+
+/// The 22nd field of a process's `stat`: the second one is a name, which may hold spaces and brackets.
+fn start_in(stat: &str) -> Start {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut fields = after_name.split_whitespace();
     match fields.next() {
-        // It has ended, and nobody has asked how: in a container that can stay so.
-        Some("Z" | "X") => 0,
-        _ => fields.nth(18).and_then(|field| field.parse().ok()).unwrap_or(0),
+        // Nobody has asked how it ended: in a container that can stay so.
+        Some("Z" | "X") => Start::Ended,
+        _ => fields.nth(18).and_then(|field| field.parse().ok()).map_or(Start::Unseen, Start::At),
     }
 }
 
@@ -81,9 +103,8 @@ impl ProcessId {
     pub(super) fn dead_for_tests() -> Self {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let id = Self { pid, started: start_of(pid), ..Self::own() };
         child.wait().unwrap();
-        id
+        Self { pid, ..Self::own() }
     }
 
     /// A process of another machine.
@@ -106,13 +127,29 @@ mod tests {
         let mut unburied = std::process::Command::new("true").spawn().unwrap();
         let id = i32::try_from(unburied.id()).unwrap();
         let zombie = ProcessId { pid: id, started: 1, ..own.clone() };
-        while start_of(id) != 0 {
+        while start_of(id) != Start::Ended {
             std::thread::yield_now();
         }
         assert!(zombie.is_dead());
         unburied.wait().unwrap();
         let same_number_later = ProcessId { started: own.started + 1, ..own };
         assert!(same_number_later.is_dead());
+    }
+
+    #[test]
+    fn the_time_of_a_start_is_found_after_any_name() {
+        let after = "S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 98";
+        let table = [
+            (format!("12 (node) {after}"), Start::At(4_711)),
+            (format!("12 (a) b (c) {after}"), Start::At(4_711)),
+            (format!("12 (node) {}", after.replacen('S', "Z", 1)), Start::Ended),
+            // Cut, and nothing at all.
+            ("12 (node) S 1 7".to_owned(), Start::Unseen),
+            (String::new(), Start::Unseen),
+        ];
+        for (stat, expected) in table {
+            assert_eq!(start_in(&stat), expected, "{stat}");
+        }
     }
 
     #[test]
