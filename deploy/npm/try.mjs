@@ -1,44 +1,19 @@
 // Installs the npm packages in target/packages as users do, from a small registry on the loopback, and runs the demo by
 // npx: node deploy/npm/try.mjs
 import { execFile, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
+import { serve } from './registry.mjs';
 
 const run = promisify(execFile);
 const packages = resolve(import.meta.dirname, '../../target/packages');
 const folder = mkdtempSync(join(tmpdir(), 'openfn-npm-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
 
-const tarballs = new Map();
-for (const file of readdirSync(packages).filter(name => name.endsWith('.tgz'))) {
-  const { stdout } = await run('tar', ['-xzOf', join(packages, file), 'package/package.json']);
-  tarballs.set(file, { manifest: JSON.parse(stdout), bytes: readFileSync(join(packages, file)) });
-}
-if (tarballs.size < 2) throw new Error(`${packages} has no npm packages: deploy/package npm`);
-
-/** What a registry answers for a package of which there is one version. */
-function document(name, origin) {
-  const found = [...tarballs].find(([, { manifest }]) => manifest.name === name);
-  if (!found) return undefined;
-  const [file, { manifest, bytes }] = found;
-  const integrity = 'sha512-' + createHash('sha512').update(bytes).digest('base64');
-  const version = { ...manifest, dist: { tarball: `${origin}/${file}`, integrity } };
-  return { name, 'dist-tags': { latest: manifest.version }, versions: { [manifest.version]: version } };
-}
-
-const server = createServer((request, response) => {
-  const path = decodeURIComponent(new URL(request.url, 'http://localhost').pathname.slice(1));
-  const tarball = tarballs.get(path);
-  if (tarball) return response.end(tarball.bytes);
-  const found = document(path, `http://127.0.0.1:${server.address().port}`);
-  response.writeHead(found ? 200 : 404, { 'content-type': 'application/json' });
-  response.end(JSON.stringify(found ?? { error: 'not found' }));
-});
-await new Promise(done => server.listen(0, '127.0.0.1', done));
+const server = await serve(packages, 0);
+if (server.manifests.length < 2) throw new Error(`${packages} has no npm packages: deploy/package npm`);
 
 const registry = `http://127.0.0.1:${server.address().port}`;
 const environment = {
@@ -56,7 +31,7 @@ const npx = (...args) =>
   run('npx', ['--yes', 'openfn-worker', ...args], { cwd: folder, env: environment, timeout: 120_000 });
 
 try {
-  const { version } = tarballs.values().next().value.manifest;
+  const { version } = server.manifests[0];
   const told = await npx('--version');
   check(told.stdout.trim() === `worker ${version}`, `npx openfn-worker --version tells worker ${version}`);
   const demo = await npx('demo', '--engine', 'embedded');
