@@ -14,7 +14,7 @@ use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
     Cancelled, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping, WorkerNotice,
 };
-use protocol::run::{Exit, RunOutcome, RunSpec};
+use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
@@ -330,7 +330,10 @@ async fn start_and_execute<E: Engine>(
         started = starting => started,
     };
     tell(waiting, &started);
-    Ok(execute(spec, started?, cancelled, link).await)
+    let outcome = execute(spec, started?, cancelled, link.clone()).await;
+    // Fails when nobody is there to be told.
+    let _ = link.notify(WorkerNotice::Event(RunEvent::Used(sys::usage()))).await;
+    Ok(outcome)
 }
 
 /// Executes a run and delivers its reports, all of them before the outcome is known.

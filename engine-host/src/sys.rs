@@ -10,8 +10,10 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use protocol::run::Usage;
 use rustix::io::Errno;
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
 
@@ -209,6 +211,36 @@ pub fn family(process: Pid) -> Vec<Pid> {
     family
 }
 
+/// Whose use of the machine is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This process's.
+    Own,
+    /// That of the processes that were waited for.
+    Children,
+}
+
+/// Processor time of engines that have processes of their own, in microseconds.
+static SPENT_BY_ENGINES: AtomicU64 = AtomicU64::new(0);
+
+/// Takes down what an engine's process has used: one that lives, or else those that were waited for.
+pub fn engine_ends(living: Option<Pid>) {
+    let spent = match living {
+        Some(process) => platform::cpu_us_of(process),
+        None => platform::used(Whose::Children).cpu_us,
+    };
+    SPENT_BY_ENGINES.fetch_add(spent, Ordering::Relaxed);
+}
+
+/// What this process and the engines that have ended in it have used.
+pub fn usage() -> Usage {
+    let (own, children) = (platform::used(Whose::Own), platform::used(Whose::Children));
+    Usage {
+        cpu_us: own.cpu_us + SPENT_BY_ENGINES.load(Ordering::Relaxed),
+        peak_bytes: own.peak_bytes.max(children.peak_bytes),
+    }
+}
+
 /// Resident memory of this process and its descendants, in bytes.
 pub fn resident_bytes_of_descent() -> u64 {
     // To look for children is dear, and most hosts have none.
@@ -258,8 +290,8 @@ mod platform {
         set_parent_process_death_signal,
     };
 
-    use super::Relative;
     pub(super) use super::fence::Fence;
+    use super::{Relative, Usage, Whose};
 
     /// The first descriptor that is none of input, output and errors.
     const FIRST_OTHER: libc::c_uint = 3;
@@ -278,6 +310,34 @@ mod platform {
             // SAFETY: as above. That of the folder itself is closed already, which is an error of no consequence.
             unsafe { libc::close(descriptor) };
         }
+    }
+
+    pub(super) fn used(whose: Whose) -> Usage {
+        let whose = match whose {
+            Whose::Own => libc::RUSAGE_SELF,
+            Whose::Children => libc::RUSAGE_CHILDREN,
+        };
+        // SAFETY: a structure of numbers, for which all zeros are valid.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: writes to that structure alone; on failure it stays as it is.
+        unsafe { libc::getrusage(whose, &raw mut usage) };
+        let micros = |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_usec.unsigned_abs();
+        Usage {
+            cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
+            peak_bytes: usage.ru_maxrss.unsigned_abs() * 1024,
+        }
+    }
+
+    /// Processor time of a process in microseconds; 0 if there is none.
+    pub(super) fn cpu_us_of(process: Pid) -> u64 {
+        let mut clock: libc::clockid_t = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: both write to what they are given alone; on failure it stays as it is.
+        let failed = unsafe {
+            libc::clock_getcpuclockid(process.as_raw_nonzero().get(), &raw mut clock) != 0
+                || libc::clock_gettime(clock, &raw mut time) != 0
+        };
+        if failed { 0 } else { time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1_000 }
     }
 
     pub(super) fn adopt_orphans() {
@@ -382,6 +442,15 @@ mod platform {
     }
 
     pub(super) fn close_inherited() {}
+
+    /// Cannot be told here.
+    pub(super) fn used(_whose: super::Whose) -> super::Usage {
+        super::Usage { cpu_us: 0, peak_bytes: 0 }
+    }
+
+    pub(super) fn cpu_us_of(_process: super::Pid) -> u64 {
+        0
+    }
 
     pub(super) fn adopt_orphans() {}
 

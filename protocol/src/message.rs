@@ -19,7 +19,7 @@ use crate::install::{InstallerReply, InstallerRequest, Progress};
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
 
 /// Version of everything in this module, in [`crate::run`] and in [`crate::install`]. Worker and host must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What the worker asks of a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

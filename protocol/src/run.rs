@@ -168,6 +168,17 @@ pub enum RunEvent {
     StepStarted(StepStarted),
     /// A line for the run's log.
     Log(LogLine),
+    /// The run is over, and this is what it took.
+    Used(Usage),
+}
+
+/// What a host and its engine have used since they were started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time, in microseconds.
+    pub cpu_us: u64,
+    /// The most resident memory of the larger of the two, in bytes.
+    pub peak_bytes: u64,
 }
 
 /// What the run is executed with.

@@ -64,7 +64,7 @@ async fn it_shows_and_changes_what_a_worker_does() {
     assert!(line.contains("running") && line.contains(&busy), "{hosts}");
 
     let wrong = ctl(runtime, &["cancel", "another"]).await;
-    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("no host executes another"));
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("no run's id is another"));
     for (wanted, why) in
         [(["logs", "--host", "h0"], "there is no host h0"), (["logs", "--run", "r0"], "no host executes r0")]
     {
@@ -72,9 +72,12 @@ async fn it_shows_and_changes_what_a_worker_does() {
         assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains(why), "{wrong:?}");
     }
     assert_eq!(told(runtime, &["logs", "--host", &host]).await, "", "it prints nothing of its own accord");
-    told(runtime, &["cancel", &busy]).await;
+    told(runtime, &["cancel", &busy[..8]]).await;
     let record = end(&lightning, &worker, &busy).await;
     assert_eq!((record.state, record.error_type.as_deref()), (RunState::Cancelled, Some("Cancelled")));
+
+    let asked = format!("asked over the admin socket uid={} pid=", rustix::process::getuid().as_raw());
+    assert!(worker.output().contains(&asked), "{asked} is missing in\n{}", worker.output());
 
     told(runtime, &["resize", "engines", "4"]).await;
     let ready = json(runtime, &["status"]).await["status"]["pools"][0]["hosts"]["ready"].clone();
@@ -102,6 +105,90 @@ async fn it_shows_and_changes_what_a_worker_does() {
 
     worker.stop().await;
     assert_eq!(leftovers::gone(runtime, Duration::from_secs(5)).await, [""; 0]);
+}
+
+/// Asks until it is so.
+async fn until_json(runtime: &Path, arguments: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = tokio::time::Instant::now() + lightning::DEADLINE;
+    loop {
+        let answer = json(runtime, arguments).await;
+        if wanted(&answer) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{arguments:?}: {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_did_is_known_after_their_end() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let runtime = runtime.path();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_in(&lightning, &["--engine", "embedded"], runtime).await;
+    let well = queue(&lightning, chain(&["fn(s => s)", "fn(s => { for (let i = 0; i < 3e6; i++); return s; })"]));
+    end(&lightning, &worker, &well).await;
+    let ill = queue(&lightning, one_job("fn(s => s.a.b)"));
+    end(&lightning, &worker, &ill).await;
+
+    let both = |answer: &Value| answer["history"].as_array().is_some_and(|runs| runs.len() == 2);
+    let history = until_json(runtime, &["history"], both).await;
+    let [last, first] = [&history["history"][0], &history["history"][1]];
+    assert_eq!(
+        (&last["run"], &last["reason"], &last["error_type"]),
+        (&json!(ill), &json!("crash"), &json!("TypeError"))
+    );
+    assert_eq!((&first["run"], &first["reason"], &first["delivered"]), (&json!(well), &json!("success"), &json!(true)));
+    for run in [first, last] {
+        for phase in ["prepare", "start", "execute", "deliver"] {
+            assert!(run["phases_us"][phase].as_u64().is_some_and(|took| took > 0), "{phase}: {run}");
+        }
+        assert!(run["cpu_us"].as_u64().is_some_and(|spent| spent > 100), "{run}");
+        assert!(run["peak_bytes"].as_u64().is_some_and(|bytes| bytes > 100_000), "{run}");
+        assert_eq!(run["delivery"]["states_withheld"], 0);
+    }
+    assert_eq!(json(runtime, &["history", "-n", "1"]).await["history"].as_array().map(Vec::len), Some(1));
+    let whole = json(runtime, &["history", "--run", &well[..13]]).await;
+    assert_eq!(whole["run"]["steps"].as_array().map(Vec::len), Some(2), "{whole}");
+    assert_eq!(whole["run"]["timeline"][0][0], "prepare");
+    let text = told(runtime, &["history", "--run", &ill]).await;
+    assert!(text.contains("crash (TypeError)") && text.contains("AT  "), "{text}");
+    let none = ctl(runtime, &["history", "--run", "x"]).await;
+    assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("no run's id is x"));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_shows_at_once_and_goes_on_without_who_asked_for_it() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let runtime = runtime.path();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let worker = Worker::start_in(&lightning, &["--engine", "embedded", "--capacity", "1"], runtime).await;
+    let busy = queue(&lightning, one_job("fn(s => { console.log('busy'); for (;;); })"));
+    until(&lightning, &worker, &busy, |record| logged(record, "busy")).await;
+    let mut asking = tokio::process::Command::new(binaries::worker())
+        .args(["ctl", "drain"])
+        .env("XDG_RUNTIME_DIR", runtime)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the worker was just built");
+    until_json(runtime, &["status"], |answer| answer["status"]["draining"] == true).await;
+    let (code, body) = worker.http("GET", "/readyz").await;
+    assert_eq!(code, 503, "{body}");
+    assert!(body.contains(r#""not_draining":false"#) && body.contains(r#""reason":"draining: "#), "{body}");
+    assert!(worker.http("GET", "/metrics").await.1.contains("\nopenfn_worker_draining 1"));
+    assert!(asking.try_wait().expect("it can be waited for").is_none(), "it waits for the run");
+    asking.kill().await.expect("it can be killed");
+
+    told(runtime, &["cancel", &busy]).await;
+    end(&lightning, &worker, &busy).await;
+    until_json(runtime, &["hosts"], |answer| answer["hosts"].as_array().is_some_and(Vec::is_empty)).await;
+    assert_eq!(worker.http("GET", "/readyz").await.0, 503);
+    told(runtime, &["resume"]).await;
+    until_json(runtime, &["status"], |answer| answer["status"]["draining"] == false).await;
+    let next = queue(&lightning, one_job("fn(s => s)"));
+    assert_eq!(end(&lightning, &worker, &next).await.state, RunState::Success);
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

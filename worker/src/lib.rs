@@ -34,5 +34,6 @@ pub mod start;
 mod sys;
 mod systemd;
 pub mod telemetry;
+pub mod top;
 pub mod vitals;
 mod watchers;

@@ -12,13 +12,13 @@ use tracing::{Level, info, warn};
 use worker::adaptors::manage;
 use worker::cli::{
     AdaptorsCommand, CheckConfigOptions, Cli, Command, CtlOptions, DemoOptions, DoctorOptions, Effective, LogFormat,
-    MockLightningOptions, OadaOptions, StartOptions, manual, schema,
+    MockLightningOptions, OadaOptions, StartOptions, TopOptions, manual, schema,
 };
 use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, oada, panics, privacy, start};
+use worker::{demo, doctor, oada, panics, privacy, reload, start, top};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -32,12 +32,12 @@ fn main() -> ExitCode {
     privacy::erase(&Cli::secret_variables());
     privacy::keep_descriptors();
     // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
-    if !matches!(cli.command, Some(Command::Ctl(_))) {
+    if !matches!(cli.command, Some(Command::Ctl(_) | Command::Top(_))) {
         privacy::close();
     }
     let Cli { command, start, effective, warnings } = cli;
     let command = command.unwrap_or_else(|| Command::Start(Box::new(start)));
-    match runtime().and_then(|runtime| runtime.block_on(run(command, &effective, &warnings))) {
+    match runtime().and_then(|runtime| runtime.block_on(run(command, effective, &warnings))) {
         Ok(code) => code,
         Err(error) => {
             logging::print_error(&told(&error));
@@ -64,16 +64,17 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     builder.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }
 
-async fn run(command: Command, effective: &[Effective], warnings: &[String]) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, effective: Vec<Effective>, warnings: &[String]) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Start(options) => start_worker(*options, warnings).await,
+        Command::Start(options) => start_worker(*options, effective, warnings).await,
         Command::Demo(options) => run_demo(options).await,
         Command::MockLightning(options) => serve_mock(options).await,
         Command::Ctl(options) => control(options).await,
+        Command::Top(options) => watch(options).await,
         Command::Doctor(options) => examine(&options, warnings).await,
         Command::Adaptors(options) => manage_adaptors(options.command).await,
         Command::Oada(options) => work_off(*options).await,
-        Command::CheckConfig(options) => check_config(&options, effective, warnings),
+        Command::CheckConfig(options) => check_config(&options, &effective, warnings),
         Command::ConfigSchema => print(format!("{:#}\n", schema::schema()).as_bytes()),
         Command::ConfigTemplate => print(schema::template().as_bytes()),
         Command::GenKeys => print(Keys::generate()?.to_string().as_bytes()),
@@ -82,7 +83,11 @@ async fn run(command: Command, effective: &[Effective], warnings: &[String]) -> 
     }
 }
 
-async fn start_worker(options: StartOptions, warnings: &[String]) -> anyhow::Result<ExitCode> {
+async fn start_worker(
+    options: StartOptions,
+    effective: Vec<Effective>,
+    warnings: &[String],
+) -> anyhow::Result<ExitCode> {
     let collected = match &options.observation {
         seen if seen.dashboard => Some(Level::DEBUG),
         seen if seen.sentry_dsn.is_some() => Some(Level::ERROR),
@@ -92,7 +97,13 @@ async fn start_worker(options: StartOptions, warnings: &[String]) -> anyhow::Res
     for warning in warnings {
         warn!("{warning}");
     }
-    start::run(options, reread).await?;
+    start::run(options, effective, reread).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(options: TopOptions) -> anyhow::Result<ExitCode> {
+    let socket = options.admin_socket.map_or_else(ctl::find, Ok)?;
+    top::watch(&socket).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,11 +128,11 @@ async fn control(options: CtlOptions) -> anyhow::Result<ExitCode> {
 }
 
 /// The options of `start` as they are by now. The command line is the same; what it names may have changed.
-fn reread() -> Result<StartOptions, String> {
-    let cli = Cli::read(std::env::args_os()).map_err(|error| error.to_string())?;
-    Ok(match cli.command {
-        Some(Command::Start(options)) => *options,
-        _ => cli.start,
+fn reread() -> Result<reload::Options, String> {
+    let Cli { command, start, effective, .. } = Cli::read(std::env::args_os()).map_err(|error| error.to_string())?;
+    Ok(match command {
+        Some(Command::Start(options)) => (*options, effective),
+        _ => (start, effective),
     })
 }
 

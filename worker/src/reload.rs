@@ -8,13 +8,34 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::cli::StartOptions;
+use crate::cli::{Effective, StartOptions};
 use crate::hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
 
+/// Options with what is in force of each.
+pub type Options = (StartOptions, Vec<Effective>);
+
 /// Reads the options again, or says what is wrong with them.
-pub type Reread = fn() -> Result<StartOptions, String>;
+pub type Reread = fn() -> Result<Options, String>;
+
+/// What options count at once for: hosts that start from now on. The names of those, without dashes.
+const RELOADED: [&str; 14] = [
+    "engine-host",
+    "warm-hosts",
+    "warm-memory-mb",
+    "engine-validation-timeout-ms",
+    "engine-validation-retries",
+    "host-max-processes",
+    "host-max-open-files",
+    "scratch-mb",
+    "landlock-read",
+    "host-start-timeout",
+    "host-stop-timeout",
+    "host-kill-timeout",
+    "host-max-age",
+    "host-max-memory",
+];
 
 /// What options mean for hosts.
 pub(crate) type Translate = dyn Fn(&StartOptions) -> Result<HostsOptions, String> + Send + Sync;
@@ -25,6 +46,8 @@ pub(crate) struct Reload {
     pub(crate) broker: Broker,
     /// Those that execute runs.
     pub(crate) engines: Arc<Hosts>,
+    /// The options that are in force.
+    pub(crate) in_force: Vec<Effective>,
     /// Reads the options again.
     pub(crate) reread: Reread,
     /// What options mean for hosts that execute runs.
@@ -37,7 +60,7 @@ pub(crate) struct Reload {
 
 impl Reload {
     /// Goes by what changes, for ever. `hangup` is the signal that asks for it.
-    pub(crate) async fn follow(self, mut hangup: Signal) {
+    pub(crate) async fn follow(mut self, mut hangup: Signal) {
         let mut changes = watch_files(self.config.iter().chain(&self.program).cloned().collect());
         let mut ordered = FuturesUnordered::new();
         loop {
@@ -74,14 +97,27 @@ impl Reload {
         self.broker.all().into_iter().map(recycle).collect()
     }
 
-    fn reconfigure(&self) -> Vec<Order> {
-        let options = match (self.reread)().and_then(|options| (self.hosts_options)(&options)) {
-            Ok(options) => options,
+    fn reconfigure(&mut self) -> Vec<Order> {
+        let reread = (self.reread)().and_then(|(read, now)| Ok(((self.hosts_options)(&read)?, now)));
+        let (options, now) = match reread {
+            Ok(reread) => reread,
             Err(why) => {
                 error!("the options are not changed: {}", why.trim_end());
                 return Vec::new();
             }
         };
+        let (reloaded, restart) = changed(&self.in_force, &now);
+        if !restart.is_empty() {
+            warn!("changed, but in force only after a restart: {}", restart.join(", "));
+        }
+        if !reloaded.is_empty() {
+            info!("changed: {}", reloaded.join(", "));
+        }
+        for option in now.into_iter().filter(|option| RELOADED.contains(&option.key())) {
+            if let Some(old) = self.in_force.iter_mut().find(|old| old.key() == option.key()) {
+                *old = option;
+            }
+        }
         let engines = Arc::clone(&self.engines);
         let reconfigure = async move {
             match engines.reconfigure(options).await {
@@ -93,6 +129,13 @@ impl Reload {
     }
 }
 
+/// Names of the options that are not what they were: those that count now, and those that count after a restart.
+fn changed(before: &[Effective], now: &[Effective]) -> (Vec<String>, Vec<String>) {
+    let differs = |option: &&Effective| !before.iter().any(|old| old.is_as(option));
+    let names = now.iter().filter(differs).map(|option| option.key().to_owned());
+    names.partition(|name| RELOADED.contains(&name.as_str()))
+}
+
 /// What pools are told to do. Polled once it is told, and it ends when it is done.
 type Order = BoxFuture<'static, ()>;
 
@@ -101,5 +144,40 @@ async fn next(changes: &mut mpsc::Receiver<Change>) -> Change {
     match changes.recv().await {
         Some(change) => change,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+
+    fn options(arguments: &[&str]) -> Vec<Effective> {
+        let arguments = ["worker", "start", "-l", "mock"].iter().chain(arguments).map(Into::into);
+        Cli::read(arguments).expect("they are options").effective
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_told_apart() {
+        let before = options(&["--warm-hosts", "2"]);
+        let cases: [(&[&str], &[&str], &[&str]); 4] = [
+            (&["--warm-hosts", "2"], &[], &[]),
+            (&["--warm-hosts", "3"], &["warm-hosts"], &[]),
+            (&["--warm-hosts", "2", "--backoff", "2/3"], &[], &["backoff"]),
+            (&["--warm-hosts", "2", "--scratch-mb", "5", "--no-landlock"], &["scratch-mb"], &["no-landlock"]),
+        ];
+        for (arguments, reloaded, restart) in cases {
+            let expected: (Vec<String>, Vec<String>) =
+                (reloaded.iter().map(ToString::to_string).collect(), restart.iter().map(ToString::to_string).collect());
+            assert_eq!(changed(&before, &options(arguments)), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_reloaded_is_an_option() {
+        let all = options(&[]);
+        for name in RELOADED {
+            assert!(all.iter().any(|option| option.key() == name), "{name}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
-use crate::cli::{MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
+use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
 use crate::engines::{self, Choice, Engines};
 use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
@@ -109,8 +109,8 @@ impl Worker {
 }
 
 /// Runs the worker until it is asked to stop and has finished.
-/// Options for hosts are read again by `reread` when that is asked for.
-pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError> {
+/// Options for hosts are read again by `reread` when that is asked for, and compared with those that are `in_force`.
+pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread) -> Result<(), StartError> {
     let mut lightning_options = lightning_options(&options)?;
     have_files(&options)?;
     let journal = options.delivery.journal_dir.as_deref();
@@ -154,14 +154,19 @@ pub async fn run(options: StartOptions, reread: Reread) -> Result<(), StartError
     // Set here only.
     let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
     let limits = containment.to_string();
+    let no_landlock = options.supervision.no_landlock;
     let admin = Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), limits);
     let admin_socket = ctl::listen(admin, options.operation.admin_socket.as_deref())?;
     let reload = Reload {
         broker: worker.broker.clone(),
         engines: Arc::clone(&worker.hosts),
+        in_force,
         reread,
         hosts_options: Box::new(move |options| {
-            let read = hosts_options_of(options, equipment.as_ref()).map_err(|error| error.to_string())?;
+            let mut options = options.clone();
+            // Which adaptors are refused was decided by it.
+            options.supervision.no_landlock = no_landlock;
+            let read = hosts_options_of(&options, equipment.as_ref()).map_err(|error| error.to_string())?;
             Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
         }),
         config: options.operation.config.clone(),

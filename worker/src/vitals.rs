@@ -42,9 +42,16 @@ impl Vitals {
         let engine_answered = self.pool.is_some();
         let queue_joined = self.lightning.as_ref().is_some_and(|it| it.joined);
         let circuit_closed = !self.pool.as_ref().is_some_and(|it| it.is_circuit_open);
-        let not_draining = !self.draining && !self.pool.as_ref().is_some_and(|it| it.is_draining);
-        let reason = self.lightning.as_ref().and_then(|it| it.token_fault.clone());
-        let tokens_accepted = reason.is_none();
+        let is_drained =
+            self.lightning.as_ref().is_some_and(|it| it.paused) || self.pool.as_ref().is_some_and(|it| it.is_draining);
+        let not_draining = !self.draining && !is_drained;
+        let token_fault = self.lightning.as_ref().and_then(|it| it.token_fault.clone());
+        let tokens_accepted = token_fault.is_none();
+        let reason = match (self.draining, is_drained) {
+            (true, _) => Some("draining: the worker was asked to stop".to_owned()),
+            (_, true) => Some("draining: `worker ctl resume` ends that".to_owned()),
+            _ => token_fault,
+        };
         let ready = engine_answered && queue_joined && circuit_closed && tokens_accepted && not_draining;
         Readiness { ready, engine_answered, queue_joined, circuit_closed, tokens_accepted, not_draining, reason }
     }
@@ -60,6 +67,10 @@ mod tests {
         Vitals { draining: false, lightning: Some(lightning), pool: Some(pool) }
     }
 
+    fn says(readiness: &Readiness, what: &str) -> bool {
+        readiness.reason.as_deref().is_some_and(|reason| reason.starts_with("draining") && reason.contains(what))
+    }
+
     #[test]
     fn each_thing_that_is_missing_makes_it_unready_and_is_told() {
         type Change = fn(&mut Vitals);
@@ -73,10 +84,11 @@ mod tests {
                 |it| it.lightning.as_mut().unwrap().token_fault = Some("why".into()),
                 |it| !it.tokens_accepted && it.reason.as_deref() == Some("why"),
             ),
-            (|it| it.draining = true, |it| !it.not_draining),
-            (|it| it.pool.as_mut().unwrap().is_draining = true, |it| !it.not_draining),
+            (|it| it.draining = true, |it| !it.not_draining && says(it, "asked to stop")),
+            (|it| it.lightning.as_mut().unwrap().paused = true, |it| !it.not_draining && says(it, "resume")),
+            (|it| it.pool.as_mut().unwrap().is_draining = true, |it| !it.not_draining && says(it, "resume")),
         ];
-        assert!(well().readiness().ready);
+        assert!(well().readiness().ready && well().readiness().reason.is_none());
         for (at, (change, told)) in cases.iter().enumerate() {
             let mut vitals = well();
             change(&mut vitals);

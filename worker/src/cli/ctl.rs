@@ -21,6 +21,15 @@ pub struct CtlOptions {
     pub json: bool,
 }
 
+/// Options of `worker top`.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// The worker's admin socket. That of the only worker of this user that runs here, or for root of the systemd unit's,
+    /// unless set.
+    #[arg(long, env = "WORKER_ADMIN_SOCKET", value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+}
+
 /// What a worker can be asked.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CtlCommand {
@@ -28,8 +37,18 @@ pub enum CtlCommand {
     Status,
     /// Its hosts.
     Hosts,
-    /// The runs that are executed.
+    /// The runs that are under way: what each is doing, and where.
     Runs,
+    /// The last thousand runs that ended, the newest first: how, how long each phase took, memory, processor time, host.
+    History {
+        /// All that is known of this run, under way or ended: its phases and steps, and what did not get to Lightning at
+        /// once and as it was.
+        #[arg(long, value_name = "ID")]
+        run: Option<String>,
+        /// How many runs at most.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000, conflicts_with = "run")]
+        most: usize,
+    },
     /// Replace hosts: new ones get ready first, and those at work finish what they are at.
     Recycle {
         /// Of this type; of all unless given.
@@ -42,7 +61,7 @@ pub enum CtlCommand {
     Resume,
     /// End a run.
     Cancel {
-        /// Its id.
+        /// Its id, or how that begins.
         run: String,
     },
     /// Keep so many hosts of a type: warm ones for runs, or hosts at all.
@@ -77,6 +96,8 @@ impl From<CtlCommand> for Request {
             CtlCommand::Status => Self::Status,
             CtlCommand::Hosts => Self::Hosts,
             CtlCommand::Runs => Self::Runs,
+            CtlCommand::History { run: Some(run), .. } => Self::Run { run },
+            CtlCommand::History { run: None, most } => Self::History { most },
             CtlCommand::Recycle { pool } => Self::Recycle { pool },
             CtlCommand::Drain => Self::Drain,
             CtlCommand::Resume => Self::Resume,

@@ -85,6 +85,18 @@ fn follows(key: &str, options: &StartOptions) -> Option<(String, &'static str)> 
     })
 }
 
+impl Effective {
+    /// The option's name, without dashes.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether the same is in force, whoever said so. Of secrets that is not known.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self.key == other.key && self.value == other.value
+    }
+}
+
 impl fmt::Display for Effective {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, value, origin } = self;

@@ -22,7 +22,7 @@ use values::{port, seconds, secret};
 
 pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use claiming::ClaimingArgs;
-pub use ctl::{CtlCommand, CtlOptions};
+pub use ctl::{CtlCommand, CtlOptions, TopOptions};
 pub use delivery::DeliveryArgs;
 pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
@@ -104,6 +104,8 @@ pub enum Command {
     MockLightning(MockLightningOptions),
     /// Look at a worker that runs here, and tell it what to do.
     Ctl(CtlOptions),
+    /// Watch a worker that runs here in the terminal: its workloops, runs and hosts; cancel, drain, recycle by a key.
+    Top(TopOptions),
     /// Tell what the worker finds here: programs, limits, folders, Lightning.
     #[command(override_usage = "worker doctor [OPTIONS]")]
     Doctor(Box<DoctorOptions>),

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use protocol::run::{Exit, ExitReason};
 
-use super::message::{Answer, HostReport, LightningReport, PoolReport, Request, RunReport, StatusReport};
-use crate::hosts::{Broker, Hosts, ManageError, PoolStatus};
-use crate::lightning::Lightning;
+use super::message::{
+    Answer, HostReport, LightningReport, PastRun, PoolReport, Request, RunReport, StatusReport, WholeRun,
+    WorkloopReport,
+};
+use crate::hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus};
+use crate::lightning::{Lightning, WorkloopStatus};
 use crate::metrics::host_state;
 use crate::room::{MOST_PER_SLOT, Room};
+use crate::telemetry::{RunView, history};
 
 /// A worker as its admin socket sees it.
 #[derive(Debug)]
@@ -36,7 +40,15 @@ impl Admin {
         match request {
             Request::Status => Answer::Status(self.status().await),
             Request::Hosts => Answer::Hosts(self.broker.status().await.iter().flat_map(host_reports).collect()),
-            Request::Runs => Answer::Runs(self.broker.status().await.iter().flat_map(run_reports).collect()),
+            Request::Runs => {
+                let pools = self.broker.status().await;
+                Answer::Runs(history().live().iter().map(|view| run_report(view, &pools)).collect())
+            }
+            Request::History { most } => Answer::History(history().last(most).map(PastRun::from).collect()),
+            Request::Run { run } => match the_one(&run, history().find(&run)) {
+                Ok(view) => Answer::Run(Box::new(WholeRun::from(&view))),
+                Err(why) => Answer::Error(why),
+            },
             Request::Recycle { pool } => self.recycle(pool).await,
             Request::Drain => self.drain().await,
             Request::Resume => self.resume().await,
@@ -56,7 +68,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_s: self.since.elapsed().as_secs(),
-            draining: pools.iter().any(|pool| pool.is_draining),
+            draining: lightning.paused || pools.iter().any(|pool| pool.is_draining),
             limits: self.limits.clone(),
             lightning: LightningReport {
                 connected: lightning.connected,
@@ -65,6 +77,7 @@ impl Admin {
                 capacity: lightning.capacity,
                 open_claims: lightning.open_claims,
                 runs_ended: lightning.runs_ended,
+                workloops: lightning.workloops.into_iter().map(workloop_report).collect(),
             },
             pools: pools.iter().map(pool_report).collect(),
         }
@@ -90,7 +103,7 @@ impl Admin {
         self.lightning.pause(true);
         // What was claimed before still needs hosts.
         let mut status = self.lightning.watch();
-        let is_quiet = status.wait_for(|status| status.active_runs == 0 && status.open_claims == 0);
+        let is_quiet = status.wait_for(|status| status.paused && status.active_runs == 0 && status.open_claims == 0);
         if is_quiet.await.is_err() {
             return Answer::Error("the worker is stopping".to_owned());
         }
@@ -113,20 +126,27 @@ impl Admin {
     }
 
     async fn cancel(&self, run: &str) -> Answer {
+        let live = history().live().into_iter().filter(|view| view.run.starts_with(run)).collect();
+        let view = match the_one(run, live) {
+            Ok(view) => view,
+            Err(why) => return Answer::Error(format!("{why}; `worker ctl runs` lists those that are under way")),
+        };
+        let run = view.run.as_str();
         let exit = Exit::error(ExitReason::Cancel, "Cancelled", "The run was cancelled by the worker's operator");
         for hosts in self.broker.all() {
             if hosts.cancel(run, exit.clone()).await {
                 return Answer::Done(format!("{run} is cancelled"));
             }
         }
-        Answer::Error(format!("no host executes {run}; `worker ctl runs` lists those that are executed"))
+        let phase = view.phase.as_str();
+        Answer::Error(format!("no host executes {run}, which is in its phase {phase}; it can be cancelled in execute"))
     }
 
     /// Why there will be no lines of this host or run: there is none.
     pub(super) async fn unknown(&self, host: Option<&str>, run: Option<&str>) -> Option<String> {
         let pools = self.broker.status().await;
         let has_host = |id: &str| pools.iter().flat_map(host_reports).any(|host| host.id == id);
-        let has_run = |id: &str| pools.iter().flat_map(run_reports).any(|report| report.run == id);
+        let has_run = |id: &str| pools.iter().flat_map(|pool| &pool.hosts).any(|it| it.run.as_deref() == Some(id));
         match (host, run) {
             (Some(host), _) if !has_host(host) => Some(format!(
                 "there is no host {host}, and no line of it is kept; `worker ctl hosts` lists those there are"
@@ -171,6 +191,11 @@ fn done(result: Result<(), ManageError>, what: String) -> Answer {
     result.map_or_else(|error| Answer::Error(error.to_string()), |()| Answer::Done(what))
 }
 
+fn workloop_report(workloop: WorkloopStatus) -> WorkloopReport {
+    let WorkloopStatus { name, capacity, active, open } = workloop;
+    WorkloopReport { name, capacity, active, open }
+}
+
 fn pool_report(status: &PoolStatus) -> PoolReport {
     let mut hosts = BTreeMap::new();
     for host in &status.hosts {
@@ -205,9 +230,61 @@ fn host_reports(status: &PoolStatus) -> impl Iterator<Item = HostReport> {
     })
 }
 
-fn run_reports(status: &PoolStatus) -> impl Iterator<Item = RunReport> {
-    status.hosts.iter().filter_map(|host| {
-        let (host_id, pid, engine) = (host.id.clone(), host.pid, host.prepared.clone());
-        host.run.clone().map(|run| RunReport { run, host: host_id, pid, engine })
-    })
+/// A run as it is now, with what `pools` tell of its host.
+fn run_report(view: &RunView, pools: &[PoolStatus]) -> RunReport {
+    let host = pools.iter().flat_map(|pool| &pool.hosts).find(|host| host.run.as_ref() == Some(&view.run));
+    let open = view.steps.last().filter(|step| step.ended_us.is_none());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let claimed_ms = view.claimed_us() / 1_000;
+    RunReport {
+        run: view.run.clone(),
+        workloop: view.workloop.clone(),
+        phase: view.phase.as_str().to_owned(),
+        step: open.map(|step| step.name.as_ref().unwrap_or(&step.step).clone()),
+        age_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(claimed_ms),
+        host: view.host.clone(),
+        pid: host.and_then(|host| host.pid),
+        engine: host.and_then(|host| host.prepared.clone()),
+        memory_bytes: host.filter(|host| host.pid.is_some()).map(HostStatus::resident_bytes),
+    }
+}
+
+/// The run that is meant by the beginning of its id, or by all of it.
+fn the_one(prefix: &str, mut found: Vec<RunView>) -> Result<RunView, String> {
+    if let Some(exact) = found.iter().position(|view| view.run == prefix) {
+        return Ok(found.swap_remove(exact));
+    }
+    match (found.pop(), found.as_slice()) {
+        (None, _) => Err(format!("no run's id is {prefix}, or begins so")),
+        (Some(only), []) => Ok(only),
+        (Some(last), others) => {
+            let ids: Vec<&str> = others.iter().chain([&last]).map(|view| view.run.as_str()).collect();
+            Err(format!("the ids of {} runs begin with {prefix}: {}", ids.len(), listed(&ids)))
+        }
+    }
+}
+
+/// The first few of many.
+fn listed(ids: &[&str]) -> String {
+    const MOST: usize = 10;
+    let more = if ids.len() > MOST { ", …" } else { "" };
+    ids.iter().take(MOST).copied().collect::<Vec<_>>().join(", ") + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_known_by_the_beginning_of_its_id_if_no_other_begins_so() {
+        let runs = |ids: &[&str]| ids.iter().map(|id| RunView::new(id, "*", 0)).collect::<Vec<_>>();
+        let found = |prefix: &str, ids: &[&str]| the_one(prefix, runs(ids)).map(|view| view.run);
+        assert_eq!(found("ab", &["abc"]).as_deref(), Ok("abc"));
+        assert_eq!(found("ab", &["abc", "ab"]).as_deref(), Ok("ab"), "it is another's whole id");
+        assert_eq!(found("x", &[]), Err("no run's id is x, or begins so".to_owned()));
+        assert_eq!(found("a", &["ab", "ac"]), Err("the ids of 2 runs begin with a: ab, ac".to_owned()));
+        let many: Vec<String> = (0..30).map(|index| format!("a{index}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(found("a", &many).is_err_and(|why| why.contains("30 runs") && why.ends_with("a9, …")));
+    }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::{Delivery, RunView, StepView};
+
 /// What is asked of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -12,8 +14,18 @@ pub enum Request {
     Status,
     /// Its hosts.
     Hosts,
-    /// The runs that are executed.
+    /// The runs that are under way.
     Runs,
+    /// The last runs that ended.
+    History {
+        /// How many at most.
+        most: usize,
+    },
+    /// All that is known of one run.
+    Run {
+        /// Its id, or how that begins.
+        run: String,
+    },
     /// Replace the hosts of one type, or of all.
     Recycle {
         /// The type.
@@ -25,7 +37,7 @@ pub enum Request {
     Resume,
     /// End a run.
     Cancel {
-        /// Its id.
+        /// Its id, or how that begins.
         run: String,
     },
     /// Keep so many hosts of a type.
@@ -49,6 +61,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether the worker is another one afterwards.
+    pub(super) fn changes_something(&self) -> bool {
+        match self {
+            Self::Status | Self::Hosts | Self::Runs | Self::History { .. } | Self::Run { .. } | Self::Logs { .. } => {
+                false
+            }
+            Self::Recycle { .. } | Self::Drain | Self::Resume | Self::Cancel { .. } | Self::Resize { .. } => true,
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -59,6 +83,10 @@ pub enum Answer {
     Hosts(Vec<HostReport>),
     /// To [`Request::Runs`].
     Runs(Vec<RunReport>),
+    /// To [`Request::History`]: the newest first.
+    History(Vec<PastRun>),
+    /// To [`Request::Run`].
+    Run(Box<WholeRun>),
     /// It is done: what.
     Done(String),
     /// A line that a host printed.
@@ -101,6 +129,22 @@ pub struct LightningReport {
     pub open_claims: usize,
     /// Runs that have ended, however.
     pub runs_ended: u64,
+    /// Each workloop.
+    #[serde(default)]
+    pub workloops: Vec<WorkloopReport>,
+}
+
+/// A workloop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloopReport {
+    /// Its queues in order of preference.
+    pub name: String,
+    /// Runs that may be active at once.
+    pub capacity: usize,
+    /// Runs that have not ended.
+    pub active: usize,
+    /// Runs that are claimed and not answered.
+    pub open: usize,
 }
 
 /// The hosts of a type.
@@ -149,17 +193,128 @@ pub struct HostReport {
     pub memory_bytes: Option<u64>,
 }
 
-/// A run that is executed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A run that is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
     /// Its id.
     pub run: String,
-    /// The host that executes it.
-    pub host: String,
+    /// The workloop that claimed it.
+    pub workloop: String,
+    /// What it is doing.
+    pub phase: String,
+    /// The step that is being executed: its name, or its id.
+    pub step: Option<String>,
+    /// Time since it was claimed, in milliseconds.
+    pub age_ms: u64,
+    /// The host that executes it; none before it has one.
+    pub host: Option<String>,
     /// The host's process.
     pub pid: Option<u32>,
     /// The engine.
     pub engine: Option<String>,
+    /// Memory of the host and its engine when they were last looked at, in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRun {
+    /// Its id.
+    pub run: String,
+    /// The workloop that claimed it.
+    pub workloop: String,
+    /// When it was claimed, in microseconds since the epoch.
+    pub claimed_us: u64,
+    /// How it ended; none if the worker gave it up before that was known.
+    pub reason: Option<String>,
+    /// The type of its error, from a fixed list.
+    pub error_type: Option<String>,
+    /// Whether Lightning has everything.
+    pub delivered: bool,
+    /// How long each of its phases took, in microseconds.
+    pub phases_us: BTreeMap<String, u64>,
+    /// The host that executed it.
+    pub host: Option<String>,
+    /// The most memory of its host or engine, in bytes, where known.
+    pub peak_bytes: Option<u64>,
+    /// Processor time of its host and engine, in microseconds, where known.
+    pub cpu_us: Option<u64>,
+    /// What did not get to Lightning at once and as it was.
+    pub delivery: Delivery,
+}
+
+/// All that is known of a run. Times are microseconds since the epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeRun {
+    /// The run, as far as it is.
+    #[serde(flatten)]
+    pub run: PastRun,
+    /// Its phases, each with when it began.
+    pub timeline: Vec<(String, u64)>,
+    /// Its last steps.
+    pub steps: Vec<PastStep>,
+    /// How many more there were before those.
+    pub steps_left_out: usize,
+}
+
+/// A step of a run. Times are microseconds since the epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastStep {
+    /// Its name, or its id.
+    pub step: String,
+    /// When it began.
+    pub started_us: u64,
+    /// When it ended; none while it is executed.
+    pub ended_us: Option<u64>,
+    /// How it ended.
+    pub reason: Option<String>,
+    /// The type of its error, from a fixed list.
+    pub error_type: Option<String>,
+    /// The most memory of the engine's process, in bytes, where known.
+    pub memory_bytes: Option<u64>,
+}
+
+impl From<&RunView> for PastRun {
+    fn from(view: &RunView) -> Self {
+        let phases = view.durations().map(|(phase, time)| (phase.as_str().to_owned(), time)).collect();
+        Self {
+            run: view.run.clone(),
+            workloop: view.workloop.clone(),
+            claimed_us: view.claimed_us(),
+            reason: view.reason.map(str::to_owned),
+            error_type: view.error_type.map(str::to_owned),
+            delivered: view.delivered,
+            phases_us: phases,
+            host: view.host.clone(),
+            peak_bytes: view.peak_bytes(),
+            cpu_us: view.usage.map(|usage| usage.cpu_us),
+            delivery: view.delivery,
+        }
+    }
+}
+
+impl From<&RunView> for WholeRun {
+    fn from(view: &RunView) -> Self {
+        Self {
+            run: view.into(),
+            timeline: view.phases.iter().map(|(phase, since)| (phase.as_str().to_owned(), *since)).collect(),
+            steps: view.steps.iter().map(PastStep::from).collect(),
+            steps_left_out: view.steps_left_out,
+        }
+    }
+}
+
+impl From<&StepView> for PastStep {
+    fn from(view: &StepView) -> Self {
+        Self {
+            step: view.name.as_ref().unwrap_or(&view.step).clone(),
+            started_us: view.started_us,
+            ended_us: view.ended_us,
+            reason: view.reason.map(str::to_owned),
+            error_type: view.error_type.map(str::to_owned),
+            memory_bytes: view.memory,
+        }
+    }
 }
 
 /// A line that a host printed.

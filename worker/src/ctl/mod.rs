@@ -13,8 +13,12 @@ mod server;
 pub use self::admin::Admin;
 pub use self::client::{CtlError, ask};
 pub use self::find::{FindError, find};
-pub use self::message::{Answer, HostReport, LightningReport, PoolReport, Request, RunReport, StatusReport};
+pub use self::message::{
+    Answer, HostReport, LightningReport, PastRun, PastStep, PoolReport, Request, RunReport, StatusReport, WholeRun,
+    WorkloopReport,
+};
 pub use self::render::render;
+pub(crate) use self::render::{duration, megabytes, precise};
 pub use self::server::{AdminSocket, AdminSocketError, listen};
 
 /// Name of the socket in the worker's private folder.

@@ -115,7 +115,7 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
                     warn!("turned a connection to the admin socket away: {CLIENTS} are open already");
                 }
                 Ok((stream, _)) => match stream.peer_cred().map_err(|_| "nobody knows whose it is").and_then(admit) {
-                    Ok(()) => drop(clients.spawn(answer(stream, Arc::clone(&admin)))),
+                    Ok(peer) => drop(clients.spawn(answer(stream, peer, Arc::clone(&admin)))),
                     Err(why) if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) => {
                         told = Some(Instant::now());
                         warn!("turned a connection to the admin socket away: {why}");
@@ -133,19 +133,19 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
 }
 
 /// Lets this user and root in, but none of what runs users' code: hosts, and what they have started.
-fn admit(peer: UCred) -> Result<(), &'static str> {
+fn admit(peer: UCred) -> Result<UCred, &'static str> {
     let (own, pid) = (rustix::process::geteuid().as_raw(), peer.pid().and_then(|pid| pid.try_into().ok()));
     match peer.uid() {
         // No host is of another user than this.
-        0 if own != 0 => Ok(()),
+        0 if own != 0 => Ok(peer),
         user if user != own => Err("it is from another user"),
         _ if pid.is_some_and(descends_from_this) => Err("it is from an engine host, or cannot be told from one"),
-        _ => Ok(()),
+        _ => Ok(peer),
     }
 }
 
 /// Serves one client, whose only request comes first. Failures to write mean that it has gone.
-async fn answer(stream: UnixStream, admin: Arc<Admin>) {
+async fn answer(stream: UnixStream, peer: UCred, admin: Arc<Admin>) {
     let (reading, mut writing) = stream.into_split();
     let request = match tokio::time::timeout(REQUEST, read(reading)).await {
         Ok(Ok((request, reading))) => (request, reading),
@@ -153,14 +153,22 @@ async fn answer(stream: UnixStream, admin: Arc<Admin>) {
         Err(_) => return,
     };
     let (request, mut reading) = request;
-    if !matches!(request, Request::Status | Request::Hosts | Request::Runs) {
-        info!(?request, "asked by the admin socket");
+    if request.changes_something() {
+        info!(uid = peer.uid(), pid = peer.pid(), ?request, "asked over the admin socket");
     }
-    // A client that goes away does not undo what it asked for, but is not waited for.
     let work = async {
         match request {
             Request::Logs { follow, host, run } => send_lines(&admin, follow, host, run, &mut writing).await,
-            request => write(&mut writing, &admin.answer(request).await).await,
+            request => {
+                // A task of its own: a client that goes away does not undo what it asked for, but is not waited for.
+                let answered = tokio::spawn({
+                    let admin = Arc::clone(&admin);
+                    async move { admin.answer(request).await }
+                });
+                let answer =
+                    answered.await.unwrap_or_else(|error| Answer::Error(format!("the worker failed: {error}")));
+                write(&mut writing, &answer).await
+            }
         }
     };
     tokio::select! {

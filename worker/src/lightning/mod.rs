@@ -155,6 +155,8 @@ pub struct LightningStatus {
     pub active_runs: usize,
     /// Claims without a reply.
     pub open_claims: usize,
+    /// Nothing is claimed, because somebody wants it so.
+    pub paused: bool,
     /// Runs that may be active at once.
     pub capacity: usize,
     /// Runs that ended, however.

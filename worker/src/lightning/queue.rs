@@ -92,6 +92,8 @@ pub(super) struct Queue<E> {
     kill_at: Option<Instant>,
     give_up_at: Option<Instant>,
     stopping: bool,
+    /// Somebody wants nothing to be claimed for now.
+    paused: bool,
 }
 
 /// A claim without a reply.
@@ -161,6 +163,7 @@ impl<E: Executor> Queue<E> {
             kill_at: None,
             give_up_at: None,
             stopping: false,
+            paused: false,
         }
     }
 
@@ -374,7 +377,10 @@ impl<E: Executor> Queue<E> {
             Command::ClaimOnce(answer, asked_by) => {
                 let _ = answer.send(self.claim_by_hand(&asked_by));
             }
-            Command::Pause(paused) => self.loops.iter_mut().for_each(|claims| claims.pause(paused)),
+            Command::Pause(paused) => {
+                self.paused = paused;
+                self.loops.iter_mut().for_each(|claims| claims.pause(paused));
+            }
             Command::Shutdown(grace) => {
                 self.stop();
                 self.kill_at = Some(Instant::now() + grace);
@@ -494,6 +500,7 @@ impl<E: Executor> Queue<E> {
             joined: self.joined,
             active_runs: self.active.len(),
             open_claims: self.claims.len(),
+            paused: self.paused,
             capacity: self.settings.workloops.iter().map(|workloop| workloop.capacity).sum(),
             runs_ended: self.runs_ended,
             refused_tokens: self.refused_tokens,

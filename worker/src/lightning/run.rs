@@ -371,6 +371,7 @@ impl Actor {
             self.channel.push(push.tag, push.event, push.payload);
         }
         self.timeline.unconfirmed(self.outbox.unconfirmed());
+        self.timeline.delivery(self.outbox.delivery());
         if !self.outbox.is_congested()
             && let Some(taken) = self.unacknowledged.take()
         {
@@ -437,6 +438,7 @@ impl Actor {
                 }
                 self.open_step = Some(self.outbox.step_started(index, &step_id, input, timestamp_us));
             }
+            RunEvent::Used(usage) => self.timeline.used(usage),
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
                 let message = self.log.redactor().json(message);
                 let speaker = Speaker { log: &self.log, host: &self.host_id, step: self.timeline.open_step() };

@@ -1,9 +1,10 @@
 //! What is told of the worker and its runs while they go on, for whoever watches. Never users' data.
 //!
-//! [`timeline`] follows runs and [`lines`] the worker's own log; both go to who subscribes: the dashboard, and the
+//! [`timeline`] follows runs, [`history`] keeps what they did, and [`lines`] the worker's own log; both go to who subscribes: the dashboard, and the
 //! exporters, which send them to collectors.
 
 mod export;
+mod history;
 mod lines;
 mod otlp;
 mod profile;
@@ -13,11 +14,12 @@ mod timeline;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use export::{Destination, InvalidDestination};
+pub use history::{History, history};
 pub use lines::{Line, collector, lines};
 pub use otlp::{Headers, InvalidHeaders, export_traces};
 pub use profile::profile_steps;
 pub use sentry::{Dsn, InvalidDsn, report_errors};
-pub use timeline::{Phase, RunView, StepView, Timeline, subscribe};
+pub use timeline::{Delivery, Phase, RunView, StepView, Timeline, subscribe};
 
 /// Now, in microseconds since the epoch.
 fn now_us() -> u64 {

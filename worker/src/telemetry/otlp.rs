@@ -225,6 +225,8 @@ mod tests {
             steps_left_out: 0,
             reason: Some("fail"),
             error_type: Some("JobError"),
+            usage: None,
+            delivery: crate::telemetry::Delivery::default(),
             delivered: true,
         }
     }

@@ -1,13 +1,14 @@
 //! The timeline of a run: its phases and steps, with when they began.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted};
-use serde::Serialize;
+use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted, Usage};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use super::history::{SharedView, history, look};
 use super::now_us;
 use crate::metrics::{error_type, metrics};
 
@@ -68,6 +69,43 @@ pub struct RunView {
     pub error_type: Option<&'static str>,
     /// Whether Lightning has everything.
     pub delivered: bool,
+    /// What its host and engine have used; none if the host ended before it could tell.
+    pub usage: Option<Usage>,
+    /// What did not get to Lightning at once and as it was.
+    pub delivery: Delivery,
+}
+
+impl RunView {
+    /// A run that this workloop has just claimed.
+    pub(crate) fn new(run: &str, workloop: &str, claimed_us: u64) -> Self {
+        Self {
+            run: run.to_owned(),
+            workloop: workloop.to_owned(),
+            host: None,
+            phase: Phase::Prepare,
+            phases: vec![(Phase::Prepare, claimed_us)],
+            steps: Vec::new(),
+            steps_left_out: 0,
+            reason: None,
+            error_type: None,
+            delivered: false,
+            usage: None,
+            delivery: Delivery::default(),
+        }
+    }
+}
+
+/// What of a run's events did not get to Lightning at once and as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Log lines that were dropped.
+    pub lines_dropped: u64,
+    /// Events that were sent again after a connection or channel was lost.
+    pub events_resent: u64,
+    /// Events that Lightning refused.
+    pub events_refused: u64,
+    /// Dataclips of steps, and final states, that Lightning did not get.
+    pub states_withheld: u64,
 }
 
 /// A look at a step. Times are microseconds since the epoch.
@@ -105,8 +143,10 @@ fn changes() -> &'static broadcast::Sender<Arc<RunView>> {
 /// Follows one run, counts what it does and tells who watches. When it is dropped, the run has ended.
 #[derive(Debug)]
 pub struct Timeline {
-    view: RunView,
+    view: SharedView,
     names: HashMap<String, String>,
+    /// Id of the step that is being executed.
+    open_step: Option<String>,
     claimed: Instant,
     phase_began: Instant,
     unconfirmed: usize,
@@ -116,27 +156,17 @@ impl Timeline {
     /// A run was claimed by this workloop.
     pub fn claimed(run: &str, workloop: &str) -> Self {
         metrics().run_claimed(workloop);
-        let view = RunView {
-            run: run.to_owned(),
-            workloop: workloop.to_owned(),
-            host: None,
-            phase: Phase::Prepare,
-            phases: vec![(Phase::Prepare, now_us())],
-            steps: Vec::new(),
-            steps_left_out: 0,
-            reason: None,
-            error_type: None,
-            delivered: false,
-        };
+        let view = Arc::new(Mutex::new(RunView::new(run, workloop, now_us())));
+        history().began(Arc::clone(&view));
         let now = Instant::now();
-        let it = Self { view, names: HashMap::new(), claimed: now, phase_began: now, unconfirmed: 0 };
-        it.tell();
+        let it = Self { view, names: HashMap::new(), open_step: None, claimed: now, phase_began: now, unconfirmed: 0 };
+        tell(&look(&it.view));
         it
     }
 
     /// Everything is there, and this host gets the run.
     pub fn prepared(&mut self, host: &str, spec: &RunSpec) {
-        self.view.host = Some(host.to_owned());
+        look(&self.view).host = Some(host.to_owned());
         let named = spec.steps.iter().filter_map(|step| Some((step.id.clone(), step.name.clone()?)));
         self.names = named.collect();
         self.enter(Phase::Start);
@@ -149,11 +179,13 @@ impl Timeline {
 
     /// A step began.
     pub fn step_started(&mut self, step: &StepStarted) {
-        if self.view.steps.len() >= MOST_STEPS {
-            self.view.steps.remove(0);
-            self.view.steps_left_out += 1;
+        self.open_step = Some(step.step_id.clone());
+        let mut view = look(&self.view);
+        if view.steps.len() >= MOST_STEPS {
+            view.steps.remove(0);
+            view.steps_left_out += 1;
         }
-        self.view.steps.push(StepView {
+        view.steps.push(StepView {
             index: step.index,
             step: step.step_id.clone(),
             name: self.names.get(&step.step_id).cloned(),
@@ -163,31 +195,36 @@ impl Timeline {
             error_type: None,
             memory: None,
         });
-        self.tell();
+        tell(&view);
     }
 
     /// A step ended.
     pub fn step_completed(&mut self, step: &StepCompleted) {
-        if let Some(view) = self.view.steps.iter_mut().rfind(|view| view.index == step.index) {
+        self.open_step = None;
+        let mut view = look(&self.view);
+        if let Some(view) = view.steps.iter_mut().rfind(|view| view.index == step.index) {
             view.ended_us = Some(step.timestamp_us);
             view.memory = Some(step.memory.system).filter(|bytes| *bytes > 0);
             (view.reason, view.error_type) = told(&step.exit);
         }
-        self.tell();
+        tell(&view);
     }
 
     /// Id of the step that is being executed.
     pub fn open_step(&self) -> Option<&str> {
-        self.view.steps.last().filter(|step| step.ended_us.is_none()).map(|step| step.step.as_str())
+        self.open_step.as_deref()
     }
 
     /// The run is over like this; the rest is delivery.
     pub fn finished(&mut self, exit: &Exit) {
+        self.open_step = None;
+        let mut view = look(&self.view);
         let (reason, error_type) = told(exit);
-        for step in self.view.steps.iter_mut().filter(|step| step.ended_us.is_none()) {
+        for step in view.steps.iter_mut().filter(|step| step.ended_us.is_none()) {
             (step.ended_us, step.reason, step.error_type) = (Some(now_us()), reason, error_type);
         }
-        (self.view.reason, self.view.error_type) = (reason, error_type);
+        (view.reason, view.error_type) = (reason, error_type);
+        drop(view);
         self.enter(Phase::Deliver);
     }
 
@@ -200,28 +237,40 @@ impl Timeline {
         }
     }
 
+    /// Its host and engine have used this.
+    pub fn used(&mut self, usage: Usage) {
+        look(&self.view).usage = Some(usage);
+    }
+
+    /// This is how delivery went.
+    pub fn delivery(&mut self, delivery: Delivery) {
+        look(&self.view).delivery = delivery;
+    }
+
     /// Lightning has everything.
     pub fn delivered(&mut self) {
-        self.view.delivered = true;
+        look(&self.view).delivered = true;
     }
 
     fn enter(&mut self, phase: Phase) {
-        if self.view.phase == phase {
+        let mut view = look(&self.view);
+        if view.phase == phase {
             return;
         }
-        metrics().run_phase(self.view.phase.as_str(), self.phase_began.elapsed());
+        metrics().run_phase(view.phase.as_str(), self.phase_began.elapsed());
         self.phase_began = Instant::now();
-        self.view.phase = phase;
-        self.view.phases.push((phase, now_us()));
-        self.tell();
+        view.phase = phase;
+        view.phases.push((phase, now_us()));
+        tell(&view);
     }
+}
 
-    fn tell(&self) {
-        let changes = changes();
-        if changes.receiver_count() > 0 {
-            // Fails when the last listener has just gone.
-            let _ = changes.send(Arc::new(self.view.clone()));
-        }
+/// Tells who watches.
+fn tell(view: &RunView) {
+    let changes = changes();
+    if changes.receiver_count() > 0 {
+        // Fails when the last listener has just gone.
+        let _ = changes.send(Arc::new(view.clone()));
     }
 }
 
@@ -229,11 +278,15 @@ impl Drop for Timeline {
     fn drop(&mut self) {
         self.unconfirmed(0);
         self.enter(Phase::Ended);
-        let exit = self.view.reason.map(|reason| (reason, self.view.error_type.unwrap_or("")));
-        metrics().run_ended(exit, self.claimed.elapsed());
-        if !self.view.delivered {
-            metrics().runs_undelivered.inc();
+        {
+            let view = look(&self.view);
+            let exit = view.reason.map(|reason| (reason, view.error_type.unwrap_or("")));
+            metrics().run_ended(exit, self.claimed.elapsed());
+            if !view.delivered {
+                metrics().runs_undelivered.inc();
+            }
         }
+        history().ended(&self.view);
     }
 }
 
@@ -296,6 +349,7 @@ mod tests {
     fn a_long_run_keeps_its_last_steps() {
         let mut it = Timeline::claimed("timeline-2", "*");
         (0..250).for_each(|index| it.step_started(&start(index)));
-        assert_eq!((it.view.steps.len(), it.view.steps_left_out, it.view.steps[0].index), (MOST_STEPS, 150, 150));
+        let view = look(&it.view);
+        assert_eq!((view.steps.len(), view.steps_left_out, view.steps[0].index), (MOST_STEPS, 150, 150));
     }
 }

@@ -213,6 +213,7 @@ impl NodeProcess {
 
 impl Drop for NodeProcess {
     fn drop(&mut self) {
+        sys::engine_ends(self.child.id().map(|_| self.id));
         self.kill();
         self.show_rest();
     }

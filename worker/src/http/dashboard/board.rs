@@ -138,16 +138,11 @@ mod tests {
     fn run(id: usize, phase: Phase, ms: u64) -> Arc<RunView> {
         let reason = (phase == Phase::Ended).then_some(if id.is_multiple_of(10) { "fail" } else { "success" });
         Arc::new(RunView {
-            run: format!("run-{id}"),
-            workloop: "*".into(),
-            host: None,
             phase,
             phases: vec![(Phase::Prepare, 0), (phase, ms * 1000)],
-            steps: Vec::new(),
-            steps_left_out: 0,
             reason,
-            error_type: None,
             delivered: true,
+            ..RunView::new(&format!("run-{id}"), "*", 0)
         })
     }
 

@@ -22,6 +22,7 @@ use super::phoenix::Payload;
 use super::server::{Form, Server};
 use crate::backoff::Backoff;
 use crate::metrics::metrics;
+use crate::telemetry::Delivery;
 use item::{Item, Line, Output, RunComplete, StepComplete, StepStart};
 use pushes::WINDOW;
 pub(super) use verdict::{describe, is_busy, says_gone};
@@ -166,6 +167,8 @@ pub(super) struct Outbox {
     log_bytes: usize,
     state_bytes: usize,
     lines_dropped: Dropped,
+    /// The rest of what did not get to Lightning at once and as it was.
+    delivery: Delivery,
     /// `run:complete` is in the outbox or beyond; nothing may follow it.
     completed: bool,
     /// Replies to steps no longer matter.
@@ -243,6 +246,7 @@ impl Outbox {
             log_bytes: 0,
             state_bytes: 0,
             lines_dropped: Dropped::default(),
+            delivery: Delivery::default(),
             completed: false,
             abandoned: false,
             replaced_exit: None,
@@ -278,7 +282,10 @@ impl Outbox {
         let output = match end.output {
             StepOutput::State(json) => Output::Sent(Uuid::new_v4(), as_object(json)),
             StepOutput::Unwanted => Output::Unwanted(Uuid::new_v4()),
-            StepOutput::TooLarge(_) => Output::Withheld,
+            StepOutput::TooLarge(_) => {
+                self.delivery.states_withheld += 1;
+                Output::Withheld
+            }
         };
         self.open_step = None;
         self.put(Item::StepComplete(Box::new(StepComplete {
@@ -381,6 +388,11 @@ impl Outbox {
     /// How many log lines were dropped.
     pub(super) fn lines_dropped(&self) -> u64 {
         self.lines_dropped.total
+    }
+
+    /// What did not get to Lightning at once and as it was.
+    pub(super) fn delivery(&self) -> Delivery {
+        Delivery { lines_dropped: self.lines_dropped.total, ..self.delivery }
     }
 
     /// Since when the oldest push waits for its reply.

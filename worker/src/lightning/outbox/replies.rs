@@ -49,6 +49,7 @@ impl Outbox {
                 // It may have the dataclip, whose answer was lost, and crashes on an id that comes again.
                 entry.earlier_dataclips.extend(entry.item.renew_dataclip());
                 metrics().events_resent.inc();
+                self.delivery.events_resent += 1;
                 match is_suspect {
                     true => progress = self.blamed(entry, loss),
                     false => self.requeue(entry),
@@ -174,6 +175,7 @@ impl Outbox {
         for mut entry in entries {
             let event = entry.item.event();
             metrics().events_rejected.inc();
+            self.delivery.events_refused += 1;
             tracing::warn!(run = %self.options.run_id, "Lightning refused {event}: {reason}");
             if batched {
                 entry.alone = true;
@@ -294,6 +296,7 @@ impl Outbox {
             }
             _ => return false,
         }
+        self.delivery.states_withheld += 1;
         self.state_bytes = self.state_bytes.saturating_sub(size - item.size());
         true
     }
