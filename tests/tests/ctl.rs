@@ -126,7 +126,10 @@ async fn what_runs_did_is_known_after_their_end() {
     let runtime = runtime.path();
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start_in(&lightning, &["--engine", "embedded"], runtime).await;
-    let well = queue(&lightning, chain(&["fn(s => s)", "fn(s => { for (let i = 0; i < 3e6; i++); return s; })"]));
+    let well = queue(
+        &lightning,
+        chain(&[("a", "fn(s => s)"), ("b", "fn(s => { for (let i = 0; i < 3e6; i++); return s; })")]),
+    );
     end(&lightning, &worker, &well).await;
     let ill = queue(&lightning, one_job("fn(s => s.a.b)"));
     end(&lightning, &worker, &ill).await;
@@ -136,7 +139,7 @@ async fn what_runs_did_is_known_after_their_end() {
     let [last, first] = [&history["history"][0], &history["history"][1]];
     assert_eq!(
         (&last["run"], &last["reason"], &last["error_type"]),
-        (&json!(ill), &json!("crash"), &json!("TypeError"))
+        (&json!(ill), &json!("fail"), &json!("RuntimeError"))
     );
     assert_eq!((&first["run"], &first["reason"], &first["delivered"]), (&json!(well), &json!("success"), &json!(true)));
     for run in [first, last] {
@@ -152,7 +155,7 @@ async fn what_runs_did_is_known_after_their_end() {
     assert_eq!(whole["run"]["steps"].as_array().map(Vec::len), Some(2), "{whole}");
     assert_eq!(whole["run"]["timeline"][0][0], "prepare");
     let text = told(runtime, &["history", "--run", &ill]).await;
-    assert!(text.contains("crash (TypeError)") && text.contains("AT  "), "{text}");
+    assert!(text.contains("fail (RuntimeError)") && text.contains("AT  "), "{text}");
     let none = ctl(runtime, &["history", "--run", "x"]).await;
     assert!(!none.status.success() && String::from_utf8_lossy(&none.stderr).contains("no run's id is x"));
     worker.stop().await;

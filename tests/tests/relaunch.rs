@@ -52,9 +52,9 @@ async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
     let before = pids(&worker);
     let busy = queue(&lightning, one_job(SLOW));
     until(&lightning, &worker, &busy, |record| logged(record, "here")).await;
-    write("warm-hosts = 3\nhost-max-open-files = 1000\nbackoff = \"1/2\"\n");
+    write("warm-hosts = 3\nhost-max-open-files = 1000\nmax-message-mb = 9\n");
     worker.signal(Signal::HUP);
-    worker.printed("changed, but in force only after a restart: backoff").await;
+    worker.printed("changed, but in force only after a restart: max-message-mb").await;
     assert!(worker.output().contains("changed: host-max-open-files"), "{}", worker.output());
     assert_eq!(end(&lightning, &worker, &busy).await.state, RunState::Success);
     until_hosts(&worker, |hosts| hosts.len() == 3 && hosts.is_disjoint(&before)).await;

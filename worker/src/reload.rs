@@ -159,8 +159,9 @@ mod tests {
 
     #[test]
     fn what_needs_a_restart_is_told_apart() {
-        let before = options(&["--warm-hosts", "2"]);
-        let cases: [(&[&str], &[&str], &[&str]); 4] = [
+        let before = options(&["--warm-hosts", "2", "--secret", "s"]);
+        let cases: [(&[&str], &[&str], &[&str]); 5] = [
+            (&["--warm-hosts", "2", "--secret", "t"], &[], &[]),
             (&["--warm-hosts", "2"], &[], &[]),
             (&["--warm-hosts", "3"], &["warm-hosts"], &[]),
             (&["--warm-hosts", "2", "--backoff", "2/3"], &[], &["backoff"]),

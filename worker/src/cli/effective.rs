@@ -91,9 +91,11 @@ impl Effective {
         &self.key
     }
 
-    /// Whether the same is in force, whoever said so. Of secrets that is not known.
+    /// Whether the same is in force, whoever said so. Of secrets that is not known: the worker has erased them from its
+    /// environment.
     pub fn is_as(&self, other: &Self) -> bool {
-        self.key == other.key && self.value == other.value
+        let is_secret = [&self.value, &other.value].contains(&&Value::Secret);
+        self.key == other.key && (self.value == other.value || is_secret)
     }
 }
 
