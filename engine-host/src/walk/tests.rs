@@ -56,7 +56,7 @@ async fn walked(spec: RunSpec, engine: FakeEngine) -> Walked {
 
 fn time(report: &Report) -> Option<u64> {
     match report {
-        Report::Event(RunEvent::Started(_)) => None,
+        Report::Event(RunEvent::Started(_) | RunEvent::Used(_)) => None,
         Report::Event(RunEvent::StepStarted(step)) => Some(step.timestamp_us),
         Report::Event(RunEvent::Log(line)) => Some(line.timestamp_us),
         Report::Completed(step, _) => Some(step.timestamp_us),
@@ -66,6 +66,7 @@ fn time(report: &Report) -> Option<u64> {
 fn describe_report(report: Report) -> String {
     match report {
         Report::Event(RunEvent::Started(versions)) => format!("run {:?}", versions.adaptors),
+        Report::Event(RunEvent::Used(usage)) => format!("{usage:?}"),
         Report::Event(RunEvent::StepStarted(step)) => format!("start {} {} {:?}", step.index, step.step_id, step.input),
         Report::Event(RunEvent::Log(line)) => {
             format!("log {} {} {}", line.source.as_str(), line.level.as_str(), line.message.as_str())

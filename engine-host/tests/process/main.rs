@@ -13,7 +13,9 @@ use protocol::Json;
 use protocol::handshake::{self, ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 use protocol::link::{CallError, Inbox, Incoming, Link, LinkOptions, WorkerSide};
 use protocol::message::{Refusal, RefusalCode, Taken, Welcome, WorkerNotice, WorkerReply, WorkerRequest};
-use protocol::run::{Condition, Edge, LogSource, RunEvent, RunOptions, RunOutcome, RunSpec, Step, StepCompleted};
+use protocol::run::{
+    Condition, Edge, LogSource, RunEvent, RunOptions, RunOutcome, RunSpec, Step, StepCompleted, Usage,
+};
 use protocol::socket::{Listener, RuntimeDir};
 use tokio::task::JoinHandle;
 
@@ -165,6 +167,7 @@ struct Ran {
     jobs: Vec<String>,
     /// What the runtime logged.
     runtime: Vec<String>,
+    usage: Option<Usage>,
     outcome: Option<RunOutcome>,
 }
 
@@ -187,6 +190,7 @@ impl Ran {
                     };
                     lines.push(line.message.as_str().to_owned());
                 }
+                RunEvent::Used(usage) => self.usage = Some(usage),
             },
             Incoming::Notice(other) => panic!("an engine host does not say {other:?}"),
         }

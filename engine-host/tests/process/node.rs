@@ -145,3 +145,14 @@ async fn until(holds: impl Fn() -> bool) {
     };
     within(waiting).await;
 }
+
+#[tokio::test]
+async fn what_a_run_used_counts_its_node() {
+    let worker = Worker::new();
+    // Longer than the host itself works in any run of a test.
+    let code = "export default [(s) => { const end = Date.now() + 400; while (Date.now() < end); return s; }]";
+    let (mut host, _process) = worker.start().await;
+    let ran = host.run(in_node(&[("a", code, &[])])).await;
+    let usage = ran.usage.expect("the host tells it");
+    assert!(usage.cpu_us > 50_000 && usage.peak_bytes > 1024 * 1024, "{usage:?}");
+}
