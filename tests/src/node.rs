@@ -14,8 +14,12 @@ pub const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports
 
 /// Writes the package of an adaptor into a monorepo.
 pub fn write_local(root: &Path, short_name: &str, manifest: &Value, source: &str) {
-    let folder = root.join("packages").join(short_name);
-    std::fs::create_dir_all(&folder).expect("there is room for a package");
+    write_package(&root.join("packages").join(short_name), manifest, source);
+}
+
+/// Writes a package of one file into its folder.
+pub fn write_package(folder: &Path, manifest: &Value, source: &str) {
+    std::fs::create_dir_all(folder).expect("there is room for a package");
     std::fs::write(folder.join("package.json"), manifest.to_string()).expect("there is room for a package");
     std::fs::write(folder.join("index.js"), source).expect("there is room for a package");
 }
