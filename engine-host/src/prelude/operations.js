@@ -118,9 +118,13 @@ async function adopt(evaluation, exports) {
   }
 }
 
-/** Something was thrown that nobody waits for. */
+/** Whether the job ended by something that nobody waits for. */
+let isUncaught = false;
+
+/** Something was thrown that nobody waits for. The first of them ends the job. */
 function uncaught(error) {
-  ending = record({ thrown: describe(error, current, 'uncaught') });
+  if (!isUncaught) ending = record({ thrown: describe(error, current, 'uncaught') });
+  isUncaught = true;
 }
 
 /** Takes note of a rejected promise without a handler, and of one that got a handler after all. */
@@ -135,5 +139,6 @@ function outcome() {
   if (first !== undefined) uncaught(first.reason);
   const result = ending;
   ending = undefined;
+  isUncaught = false;
   return result;
 }

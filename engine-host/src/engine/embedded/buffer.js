@@ -159,6 +159,11 @@ class Buffer extends Bytes {
     return decode(subarray(this, index(start, length), index(end, length)), text(encoding));
   }
 
+  /** As Node has it. */
+  toLocaleString(...given) {
+    return apply(shownBytes, this, given);
+  }
+
   equals(other) {
     return other.length === this.length && hasAt(this, other, 0);
   }
@@ -221,3 +226,4 @@ class Buffer extends Bytes {
 }
 
 const indexOfBytes = Buffer.prototype.indexOf;
+const shownBytes = Buffer.prototype.toString;

@@ -78,6 +78,12 @@ fn origin_name_and_message() {
             "Error",
             "floating",
         ),
+        (
+            "export default [() => { Promise.reject('first'); Promise.reject('second'); return {} }]",
+            Uncaught,
+            "",
+            "first",
+        ),
         ("export default [s => { Promise.reject('at the end'); return s }]", Uncaught, "", "at the end"),
     ];
     for (code, origin, name, message) in cases {

@@ -287,6 +287,7 @@ fn buffers() {
             r#"["617a","61","","6101"]"#,
         ),
         ("Buffer.from([104, 105]).toString()", r#""hi""#),
+        ("[Buffer.from('hi')].toLocaleString()", r#""hi""#),
         ("Buffer.from(new Uint8Array([104]).buffer).toString()", r#""h""#),
         ("Buffer.from(JSON.parse(JSON.stringify(Buffer.from('hi')))).toString()", r#""hi""#),
         (
