@@ -74,6 +74,17 @@ async fn large_states_come_through() {
 }
 
 #[tokio::test]
+async fn a_state_of_a_third_of_the_memory_gets_from_step_to_step() {
+    let mut bench = Bench::with_memory(&[], 500 * MB).await;
+    let code = "export default [() => ({ data: 'x'.repeat(150e6) })];";
+    let Ok(JobEnd::Returned(result)) = bench.run(job(code)).await else { panic!("it returns") };
+    let state = text(result.state);
+    let call = job_with("export default [(s) => ({ length: s.data.length })];", &[], &state);
+    let Ok(JobEnd::Returned(result)) = bench.run(call).await else { panic!("it gets its state") };
+    assert_eq!(text(result.state), r#"{"length":150000000}"#);
+}
+
+#[tokio::test]
 async fn recursion_without_end_is_an_error_of_the_job() {
     let mut bench = Bench::start(&[]).await;
     let thrown = bench.thrown("const f = () => f() + 1; export default [f];").await;

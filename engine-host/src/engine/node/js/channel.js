@@ -70,25 +70,33 @@ function write(bytes) {
 /** Calls `onFrame(kind, fields)` for each frame of the host's. Keeps the process alive until the host goes. */
 function listen(onFrame) {
   const socket = new Socket({ fd: COMMANDS, readable: true, writable: false });
-  let chunks = [];
+  const head = Buffer.alloc(4);
+  let body;
   let have = 0;
-  let wanted = 4;
   socket.on('data', (chunk) => {
-    chunks.push(chunk);
-    have += chunk.length;
-    while (have >= wanted) {
-      const bytes = chunks.length === 1 ? chunks[0] : Buffer.concat(chunks);
-      chunks = [bytes];
-      wanted = 4 + bytes.readUInt32LE();
-      if (have < wanted) return;
-      chunks = [bytes.subarray(wanted)];
-      have -= wanted;
-      const frame = bytes.subarray(4, wanted);
-      wanted = 4;
-      onFrame(frame.toString('latin1', 0, 1), fieldsOf(frame));
+    for (let at = 0; at < chunk.length; ) {
+      const part = body ?? head;
+      const copied = chunk.copy(part, have, at);
+      at += copied;
+      have += copied;
+      if (have < part.length) return;
+      have = 0;
+      if (body === undefined) {
+        body = Buffer.allocUnsafe(head.readUInt32LE());
+        continue;
+      }
+      const [kind, fields] = [body.toString('latin1', 0, 1), fieldsOf(body)];
+      forget(body);
+      body = undefined;
+      onFrame(kind, fields);
     }
   });
   socket.on('end', () => process.reallyExit(0));
+}
+
+/** Frees a large frame now, and not when V8 finds the time: a job's state is beside it twice, as text and as objects. */
+function forget({ buffer, length }) {
+  if (length > AT_ONCE) buffer.transfer?.(0);
 }
 
 function fieldsOf(frame) {

@@ -86,6 +86,8 @@ async function runJob(options, code, globals, state) {
   await inRoom(async (room) => {
     const { hooks } = room;
     const input = hooks.begun(state, options.removed.join('\n'), options.meta);
+    // Its text would be there beside it for as long as the job takes.
+    state = undefined;
     for (const [name, source] of [['globals', globals], ['job', code]]) {
       if (source === undefined) continue;
       let module;
