@@ -250,13 +250,13 @@ fn add_collections(steps: &mut [Step], collections: &Collections) -> bool {
     used
 }
 
-/// What jobs see as `meta`. Nothing in the plan's own `meta` can make the plan invalid.
+/// What jobs see as `meta`; its `startTime` is in milliseconds, as `Date.now()` gives. Nothing in the plan's own `meta` can make the plan invalid.
 fn meta(run_id: &str, now: Timestamp, wire: Option<&RawValue>, project_id: Option<&str>) -> Map<String, Value> {
     let wire: Map<String, Value> = wire.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
     let of_plan = |name: &str| wire.get(name).filter(|value| !value.is_null()).cloned();
     let fields = [
         ("runId", Some(run_id.into())),
-        ("startTime", Some(now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string().into())),
+        ("startTime", Some(now.as_millisecond().into())),
         ("workOrderId", of_plan("work_order_id")),
         ("workflowId", of_plan("workflow_id")),
         ("projectId", of_plan("project_id").or_else(|| project_id.map(Value::from))),

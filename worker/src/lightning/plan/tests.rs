@@ -69,7 +69,7 @@ fn a_whole_plan() {
         start: Some("t".into()),
         input: Json::parse("{\"data\":2}").unwrap(),
         globals: Some("export const x = 1".into()),
-        meta: Json::encode(&json!({"runId": RUN, "startTime": "1970-01-01T00:00:01.500Z", "projectId": "p"})).unwrap(),
+        meta: Json::encode(&json!({"runId": RUN, "startTime": 1500, "projectId": "p"})).unwrap(),
         configuration: None,
         engine: EngineSpec::default(),
         options: RunOptions { output_dataclips: false, ..RunOptions::default() },
@@ -215,7 +215,7 @@ fn states_may_have_the_runs_memory_unless_somebody_says_otherwise() {
 #[test]
 fn meta_is_what_the_plan_says_of_the_run() {
     let meta = |plan: Value| read(plan).spec.meta.decode::<Value>().unwrap();
-    let (id, time) = (RUN, "1970-01-01T00:00:01.500Z");
+    let (id, time) = (RUN, 1500);
     for (plan, expected) in [
         (json!({}), json!({"runId": id, "startTime": time})),
         (

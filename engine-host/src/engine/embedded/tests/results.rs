@@ -88,10 +88,10 @@ fn meta_can_be_read_and_not_changed() {
             ],
             meta,
         })];";
-    let meta = Json::parse(r#"{"runId":"r","startTime":"2026-11-28T10:00:00.000Z"}"#).unwrap();
+    let meta = Json::parse(r#"{"runId":"r","startTime":1795860000000}"#).unwrap();
     let ended = Bench::new().run(JobCall { meta, ..module(code, "{}") });
     let Ok(JobEnd::Returned(result)) = ended else { panic!("{ended:?}") };
-    let expected = r#"{"thrown":["TypeError","TypeError","TypeError"],"meta":{"runId":"r","startTime":"2026-11-28T10:00:00.000Z"}}"#;
+    let expected = r#"{"thrown":["TypeError","TypeError","TypeError"],"meta":{"runId":"r","startTime":1795860000000}}"#;
     assert_eq!(text(result.state), expected);
 }
 
