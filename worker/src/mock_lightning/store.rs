@@ -37,6 +37,12 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Ends a run that no worker has.
+    fn cancel(&mut self) {
+        self.record.reason = Some("cancel".to_owned());
+        self.end(RunState::Cancelled);
+    }
+
     /// Marks the run ended and tells who waits for that.
     pub(super) fn end(&mut self, state: RunState) {
         self.record.state = state;
@@ -110,8 +116,7 @@ impl Store {
             if let Some(waiting) = self.queues.get_mut(&run.record.queue) {
                 waiting.remove(&run.place);
             }
-            run.record.reason = Some("cancel".to_owned());
-            run.end(RunState::Cancelled);
+            run.cancel();
         }
         true
     }
@@ -222,7 +227,8 @@ impl Store {
         }
     }
 
-    /// Makes claimed runs available again, each at its old place: nobody heard of the claim.
+    /// Makes claimed runs available again, each at its old place: nobody heard of the claim. One that was to be cancelled
+    /// meanwhile has no worker to be asked, and ends.
     pub(super) fn roll_back(&mut self, run_ids: &[String]) {
         for id in run_ids {
             if let Some(run) = self.runs.get_mut(id).filter(|run| run.record.state == RunState::Claimed) {
@@ -231,7 +237,11 @@ impl Store {
                 run.claimed = None;
                 run.record.worker_name = None;
                 run.tokens.clear();
-                self.queues.entry(run.record.queue.clone()).or_default().insert(run.place, id.clone());
+                if run.is_cancelled {
+                    run.cancel();
+                } else {
+                    self.queues.entry(run.record.queue.clone()).or_default().insert(run.place, id.clone());
+                }
             }
         }
     }
@@ -370,6 +380,18 @@ mod tests {
         assert_eq!(store.runs["1"].record.state, RunState::Available);
         assert_eq!(store.token_opens("1", "t"), Some(false));
         assert_eq!(claim(&mut store, 9, &["*"]), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn a_run_that_is_cancelled_while_its_claim_is_open_ends_when_that_is_rolled_back() {
+        let mut store = store(&[("1", "a"), ("2", "a")]);
+        let claimed = claim(&mut store, 2, &["*"]);
+        assert!(store.cancel("1"));
+        store.roll_back(&claimed);
+        let record = &store.runs["1"].record;
+        assert_eq!((record.state, record.reason.as_deref()), (RunState::Cancelled, Some("cancel")));
+        assert!(record.finished_at.is_some() && !store.cancel("1"), "it is over");
+        assert_eq!(claim(&mut store, 9, &["*"]), ["2"]);
     }
 
     #[test]
