@@ -18,7 +18,7 @@ use std::time::Duration;
 use protocol::run::{Exit, StepInput, StepOutput};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use worker::lightning::Workloop;
+use worker::lightning::{Demand, Workloop};
 use worker::mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
 
 use fake::{FakeHosts, Setting, in_memory, one_job};
@@ -27,17 +27,26 @@ use network::simulate;
 /// Replies to claims that are lost.
 const LOST_REPLIES: usize = 1000;
 
+const POLICIES: [Demand; 3] = [Demand::One, Demand::Growing, Demand::All];
+
 fn main() {
+    println!("| | one | growing | all |\n| --- | --- | --- | --- |");
     for capacity in [5, 20] {
         for round_trip in [5, 100] {
             for takes in [10, 1000] {
-                let rate = throughput(capacity, Duration::from_millis(round_trip), Duration::from_millis(takes));
-                println!("capacity {capacity}, round trip {round_trip} ms, runs of {takes} ms: {rate:.1} runs/s");
+                let (distance, length) = (Duration::from_millis(round_trip), Duration::from_millis(takes));
+                let [one, growing, all] = POLICIES.map(|policy| throughput(policy, capacity, distance, length));
+                println!(
+                    "| runs/s, capacity {capacity}, round trip {round_trip} ms, runs of {takes} ms \
+                     | {one:.1} | {growing:.1} | {all:.1} |"
+                );
             }
         }
         for (load, pause) in [("a full queue", None), ("bursts of 10 runs", Some(Duration::from_secs(2)))] {
-            let stranded = stranded(capacity, pause);
-            println!("capacity {capacity}, {load}: {LOST_REPLIES} lost replies strand {stranded} runs");
+            let [one, growing, all] = POLICIES.map(|policy| stranded(policy, capacity, pause));
+            println!(
+                "| stranded by {LOST_REPLIES} lost replies, capacity {capacity}, {load} | {one} | {growing} | {all} |"
+            );
         }
     }
 }
@@ -53,19 +62,20 @@ fn hosts(takes: Duration) -> Arc<FakeHosts> {
     })
 }
 
-fn setting(capacity: usize, round_trip: Duration, takes: Duration, hooks: Arc<dyn Hooks>) -> Setting {
+fn setting(policy: Demand, capacity: usize, round_trip: Duration, takes: Duration, hooks: Arc<dyn Hooks>) -> Setting {
     let mock = MockOptions { hooks, ..MockOptions::default() };
     in_memory(mock, round_trip / 2, hosts(takes), |options| {
+        options.demand = policy;
         options.workloops = vec![Workloop::standard(capacity)];
         options.backoff = (Duration::from_secs(1), Duration::from_secs(10));
     })
 }
 
 /// Runs a second while there is always one more, from the first claim to the last end.
-fn throughput(capacity: usize, round_trip: Duration, takes: Duration) -> f64 {
+fn throughput(policy: Demand, capacity: usize, round_trip: Duration, takes: Duration) -> f64 {
     const RUNS: usize = 600;
     simulate(|_| async move {
-        let it = setting(capacity, round_trip, takes, Arc::new(worker::mock_lightning::NoHooks));
+        let it = setting(policy, capacity, round_trip, takes, Arc::new(worker::mock_lightning::NoHooks));
         it.joined().await;
         let ids: Vec<_> = (0..RUNS).map(|_| it.mock.queue_run(one_job()).unwrap()).collect();
         let began = Instant::now();
@@ -100,11 +110,11 @@ impl Hooks for LoseReplies {
 
 /// How many runs are claimed for ever when so many replies were lost: with a queue that is never empty, or with one that
 /// gets ten runs now and then.
-fn stranded(capacity: usize, pause: Option<Duration>) -> usize {
+fn stranded(policy: Demand, capacity: usize, pause: Option<Duration>) -> usize {
     simulate(|_| async move {
         let hooks = Arc::new(LoseReplies { claims: AtomicUsize::new(1), lost: AtomicUsize::new(0) });
         let (round_trip, takes) = (Duration::from_millis(5), Duration::from_millis(300));
-        let it = setting(capacity, round_trip, takes, hooks.clone());
+        let it = setting(policy, capacity, round_trip, takes, hooks.clone());
         it.joined().await;
         let mut ids = Vec::new();
         while hooks.lost.load(Ordering::Relaxed) < LOST_REPLIES {

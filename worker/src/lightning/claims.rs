@@ -15,10 +15,35 @@ const RECENT: f64 = 0.25;
 /// Runs that a workloop takes beyond its capacity, in case the server counts otherwise than we do.
 const MARGIN: usize = 2;
 
+/// How many runs a claim asks for. A lost answer strands what its claim brings. The benchmark `claims` compares what each
+/// costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Demand {
+    /// One.
+    One,
+    /// One; twice as many as the last claim where that brought all that it asked for and there are slots left, so that a
+    /// full queue fills them soon.
+    #[default]
+    Growing,
+    /// As many as there are slots.
+    All,
+}
+
+impl Demand {
+    /// What a loop asks for that has claimed nothing yet.
+    fn first(self) -> usize {
+        match self {
+            Self::One | Self::Growing => 1,
+            Self::All => usize::MAX,
+        }
+    }
+}
+
 /// The claims of one workloop.
 #[derive(Debug)]
 pub(super) struct ClaimLoop {
     capacity: usize,
+    policy: Demand,
     /// Slots taken by runs.
     active: usize,
     /// Slots taken by claims that are not answered yet.
@@ -50,13 +75,14 @@ enum Due {
 
 impl ClaimLoop {
     /// A loop without a link. `backoff` paces the claims that bring nothing.
-    pub(super) fn new(capacity: usize, backoff: Backoff) -> Self {
+    pub(super) fn new(capacity: usize, policy: Demand, backoff: Backoff) -> Self {
         let due = Due::OnEvent;
         Self {
             capacity,
+            policy,
             active: 0,
             open: 0,
-            demand: 1,
+            demand: policy.first(),
             backoff,
             reply_time: Duration::ZERO,
             due,
@@ -128,9 +154,11 @@ impl ClaimLoop {
         }
     }
 
-    /// How much the next claim asks for: one run, as a lost answer strands what it brings; twice as much as the last one
-    /// where that brought all that it asked for and there are slots left, so that a full queue fills them soon.
+    /// How much the next claim asks for.
     fn next_demand(&self, demand: usize, runs: usize) -> usize {
+        if self.policy != Demand::Growing {
+            return self.demand;
+        }
         let was_limited = demand >= self.demand && self.free() > 0;
         match runs {
             _ if runs < demand => 1,
@@ -158,11 +186,11 @@ impl ClaimLoop {
         self.due = Due::Now;
     }
 
-    /// The queue's channel is gone. The server takes the runs of open claims back.
+    /// The queue's channel is gone, and with it the answers to open claims.
     pub(super) fn lost(&mut self) {
         self.linked = false;
         self.open = 0;
-        self.demand = 1;
+        self.demand = self.policy.first();
         self.announced = false;
         self.backoff.reset();
     }
@@ -217,7 +245,11 @@ mod tests {
     const QUICK: Duration = Duration::ZERO;
 
     fn joined(capacity: usize) -> ClaimLoop {
-        let mut it = ClaimLoop::new(capacity, Backoff::new((SECOND, 10 * SECOND), 1.15));
+        with_policy(capacity, Demand::Growing)
+    }
+
+    fn with_policy(capacity: usize, policy: Demand) -> ClaimLoop {
+        let mut it = ClaimLoop::new(capacity, policy, Backoff::new((SECOND, 10 * SECOND), 1.15));
         it.joined();
         it
     }
@@ -251,6 +283,20 @@ mod tests {
         it.run_ended();
         it.lost();
         it.joined();
+        claim(&mut it, now, 1, 0);
+    }
+
+    #[test]
+    fn other_policies_ask_for_one_or_for_all() {
+        let now = Instant::now();
+        let mut it = with_policy(3, Demand::One);
+        (0..3).for_each(|_| claim(&mut it, now, 1, 1));
+        let mut it = with_policy(3, Demand::All);
+        claim(&mut it, now, 3, 1);
+        claim(&mut it, now, 2, 2);
+        it.lost();
+        it.joined();
+        it.run_ended();
         claim(&mut it, now, 1, 0);
     }
 
@@ -398,7 +444,7 @@ mod tests {
 
     #[test]
     fn claims_by_hand_take_one_slot() {
-        let mut it = ClaimLoop::new(2, Backoff::new((SECOND, SECOND), 1.15));
+        let mut it = ClaimLoop::new(2, Demand::Growing, Backoff::new((SECOND, SECOND), 1.15));
         assert_eq!(it.claim_one(), None, "no link");
         it.joined();
         assert_eq!([it.claim_one(), it.claim_one(), it.claim_one()], [Some(1), Some(1), None]);

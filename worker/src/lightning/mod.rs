@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::execution::Executor;
+pub use claims::Demand;
 use fetch::Patience;
 pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
@@ -77,6 +78,8 @@ pub struct LightningOptions {
     pub public_key: Option<RunTokenKey>,
     /// What to claim from, and how much at once.
     pub workloops: Vec<Workloop>,
+    /// How many runs claims ask for.
+    pub demand: Demand,
     /// Shortest and longest pause between claims that bring nothing.
     pub backoff: (Duration, Duration),
     /// Whether to claim without being told to.
@@ -124,6 +127,7 @@ impl LightningOptions {
             secret,
             public_key: None,
             workloops: vec![Workloop::standard(5)],
+            demand: Demand::default(),
             backoff: (Duration::from_secs(1), Duration::from_secs(10)),
             claim_by_itself: true,
             message_timeout: Duration::from_secs(30),
@@ -238,6 +242,7 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
     });
     let queue_settings = QueueSettings {
         workloops: options.workloops,
+        demand: options.demand,
         backoff: (bounded(options.backoff.0), bounded(options.backoff.1)),
         by_itself: options.claim_by_itself,
         claim_timeout: bounded(options.claim_timeout),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant};
 
-use super::claims::ClaimLoop;
+use super::claims::{ClaimLoop, Demand};
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
 use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, refuse, until};
@@ -54,6 +54,7 @@ pub(super) enum Command {
 /// What claims need to know.
 pub(super) struct QueueSettings {
     pub(super) workloops: Vec<Workloop>,
+    pub(super) demand: Demand,
     pub(super) backoff: (Duration, Duration),
     /// Whether claims are made without being told to.
     pub(super) by_itself: bool,
@@ -135,7 +136,8 @@ impl<E: Executor> Queue<E> {
         let join = Payload::object(&json!({ "capacity": capacity, "queues": queues }));
         let channel = socket.open("worker:queue".into(), join);
         let pace = || Backoff::new(settings.backoff, 1.15);
-        let loops = settings.workloops.iter().map(|workloop| ClaimLoop::new(workloop.capacity, pace())).collect();
+        let claims = |workloop: &Workloop| ClaimLoop::new(workloop.capacity, settings.demand, pace());
+        let loops = settings.workloops.iter().map(claims).collect();
         let tokens = TokenCircuit::new(settings.public_key.is_some());
         Self {
             settings,
