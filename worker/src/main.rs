@@ -198,7 +198,17 @@ async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {
     };
     let address = SocketAddr::new(options.host, options.port);
     let (secret, lost_after) = (options.secret, options.lost_after);
-    let mut mock = MockOptions { address, secret, private_key, lost_after, ..MockOptions::default() };
+    let mut mock = MockOptions {
+        address,
+        secret,
+        private_key,
+        lost_after,
+        dataclip_form: options.dataclips,
+        batch_logs: !options.no_batch_logs,
+        max_message_bytes: Some(options.max_message_bytes),
+        bounds_inflated: !options.bounds_on_the_wire,
+        ..MockOptions::default()
+    };
     if let Some(seed) = options.faults {
         mock.hooks = Arc::new(Faults::new(FaultOptions::new(seed)));
     }

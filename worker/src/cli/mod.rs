@@ -20,6 +20,8 @@ use config::ConfigFile;
 use environment::{CONFIGURED, layered, name_variable, worker_name};
 use values::{port, seconds, secret};
 
+use crate::mock_lightning::{DataclipForm, MAX_MESSAGE_BYTES};
+
 pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use claiming::ClaimingArgs;
 pub use ctl::{CtlCommand, CtlOptions, TopOptions};
@@ -231,6 +233,18 @@ pub struct MockLightningOptions {
     /// Mark a run lost that has not ended so long after its own time limit, in seconds; never unless set.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub lost_after: Option<Duration>,
+    /// The forms in which the dataclips of steps are taken.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub dataclips: DataclipForm,
+    /// Crash a run's channel on `run:batch_logs`, as a Lightning does that does not know it.
+    #[arg(long)]
+    pub no_batch_logs: bool,
+    /// The longest message, in bytes; a longer one closes the connection with 1009.
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_MESSAGE_BYTES)]
+    pub max_message_bytes: usize,
+    /// Bound compressed messages by their length on the wire, as Cowboy does before 2.13, and not by what they inflate to.
+    #[arg(long)]
+    pub bounds_on_the_wire: bool,
     /// Least level of what is logged.
     #[arg(long, env = "WORKER_LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub log: LogLevel,

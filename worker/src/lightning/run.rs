@@ -286,7 +286,7 @@ impl Actor {
         self.options = spec.options.clone();
         let limit = bounded(Duration::from_millis(self.options.timeout_ms)) + DELIVERY_GRACE;
         self.deadline.get_or_insert(Instant::now() + limit);
-        warnings.iter().for_each(|warning| self.outbox.say(warning, now_us()));
+        warnings.iter().for_each(|warning| self.outbox.warn(warning));
         self.host_id = reservation.host_id().to_owned();
         self.timeline.prepared(&self.host_id, &spec);
         tracing::info!(run = %self.id, host = %self.host_id, "run starts");

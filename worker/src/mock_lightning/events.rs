@@ -318,7 +318,8 @@ fn refuse_unclaimed(state: RunState, to: &str) -> Result<(), Rejection> {
 
 /// Whether this is a number of megabytes with three significant digits.
 fn is_size(text: &str) -> bool {
-    let digits = text.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
+    let (significant, _) = text.split_once('e').unwrap_or((text, ""));
+    let digits = significant.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
     text.parse::<f64>().is_ok_and(f64::is_finite) && digits <= 3
 }
 
@@ -355,4 +356,27 @@ fn check_line<'a>(run: &Run, line: &'a Value, alone: bool) -> Result<Option<&'a 
 
 fn owned(exit: Exit<'_>) -> (Option<String>, Option<String>, Option<String>) {
     (Some(exit.reason.to_owned()), exit.error_type.map(str::to_owned), exit.error_message.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_significant_digits() {
+        for (text, expected) in [
+            ("1.00", true),
+            ("0.000977", true),
+            ("150", true),
+            ("0.00", true),
+            ("1.02e+3", true),
+            ("1.234", false),
+            ("1024", false),
+            ("", false),
+            ("inf", false),
+            ("2 MB", false),
+        ] {
+            assert_eq!(is_size(text), expected, "{text}");
+        }
+    }
 }

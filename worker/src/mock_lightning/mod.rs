@@ -64,7 +64,7 @@ enum Push {
 }
 
 /// The longest message that Lightning's endpoint takes, in bytes.
-const MAX_MESSAGE_BYTES: usize = 11_000_000;
+pub const MAX_MESSAGE_BYTES: usize = 11_000_000;
 
 /// Connections that are open at once, websockets not counted.
 const CONNECTIONS: usize = 1024;
@@ -80,7 +80,7 @@ pub enum DataclipReply {
 }
 
 /// In which form a step's dataclip is taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum DataclipForm {
     /// As a string that holds JSON or as a JSON value: Lightning from 2.19 on.
     #[default]

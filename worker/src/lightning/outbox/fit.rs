@@ -6,7 +6,7 @@ use protocol::run::{CUT, Exit};
 
 use super::item::{Item, Output};
 use super::pushes::redacted_state;
-use super::{Entry, NUL_REPLACED, Outbox, cut};
+use super::{Entry, Outbox, cut};
 use crate::lightning::phoenix::Payload;
 use crate::lightning::server::Form;
 
@@ -35,7 +35,7 @@ impl Outbox {
     pub(super) fn fit_first(&mut self) -> bool {
         let Some(mut entry) = self.waiting.pop_front() else { return true };
         if self.options.server.crashes_on_nul() && entry.item.replace_nul() {
-            self.requeue_saying(entry, NUL_REPLACED);
+            self.requeue_without_nul(entry);
             return false;
         }
         if let Some((part, bytes)) = self.too_long(&mut entry) {
@@ -116,7 +116,7 @@ impl Outbox {
             (_, Item::RunStart(_) | Item::StepStart(_) | Item::Log(_)) => return self.requeue(entry),
         };
         self.state_bytes = self.state_bytes.saturating_sub(size - entry.item.size());
-        self.requeue_saying(entry, &told);
+        self.requeue_warning(entry, &told);
     }
 }
 

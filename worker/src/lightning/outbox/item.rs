@@ -301,8 +301,10 @@ fn size_mb(bytes: u64) -> String {
     let mb = bytes as f64 / (1024.0 * 1024.0);
     let rounded = format!("{mb:.2e}");
     let exponent = rounded.rsplit_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok()).unwrap_or(0);
-    let decimals = usize::try_from(2 - exponent).unwrap_or(0);
-    format!("{mb:.decimals$}")
+    match usize::try_from(2 - exponent) {
+        Ok(decimals) => format!("{mb:.decimals$}"),
+        Err(_) => rounded.replace('e', "e+"),
+    }
 }
 
 impl RunComplete {
@@ -341,6 +343,7 @@ mod tests {
             (10_484_711, "10.0"),
             (12_345_678, "11.8"),
             (150 * 1024 * 1024, "150"),
+            (1024 * 1024 * 1024, "1.02e+3"),
             (0, "0.00"),
         ] {
             assert_eq!(size_mb(bytes), expected, "{bytes}");

@@ -37,8 +37,9 @@ const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
 /// dies meanwhile does so by itself.
 const SUSPICIOUS: u32 = 3;
 
-/// What a run's log says of a state with characters that had to be replaced.
-const NUL_REPLACED: &str = "The state holds NUL characters, which Lightning cannot store: each is replaced by U+FFFD";
+/// What a run's log says, once, of states with characters that had to be replaced.
+const NUL_REPLACED: &str =
+    "States of this run hold NUL characters, which Lightning cannot store: each is replaced by U+FFFD";
 
 /// How many times the usual patience a channel may be silent before it is joined anew.
 const STUCK: u32 = 4;
@@ -175,6 +176,8 @@ pub(super) struct Outbox {
     abandoned: bool,
     /// What Lightning is told of the run's end in place of what was to be told.
     replaced_exit: Option<Exit>,
+    /// The run's log has [`NUL_REPLACED`].
+    told_nul: bool,
 }
 
 /// A step that Lightning may have an open record of.
@@ -250,6 +253,7 @@ impl Outbox {
             completed: false,
             abandoned: false,
             replaced_exit: None,
+            told_nul: false,
         }
     }
 
@@ -319,31 +323,45 @@ impl Outbox {
     }
 
     /// A line of the runtime.
-    pub(super) fn say(&mut self, text: &str, timestamp_us: u64) {
+    fn say(&mut self, level: LogLevel, text: &str, timestamp_us: u64) {
         let message = Json::encode(&[text]).unwrap_or_else(|_| Json::null());
-        self.put_line(LogSource::Runtime, LogLevel::Info, message, timestamp_us);
+        self.put_line(LogSource::Runtime, level, message, timestamp_us);
     }
 
-    /// A line of the runtime that still comes before the run's end, if that was not sent yet.
-    fn say_before_end(&mut self, text: &str) {
+    /// A warning of the runtime.
+    pub(super) fn warn(&mut self, text: &str) {
+        self.say(LogLevel::Warn, text, now_us());
+    }
+
+    /// A warning of the runtime that still comes before the run's end, if that was not sent yet.
+    fn warn_before_end(&mut self, text: &str) {
         match self.waiting.pop_back_if(|entry| matches!(entry.item, Item::RunComplete(_))) {
-            Some(end) => self.requeue_saying(end, text),
-            None => self.say(text, now_us()),
+            Some(end) => self.requeue_warning(end, text),
+            None => self.warn(text),
         }
     }
 
-    /// Puts an entry back to its place, with a line of the runtime that comes before the run's end.
-    fn requeue_saying(&mut self, mut entry: Entry, text: &str) {
+    /// Puts an entry back to its place, without its NUL characters.
+    fn requeue_without_nul(&mut self, entry: Entry) {
+        if std::mem::replace(&mut self.told_nul, true) {
+            self.requeue(entry);
+        } else {
+            self.requeue_warning(entry, NUL_REPLACED);
+        }
+    }
+
+    /// Puts an entry back to its place, with a warning of the runtime that comes before the run's end.
+    fn requeue_warning(&mut self, mut entry: Entry, text: &str) {
         if matches!(entry.item, Item::RunComplete(_)) {
             self.completed = false;
-            self.say(text, now_us());
+            self.warn(text);
             self.completed = true;
             self.last_sequence += 1;
             entry.sequence = self.last_sequence;
             self.waiting.push_back(entry);
         } else {
             self.requeue(entry);
-            self.say_before_end(text);
+            self.warn_before_end(text);
         }
     }
 
@@ -352,10 +370,11 @@ impl Outbox {
         self.open_step = None;
         self.tell_dropped(timestamp_us);
         let RunOutcome { exit, final_state, final_step } = outcome;
-        self.say(&format!("Run complete with status: {}", exit.reason.as_str()), timestamp_us);
+        let line = format!("Run complete with status: {}", exit.reason.as_str());
+        self.say(LogLevel::Info, &line, timestamp_us);
         if let Some(error) = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success) {
             let line = format!("{}: {}", error.kind, error.message);
-            self.say(cut(&line, self.options.line_bytes), timestamp_us);
+            self.say(LogLevel::Info, cut(&line, self.options.line_bytes), timestamp_us);
         }
         let final_state = final_state.map(as_object);
         self.put(Item::RunComplete(Box::new(RunComplete { exit, final_state, final_step, timestamp_us })));

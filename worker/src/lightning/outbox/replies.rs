@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::item::{Item, Line, Output, StepComplete};
 use super::pushes::WINDOW;
 use super::verdict::{Verdict, judge};
-use super::{Begun, Entry, NUL_REPLACED, Outbox, Progress};
+use super::{Begun, Entry, Outbox, Progress};
 use crate::lightning::now_us;
 use crate::lightning::phoenix::{Loss, Reply, Status};
 use crate::metrics::metrics;
@@ -66,7 +66,7 @@ impl Outbox {
             Loss::Longest { too_long: true, bytes, .. } if self.options.server.refused_length(bytes) => false,
             Loss::Channel if entry.item.replace_nul() => {
                 self.options.server.crashed_on_nul();
-                self.requeue_saying(entry, NUL_REPLACED);
+                self.requeue_without_nul(entry);
                 return Progress::Going;
             }
             // A server that is joined anew may only be slow.
@@ -223,7 +223,7 @@ impl Outbox {
             Item::StepComplete(_) => {
                 self.forget(&entry.item);
                 if !self.abandoned {
-                    self.say_before_end(&message);
+                    self.warn_before_end(&message);
                 }
                 Progress::Going
             }
@@ -289,7 +289,7 @@ impl Outbox {
             Item::StepComplete(step) if !matches!(step.output, Output::Withheld | Output::Nothing) => {
                 step.output = Output::Withheld;
                 self.withheld.insert(step.index);
-                self.say_before_end(&format!("The step's dataclip is withheld: {why}"));
+                self.warn_before_end(&format!("The step's dataclip is withheld: {why}"));
             }
             Item::RunComplete(run) if run.final_state.is_some() || run.final_step.is_some() => {
                 (run.final_state, run.final_step) = (None, None);
