@@ -23,7 +23,7 @@ async fn jobs_see_their_run(options: &[&str]) {
     let time = meta.as_object_mut().and_then(|meta| meta.remove("startTime")).unwrap_or_default();
     // In milliseconds, as `Date.now()` gives.
     let began = time.as_u64().map(Duration::from_millis).unwrap_or_default();
-    let age = SystemTime::now().duration_since(UNIX_EPOCH + began).unwrap();
+    let age = SystemTime::now().duration_since(UNIX_EPOCH + began).expect("it began before now");
     assert!(age < Duration::from_secs(600), "{time}");
     let expected: Value =
         json!({"runId": id, "workOrderId": "an order", "workflowId": "a workflow", "projectId": "a project"});
