@@ -39,7 +39,14 @@ impl Watchers {
         tasks.spawn(measure_lag());
         tasks.spawn(systemd::keep_watchdog());
         if let Some(collector) = wanted.otlp_endpoint.clone() {
-            traces.spawn(export_traces(collector, wanted.otlp_headers.clone(), telemetry::subscribe(), stopped));
+            let source = telemetry::Source::new(options.claiming.name.clone());
+            traces.spawn(export_traces(
+                source,
+                collector,
+                wanted.otlp_headers.clone(),
+                telemetry::subscribe(),
+                stopped,
+            ));
         }
         if let Some(dsn) = wanted.sentry_dsn.clone() {
             tasks.spawn(report_errors(dsn, wanted.sentry_env.clone(), lines().subscribe()));

@@ -50,7 +50,9 @@ fn plain(open_metrics: &str) -> String {
             };
             let _ = writeln!(text, "# HELP {family}{suffix} {help}\n# TYPE {family}{suffix} {kind}");
         } else if !line.starts_with('#') {
-            let _ = writeln!(text, "{line}");
+            // Exemplars are not told either.
+            let sample = line.rsplit_once(" # {").map_or(line, |(sample, _)| sample);
+            let _ = writeln!(text, "{sample}");
         }
     }
     text
@@ -65,10 +67,12 @@ mod tests {
         let open_metrics = "# HELP a_build Version.\n# TYPE a_build info\na_build_info{version=\"1\"} 1\n\
                             # HELP a_runs Runs that ended.\n# TYPE a_runs counter\na_runs_total 3\n\
                             # HELP a_lag_seconds Lag.\n# TYPE a_lag_seconds histogram\n# UNIT a_lag_seconds seconds\n\
-                            a_lag_seconds_count 0\n# EOF\n";
+                            a_lag_seconds_count 0\n\
+                            a_lag_seconds_bucket{le=\"1.0\"} 2 # {run_id=\"r\"} 0.5\n# EOF\n";
         let expected = "# HELP a_build_info Version.\n# TYPE a_build_info gauge\na_build_info{version=\"1\"} 1\n\
                         # HELP a_runs_total Runs that ended.\n# TYPE a_runs_total counter\na_runs_total 3\n\
-                        # HELP a_lag_seconds Lag.\n# TYPE a_lag_seconds histogram\na_lag_seconds_count 0\n";
+                        # HELP a_lag_seconds Lag.\n# TYPE a_lag_seconds histogram\na_lag_seconds_count 0\n\
+                        a_lag_seconds_bucket{le=\"1.0\"} 2\n";
         assert_eq!(Format::Plain.of(open_metrics.to_owned()), expected);
         assert_eq!(Format::OpenMetrics.of(open_metrics.to_owned()), open_metrics);
     }

@@ -1,17 +1,20 @@
 //! What the worker counts and measures, for Prometheus: every name, unit, label and help text.
 //!
 //! There is one set of metrics in a process, like there is one log. Labels take few values: queues as configured,
-//! reasons and states from enums, error types from a list. Nothing of a run's data, and no id, becomes a label.
+//! reasons and states from enums, error types from a list. Nothing of a run's data, and no id, becomes a label; exemplars, which
+//! are not labels, name a run by its id.
 
 mod format;
 mod labels;
+mod process;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -31,7 +34,7 @@ const PREFIX: &str = "openfn_worker";
 /// Upper bounds, in seconds, for what takes from a millisecond to an hour.
 const SECONDS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
-    3600.0,
+    1800.0, 3600.0,
 ];
 
 /// Upper bounds, in seconds, for what takes from a second to six days.
@@ -41,7 +44,9 @@ const LONG_SECONDS: [f64; 20] = [
 ];
 
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
-type Histograms = Family<Labels<1>, Histogram, Buckets>;
+/// Each bucket of it names the last run that fell into it.
+type RunHistogram = HistogramWithExemplars<[(&'static str, String); 1]>;
+type RunHistograms = Family<Labels<1>, RunHistogram, Buckets>;
 
 /// The metrics of this process.
 pub fn metrics() -> &'static Metrics {
@@ -53,6 +58,7 @@ pub fn metrics() -> &'static Metrics {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    process: process::Process,
     capacity: Family<Labels<1>, Gauge>,
     active_runs: Family<Labels<1>, Gauge>,
     open_claims: Family<Labels<1>, Gauge>,
@@ -64,8 +70,8 @@ pub struct Metrics {
     runs_ended: Family<Labels<2>, Counter>,
     /// Runs whose end Lightning did not confirm.
     pub runs_undelivered: Counter,
-    run_phase_duration: Histograms,
-    run_duration: Histogram,
+    run_phase_duration: RunHistograms,
+    run_duration: RunHistogram,
     /// Events of active runs that Lightning has not confirmed.
     pub outbox_events: Gauge,
     /// Events sent again after the link or a channel was lost.
@@ -109,9 +115,9 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, Default)]
 struct Buckets;
 
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        histogram()
+impl MetricConstructor<RunHistogram> for Buckets {
+    fn new_metric(&self) -> RunHistogram {
+        RunHistogram::new(SECONDS.iter().copied())
     }
 }
 
@@ -171,9 +177,9 @@ impl Metrics {
                 Unit::Seconds,
                 "Time that runs spent in a phase: prepare (claimed until a host has it), start (until the engine runs \
                  it), execute (until its outcome), deliver (until Lightning has everything)",
-                Histograms::new_with_constructor(Buckets),
+                RunHistograms::new_with_constructor(Buckets),
             ),
-            run_duration: it.with_unit("run_duration", Unit::Seconds, "Time from claim to end of a run", histogram()),
+            run_duration: it.with_unit("run_duration", Unit::Seconds, "Time from claim to end of a run", Buckets.new_metric()),
             outbox_events: it.add("outbox_events", "Events of active runs that Lightning has not confirmed"),
             events_resent: it.add("events_resent", "Events sent again after the link or a channel was lost"),
             events_rejected: it.add("events_rejected", "Events that Lightning refused"),
@@ -229,6 +235,7 @@ impl Metrics {
             ),
             oada_late_updates: it.add("oada_late_updates", "What OADA handlers did after their run had ended"),
             registry: it.0,
+            process: process::Process::new(),
         }
     }
 
@@ -264,16 +271,16 @@ impl Metrics {
     }
 
     /// A run left one of its phases.
-    pub fn run_phase(&self, phase: &'static str, took: Duration) {
-        self.run_phase_duration.get_or_create(&label("phase", phase)).observe(took.as_secs_f64());
+    pub fn run_phase(&self, run: &str, phase: &'static str, took: Duration) {
+        self.run_phase_duration.get_or_create(&label("phase", phase)).observe(took.as_secs_f64(), exemplar(run), None);
     }
 
     /// A run ended; without an exit it was given up before it had one.
-    pub fn run_ended(&self, exit: Option<(&'static str, &'static str)>, took: Duration) {
+    pub fn run_ended(&self, run: &str, exit: Option<(&'static str, &'static str)>, took: Duration) {
         let (reason, error_type) = exit.unwrap_or(("lost", ""));
         let labels = [("reason", reason.into()), ("error_type", error_type.into())];
         self.runs_ended.get_or_create(&labels).inc();
-        self.run_duration.observe(took.as_secs_f64());
+        self.run_duration.observe(took.as_secs_f64(), exemplar(run), None);
     }
 
     /// A host's start was decided.
@@ -334,7 +341,9 @@ impl Metrics {
         self.refresh(vitals);
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry);
+        self.process.encode(&mut text);
+        let _ = encode_eof(&mut text);
         format.of(text)
     }
 
@@ -364,6 +373,13 @@ impl Metrics {
     }
 }
 
+/// Names a run, unless its id is longer than an exemplar may be.
+fn exemplar(run: &str) -> Option<[(&'static str, String); 1]> {
+    /// Of 128 characters for name and value.
+    const LONGEST: usize = 100;
+    (run.chars().count() <= LONGEST).then(|| [("run_id", run.to_owned())])
+}
+
 fn label(name: &'static str, value: &'static str) -> Labels<1> {
     [(name, value.into())]
 }
@@ -387,8 +403,9 @@ mod tests {
     #[test]
     fn what_was_counted_is_rendered_with_units_and_labels() {
         let it = Metrics::new();
-        it.run_ended(Some(("fail", "TypeError")), Duration::from_millis(3));
-        it.run_phase("prepare", Duration::from_millis(3));
+        it.run_ended("r1", Some(("fail", "TypeError")), Duration::from_millis(3));
+        it.run_phase("r1", "prepare", Duration::from_millis(3));
+        it.run_phase(&"x".repeat(200), "execute", Duration::from_millis(3));
         it.claim_answered(Duration::from_millis(7), 2);
         it.reservation(true);
         it.events_resent.inc();
@@ -396,7 +413,8 @@ mod tests {
         for line in [
             "openfn_worker_runs_ended_total{reason=\"fail\",error_type=\"TypeError\"} 1",
             "openfn_worker_run_phase_duration_seconds_count{phase=\"prepare\"} 1",
-            "openfn_worker_run_duration_seconds_bucket{le=\"0.005\"} 1",
+            "openfn_worker_run_duration_seconds_bucket{le=\"0.005\"} 1 # {run_id=\"r1\"} 0.003",
+            "openfn_worker_run_phase_duration_seconds_bucket{le=\"0.005\",phase=\"execute\"} 1",
             "openfn_worker_claims_total{outcome=\"runs\"} 1",
             "openfn_worker_reservations_total{warm=\"hit\"} 1",
             "openfn_worker_events_resent_total 1",

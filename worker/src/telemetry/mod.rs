@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use export::{Destination, InvalidDestination};
 pub use history::{History, history};
 pub use lines::{Line, collector, lines};
-pub use otlp::{Headers, InvalidHeaders, export_traces};
+pub use otlp::{Headers, InvalidHeaders, Source, export_traces};
 pub use profile::profile_steps;
 pub use sentry::{Dsn, InvalidDsn, report_errors};
 pub use timeline::{Delivery, Phase, RunView, StepView, Timeline, subscribe};

@@ -67,6 +67,7 @@ impl Headers {
 
 /// Sends the runs that end from now on to the collector at `destination`, until `stop` becomes true.
 pub async fn export_traces(
+    source: Source,
     destination: Destination,
     headers: Option<Headers>,
     mut runs: broadcast::Receiver<Arc<RunView>>,
@@ -84,7 +85,7 @@ pub async fn export_traces(
             _ = stop.wait_for(|stop| *stop) => false,
         };
         if !ended.is_empty() {
-            exporter.send(request(&ended).to_string(), ended.len()).await;
+            exporter.send(request(&source, &ended).to_string(), ended.len()).await;
         }
     }
 }
@@ -101,8 +102,27 @@ async fn gather(runs: &mut broadcast::Receiver<Arc<RunView>>, ended: &mut Vec<Ar
     }
 }
 
-fn request(runs: &[Arc<RunView>]) -> Value {
-    let resource = [text("service.name", "openfn-worker"), text("service.version", env!("CARGO_PKG_VERSION"))];
+/// Which worker it is, among others whose traces the collector has.
+#[derive(Debug, Clone)]
+pub struct Source {
+    instance: String,
+    name: Option<String>,
+}
+
+impl Source {
+    /// This process, whose claims have this name.
+    pub fn new(name: Option<String>) -> Self {
+        Self { instance: Uuid::new_v4().to_string(), name }
+    }
+}
+
+fn request(source: &Source, runs: &[Arc<RunView>]) -> Value {
+    let mut resource = vec![
+        text("service.name", "openfn-worker"),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("service.instance.id", &source.instance),
+    ];
+    resource.extend(source.name.as_deref().map(|name| text("openfn.worker.name", name)));
     let spans: Vec<Value> = runs.iter().flat_map(|run| spans(run)).collect();
     json!({ "resourceSpans": [{
         "resource": { "attributes": resource },
@@ -115,6 +135,7 @@ fn spans(run: &RunView) -> Vec<Value> {
     let trace = Uuid::parse_str(&run.run).unwrap_or_else(|_| Uuid::new_v4()).simple().to_string();
     let root = span_id();
     let mut attributes = vec![text("openfn.run.id", &run.run), text("openfn.workloop", &run.workloop)];
+    attributes.extend(run.workflow.as_deref().map(|workflow| text("openfn.workflow.id", workflow)));
     attributes.extend(run.host.as_deref().map(|host| text("openfn.host", host)));
     attributes.extend(outcome(run.reason, run.error_type));
     attributes.push(json!({ "key": "openfn.run.delivered", "value": { "boolValue": run.delivered } }));
@@ -203,6 +224,7 @@ mod tests {
         RunView {
             run: "6f6f5d0c-1f0a-4c0e-9a3c-0d0f4f6b7a11".into(),
             workloop: "manual>*".into(),
+            workflow: Some("wf".into()),
             host: Some("h1".into()),
             phase: Phase::Ended,
             phases: vec![
@@ -233,7 +255,12 @@ mod tests {
 
     #[test]
     fn a_run_is_a_span_with_its_phases_and_steps_below() {
-        let request = request(&[Arc::new(view())]);
+        let source = Source::new(Some("worker-1".into()));
+        let request = request(&source, &[Arc::new(view())]);
+        let resource = request["resourceSpans"][0]["resource"].to_string();
+        for part in ["service.instance.id", source.instance.as_str(), "openfn.worker.name", "worker-1"] {
+            assert!(resource.contains(part), "{part} is missing in {resource}");
+        }
         let spans = request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
         let names: Vec<_> = spans.iter().map(|span| span["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["run", "prepare", "start", "execute", "deliver", "step"]);

@@ -53,6 +53,8 @@ pub struct RunView {
     pub run: String,
     /// The workloop that claimed it.
     pub workloop: String,
+    /// The workflow whose run it is, where the plan tells.
+    pub workflow: Option<String>,
     /// The host that executes it.
     pub host: Option<String>,
     /// What it is doing.
@@ -81,6 +83,7 @@ impl RunView {
         Self {
             run: run.to_owned(),
             workloop: workloop.to_owned(),
+            workflow: None,
             host: None,
             phase: Phase::Prepare,
             phases: vec![(Phase::Prepare, claimed_us)],
@@ -166,7 +169,11 @@ impl Timeline {
 
     /// Everything is there, and this host gets the run.
     pub fn prepared(&mut self, host: &str, spec: &RunSpec) {
-        look(&self.view).host = Some(host.to_owned());
+        {
+            let mut view = look(&self.view);
+            view.host = Some(host.to_owned());
+            view.workflow = spec.meta.decode::<Meta>().ok().and_then(|meta| meta.workflow_id);
+        }
         let named = spec.steps.iter().filter_map(|step| Some((step.id.clone(), step.name.clone()?)));
         self.names = named.collect();
         self.enter(Phase::Start);
@@ -257,12 +264,19 @@ impl Timeline {
         if view.phase == phase {
             return;
         }
-        metrics().run_phase(view.phase.as_str(), self.phase_began.elapsed());
+        metrics().run_phase(&view.run, view.phase.as_str(), self.phase_began.elapsed());
         self.phase_began = Instant::now();
         view.phase = phase;
         view.phases.push((phase, now_us()));
         tell(&view);
     }
+}
+
+/// What of `meta` is told.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    workflow_id: Option<String>,
 }
 
 /// Tells who watches.
@@ -281,7 +295,7 @@ impl Drop for Timeline {
         {
             let view = look(&self.view);
             let exit = view.reason.map(|reason| (reason, view.error_type.unwrap_or("")));
-            metrics().run_ended(exit, self.claimed.elapsed());
+            metrics().run_ended(&view.run, exit, self.claimed.elapsed());
             if !view.delivered {
                 metrics().runs_undelivered.inc();
             }
