@@ -44,6 +44,16 @@ fn both_addresses_of_localhost_are_tried_as_the_worker_does() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_is_compared_with_lightnings_and_the_key_is_looked_at() {
+    let lightning = tests::lightning::start(tests::lightning::LightningOptions::default()).await;
+    let endpoint = lightning.url();
+    let look = move || doctor(&["--engine", "embedded", "-l", &endpoint]);
+    let (_, text) = tokio::task::spawn_blocking(look).await.expect("it does not panic");
+    told(&text, "ok    clock", "this clock is Lightning's");
+    told(&text, "note  key", "run tokens are not verified");
+}
+
 #[test]
 fn it_looks_at_what_the_configuration_file_says() {
     let folder = tempfile::tempdir().expect("there is a temporary folder");

@@ -6,19 +6,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use protocol::socket::RuntimeDir;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use serde::Serialize;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::adaptors::{AdaptorsOptions, NodeProgram};
+use crate::adaptors::{AdaptorsOptions, NodeProgram, npm_environment};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
 use crate::ctl::{self, Answer, FindError, Request};
 use crate::dial::{dial, resolve};
 use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
-use crate::lightning::Endpoint;
+use crate::lightning::{Endpoint, LEEWAY, server_time};
 use crate::room::{files_needed, raise_files};
 use crate::start;
 
@@ -27,6 +29,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long a worker that runs may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long the registry of npm may take to answer.
+const REGISTRY: Duration = Duration::from_secs(10);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,14 +83,21 @@ impl fmt::Display for Finding {
 
 /// Looks at everything that `worker start` with these options needs. `warnings` are what reading them was warned of.
 pub async fn examine(options: &StartOptions, warnings: &[String]) -> Vec<Finding> {
-    let (host, node, lightning, running) =
-        tokio::join!(engine_host(options), node(options), lightning(options), running());
+    let (host, node, lightning, clock, running) = tokio::join!(
+        engine_host(options),
+        node(options),
+        lightning(options),
+        clock(&options.lightning.lightning),
+        running()
+    );
     let mut findings = vec![of_options(options)];
     findings.extend(warnings.iter().map(|warning| Finding::lacking("variable", warning)));
     findings.push(host);
     findings.extend(node);
     findings.extend([memory(options), landlock(options), open_files(options), runtime_folder(), running]);
     findings.extend(lightning);
+    findings.extend(clock);
+    findings.push(key(options));
     findings
 }
 
@@ -136,7 +148,12 @@ async fn node(options: &StartOptions) -> Vec<Finding> {
     match NodeProgram::find(repo.node.as_deref()).await {
         Ok(node) => {
             let found = Finding::good(WHAT, format!("{} at {}", node.version, node.path.display()));
-            vec![found, adaptors(AdaptorsOptions::new(repo, &options.adaptors.monorepo_dir, node))]
+            let adaptors_options = AdaptorsOptions::new(repo, &options.adaptors.monorepo_dir, node.clone());
+            let registry = match &adaptors_options {
+                Ok(options) => Some(registry(&node.path, &options.repo).await),
+                Err(_) => None,
+            };
+            [found, adaptors(adaptors_options)].into_iter().chain(registry).collect()
         }
         Err(error) if engine.is_none() && repo.node.is_none() => {
             vec![Finding::lacking(WHAT, format!("{error}: only the embedded engine can be used"))]
@@ -178,6 +195,70 @@ fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
             let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}{remedy}");
             if there == repo { Finding::lacking(WHAT, format!("{text}; {is_read}")) } else { Finding::bad(WHAT, text) }
         }
+    }
+}
+
+/// Whether the registry of npm answers, as npm is set up here.
+async fn registry(node: &Path, repo: &Path) -> Finding {
+    const WHAT: &str = "npm";
+    const LACK: &str = "runs whose adaptors are not installed yet will fail";
+    let beside = node.parent().map(|folder| folder.join("npm")).filter(|npm| npm.exists());
+    let mut command = Command::new(beside.unwrap_or_else(|| "npm".into()));
+    let kept = ["HOME", "PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command
+        .args(["view", "@openfn/language-common", "version", "dist.tarball", "--no-update-notifier"])
+        .env_clear()
+        .envs(npm_environment(repo, node))
+        .envs(kept)
+        .current_dir("/")
+        .kill_on_drop(true);
+    match timeout(REGISTRY, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => {
+            let told = String::from_utf8_lossy(&output.stdout);
+            let version = told.lines().find_map(|line| line.strip_prefix("version = ")).unwrap_or("some version");
+            Finding::good(
+                WHAT,
+                format!("the registry answers: @openfn/language-common is at {}", version.trim_matches('\'')),
+            )
+        }
+        Ok(Ok(output)) => {
+            let told = String::from_utf8_lossy(&output.stderr);
+            let why = told.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm failed").to_owned();
+            Finding::lacking(WHAT, format!("the registry does not answer: {}; {LACK}", crate::escape::one_line(&why)))
+        }
+        Ok(Err(error)) => Finding::lacking(WHAT, format!("cannot run npm: {error}; {LACK}")),
+        Err(_) => Finding::lacking(WHAT, format!("the registry has not answered within {REGISTRY:?}; {LACK}")),
+    }
+}
+
+/// How far this clock is from Lightning's, if that can be had.
+async fn clock(endpoint: &Endpoint) -> Option<Finding> {
+    let theirs = timeout(CONNECT, server_time(endpoint)).await.ok()??;
+    Some(told_of_clocks(Timestamp::now().as_second() - theirs.as_second()))
+}
+
+/// What it means that this clock is so many seconds ahead of Lightning's, which tells whole seconds.
+fn told_of_clocks(ahead: i64) -> Finding {
+    const WHAT: &str = "clock";
+    let by = ahead.unsigned_abs();
+    let text = match ahead {
+        -1..=1 => "this clock is Lightning's, to the second".to_owned(),
+        2.. => format!("this clock is {by} s ahead of Lightning's"),
+        _ => format!("this clock is {by} s behind Lightning's"),
+    };
+    if by > LEEWAY {
+        Finding::bad(WHAT, format!("{text}, and tokens may differ by {LEEWAY} s: set it, by NTP for example"))
+    } else {
+        Finding::good(WHAT, text)
+    }
+}
+
+/// Whether it is checked that Lightning made the tokens of runs.
+fn key(options: &StartOptions) -> Finding {
+    const WHAT: &str = "key";
+    match &options.lightning.lightning_public_key {
+        Some(_) => Finding::good(WHAT, "an RSA public key, by which run tokens are verified"),
+        None => Finding::lacking(WHAT, "run tokens are not verified: WORKER_LIGHTNING_PUBLIC_KEY is not set"),
     }
 }
 
@@ -370,6 +451,22 @@ async fn connect(address: SocketAddr) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_may_be_off_as_far_as_tokens_may() {
+        for (ahead, verdict, part) in [
+            (0, Verdict::Good, "to the second"),
+            (-1, Verdict::Good, "to the second"),
+            (3, Verdict::Good, "3 s ahead"),
+            (-5, Verdict::Good, "5 s behind"),
+            (-6, Verdict::Bad, "6 s behind"),
+            (120, Verdict::Bad, "120 s ahead"),
+            (i64::MIN, Verdict::Bad, "behind"),
+        ] {
+            let finding = told_of_clocks(ahead);
+            assert!(finding.verdict == verdict && finding.text.contains(part), "{ahead}: {finding}");
+        }
+    }
 
     #[test]
     fn a_missing_repo_is_made_and_the_folders_above_it_stay_whose_they_are() {

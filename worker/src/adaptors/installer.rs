@@ -155,7 +155,7 @@ fn told(error: &AskError) -> String {
 
 /// What hosts that install get of the worker's environment: what npm needs to reach its registry, and where it may
 /// keep what it fetched. They run no users' code.
-pub(super) fn npm_environment(repo: &Path, node: &Path) -> Vec<(String, String)> {
+pub(crate) fn npm_environment(repo: &Path, node: &Path) -> Vec<(String, String)> {
     // What is no Unicode is no setting of npm's.
     let variables = std::env::vars_os();
     let variables: Vec<(String, String)> =

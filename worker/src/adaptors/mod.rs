@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::installer::{Installer, npm_environment, timed};
+pub(crate) use self::installer::npm_environment;
+use self::installer::{Installer, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
 pub use self::local::PACKAGES;
 pub use self::node::{NodeError, NodeProgram};

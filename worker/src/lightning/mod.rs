@@ -34,12 +34,14 @@ pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
 #[doc(hidden)]
 pub use phoenix::feed_frames;
+pub(crate) use phoenix::server_time;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
 use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;
 use queue::{Command, Queue, QueueSettings};
 use run::RunSettings;
 use server::{Form, Server};
+pub(crate) use token::LEEWAY;
 use token::WorkerTokens;
 pub use token::{InvalidPublicKey, RunTokenKey};
 pub use workloop::{InvalidWorkloops, Workloop, Workloops, parse_workloops};

@@ -5,6 +5,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_EXTENSIONS;
+use tokio_tungstenite::tungstenite::http::header::{DATE, SEC_WEBSOCKET_EXTENSIONS};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -213,6 +214,20 @@ async fn encrypted(stream: Box<dyn Stream>, endpoint: &Endpoint) -> Result<Box<d
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| DialError::Tls(error.to_string()))?;
     let stream = TlsConnector::from(tls_config()?).connect(name, stream).await.map_err(ConnectError::Tls)?;
     Ok(Box::new(stream))
+}
+
+/// What time it is at the endpoint, to the second, if its answer to a handshake without a token tells.
+pub(crate) async fn server_time(endpoint: &Endpoint) -> Option<Timestamp> {
+    let stream = Network::default().open(endpoint).await.ok()?;
+    let stream = if endpoint.tls { encrypted(stream, endpoint).await.ok()? } else { stream };
+    let request = format!("{endpoint}/websocket?vsn=2.0.0").into_client_request().ok()?;
+    let headers = match client_async_with_config(request, stream, None).await {
+        Ok((_, answer)) => answer.into_parts().0.headers,
+        Err(WsError::Http(answer)) => answer.into_parts().0.headers,
+        Err(_) => return None,
+    };
+    let date = headers.get(DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
 }
 
 async fn upgrade(

@@ -11,6 +11,7 @@ mod payload;
 mod socket;
 
 pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
+pub(crate) use connect::server_time;
 pub use connect::{Endpoint, InvalidEndpoint, Network, Stream};
 pub(super) use frame::{Reply, Response, Status, says_busy};
 pub use fuzzing::feed_frames;
