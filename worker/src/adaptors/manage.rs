@@ -104,10 +104,13 @@ async fn with(
     done
 }
 
-/// Installs all, then makes a snapshot of each and one of all together where Node can. The first failure is told when all were tried.
+/// Installs all, then makes a snapshot of each and one of all together where Node can. What failed is told
+/// when all were tried.
 async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageError> {
     let installed = join_all(wanted.iter().map(|wanted| repo.get(wanted))).await;
-    let installed: Vec<Adaptor> = installed.into_iter().collect::<Result<_, _>>()?;
+    let refused = installed.iter().filter_map(|installed| Some(installed.as_ref().err()?.to_string()));
+    let refused = refused.collect::<Vec<_>>().join("; ");
+    let installed: Vec<Adaptor> = installed.into_iter().flatten().collect();
     let mut sets: Vec<Vec<Adaptor>> = installed.iter().map(|adaptor| vec![adaptor.clone()]).collect();
     if installed.len() > 1 {
         sets.push(installed.clone());
@@ -115,6 +118,9 @@ async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageErr
     let has_snapshots = repo.has_snapshots();
     for set in sets.into_iter().filter(|_| has_snapshots) {
         repo.make_snapshot(set).await.map_err(ManageError::Failed)?;
+    }
+    if !refused.is_empty() {
+        return Err(ManageError::Failed(refused));
     }
     let specifiers: Vec<String> = installed.iter().map(Adaptor::specifier).collect();
     let mut surveyed = repo.survey().await.map_err(ManageError::Failed)?;
