@@ -113,7 +113,8 @@ impl Hosts {
         self.order(Order::Resume).await
     }
 
-    /// Keeps so many hosts from now on: warm ones, or hosts at all. Returns when there are as many.
+    /// Keeps so many hosts from now on: warm ones, or, where hosts are shared, so many at most. Returns when that is
+    /// so: new ones are ready, and those that were too many are gone.
     pub async fn resize(&self, target: usize) -> Result<(), ManageError> {
         self.order(Order::Resize(target)).await
     }

@@ -415,6 +415,12 @@ impl Pool {
         }
     }
 
+    /// Those that are on their way out.
+    pub(super) fn leaving_hosts(&self) -> BTreeSet<HostNumber> {
+        let leaving = self.members.iter().filter(|(_, member)| member.stage == Stage::Leaving);
+        leaving.map(|(host, _)| *host).collect()
+    }
+
     /// A host has executed a run: hosts work.
     pub(super) fn finished_run(&mut self) {
         self.health.worked();

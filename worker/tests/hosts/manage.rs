@@ -99,6 +99,7 @@ async fn a_pool_grows_and_shrinks() {
         let status = status(&hosts).await;
         let ready = status.hosts.iter().filter(|host| host.state == HostState::Ready).count();
         assert_eq!((ready, status.size), (size, PoolSize::OneRunEach { warm: size }));
+        assert_eq!(status.hosts.len(), size, "those that are too many are gone: {status:?}");
     }
     hosts.shutdown(Duration::ZERO).await;
 }

@@ -93,7 +93,7 @@ impl Keeper {
 
     /// Tells those who wait for something that is so by now, or will not be.
     pub(super) fn settle_waits(&mut self) {
-        for wait in std::mem::take(&mut self.waits) {
+        for mut wait in std::mem::take(&mut self.waits) {
             let is_draining = self.pool.is_draining();
             let result = match &wait.until {
                 _ if self.closing.is_some() => Some(Err(ManageError::Closed)),
@@ -101,7 +101,14 @@ impl Keeper {
                 Until::Empty if !is_draining => Some(Err(ManageError::Overtaken)),
                 Until::Empty if self.hosts.is_empty() => Some(Ok(())),
                 Until::Settled if is_draining => Some(Err(ManageError::Overtaken)),
-                Until::Settled if self.pool.is_settled() => Some(Ok(())),
+                Until::Settled if self.pool.is_settled() => match self.pool.leaving_hosts() {
+                    leaving if leaving.is_empty() => Some(Ok(())),
+                    leaving => {
+                        // There are as many as there are to be when those that are too many are gone.
+                        wait.until = Until::Gone(leaving);
+                        None
+                    }
+                },
                 Until::Gone(_) | Until::Settled if self.pool.is_open() => Some(Err(ManageError::Failing)),
                 _ => None,
             };
