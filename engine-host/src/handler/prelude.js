@@ -136,7 +136,10 @@
     const { name, message, stack, cause } = thrown;
     const own = Object.fromEntries(Object.entries(thrown).filter(([, value]) => json(value) !== undefined));
     const more = cause === undefined || depth > 4 ? {} : { cause: describe(cause, depth + 1) };
-    return { ...own, name: String(name), message: String(message), stack: String(stack ?? ''), ...more };
+    // QuickJS tells only where; who reads stacks expects what, too.
+    const [what, where] = [`${name}: ${message}`, String(stack ?? '')];
+    const whole = where.startsWith(what) ? where : `${what}\n${where}`;
+    return { ...own, name: String(name), message: String(message), stack: whole.trimEnd(), ...more };
   };
 
   let ending;

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -79,6 +80,11 @@ impl OadaWorker {
     pub async fn kill(self) -> TempDir {
         self.worker.kill().await;
         self.folder
+    }
+
+    /// Waits for its end; none if a signal ended it.
+    pub async fn exit(self, deadline: Duration) -> Option<i32> {
+        self.worker.exit(deadline).await
     }
 
     /// Asks it to stop; it must exit with 0.

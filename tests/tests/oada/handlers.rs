@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::oada::program::OadaWorker;
+use tests::oada::program::{self, OadaWorker};
 use tests::oada::{Oada, TOKEN, npm};
 use tests::processes;
 
@@ -64,7 +64,13 @@ async fn what_a_handler_throws_is_stored() {
     let typed = finished(&oada, "typed").await.result.unwrap();
     let message = [&typed["name"], &typed["message"], &typed["JobError"]];
     assert_eq!(message, [&json!("Error"), &json!("bad input"), &json!("bad-input")]);
-    assert!(typed["stack"].as_str().unwrap().contains("typed.js"), "{typed}");
+    let stack = typed["stack"].as_str().unwrap();
+    assert!(stack.starts_with("Error: bad input\n") && stack.contains("typed.js"), "{stack}");
+    oada.until("the end of the claim", |oada| {
+        let job = oada.get("/resources/typed")?;
+        job.as_object()?.keys().all(|key| !key.starts_with("claim")).then_some(())
+    })
+    .await;
     assert_eq!(shelves(&oada, "typed"), ["failure", "typed-failure/bad-input"]);
     let rich = finished(&oada, "rich").await.result.unwrap();
     assert_eq!(
@@ -112,13 +118,83 @@ async fn a_config_is_checked_against_the_handlers_schema() {
     let oada = Oada::start().await;
     let handler = "export const schema = { type: 'object', required: ['to'] };
         export default (job) => ({ to: job.config.to });";
-    let worker = OadaWorker::start(&oada, &[("mail", handler), ("odd", "export const x = 1;")], &[]).await;
-    assert!(worker.output().contains("its default export must be a function"), "{}", worker.output());
+    let worker = OadaWorker::start(&oada, &[("mail", handler)], &[]).await;
     place(&oada, "BAD", body("mail", json!({})));
     assert_eq!(finished(&oada, "BAD").await.failure_type(), Some("invalid-config"));
-    place(&oada, "ODD", body("odd", json!({})));
-    assert_eq!(finished(&oada, "ODD").await.result.unwrap()["message"], "No worker registered for odd");
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_whose_handler_does_not_load_wait_for_one_that_does() {
+    let oada = Oada::start().await;
+    let good = "export default () => 'good';";
+    let bad = [
+        ("syntax", "export default () => {", "SyntaxError"),
+        ("import", "import _ from 'lodash'; export default () => 1;", "lodash"),
+        ("timeout", "export const timeout = 'soon'; export default () => 1;", "timeout"),
+        ("empty", "export const x = 1;", "its default export must be a function"),
+    ];
+    let handlers: Vec<(&str, &str)> =
+        bad.iter().map(|(kind, source, _)| (*kind, *source)).chain([("good", good)]).collect();
+    let worker = OadaWorker::start(&oada, &handlers, &[]).await;
+    for (kind, ..) in bad {
+        place(&oada, kind, body(kind, json!({})));
+    }
+    place(&oada, "good", body("good", json!({})));
+    finished(&oada, "good").await;
+    let (status, ready) = worker.http("GET", "/readyz").await;
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!((status, &ready["handlers_usable"]), (503, &json!(false)), "{ready}");
+    for (kind, _, why) in bad {
+        assert!(ready["withheld_types"][kind].as_str().unwrap().contains(why), "{kind}: {ready}");
+        let lines = worker.output().lines().filter(|line| line.contains("ERROR") && line.contains(kind)).count();
+        assert_eq!(lines, 1, "{kind}: {}", worker.output());
+        assert_eq!(oada.get(&format!("/resources/{kind}")).unwrap().get("status"), None);
+        worker.write(kind, "export default () => 'mended';");
+    }
+    for (kind, ..) in bad {
+        assert_eq!(finished(&oada, kind).await.result, Some(json!("mended")));
+    }
+    assert_eq!(worker.http("GET", "/readyz").await.0, 200);
+    // One that is gone is waited for.
+    worker.remove("good");
+    worker.printed("a handler is gone").await;
+    place(&oada, "LATER", body("good", json!({})));
+    worker.printed("left alone for now").await;
+    worker.write("good", good);
+    assert_eq!(finished(&oada, "LATER").await.result, Some(json!("good")));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_that_cannot_be_used_are_listed_and_none_of_them_is_started_with_strict() {
+    let oada = Oada::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (file, source) in [
+        ("good.js", "export default () => 1;"),
+        ("module.mjs", "export default () => 1;"),
+        ("bad.js", "export default 1;"),
+        ("twice.js", "export default () => 1;"),
+        ("twice.ts", "export default () => 1;"),
+        ("notes.json", "{}"),
+    ] {
+        std::fs::write(folder.path().join(file), source).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let listed = program::run(&oada, &["--handlers", path, "list"]).await;
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    for line in [
+        "handlers: 4",
+        "  good  usable",
+        "  module  usable",
+        "  bad  cannot be used: TypeError: its default export must be a function",
+        "  twice  cannot be used: there is more than one file for it: twice.js, twice.ts",
+    ] {
+        assert!(listed.lines().any(|it| it == line), "{line}: {listed}");
+    }
+    let refused = program::run(&oada, &["--handlers", path, "--strict", "--port", "0"]).await;
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && told.contains("--strict") && told.contains("`twice`"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

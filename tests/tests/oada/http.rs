@@ -30,8 +30,9 @@ async fn it_is_ready_while_it_hears_of_its_jobs() {
     }
     assert_eq!(worker.http("POST", "/claim").await.0, 404);
     let ready = readiness(&worker, 200).await;
-    for condition in ["ready", "engine_answered", "store_connected", "queue_watched", "circuit_closed", "not_draining"]
-    {
+    let conditions =
+        ["ready", "engine_answered", "store_connected", "queue_watched", "token_accepted", "handlers_usable"];
+    for condition in conditions.into_iter().chain(["circuit_closed", "not_draining"]) {
         assert_eq!(ready[condition], true, "{ready}");
     }
     assert_eq!(ready["unwatched_queues"], json!([]));

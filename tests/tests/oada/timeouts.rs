@@ -32,8 +32,9 @@ async fn late_updates_and_results_are_refused() {
     let job = finished(&oada, "J").await;
     let (late, put) = tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap();
     assert!(late.unwrap_err().to_string().contains("is over") && put.is_err());
-    let expected = json!({ "JobError": "timeout", "name": "TimeoutError",
-        "message": "Job exceeded the allowed 50 ms running limit" });
+    let message = "Job exceeded the allowed 50 ms running limit";
+    let stack = format!("TimeoutError: {message}");
+    let expected = json!({ "name": "TimeoutError", "message": message, "stack": stack });
     assert_eq!(job.result, Some(expected));
     assert_eq!(statuses(&crate::support::read(&oada, "J")), ["started", "failure"]);
     assert_eq!(shelves(&oada, "J"), ["failure", "typed-failure/timeout"]);

@@ -51,9 +51,17 @@ pub struct StoreArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub struct ServeArgs {
-    /// A folder with a file <type>.js for each type of jobs.
+    /// A folder with a file <type>.js, .mjs, .cjs or .ts for each type of jobs.
     #[arg(long, env = "WORKER_OADA_HANDLERS", value_name = "DIR")]
     pub handlers: Option<PathBuf>,
+    /// Do not start if a file among the handlers cannot be used.
+    #[arg(
+        long,
+        env = "WORKER_OADA_STRICT",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub strict: bool,
     /// A file that describes reports: a JSON list.
     #[arg(long, env = "WORKER_OADA_REPORTS", value_name = "FILE")]
     pub reports: Option<PathBuf>,
@@ -116,7 +124,8 @@ pub struct ServeArgs {
 /// What to do with jobs.
 #[derive(Debug, Subcommand)]
 pub enum OadaCommand {
-    /// List the pending jobs, and those that succeeded and failed on the last day on which any did.
+    /// List the pending jobs, and those that succeeded and failed on the last day on which any did. With --handlers in
+    /// front of it, or its variable, also the handlers, and why one cannot be used.
     List,
     /// Print a job.
     Print {

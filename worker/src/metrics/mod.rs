@@ -110,6 +110,7 @@ pub struct Metrics {
     oada_jobs: Family<Labels<3>, Gauge>,
     oada_job_duration: Family<Labels<3>, Histogram, LongBuckets>,
     oada_late_updates: Counter,
+    oada_queues_refused: Family<Labels<1>, Gauge>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -234,6 +235,7 @@ impl Metrics {
                 Family::new_with_constructor(LongBuckets),
             ),
             oada_late_updates: it.add("oada_late_updates", "What OADA handlers did after their run had ended"),
+            oada_queues_refused: it.add("oada_queues_refused", "OADA queues whose token their store refuses"),
             registry: it.0,
             process: process::Process::new(),
         }
@@ -334,6 +336,11 @@ impl Metrics {
     /// A handler did something after its run had ended, which was refused.
     pub fn oada_late_update(&self) {
         self.oada_late_updates.inc();
+    }
+
+    /// How many OADA queues of a service have a token that their store refuses.
+    pub fn oada_queues_refused(&self, service: &str) -> Gauge {
+        self.oada_queues_refused.get_or_create(&[("service", service.to_owned().into())]).clone()
     }
 
     /// All metrics in a format, with the gauges as they are now.

@@ -43,7 +43,7 @@ pub async fn run(options: OadaOptions) -> anyhow::Result<ExitCode> {
     let place = place(&options.store)?;
     match options.command {
         None => serve(place, options.serve).await,
-        Some(command) => ask(place, command).await,
+        Some(command) => ask(place, command, &options.serve).await,
     }
 }
 
@@ -93,9 +93,13 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
             it.finish_reporters.clone_from(&options.finish_reporters);
         });
     let service = reports.into_iter().fold(service, ServiceBuilder::report);
-    let handlers =
-        HandlerOptions { folder, timeout: options.timeout, memory_bytes: options.memory.bytes(), poll: POLL };
-    let mut handlers = Handlers::load(hosts, handlers).await?;
+    let mut handlers = Handlers::load(hosts, handler_options(&folder, &options)).await?;
+    if options.strict && !handlers.unusable().is_empty() {
+        let unusable = handlers.unusable().iter().map(|(kind, why)| format!("`{kind}`: {why}"));
+        let unusable = unusable.collect::<Vec<_>>().join("; ");
+        broker.shutdown(HOSTS_STOP).await;
+        bail!("with --strict each handler must be usable, and these are not: {unusable}");
+    }
     let service = tokio::select! {
         service = handlers.register(service).start() => Arc::new(service?),
         stopped = stop_requested() => return stopped.map(|()| ExitCode::SUCCESS).map_err(Into::into),
@@ -145,11 +149,16 @@ async fn open_pool(broker: &Broker, options: &ServeArgs) -> anyhow::Result<Hosts
     Ok(broker.open("handlers", HostsOptions { size, recycling, first, ..HostsOptions::new(program) }).await?)
 }
 
-async fn ask(place: Place, command: OadaCommand) -> anyhow::Result<ExitCode> {
+async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     let Place { domain, token, paths } = place;
     let client = Client::connect(domain, token, ClientOptions::default());
     match command {
-        OadaCommand::List => print!("{}", shelves::list(&client, &paths).await?),
+        OadaCommand::List => {
+            print!("{}", shelves::list(&client, &paths).await?);
+            if let Some(folder) = &serve.handlers {
+                print!("{}", list_handlers(folder, serve).await?);
+            }
+        }
         OadaCommand::Print { shelf, job } => {
             let listed = match shelf {
                 ShelfName::Pending => Listed::Pending,
@@ -171,6 +180,25 @@ async fn ask(place: Place, command: OadaCommand) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The handlers in a folder as they are at present: a line each.
+async fn list_handlers(folder: &Path, serve: &ServeArgs) -> anyhow::Result<String> {
+    let broker = Broker::start(None)?;
+    let hosts = open_pool(&broker, serve).await?;
+    let handlers = Handlers::load(hosts, handler_options(folder, serve)).await;
+    broker.shutdown(HOSTS_STOP).await;
+    let handlers = handlers?;
+    let usable = handlers.handled().iter().map(|kind| format!("  {}  usable\n", one_line(kind)));
+    let unusable = handlers.unusable().iter();
+    let unusable = unusable.map(|(kind, why)| format!("  {}  cannot be used: {}\n", one_line(kind), one_line(why)));
+    let lines: Vec<String> = usable.chain(unusable).collect();
+    Ok(format!("handlers: {}\n{}", lines.len(), lines.concat()))
+}
+
+fn handler_options(folder: &Path, serve: &ServeArgs) -> HandlerOptions {
+    let (timeout, memory_bytes) = (serve.timeout, serve.memory.bytes());
+    HandlerOptions { folder: folder.to_owned(), timeout, memory_bytes, poll: POLL }
 }
 
 /// Prints what happens to a job until it ends.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -145,19 +146,56 @@ impl Job {
 
     /// The type of its failure, if it has one.
     pub fn failure_type(&self) -> Option<&str> {
-        self.result.as_ref()?.get("JobError")?.as_str()
+        failure_type(self.result.as_ref()?)
+    }
+}
+
+/// The type of failure that a result tells of. That of jobs that took too long is not written down.
+fn failure_type(result: &Value) -> Option<&str> {
+    let text = |key: &str| result.get(key).and_then(Value::as_str);
+    let is_timeout = || text("name") == Some(TIMEOUT_NAME) && text("message").is_some_and(|it| it.starts_with(OVERDUE));
+    text("JobError").or_else(|| is_timeout().then_some(TIMEOUT_TYPE))
+}
+
+/// What jobs that took too long fail with, as `@oada/jobs` writes it: name, beginning of the message, and the type under
+/// which they are filed.
+const TIMEOUT_NAME: &str = "TimeoutError";
+const OVERDUE: &str = "Job exceeded the allowed ";
+const TIMEOUT_TYPE: &str = "timeout";
+
+/// The failure of a job that took longer than this.
+pub(super) fn overdue(timeout: Duration) -> JobError {
+    let message = format!("{OVERDUE}{} ms running limit", timeout.as_millis());
+    let stack = Some(format!("{TIMEOUT_NAME}: {message}"));
+    JobError { stack, ..JobError::typed(message, TIMEOUT_TYPE).named(TIMEOUT_NAME) }
+}
+
+/// When an update was made: ISO 8601, or seconds or milliseconds since 1970, as older services wrote them.
+fn time(value: &Value) -> Option<(Option<Timestamp>, String)> {
+    let numeric = |number: f64| {
+        let millis = if number.abs() < 1e11 { number * 1e3 } else { number };
+        let at = millis.is_finite().then(|| Timestamp::from_millisecond(millis.round() as i64))?.ok()?;
+        Some((Some(at), format!("{at:.3}")))
+    };
+    match value {
+        Value::String(text) => match text.trim().parse::<f64>() {
+            Ok(number) => numeric(number),
+            Err(_) => Some((text.parse().ok(), text.clone())),
+        },
+        Value::Number(number) => numeric(number.as_f64()?),
+        _ => None,
     }
 }
 
 /// The updates that are of the right form, by time. Keys that a store made are random within a second; those that this
 /// program made tell which of a millisecond came first.
 fn updates(object: &Map<String, Value>) -> Vec<Update> {
-    let text = |update: &Value, name: &str| update.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
     let mut updates: Vec<(Option<Timestamp>, &str, Update)> = object
         .iter()
         .filter_map(|(key, update)| {
-            let (status, time) = (text(update, "status")?, text(update, "time")?);
-            Some((time.parse().ok(), key.as_str(), Update { status, time, meta: update.get("meta").cloned() }))
+            let status = update.get("status")?.as_str()?.to_owned();
+            let (at, time) = time(update.get("time")?)?;
+            Some((at, key.as_str(), Update { status, time, meta: update.get("meta").cloned() }))
         })
         .collect();
     updates.sort_by_key(|(time, key, _)| (*time, *key));
@@ -227,8 +265,8 @@ impl JobError {
     pub fn result(&self) -> Value {
         let mut result = Map::new();
         let mut put = |key: &str, value: Value| result.insert(key.to_owned(), value);
-        if let Some(kind) = &self.kind {
-            put("JobError", Value::from(kind.as_str()));
+        if let Some(kind) = self.kind.as_deref().filter(|kind| *kind != TIMEOUT_TYPE || self.name != TIMEOUT_NAME) {
+            put("JobError", Value::from(kind));
         }
         put("name", Value::from(self.name.as_str()));
         put("message", Value::from(self.message.as_str()));
@@ -293,7 +331,7 @@ impl Failure {
         Self::Error(Box::new(JobError {
             name: text("name").unwrap_or_else(|| "Error".to_owned()),
             message,
-            kind: text("JobError"),
+            kind: failure_type(&Value::Object(object.clone())).map(ToOwned::to_owned),
             stack: text("stack"),
             cause: object.get("cause").cloned(),
             fields: fields.map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -353,6 +391,36 @@ mod tests {
         assert_eq!(job.finished(), Some(Status::Success));
         assert_eq!(job.finished_at().map(|time| time.to_string()).as_deref(), Some("2018-11-14T10:00:00.003Z"));
         assert!(job.was_started());
+    }
+
+    #[test]
+    fn times_may_be_numbers() {
+        let times = [json!(1_542_189_600), json!("1542189600"), json!(1_542_189_600_003_i64), json!(1_542_189_600.003)];
+        let expected = ["10:00:00.000Z", "10:00:00.000Z", "10:00:00.003Z", "10:00:00.003Z"];
+        for (time, expected) in times.into_iter().zip(expected) {
+            let update = json!({ "status": "success", "time": time });
+            let body = json!({ "service": "s", "type": "t", "status": "success", "updates": { "A": update } });
+            let job = Job::parse("k", "resources/k", body).unwrap();
+            let at = format!("2018-11-14T{expected}");
+            assert_eq!((job.finished_at(), job.updates[0].time.as_str()), (at.parse().ok(), at.as_str()), "{time}");
+        }
+        for odd in [json!("inf"), json!(1e300), json!(null), json!("soon")] {
+            let updates = json!({ "A": { "status": "success", "time": odd } });
+            let body = json!({ "service": "s", "type": "t", "status": "success", "updates": updates });
+            assert_eq!(Job::parse("k", "resources/k", body).unwrap().finished_at(), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_written_as_others_write_it_and_known_again() {
+        let error = overdue(Duration::from_millis(50));
+        let message = "Job exceeded the allowed 50 ms running limit";
+        let stack = format!("TimeoutError: {message}");
+        let expected = json!({ "name": "TimeoutError", "message": message, "stack": stack });
+        assert_eq!(error.result(), expected);
+        assert_eq!(Failure::read(Some(&expected)).kind(), Some("timeout"));
+        let own = json!({ "name": "TimeoutError", "message": "the fax did not answer" });
+        assert_eq!(Failure::read(Some(&own)).kind(), None);
     }
 
     #[test]

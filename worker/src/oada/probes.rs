@@ -1,5 +1,6 @@
 //! What `worker oada` tells over HTTP: whether it lives, whether it can work off jobs, and what it has counted.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -38,12 +39,18 @@ pub(super) struct Conditions {
     store_connected: bool,
     /// The service's own queue is watched.
     queue_watched: bool,
+    /// The store takes the service's own token.
+    token_accepted: bool,
+    /// Each file in the folder of handlers can be used, or one before it is used on.
+    handlers_usable: bool,
     /// Hosts do not fail one after the other.
     circuit_closed: bool,
     /// The service was not asked to stop.
     not_draining: bool,
     /// Other queues that cannot be watched at present. One store that is away does not make the service unready.
     unwatched_queues: Vec<String>,
+    /// Types whose jobs are left alone for now, and why.
+    withheld_types: BTreeMap<String, String>,
 }
 
 fn conditions(vitals: &Vitals, service: Option<ServiceStatus>) -> Conditions {
@@ -52,16 +59,22 @@ fn conditions(vitals: &Vitals, service: Option<ServiceStatus>) -> Conditions {
     let not_draining = of_hosts.not_draining;
     let store_connected = service.as_ref().is_some_and(|it| it.is_connected);
     let queue_watched = service.as_ref().is_some_and(|it| it.is_watched);
-    let ready = engine_answered && store_connected && queue_watched && circuit_closed && not_draining;
-    let unwatched_queues = service.map(|it| it.unwatched).unwrap_or_default();
+    let token_accepted = service.as_ref().is_some_and(|it| it.is_authorized);
+    let (unwatched_queues, withheld_types) = service.map(|it| (it.unwatched, it.withheld)).unwrap_or_default();
+    let handlers_usable = withheld_types.is_empty();
+    let of_store = store_connected && queue_watched && token_accepted;
+    let ready = engine_answered && of_store && handlers_usable && circuit_closed && not_draining;
     Conditions {
         ready,
         engine_answered,
         store_connected,
         queue_watched,
+        token_accepted,
+        handlers_usable,
         circuit_closed,
         not_draining,
         unwatched_queues,
+        withheld_types,
     }
 }
 
@@ -94,13 +107,17 @@ mod tests {
         type Told = fn(&Conditions) -> bool;
         let well = || {
             let pool = PoolStatus { started: 1, ..PoolStatus::default() };
-            let service = ServiceStatus { is_connected: true, is_watched: true, unwatched: Vec::new() };
+            let (unwatched, withheld) = Default::default();
+            let service =
+                ServiceStatus { is_connected: true, is_watched: true, is_authorized: true, unwatched, withheld };
             (Vitals { pool: Some(pool), ..Vitals::default() }, service)
         };
         let cases: &[(Change, Told)] = &[
             (|vitals, _| vitals.pool = None, |it| !it.engine_answered),
             (|_, service| service.is_connected = false, |it| !it.store_connected),
             (|_, service| service.is_watched = false, |it| !it.queue_watched),
+            (|_, service| service.is_authorized = false, |it| !it.token_accepted),
+            (|_, service| drop(service.withheld.insert("mail".into(), "why".into())), |it| !it.handlers_usable),
             (|vitals, _| vitals.pool.as_mut().unwrap().is_circuit_open = true, |it| !it.circuit_closed),
             (|vitals, _| vitals.draining = true, |it| !it.not_draining),
         ];

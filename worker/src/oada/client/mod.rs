@@ -127,6 +127,20 @@ impl ClientError {
         matches!(self.status(), Some(412 | 422))
     }
 
+    /// Whether the store does not take the token: reading what does not exist is answered 403, too, writing is not.
+    pub fn is_unauthorized(&self) -> bool {
+        match self {
+            Self::Status { status: 401, .. } => true,
+            Self::Status { status: 403, method, .. } => matches!(*method, "put" | "post"),
+            _ => false,
+        }
+    }
+
+    /// Whether the store does not take what was written, whoever writes it and whenever.
+    pub fn is_refusal(&self) -> bool {
+        self.status().is_some_and(|status| (400..500).contains(&status)) && !self.is_unauthorized()
+    }
+
     /// Whether the same request may work later.
     pub fn is_passing(&self) -> bool {
         match self {

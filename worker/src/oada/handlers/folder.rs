@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use protocol::handler::Module;
 use tracing::{error, info};
@@ -15,11 +15,15 @@ use super::{FolderError, HandlerOptions};
 use crate::hosts::Hosts;
 use crate::oada::service::{Service, TypeOptions};
 
+/// How handlers' files end.
+const EXTENSIONS: [&str; 4] = ["js", "mjs", "cjs", "ts"];
+/// How long jobs of a type are left alone whose handler is gone: files are replaced in many ways, and some take a while.
+const GONE_FOR_GOOD: Duration = Duration::from_secs(60);
+
 /// What tells one version of a file from another without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
+    files: Vec<(PathBuf, Option<SystemTime>, u64)>,
 }
 
 /// A handler that can be used.
@@ -28,8 +32,15 @@ pub(super) struct Handler {
     pub(super) runner: Arc<Runner>,
 }
 
-/// A type, and its handler from now on; none if there is none any more.
-type Change = (String, Option<Handler>);
+/// What becomes of a type's jobs from now on.
+pub(super) enum Change {
+    /// This handles them.
+    Use(Handler),
+    /// They are left alone: why.
+    Withhold(String),
+    /// They are of an unknown type.
+    Forget,
+}
 
 pub(super) struct Folder {
     hosts: Hosts,
@@ -38,34 +49,53 @@ pub(super) struct Folder {
     known: BTreeMap<String, Stamp>,
     /// Types that have a handler.
     handled: BTreeSet<String>,
-    changes: Vec<Change>,
+    /// Types whose file cannot be used as it is now, and why.
+    unusable: BTreeMap<String, String>,
+    /// Types whose file is gone, and since when.
+    gone: BTreeMap<String, Instant>,
+    changes: Vec<(String, Change)>,
 }
 
 impl Folder {
     pub(super) fn new(hosts: Hosts, options: HandlerOptions) -> Self {
-        Self { hosts, options, known: BTreeMap::new(), handled: BTreeSet::new(), changes: Vec::new() }
+        let (known, handled, unusable, gone) = Default::default();
+        Self { hosts, options, known, handled, unusable, gone, changes: Vec::new() }
     }
 
     /// What the last looks have found that nobody has taken.
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+    pub(super) fn take_changes(&mut self) -> Vec<(String, Change)> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Types whose file cannot be used, and why.
+    pub(super) fn unusable(&self) -> &BTreeMap<String, String> {
+        &self.unusable
+    }
+
+    /// Types that have a handler.
+    pub(super) fn handled(&self) -> &BTreeSet<String> {
+        &self.handled
     }
 
     /// Looks at the folder now and then, for ever. Jobs that run go on with the handlers that they were begun with.
     pub(super) async fn follow(mut self, service: Arc<Service>) {
+        let mut unreadable = None;
         loop {
             for (kind, change) in self.take_changes() {
                 match change {
-                    Some(Handler { options, runner }) => {
+                    Change::Use(Handler { options, runner }) => {
                         service.on(&kind, options, move |job, context| Arc::clone(&runner).run(job, context));
                     }
-                    None => drop(service.off(&kind)),
+                    Change::Withhold(why) => service.withhold(&kind, &why),
+                    Change::Forget => drop(service.off(&kind)),
                 }
             }
             tokio::time::sleep(self.options.poll).await;
-            if let Err(error) = self.look().await {
+            let failed = self.look().await.err().map(|error| error.to_string());
+            if let Some(error) = failed.as_ref().filter(|_| failed != unreadable) {
                 error!("{error}");
             }
+            unreadable = failed;
         }
     }
 
@@ -73,24 +103,21 @@ impl Folder {
     pub(super) async fn look(&mut self) -> Result<(), FolderError> {
         let folder = self.options.folder.clone();
         let mut found = scan(&folder).map_err(|source| FolderError { folder: folder.clone(), source })?;
-        for kind in self.handled.extract_if(.., |kind| !found.contains_key(kind)) {
-            info!(kind, "a handler is gone");
-            self.changes.push((kind, None));
-        }
+        self.miss(&found, Instant::now());
         let changed = found.iter().filter(|(kind, stamp)| self.known.get(*kind) != Some(*stamp));
-        for kind in changed.map(|(kind, _)| kind.clone()).collect::<Vec<_>>() {
-            match self.load(&kind, &folder.join(format!("{kind}.js"))).await {
+        for (kind, stamp) in changed.map(|(kind, stamp)| (kind.clone(), stamp.clone())).collect::<Vec<_>>() {
+            match self.load(&kind, &stamp).await {
                 Ok(handler) => {
                     self.handled.insert(kind.clone());
-                    self.changes.push((kind, Some(handler)));
+                    self.unusable.remove(&kind);
+                    self.changes.push((kind, Change::Use(handler)));
                 }
                 Err(why) => {
-                    let goes_on = if self.handled.contains(&kind) { "; the one before goes on" } else { "" };
-                    error!(kind, "a handler cannot be used: {why}{goes_on}");
                     if let InspectError::Host(_) = why {
                         // It is for the next look.
                         found.remove(&kind);
                     }
+                    self.cannot_use(kind, why.to_string());
                 }
             }
         }
@@ -98,9 +125,45 @@ impl Folder {
         Ok(())
     }
 
-    async fn load(&self, kind: &str, file: &Path) -> Result<Handler, InspectError> {
-        let source = std::fs::read_to_string(file).map_err(|error| InspectError::Unusable(error.to_string()))?;
-        let module = Module { name: format!("{kind}.js"), source };
+    /// Notes what is not there any more.
+    fn miss(&mut self, found: &BTreeMap<String, Stamp>, now: Instant) {
+        self.gone.retain(|kind, _| !found.contains_key(kind));
+        let there = self.known.keys().chain(&self.handled).chain(self.unusable.keys());
+        let missing: BTreeSet<String> = there.filter(|kind| !found.contains_key(*kind)).cloned().collect();
+        for kind in missing {
+            info!(kind, "a handler is gone: its jobs wait for another one for {}s", GONE_FOR_GOOD.as_secs());
+            self.handled.remove(&kind);
+            self.unusable.remove(&kind);
+            self.gone.insert(kind.clone(), now);
+            self.changes.push((kind, Change::Withhold("its handler is gone".to_owned())));
+        }
+        for (kind, _) in self.gone.extract_if(.., |_, since| now.saturating_duration_since(*since) >= GONE_FOR_GOOD) {
+            info!(kind, "no other handler came: its jobs are of an unknown type");
+            self.changes.push((kind, Change::Forget));
+        }
+    }
+
+    /// A file cannot be used as it is: what was there before it goes on.
+    fn cannot_use(&mut self, kind: String, why: String) {
+        let goes_on = self.handled.contains(&kind);
+        if self.unusable.get(&kind) != Some(&why) {
+            let what = if goes_on { "the one before goes on" } else { "jobs of its type wait" };
+            error!(kind, "a handler cannot be used: {why}; {what}");
+        }
+        if !goes_on {
+            self.changes.push((kind.clone(), Change::Withhold(why.clone())));
+        }
+        self.unusable.insert(kind, why);
+    }
+
+    async fn load(&self, kind: &str, stamp: &Stamp) -> Result<Handler, InspectError> {
+        let unusable = |why: String| InspectError::Unusable(why);
+        let [(file, ..)] = stamp.files.as_slice() else {
+            let names: Vec<String> = stamp.files.iter().map(|(file, ..)| name(file)).collect();
+            return Err(unusable(format!("there is more than one file for it: {}", names.join(", "))));
+        };
+        let source = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+        let module = Module { name: name(file), source };
         let options = module::inspect(&self.hosts, &module, &self.options).await?;
         info!(kind, timeout = ?options.timeout, "a handler is there");
         let runner = Runner::new(self.hosts.clone(), module, self.options.memory_bytes);
@@ -108,19 +171,43 @@ impl Folder {
     }
 }
 
-/// The handlers in a folder: files that end with `.js`.
+fn name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The type that a file is a handler of.
+fn kind(name: &str) -> Option<&str> {
+    let (kind, extension) = name.rsplit_once('.')?;
+    (EXTENSIONS.contains(&extension) && !kind.is_empty() && !name.ends_with(".d.ts")).then_some(kind)
+}
+
+/// The handlers in a folder, by type.
 fn scan(folder: &Path) -> io::Result<BTreeMap<String, Stamp>> {
-    let mut found = BTreeMap::new();
+    let mut found = BTreeMap::<String, Stamp>::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(kind) = name.to_str().and_then(|name| name.strip_suffix(".js")) else { continue };
+        let Some(kind) = name.to_str().and_then(kind) else { continue };
         // One that is gone by now is for the next look.
         let Ok(metadata) = std::fs::metadata(entry.path()) else { continue };
-        if metadata.is_file() && !kind.is_empty() {
-            let stamp = Stamp { modified: metadata.modified().ok(), length: metadata.len() };
-            found.insert(kind.to_owned(), stamp);
+        if metadata.is_file() {
+            let stamp = found.entry(kind.to_owned()).or_insert(Stamp { files: Vec::new() });
+            stamp.files.push((entry.path(), metadata.modified().ok(), metadata.len()));
+            stamp.files.sort();
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_handlers_by_their_ends() {
+        let names = ["a.js", "a.b.mjs", "a.cjs", "a.ts", "a.d.ts", ".js", "a.json", "package.json", "a", "a.jsx"];
+        let kinds = names.map(kind);
+        let expected = [Some("a"), Some("a.b"), Some("a"), Some("a"), None, None, None, None, None, None];
+        assert_eq!(kinds, expected);
+    }
 }

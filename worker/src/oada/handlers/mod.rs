@@ -7,13 +7,14 @@ mod module;
 mod run;
 mod schema;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use self::folder::Folder;
+use self::folder::{Change, Folder, Handler};
 use super::service::{Service, ServiceBuilder};
 use crate::hosts::Hosts;
 
@@ -42,7 +43,7 @@ pub struct FolderError {
 pub struct Handlers(Folder);
 
 impl Handlers {
-    /// Looks at the folder. A handler that cannot be used is logged, and jobs of its type are of an unknown type.
+    /// Looks at the folder. A handler that cannot be used is logged, and jobs of its type are left alone.
     pub async fn load(hosts: Hosts, options: HandlerOptions) -> Result<Self, FolderError> {
         let mut folder = Folder::new(hosts, options);
         folder.look().await?;
@@ -52,12 +53,26 @@ impl Handlers {
     /// Registers them.
     #[must_use]
     pub fn register(&mut self, mut service: ServiceBuilder) -> ServiceBuilder {
-        for (kind, handler) in self.0.take_changes().into_iter().filter_map(|(kind, change)| Some((kind, change?))) {
-            let runner = handler.runner;
-            service =
-                service.on_with(&kind, handler.options, move |job, context| Arc::clone(&runner).run(job, context));
+        for (kind, change) in self.0.take_changes() {
+            service = match change {
+                Change::Use(Handler { options, runner }) => {
+                    service.on_with(&kind, options, move |job, context| Arc::clone(&runner).run(job, context))
+                }
+                Change::Withhold(why) => service.withhold(&kind, &why),
+                Change::Forget => service,
+            };
         }
         service
+    }
+
+    /// Types whose file cannot be used, and why.
+    pub fn unusable(&self) -> &BTreeMap<String, String> {
+        self.0.unusable()
+    }
+
+    /// Types that have a handler.
+    pub fn handled(&self) -> &BTreeSet<String> {
+        self.0.handled()
     }
 
     /// Goes on to register what changes in the folder, for as long as the result lives.

@@ -20,7 +20,7 @@ const INSPECTION: Duration = Duration::from_secs(10);
 #[serde(default)]
 struct Exports {
     /// Milliseconds.
-    timeout: Option<f64>,
+    timeout: Option<Value>,
     /// JSON Schema of `config`.
     schema: Option<Value>,
     /// JSON pointers to resources that are to link to the job.
@@ -68,7 +68,8 @@ pub(super) async fn inspect(
 fn type_options(exports: Exports, timeout: Duration) -> Result<TypeOptions, String> {
     let mut options = TypeOptions::new(match exports.timeout {
         Some(millis) => {
-            milliseconds(millis).ok_or_else(|| format!("`timeout` is {millis}, not milliseconds above 0"))?
+            let duration = millis.as_f64().and_then(milliseconds);
+            duration.ok_or_else(|| format!("`timeout` is {millis}, not milliseconds above 0"))?
         }
         None => timeout,
     });
@@ -109,7 +110,12 @@ mod tests {
         assert_eq!(full.timeout, Duration::from_millis(1500));
         assert_eq!((full.retry.attempts, full.retry.pause), (3, Duration::from_millis(20)));
         assert!(full.check.unwrap()(&serde_json::Map::new()).is_err());
-        for bad in [json!({ "timeout": 0 }), json!({ "timeout": -1 }), json!({ "schema": { "type": "odd" } })] {
+        for bad in [
+            json!({ "timeout": "soon" }),
+            json!({ "timeout": 0 }),
+            json!({ "timeout": -1 }),
+            json!({ "schema": { "type": "odd" } }),
+        ] {
             assert!(options(bad.clone()).is_err(), "{bad}");
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// A table with a first line of column names.
 pub(super) fn write(columns: &[String], rows: &[Map<String, Value>]) -> String {
     let line = |cells: Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n";
-    let mut text = line(columns.to_vec());
+    let mut text = line(columns.iter().map(|column| harmless(column)).collect());
     for row in rows {
         text.push_str(&line(columns.iter().map(|column| cell(row.get(column))).collect()));
     }
@@ -22,8 +22,16 @@ pub(super) fn attachment(columns: &[String], rows: &[Map<String, Value>]) -> Str
 fn cell(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => harmless(text),
         Some(value) => value.to_string(),
+    }
+}
+
+/// A text that programs for tables do not take for a formula, which could do things where the table is opened.
+fn harmless(text: &str) -> String {
+    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        true => format!("'{text}"),
+        false => text.to_owned(),
     }
 }
 
@@ -99,6 +107,13 @@ mod tests {
         let expected = [row("a", "one\ntwo, \"three\"", json!("7")), row("", "x\r\ny", json!(""))];
         assert_eq!(read, expected);
         assert_eq!(write(&columns[..1], &[]), "name\r\n", "a table without rows is not empty");
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            let row = Map::from_iter([(columns[0].clone(), Value::from(formula))]);
+            let text = write(&columns[..1], &[row]);
+            assert!(text.trim_start_matches("name\r\n").trim_start_matches('"').starts_with('\''), "{text}");
+        }
+        let negative = Map::from_iter([(columns[0].clone(), Value::from(-7))]);
+        assert_eq!(write(&columns[..1], &[negative]), "name\r\n-7\r\n", "a number is no formula");
         assert_eq!(parse_attachment("").unwrap(), Vec::<Map<String, Value>>::new());
         for bad in ["!", "/w==", &STANDARD.encode("a\n\"open")] {
             assert!(parse_attachment(bad).is_err(), "{bad}");

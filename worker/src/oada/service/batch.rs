@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::handler::{Context, Outcome};
 use super::queue::{Phase, reached};
 use crate::oada::cron::Cron;
-use crate::oada::job::{Failure, Job, JobError};
+use crate::oada::job::{Failure, Job, JobError, overdue};
 
 /// When a batch is complete: whatever comes first.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ fn start(options: &BatchOptions, work: &BatchWork, slots: &Arc<Semaphore>, queue
             Ok(Err(panic)) => BatchOutcome::same(Err(super::runner::panicked(panic).into())),
             Err(_) => {
                 stop.abort();
-                BatchOutcome::same(Err(super::runner::overdue(timeout).into()))
+                BatchOutcome::same(Err(overdue(timeout).into()))
             }
         };
         deliver(members, outcome);

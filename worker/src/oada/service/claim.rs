@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+/// The keys of a claim.
+pub(super) const KEYS: [&str; 3] = ["claimed_by", "claimed_at", "claim_ms"];
+
 /// A claim as a job bears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {

@@ -11,14 +11,14 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
-use super::claim::Claim;
+use super::claim::{Claim, KEYS};
 use super::handler::{Outcome, Target};
 use super::pending::{CancelSignal, Cancelled, Verdict};
 use super::queue::QueueEnv;
 use super::reporters::Finished;
 use crate::metrics::metrics;
 use crate::oada::client::ClientError;
-use crate::oada::job::{Failure, Job, Status};
+use crate::oada::job::{Failure, Job, JobError, Status};
 use crate::oada::paths::Shelf;
 use crate::oada::request::post_update;
 use crate::oada::wire::{Method, Request};
@@ -75,20 +75,93 @@ pub(super) struct Finisher<'a> {
     pub(super) begun: Instant,
 }
 
-/// Another service has the job now.
-struct NotOurs;
+/// Why a status was not written.
+enum Unwritten {
+    /// Another service has the job now.
+    NotOurs,
+    /// The service is to end at once.
+    Stopped,
+    /// The store does not take it.
+    Refused(ClientError),
+}
+
+/// How much a result says that takes the place of one that the store does not take.
+const TELLING_BYTES: usize = 1000;
+
+impl End {
+    /// What to write of it after the store has refused it, the `refusals`-th time from 0: a failure that says so, then
+    /// one that says less, then one that says nothing.
+    fn refused(&self, error: &ClientError, refusals: u32) -> Option<Self> {
+        let status = error.status().unwrap_or_default();
+        let result = match refusals {
+            0 => {
+                let of = self.status.as_str();
+                let bytes = self.result.as_ref().map_or(0, |result| result.to_string().len());
+                let failed = self.result.as_ref().filter(|_| self.status == Status::Failure);
+                let said = failed.and_then(|result| result.get("message")).and_then(Value::as_str);
+                let said = said.map(|said| format!("; the job had failed: {}", shortened(said))).unwrap_or_default();
+                let why = shortened(&error.to_string());
+                let error = JobError::typed(format!("The store refused the job's result: {why}{said}"), REFUSED);
+                let error = JobError { fields: Map::from_iter([("bytes".to_owned(), bytes.into())]), ..error };
+                let mut result = error.named("ResultRefusedError").result();
+                result["status"] = of.into();
+                Some(result)
+            }
+            1 => Some(JobError::typed(format!("The store refused the job's result ({status})"), REFUSED).result()),
+            2 => None,
+            _ => return None,
+        };
+        let kind = self.kind.clone().filter(|_| self.status == Status::Failure).unwrap_or_else(|| REFUSED.to_owned());
+        Some(Self { status: Status::Failure, result, kind: Some(kind), ..self.clone() })
+    }
+}
+
+/// The type of failures whose result the store does not take.
+const REFUSED: &str = "result-refused";
+
+fn shortened(text: &str) -> String {
+    text.chars()
+        .scan(0, |bytes, character| {
+            *bytes += character.len_utf8();
+            (*bytes <= TELLING_BYTES).then_some(character)
+        })
+        .collect()
+}
+
+impl Unwritten {
+    fn of(error: ClientError) -> Self {
+        match error {
+            ClientError::Closed => Self::Stopped,
+            error => Self::Refused(error),
+        }
+    }
+}
 
 impl Finisher<'_> {
     /// Takes all steps.
     pub(super) async fn finish(&self, end: &End) -> Verdict {
-        if self.write_status(end).await.is_err() {
-            tracing::warn!(job = self.target.id, "another service has the job: its end is not written");
-            return Verdict::Left;
+        let mut end = end.clone();
+        for refusals in 0.. {
+            match self.write_status(&end).await {
+                Ok(()) => break,
+                Err(Unwritten::NotOurs) => {
+                    tracing::warn!(job = self.target.id, "another service has the job: its end is not written");
+                    return Verdict::Left;
+                }
+                Err(Unwritten::Stopped) => return Verdict::Left,
+                Err(Unwritten::Refused(error)) => {
+                    self.complain("its status was not written", &error);
+                    match end.refused(&error, refusals) {
+                        Some(lesser) => end = lesser,
+                        // What can be done without it is done, so that the job does not come again and again.
+                        None => break,
+                    }
+                }
+            }
         }
         self.write_update(end.status).await;
         let kind = end.kind.as_deref();
-        self.put_away(end.status, kind, end.dead_letter, &end.links, Timestamp::now()).await;
-        Verdict::Done
+        self.put_away(end.status, kind, end.dead_letter, &end.links, Timestamp::now()).await
     }
 
     /// Files a job that was finished before, under the day on which it was.
@@ -97,11 +170,10 @@ impl Finisher<'_> {
         if at.is_none() {
             self.write_update(status).await;
         }
-        self.put_away(status, job.failure_type(), false, links, at.unwrap_or_else(Timestamp::now)).await;
-        Verdict::Done
+        self.put_away(status, job.failure_type(), false, links, at.unwrap_or_else(Timestamp::now)).await
     }
 
-    async fn write_status(&self, end: &End) -> Result<(), NotOurs> {
+    async fn write_status(&self, end: &End) -> Result<(), Unwritten> {
         let path = format!("/{}", self.target.id);
         let mut body = json!({ "status": end.status.as_str() });
         if let (Some(result), Some(object)) = (&end.result, body.as_object_mut()) {
@@ -112,30 +184,27 @@ impl Finisher<'_> {
             let rev = self.rev.load(Ordering::Acquire);
             let conditional = self.env.conditional(request.clone(), &self.target.id, rev);
             let written = self.env.persist(|| self.env.client.send(conditional.clone()).boxed()).await;
-            let Err(error) = written else { return Ok(()) };
-            if !error.is_conflict() {
-                // What can be done without it is done, so that the job does not come again and again.
-                self.complain("its status was not written", &error);
+            let error = match written {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_conflict() => error,
+                Err(error) => return Err(Unwritten::of(error)),
+            };
+            let read = self.env.persist(|| self.env.client.get(&path).boxed()).await.map_err(Unwritten::of)?;
+            let body = read.data.unwrap_or_default();
+            let is_ours = Claim::read(&body).is_some_and(|claim| claim.is_of(&self.env.shared.instance));
+            if self.env.shared.options.claim_lease.is_some() && !is_ours {
+                return Err(Unwritten::NotOurs);
+            }
+            if body.get("status").and_then(Value::as_str) == Some(end.status.as_str()) {
+                // Written before, by a request whose answer was lost.
                 return Ok(());
             }
-            match self.env.persist(|| self.env.client.get(&path).boxed()).await {
-                Ok(response) => {
-                    let body = response.data.unwrap_or_default();
-                    if !Claim::read(&body).is_some_and(|claim| claim.is_of(&self.env.shared.instance)) {
-                        return Err(NotOurs);
-                    }
-                    let rev = body.get("_rev").and_then(Value::as_u64).unwrap_or(0);
-                    self.rev.store(rev, Ordering::Release);
-                    if body.get("status").and_then(Value::as_str) == Some(end.status.as_str()) {
-                        // Written before, by a request whose answer was lost.
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    self.complain("its status was not written", &error);
-                    return Ok(());
-                }
+            let present = body.get("_rev").and_then(Value::as_u64).unwrap_or(0);
+            if present == rev {
+                // Nobody was faster: it is what was written that the store does not like.
+                return Err(Unwritten::Refused(error));
             }
+            self.rev.store(present, Ordering::Release);
         }
     }
 
@@ -148,7 +217,14 @@ impl Finisher<'_> {
     }
 
     /// Files the job, has what it names link to it, takes it out of the list, counts it, and tells who wants to know.
-    async fn put_away(&self, status: Status, kind: Option<&str>, dead_letter: bool, links: &[String], at: Timestamp) {
+    async fn put_away(
+        &self,
+        status: Status,
+        kind: Option<&str>,
+        dead_letter: bool,
+        links: &[String],
+        at: Timestamp,
+    ) -> Verdict {
         let date = at.to_zoned(TimeZone::UTC).date();
         let shelf = match status {
             Status::Success => Shelf::Success,
@@ -163,10 +239,16 @@ impl Finisher<'_> {
         }
         self.link_back(links).await;
         self.take_out().await;
+        self.forget_claim().await;
+        if self.env.is_killed() {
+            // Whoever comes next finds where to go on.
+            return Verdict::Left;
+        }
         let service = self.env.shared.paths.service();
         metrics().oada_jobs(service, &self.kind, status.as_str()).inc();
         metrics().oada_job_finished(service, &self.kind, status.as_str(), self.begun.elapsed());
         self.report(status, filed.as_deref().unwrap_or_default()).await;
+        Verdict::Done
     }
 
     /// Takes the job out of the list, unless somebody did: then its key may lead to another job by now.
@@ -178,6 +260,22 @@ impl Finisher<'_> {
         match self.env.persist(|| self.env.client.delete(&link).boxed()).await {
             Err(error) if !error.is_missing() => self.complain("it was not taken out of the list", &error),
             _ => {}
+        }
+    }
+
+    /// Takes the claim out of the job: a finished one belongs to nobody.
+    async fn forget_claim(&self) {
+        if self.env.shared.options.claim_lease.is_none() {
+            return;
+        }
+        let forget = KEYS.map(|key| async move {
+            let place = format!("/{}/{key}", self.target.id);
+            self.env.persist_within(1, || self.env.client.delete(&place).boxed()).await
+        });
+        for error in futures_util::future::join_all(forget).await.into_iter().filter_map(Result::err) {
+            if !error.is_missing() {
+                tracing::debug!(job = self.target.id, "its claim was not taken out of it: {error}");
+            }
         }
     }
 
@@ -232,6 +330,10 @@ impl Finisher<'_> {
     }
 
     fn complain(&self, what: &str, error: &ClientError) {
+        if matches!(error, ClientError::Closed) {
+            // The service is to end at once.
+            return;
+        }
         tracing::warn!(job = self.target.id, "a job is finished, but {what}: {error}");
     }
 }

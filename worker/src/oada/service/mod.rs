@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod access;
 mod batch;
 mod claim;
 mod finish;
@@ -34,7 +35,7 @@ mod reporters;
 mod runner;
 mod webhook;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -80,7 +81,7 @@ pub(super) struct Shared {
     options: ServiceOptions,
     /// The name under which jobs are claimed.
     instance: String,
-    types: RwLock<HashMap<String, Arc<Registered>>>,
+    types: RwLock<HashMap<String, Handling>>,
     slots: Arc<Semaphore>,
     /// The jobs that are being worked on.
     holds: Arc<Holds>,
@@ -88,8 +89,17 @@ pub(super) struct Shared {
     queues: RwLock<Vec<Weak<QueueEnv>>>,
 }
 
+/// What becomes of jobs of a type that is known.
+#[derive(Clone)]
+enum Handling {
+    /// They are handled.
+    With(Arc<Registered>),
+    /// They are left alone until they can be: this is why.
+    Withheld(String),
+}
+
 impl Shared {
-    fn handler(&self, kind: &str) -> Option<Arc<Registered>> {
+    fn handling(&self, kind: &str) -> Option<Handling> {
         self.types.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
     }
 
@@ -99,9 +109,24 @@ impl Shared {
         queues.push(Arc::downgrade(env));
     }
 
+    fn withhold(&self, kind: &str, why: &str) {
+        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        types.insert(kind.to_owned(), Handling::Withheld(why.to_owned()));
+    }
+
+    /// Types whose jobs are left alone, and why.
+    fn withheld(&self) -> BTreeMap<String, String> {
+        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
+        let why = |handling: &Handling| match handling {
+            Handling::With(_) => None,
+            Handling::Withheld(why) => Some(why.clone()),
+        };
+        types.iter().filter_map(|(kind, handling)| Some((kind.clone(), why(handling)?))).collect()
+    }
+
     fn register(&self, kind: &str, registered: Registered) {
         let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
-        types.insert(kind.to_owned(), Arc::new(registered));
+        types.insert(kind.to_owned(), Handling::With(Arc::new(registered)));
     }
 }
 
@@ -118,6 +143,7 @@ pub struct ServiceBuilder {
     options: ServiceOptions,
     types: Vec<(String, Registration)>,
     reports: Vec<Report>,
+    withheld: Vec<(String, String)>,
 }
 
 impl ServiceBuilder {
@@ -170,6 +196,14 @@ impl ServiceBuilder {
         self
     }
 
+    /// Leaves jobs of a type alone, until there is a handler for them: `why` there is none is told by
+    /// [`Service::status`].
+    #[must_use]
+    pub fn withhold(mut self, kind: &str, why: &str) -> Self {
+        self.withheld.push((kind.to_owned(), why.to_owned()));
+        self
+    }
+
     /// Adds a report of finished jobs.
     #[must_use]
     pub fn report(mut self, report: Report) -> Self {
@@ -179,7 +213,7 @@ impl ServiceBuilder {
 
     /// Starts to work. Returns when the service's own queue is watched.
     pub async fn start(self) -> Result<Service, StartError> {
-        let Self { name, domain, token, options, types, reports } = self;
+        let Self { name, domain, token, options, types, reports, withheld } = self;
         let paths = Paths::new(&name, options.layout)?;
         if options.layout == Layout::V2 && !reports.is_empty() {
             return Err(StartError::Reports);
@@ -200,6 +234,9 @@ impl ServiceBuilder {
             };
             shared.register(&kind, registered);
         }
+        for (kind, why) in withheld {
+            shared.withhold(&kind, &why);
+        }
         let queues = Queues::start(Arc::clone(&shared), client.clone(), token, phase_seen).await?;
         let task = Mutex::new(Some(tokio::spawn(queues.run())));
         let mut tasks = JoinSet::new();
@@ -217,8 +254,12 @@ pub struct ServiceStatus {
     pub is_connected: bool,
     /// The service's own queue is watched.
     pub is_watched: bool,
-    /// Other queues that are served and not watched at present, by name.
+    /// The store takes the service's own token.
+    pub is_authorized: bool,
+    /// Other queues that are served and not watched at present, or whose token their store refuses, by name.
     pub unwatched: Vec<String>,
+    /// Types whose jobs are left alone for now, and why.
+    pub withheld: BTreeMap<String, String>,
 }
 
 /// A service at work. Dropping it ends what runs at once; [`Service::stop`] lets it finish.
@@ -235,7 +276,7 @@ impl Service {
     /// A service called `name`, whose own queue is in the store at `domain`, in the account of `token`.
     pub fn builder(name: &str, domain: Domain, token: SecretString) -> ServiceBuilder {
         let (name, options) = (name.to_owned(), ServiceOptions::default());
-        ServiceBuilder { name, domain, token, options, types: Vec::new(), reports: Vec::new() }
+        ServiceBuilder { name, domain, token, options, types: Vec::new(), reports: Vec::new(), withheld: Vec::new() }
     }
 
     /// The client with the service's own token.
@@ -253,6 +294,11 @@ impl Service {
         self.shared.register(kind, Registered { options, handler: Handler::Single(work(handler)) });
     }
 
+    /// Leaves jobs of a type alone from now on, until there is a handler for them.
+    pub fn withhold(&self, kind: &str, why: &str) {
+        self.shared.withhold(kind, why);
+    }
+
     /// Handles no more jobs of a type. Whether there was a handler.
     pub fn off(&self, kind: &str) -> bool {
         self.shared.types.write().unwrap_or_else(PoisonError::into_inner).remove(kind).is_some()
@@ -262,16 +308,25 @@ impl Service {
     pub fn status(&self) -> ServiceStatus {
         let queues = self.shared.queues.read().unwrap_or_else(PoisonError::into_inner);
         let served = queues.iter().filter_map(Weak::upgrade).filter(|queue| queue.is_served());
-        let mut unwatched: Vec<String> = served.filter(|queue| !queue.hears()).map(|queue| queue.id.clone()).collect();
+        let (mut is_watched, mut is_authorized, mut unwatched) = (false, true, Vec::new());
+        for queue in served {
+            match queue.id.as_str() {
+                DEFAULT_QUEUE => {
+                    is_watched = queue.is_watched();
+                    is_authorized = !queue.access.is_refused();
+                }
+                id if !queue.is_watched() || queue.access.is_refused() => unwatched.push(id.to_owned()),
+                _ => {}
+            }
+        }
         unwatched.sort();
-        let is_watched = !unwatched.iter().any(|id| id == DEFAULT_QUEUE);
-        unwatched.retain(|id| id != DEFAULT_QUEUE);
-        ServiceStatus { is_connected: self.client.is_connected(), is_watched, unwatched }
+        let withheld = self.shared.withheld();
+        ServiceStatus { is_connected: self.client.is_connected(), is_watched, is_authorized, unwatched, withheld }
     }
 
     /// Whether there is a handler for a type.
     pub fn handles(&self, kind: &str) -> bool {
-        self.shared.handler(kind).is_some()
+        matches!(self.shared.handling(kind), Some(Handling::With(_)))
     }
 
     /// Begins no more jobs, and returns when those that run have ended, by themselves or because `grace` has. Jobs

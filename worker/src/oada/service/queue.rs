@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::Shared;
+use super::access::Access;
 use super::gauges::Backlog;
 use super::pending::{Pending, Verdict};
 use super::runner;
@@ -34,7 +35,9 @@ pub(super) struct QueueEnv {
     pub(super) id: String,
     pub(super) phase: watch::Receiver<Phase>,
     /// Whether its list is watched.
-    pub(super) is_watched: AtomicBool,
+    pub(super) list_is_watched: AtomicBool,
+    /// Whether its store takes its token.
+    pub(super) access: Access,
 }
 
 /// What a queue is to do.
@@ -56,8 +59,13 @@ pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
 
 impl QueueEnv {
     /// Whether it hears of its jobs: it is connected and its list is watched.
-    pub(super) fn hears(&self) -> bool {
-        self.is_watched.load(Ordering::Relaxed) && self.client.is_connected()
+    pub(super) fn is_watched(&self) -> bool {
+        self.list_is_watched.load(Ordering::Relaxed) && self.client.is_connected()
+    }
+
+    /// Whether everything is to end at once.
+    pub(super) fn is_killed(&self) -> bool {
+        *self.phase.borrow() == Phase::Kill
     }
 
     /// Whether jobs are begun.
@@ -65,30 +73,50 @@ impl QueueEnv {
         *self.phase.borrow() == Phase::Run
     }
 
-    /// Repeats something until the store has taken it, has refused it for good, or the service is to end at once.
+    /// Repeats something until the store has taken it, has refused it for good, or the service is to end at once: then
+    /// nothing more is waited for, and the outcome is that the client is closed.
     pub(super) async fn persist<'a, T>(
         &self,
         what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        self.persist_within(u32::MAX, what).await
+        let passing = |error: &ClientError| error.is_passing() || error.is_unauthorized();
+        let heard = || async {
+            let outcome = what().await;
+            self.access.heard(&outcome);
+            outcome
+        };
+        self.repeat(u32::MAX, passing, heard).await
     }
 
-    /// The same, at most so many times.
+    /// The same with what belongs to others, who may not let this service in: at most so many times.
     pub(super) async fn persist_within<'a, T>(
         &self,
         tries: u32,
         what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        self.repeat(tries, ClientError::is_passing, what).await
+    }
+
+    async fn repeat<T, F: Future<Output = Result<T, ClientError>>>(
+        &self,
+        tries: u32,
+        is_passing: impl Fn(&ClientError) -> bool,
+        what: impl Fn() -> F,
     ) -> Result<T, ClientError> {
         let mut backoff = Backoff::new(PERSIST, 2.0);
         let mut phase = self.phase.clone();
         let mut tried = 0;
         loop {
             tried += 1;
-            match what().await {
-                Err(error) if error.is_passing() && tried < tries => {
+            let outcome = tokio::select! {
+                outcome = what() => outcome,
+                () = reached(&mut phase, Phase::Kill) => return Err(ClientError::Closed),
+            };
+            match outcome {
+                Err(error) if tried < tries && is_passing(&error) => {
                     tokio::select! {
                         () = sleep(backoff.next(jitter())) => {}
-                        () = reached(&mut phase, Phase::Kill) => return Err(error),
+                        () = reached(&mut phase, Phase::Kill) => return Err(ClientError::Closed),
                     }
                 }
                 done => return done,
@@ -122,19 +150,22 @@ pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
             watching = queue.watch() => watching,
             () = reached(&mut phase, Phase::Drain) => break,
         };
+        queue.env.access.heard(&watching);
         match watching {
             Ok(watch) => {
+                queue.env.list_is_watched.store(true, Ordering::Relaxed);
                 if let Some(ready) = ready.take() {
                     // Fails when nobody waits.
                     let _ = ready.send(Ok(()));
                 }
                 backoff.reset();
-                queue.env.is_watched.store(true, Ordering::Relaxed);
                 queue.follow(watch).await;
-                queue.env.is_watched.store(false, Ordering::Relaxed);
+                queue.env.list_is_watched.store(false, Ordering::Relaxed);
             }
             Err(error) => {
-                tracing::error!(queue = queue.env.id, "the queue cannot be watched: {error}");
+                if !error.is_unauthorized() {
+                    tracing::error!(queue = queue.env.id, "the queue cannot be watched: {error}");
+                }
                 if let Some(ready) = ready.take() {
                     let _ = ready.send(Err(error));
                     return;
@@ -205,7 +236,7 @@ impl Queue {
                         }
                     }
                     Some(WatchEvent::Missed) => {
-                        if !self.read_again(&mut watch).await {
+                        if !self.read_again(&mut watch, &mut phase).await {
                             return;
                         }
                     }
@@ -223,7 +254,7 @@ impl Queue {
                 Some(done) = self.jobs.join_next() => self.done(done),
                 () = until(self.pending.next_due()) => self.pending.wake(Instant::now()),
                 _ = verification.tick() => {
-                    if !self.read_again(&mut watch).await {
+                    if !self.read_again(&mut watch, &mut phase).await {
                         return;
                     }
                 }
@@ -232,10 +263,17 @@ impl Queue {
         }
     }
 
-    /// Reads the list again. False if it is another one by now, or cannot be read.
-    async fn read_again(&mut self, watch: &mut Watch) -> bool {
-        let list = match self.env.client.get(&self.env.shared.paths.pending()).await {
+    /// Reads the list again. False if it is another one by now, cannot be read, or no more jobs are to be begun.
+    async fn read_again(&mut self, watch: &mut Watch, phase: &mut watch::Receiver<Phase>) -> bool {
+        let pending = self.env.shared.paths.pending();
+        let list = tokio::select! {
+            list = self.env.client.get(&pending) => list,
+            () = reached(phase, Phase::Drain) => return false,
+        };
+        self.env.access.heard(&list);
+        let list = match list {
             Ok(list) => list,
+            Err(error) if error.is_unauthorized() => return false,
             Err(error) => {
                 tracing::warn!(queue = self.env.id, "the list of pending jobs cannot be read: {error}");
                 self.list_is_gone = error.is_missing();

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval_at};
 
 use super::Shared;
+use super::access::Access;
 use super::queue::{self, Phase, QueueEnv, Ready, reached};
 use crate::backoff::{Backoff, jitter};
 use crate::oada::client::{Client, ClientError, Domain, WatchEvent};
@@ -226,7 +227,11 @@ impl Queues {
             .map(|(id, _)| id.clone())
             .collect();
         self.leaving.retain(|served| !served.task.is_finished());
-        for served in gone.iter().filter_map(|id| self.served.remove(id)) {
+        for (id, served) in gone.into_iter().filter_map(|id| self.served.remove_entry(&id)) {
+            match configs.contains_key(&id) {
+                true => tracing::info!(queue = id, "a queue has changed"),
+                false => tracing::info!(queue = id, "a queue is gone: its jobs are finished, no more are begun"),
+            }
             served.phase.send_replace(Phase::Drain);
             self.leaving.push(served);
         }
@@ -242,8 +247,9 @@ impl Queues {
 
     fn serve(&mut self, id: &str, config: QueueConfig, client: Client, ready: Option<Ready>) {
         let (phase, phase_seen) = watch::channel(Phase::Run);
-        let (shared, is_watched) = (Arc::clone(&self.shared), AtomicBool::new(false));
-        let env = Arc::new(QueueEnv { shared, client, id: id.to_owned(), phase: phase_seen, is_watched });
+        let (shared, list_is_watched) = (Arc::clone(&self.shared), AtomicBool::new(false));
+        let access = Access::new(shared.paths.service(), id);
+        let env = Arc::new(QueueEnv { shared, client, id: id.to_owned(), phase: phase_seen, list_is_watched, access });
         self.shared.queue_begins(&env);
         let task = tokio::spawn(queue::serve(env, ready));
         self.served.insert(id.to_owned(), Served { config, phase, task });

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{AbortHandle, JoinError};
 
+use super::Handling;
 use super::claim::{self, Observed, Standing};
 use super::finish::{End, Finisher};
 use super::gauges::{Counted, State, UNKNOWN_TYPE};
@@ -17,9 +18,9 @@ use super::handler::{Context, Handler, Outcome, Registered, Target};
 use super::lease::Lease;
 use super::options::{HalfRun, UnknownType, named_resources};
 use super::pending::{CancelSignal, Cancelled, Due, Verdict};
-use super::queue::QueueEnv;
+use super::queue::{Phase, QueueEnv, reached};
 use crate::oada::client::ClientError;
-use crate::oada::job::{Failure, InvalidJob, Job, JobError};
+use crate::oada::job::{Failure, InvalidJob, Job, JobError, overdue};
 use crate::oada::paths::Layout;
 use crate::oada::request::post_update;
 use crate::oada::wire::{Method, Request};
@@ -37,6 +38,9 @@ const HELD_AGAIN: Duration = Duration::from_secs(1);
 /// How long a handler may go on after it was told to end.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
+/// How long the store may take to be told that a service that is to end at once gives its jobs up.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// The status of the update that says that a job will be run again.
 const RETRY: &str = "retry";
 
@@ -51,18 +55,26 @@ pub(super) async fn run(env: Arc<QueueEnv>, due: Due, permit: OwnedSemaphorePerm
         Layout::V2 => key.clone(),
     };
     let target = Target { id, key, job_id };
+    let mut phase = env.phase.clone();
     let mut run = Run { env, target, cancel, rev: Arc::default(), begun: Instant::now(), permit: Some(permit) };
-    match run.read().await {
-        Ok(Read::Job(job)) => run.job(*job, observed).await,
-        Ok(Read::NotAJob(body, invalid)) => run.refuse(&body, &invalid, observed.as_ref()).await,
-        Err(verdict) => verdict,
+    let whole = async {
+        match run.read().await {
+            Ok(Read::Job(job)) => run.job(*job, observed).await,
+            Ok(Read::NotAJob(body, invalid)) => run.refuse(&body, &invalid, observed.as_ref()).await,
+            Err(verdict) => verdict,
+        }
+    };
+    tokio::select! {
+        verdict = whole => verdict,
+        // Whatever it waits for: a store that is away may not answer for minutes.
+        () = killed(&mut phase) => Verdict::Left,
     }
 }
 
-/// The failure of a job that took too long.
-pub(super) fn overdue(timeout: Duration) -> JobError {
-    let message = format!("Job exceeded the allowed {} ms running limit", timeout.as_millis());
-    JobError::typed(message, "timeout").named("TimeoutError")
+/// Returns when the service is to end at once and what it still has to say has had its time.
+async fn killed(phase: &mut watch::Receiver<Phase>) {
+    reached(phase, Phase::Kill).await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 /// The failure of a job whose handler panicked.
@@ -110,7 +122,9 @@ impl Run {
         let mut last = None;
         for _ in 0..READS {
             self.check_cancelled()?;
-            match self.env.client.get(&self.path()).await {
+            let read = self.env.client.get(&self.path()).await;
+            self.env.access.heard(&read);
+            match read {
                 Ok(response) => {
                     self.note_rev(response.rev());
                     let body = response.data.unwrap_or_default();
@@ -121,6 +135,7 @@ impl Run {
                 }
                 Err(error) if error.is_missing() => last = None,
                 Err(ClientError::Closed) => return Err(Verdict::Left),
+                Err(error) if error.is_unauthorized() => return Err(Verdict::Later(LOOK_AGAIN, None)),
                 Err(error) => {
                     tracing::warn!(job = self.target.id, "a job cannot be read: {error}");
                     return Err(Verdict::Later(LOOK_AGAIN, None));
@@ -145,7 +160,11 @@ impl Run {
     }
 
     async fn job(&mut self, job: Job, observed: Option<Observed>) -> Verdict {
-        let registered = self.env.shared.handler(&job.kind);
+        let handling = self.env.shared.handling(&job.kind);
+        let registered = match &handling {
+            Some(Handling::With(registered)) => Some(Arc::clone(registered)),
+            Some(Handling::Withheld(_)) | None => None,
+        };
         let kind = if registered.is_some() { job.kind.clone() } else { UNKNOWN_TYPE.to_owned() };
         let _queued = Counted::new(self.env.shared.paths.service(), &kind, State::Queued);
         if let Some(status) = job.finished() {
@@ -156,6 +175,10 @@ impl Run {
             let pointers = registered.as_ref().map(|it| it.options.links.as_slice()).unwrap_or_default();
             let links = named_resources(&job, job.result.as_ref(), pointers);
             return self.finisher(&kind).file_finished(&job, status, &links).await;
+        }
+        if let Some(Handling::Withheld(why)) = handling {
+            tracing::debug!(job = self.target.id, kind = job.kind, "the job is left alone for now: {why}");
+            return Verdict::Later(LOOK_AGAIN, observed);
         }
         let attempt = claim::attempts(&job.body) + 1;
         let Some(registered) = registered else { return self.unknown_type(&job, observed).await };
@@ -263,13 +286,16 @@ impl Run {
         }
         let request = Request::new(Method::Put, self.path()).body("application/json", Value::Object(with));
         let request = self.env.conditional(request, &self.target.id, self.rev.load(Ordering::Acquire));
-        match self.env.client.send(request).await {
+        let claimed = self.env.client.send(request).await;
+        self.env.access.heard(&claimed);
+        match claimed {
             Ok(response) => {
                 self.note_rev(response.rev());
                 Ok(())
             }
             Err(error) if error.is_conflict() => Err(Verdict::Later(CLAIM_AGAIN, observed.cloned())),
             Err(ClientError::Closed) => Err(Verdict::Left),
+            Err(error) if error.is_unauthorized() => Err(Verdict::Later(LOOK_AGAIN, observed.cloned())),
             Err(error) => {
                 tracing::warn!(job = self.target.id, "a job cannot be claimed: {error}");
                 Err(Verdict::Later(LOOK_AGAIN, observed.cloned()))
@@ -320,18 +346,20 @@ impl Run {
         (ending, context)
     }
 
-    /// Renews the claim. Returns when it is lost.
+    /// Renews the claim. Returns when it is lost: another has it, or the job is gone. While the store is away, or does
+    /// not let this service in, nobody can take it; whether somebody did in between, the job says afterwards.
     async fn keep_claim(&self) {
         let shared = &self.env.shared;
         let Some(lease) = shared.options.claim_lease else { return std::future::pending().await };
-        let mut heard = Instant::now();
         loop {
             tokio::time::sleep(lease / 3).await;
             let claim = claim::claiming(&shared.instance, Timestamp::now(), lease);
             let request = Request::new(Method::Put, self.path()).body("application/json", claim);
-            let job = match self.env.client.get(&self.path()).await {
+            let job = self.env.client.get(&self.path()).await;
+            self.env.access.heard(&job);
+            let job = match job {
                 Ok(response) => response,
-                Err(error) if error.is_passing() && heard.elapsed() < lease => continue,
+                Err(error) if error.is_passing() || error.is_unauthorized() => continue,
                 Err(_) => return,
             };
             let body = job.data.clone().unwrap_or_default();
@@ -339,13 +367,12 @@ impl Run {
                 return;
             }
             let request = self.env.conditional(request, &self.target.id, job.rev().unwrap_or(0));
-            match self.env.client.send(request).await {
-                Ok(response) => {
-                    self.note_rev(response.rev());
-                    heard = Instant::now();
-                }
+            let renewed = self.env.client.send(request).await;
+            self.env.access.heard(&renewed);
+            match renewed {
+                Ok(response) => self.note_rev(response.rev()),
                 // The job changed meanwhile, which its own updates do, too.
-                Err(error) if error.is_conflict() || error.is_passing() => {}
+                Err(error) if error.is_conflict() || error.is_passing() || error.is_unauthorized() => {}
                 Err(_) => return,
             }
         }
@@ -354,8 +381,14 @@ impl Run {
     /// Has the job run again later, and says so in it.
     async fn run_again_after(&self, pause: Duration, attempt: u32, failure: &Failure) -> Verdict {
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let meta = serde_json::json!({ "attempt": attempt, "pause_ms": pause_ms, "failure": failure.result() });
-        self.update(RETRY, meta).await;
+        let brief = serde_json::json!({ "attempt": attempt, "pause_ms": pause_ms });
+        let mut meta = brief.clone();
+        meta["failure"] = failure.result();
+        if let Err(error) = self.try_update(RETRY, &meta).await
+            && error.is_refusal()
+        {
+            self.update(RETRY, brief).await;
+        }
         Verdict::Later(pause, None)
     }
 
@@ -372,11 +405,17 @@ impl Run {
 
     /// Writes an update of the service's own; what does not get through is logged.
     async fn update(&self, status: &str, meta: Value) {
+        // It is logged there.
+        let _ = self.try_update(status, &meta).await;
+    }
+
+    async fn try_update(&self, status: &str, meta: &Value) -> Result<(), ClientError> {
         let update = || post_update(&self.env.client, &self.target.id, status, Some(meta.clone())).boxed();
-        match self.env.persist(update).await {
-            Ok(rev) => self.note_rev(Some(rev)),
-            Err(error) => tracing::warn!(job = self.target.id, status, "an update was not written: {error}"),
+        let written = self.env.persist(update).await;
+        if let Err(error) = &written {
+            tracing::warn!(job = self.target.id, status, "an update was not written: {error}");
         }
+        written.map(|rev| self.note_rev(Some(rev)))
     }
 
     fn note_rev(&self, rev: Option<u64>) {
