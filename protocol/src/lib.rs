@@ -12,6 +12,7 @@ pub mod install;
 mod json;
 pub mod link;
 pub mod message;
+pub mod queue;
 pub mod run;
 pub mod socket;
 pub mod specifier;

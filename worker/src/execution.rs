@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use protocol::message::Prepare;
+use protocol::queue;
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec, StepCompleted};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -71,7 +72,7 @@ impl fmt::Debug for Reservation {
 #[derive(Debug)]
 pub struct ActiveRun {
     /// What happens, in order; the last one is [`RunSignal::Ended`].
-    pub signals: mpsc::Receiver<RunSignal>,
+    pub signals: queue::Receiver<RunSignal>,
     /// Ends the run at once when sent an exit: the open step and the run get it. Only the first one counts.
     pub cancel: mpsc::Sender<Exit>,
 }

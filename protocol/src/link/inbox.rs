@@ -2,18 +2,12 @@
 
 use std::fmt;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-
 use super::tasks::RequestId;
 use super::{Link, Side, WeakLink};
 use crate::message::{Refusal, RefusalCode};
+use crate::queue;
 
-/// Something that came, and the room that it takes until somebody receives it.
-pub(super) struct Arrival<S: Side> {
-    pub(super) content: Content<S>,
-    pub(super) _room: OwnedSemaphorePermit,
-}
-
+/// Something that came.
 pub(super) enum Content<S: Side> {
     Request(RequestId, <S::Peer as Side>::Request),
     Notice(<S::Peer as Side>::Notice),
@@ -22,11 +16,11 @@ pub(super) enum Content<S: Side> {
 /// The receiving end of a link. When it is gone, requests are refused and notices dropped.
 pub struct Inbox<S: Side> {
     link: WeakLink<S>,
-    arrivals: mpsc::UnboundedReceiver<Arrival<S>>,
+    arrivals: queue::Receiver<Content<S>>,
 }
 
 impl<S: Side> Inbox<S> {
-    pub(super) fn new(link: WeakLink<S>, arrivals: mpsc::UnboundedReceiver<Arrival<S>>) -> Self {
+    pub(super) fn new(link: WeakLink<S>, arrivals: queue::Receiver<Content<S>>) -> Self {
         Self { link, arrivals }
     }
 
@@ -34,10 +28,17 @@ impl<S: Side> Inbox<S> {
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Incoming<S>> {
-        Some(match self.arrivals.recv().await?.content {
+        self.next_weighed().await.map(|(incoming, _)| incoming)
+    }
+
+    /// As [`next`](Self::next), with the length of the frame that it came in.
+    pub async fn next_weighed(&mut self) -> Option<(Incoming<S>, usize)> {
+        let (content, bytes) = self.arrivals.recv_weighed().await?;
+        let incoming = match content {
             Content::Request(id, request) => Incoming::Request(request, Responder { id, link: self.link.upgrade() }),
             Content::Notice(notice) => Incoming::Notice(notice),
-        })
+        };
+        Some((incoming, bytes))
     }
 }
 

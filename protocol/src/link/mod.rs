@@ -35,6 +35,7 @@ pub use self::side::{Call, HostSide, Side, WorkerSide};
 use self::tasks::{Envelope, Outgoing, RequestId};
 use crate::frame::{self, EncodeError, FrameError};
 use crate::message::Refusal;
+use crate::queue;
 
 /// Limits of a link. Both sides should have the same.
 #[derive(Debug, Clone)]
@@ -144,7 +145,7 @@ impl<S: Side> Link<S> {
         options: LinkOptions,
     ) -> (Self, Inbox<S>) {
         let (queue, outgoing) = mpsc::unbounded_channel();
-        let (arrived, arrivals) = mpsc::unbounded_channel();
+        let (arrived, arrivals) = queue::channel(options.inbox_bytes);
         let link = Self { shared: Arc::new(Shared::new(options)), queue };
         let (reading, writing) = tokio::io::split(stream);
         tokio::spawn(tasks::read(link.downgrade(), reading, arrived));
@@ -196,6 +197,12 @@ impl<S: Side> Link<S> {
     /// What happened so far that nobody was told of.
     pub fn stats(&self) -> LinkStats {
         self.shared.stats()
+    }
+
+    /// A number that grows whenever something comes from the other side: pieces of a message, whole ones, and messages
+    /// that had to wait for room in the inbox.
+    pub fn heard(&self) -> u64 {
+        self.shared.heard()
     }
 
     /// Writes what is queued, then closes the stream. Returns when the link has ended, which a peer that does not

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::tasks::RequestId;
 use super::{LinkEnd, LinkOptions, LinkStats, Side};
 use crate::message::Refusal;
+use crate::queue::Budget;
 
 /// An answer from the other side.
 type Answer<S> = Result<<<S as Side>::Peer as Side>::Reply, Refusal>;
@@ -22,6 +23,7 @@ pub(super) struct Shared<S: Side> {
     late_replies: AtomicU64,
     unknown_replies: AtomicU64,
     unserved: AtomicU64,
+    heard: AtomicU64,
 }
 
 struct Calls<S: Side> {
@@ -41,6 +43,7 @@ impl<S: Side> Shared<S> {
             late_replies: AtomicU64::new(0),
             unknown_replies: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
         }
     }
 
@@ -97,6 +100,14 @@ impl<S: Side> Shared<S> {
         self.unserved.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn count_heard(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     pub(super) fn stats(&self) -> LinkStats {
         LinkStats {
             late_replies: self.late_replies.load(Ordering::Relaxed),
@@ -132,37 +143,5 @@ impl<S: Side> Drop for Pending<'_, S> {
         if let Some(waiting) = &mut self.shared.calls().waiting {
             waiting.remove(&self.id);
         }
-    }
-}
-
-/// How many bytes may wait in a queue.
-pub(super) struct Budget {
-    room: Arc<Semaphore>,
-    all: u32,
-}
-
-impl Budget {
-    /// What an entry costs beside its bytes.
-    const ENTRY: usize = 128;
-
-    pub(super) fn new(bytes: usize) -> Self {
-        let all = u32::try_from(bytes.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Self { room: Arc::new(Semaphore::new(all as usize)), all }
-    }
-
-    /// Waits for room for an entry, in the order of asking; an entry that is larger than all the room gets all of
-    /// it. The room is given back when the permit is dropped. None when the budget is closed.
-    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = u32::try_from(bytes.saturating_add(Self::ENTRY)).unwrap_or(u32::MAX).min(self.all);
-        Arc::clone(&self.room).acquire_many_owned(cost).await.ok()
-    }
-
-    fn close(&self) {
-        self.room.close();
-    }
-
-    #[cfg(test)]
-    pub(super) fn available(&self) -> usize {
-        self.room.available_permits()
     }
 }

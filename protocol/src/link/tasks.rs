@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::inbox::{Arrival, Content};
-use super::shared::{Budget, Shared};
+use super::inbox::Content;
+use super::shared::Shared;
 use super::{LinkEnd, Side, WeakLink};
 use crate::frame::{self, FrameDecoder};
 use crate::message::{Refusal, RefusalCode};
+use crate::queue;
 
 /// A request's number, given out by the side that asks, from 0.
 pub(super) type RequestId = u64;
@@ -40,7 +41,7 @@ pub(super) enum Outgoing {
 pub(super) async fn read<S: Side>(
     link: WeakLink<S>,
     stream: impl AsyncRead + Unpin,
-    arrived: mpsc::UnboundedSender<Arrival<S>>,
+    arrived: queue::Sender<Content<S>>,
 ) {
     tokio::select! {
         biased;
@@ -53,12 +54,12 @@ pub(super) async fn read<S: Side>(
 async fn read_frames<S: Side>(
     link: &WeakLink<S>,
     mut stream: impl AsyncRead + Unpin,
-    arrived: &mpsc::UnboundedSender<Arrival<S>>,
+    arrived: &queue::Sender<Content<S>>,
 ) -> Result<(), LinkEnd> {
     let mut decoder = FrameDecoder::new(link.shared.options.max_frame);
-    let inbox = Budget::new(link.shared.options.inbox_bytes);
     loop {
         while let Some(payload) = decoder.next_frame()? {
+            link.shared.count_heard();
             let length = payload.len();
             let content = match decode::<S>(payload).await? {
                 Envelope::Reply(id, reply) => {
@@ -72,10 +73,8 @@ async fn read_frames<S: Side>(
                 Envelope::Request(id, request) => Content::Request(id, request),
                 Envelope::Notice(notice) => Content::Notice(notice),
             };
-            if let Some(room) = inbox.take(length).await
-                && let Err(unserved) = arrived.send(Arrival { content, _room: room })
-            {
-                turn_away(link, unserved.0.content);
+            if let Err(queue::Closed(unserved)) = arrived.send(content, length).await {
+                turn_away(link, unserved);
             }
         }
         let read = match stream.read_buf(decoder.room()).await {
@@ -86,6 +85,7 @@ async fn read_frames<S: Side>(
         if read == 0 {
             return Ok(decoder.finish()?);
         }
+        link.shared.count_heard();
     }
 }
 

@@ -11,7 +11,7 @@ use protocol::install::{
 };
 use protocol::link::{Call, CallError, WorkerSide};
 use protocol::message::{RefusalCode, WorkerNotice};
-use tokio::sync::mpsc;
+use protocol::queue;
 use tracing::{info, warn};
 
 use super::ledger::InstallFailure;
@@ -131,7 +131,7 @@ impl AskError {
 }
 
 /// Shows what a host tells of its progress with a thing to whoever watches, or logs it.
-async fn show(mut notices: mpsc::Receiver<WorkerNotice>, watcher: Option<(Watcher, String)>) {
+async fn show(mut notices: queue::Receiver<WorkerNotice>, watcher: Option<(Watcher, String)>) {
     while let Some(notice) = notices.recv().await {
         if let WorkerNotice::Progress(Progress { what }) = notice {
             match &watcher {

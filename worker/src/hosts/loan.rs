@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::link::{Call, CallError, Link, Responder, WorkerSide};
 use protocol::message::{WorkerNotice, WorkerRequest};
+use protocol::queue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -26,8 +27,8 @@ pub(super) type Borrower = oneshot::Sender<Result<LentHost, ReserveError>>;
 pub struct LentHost {
     host_id: String,
     link: Link<WorkerSide>,
-    notices: Option<mpsc::Receiver<WorkerNotice>>,
-    requests: Option<mpsc::Receiver<Asked>>,
+    notices: Option<queue::Receiver<WorkerNotice>>,
+    requests: Option<queue::Receiver<Asked>>,
     death: watch::Receiver<Option<Death>>,
     is_spent: AtomicBool,
     claim: Claim,
@@ -50,8 +51,8 @@ pub type Asked = (WorkerRequest, Responder<WorkerSide>);
 /// Where what a lent host says arrives.
 #[derive(Debug)]
 pub(super) struct Told {
-    pub(super) notices: mpsc::Receiver<WorkerNotice>,
-    pub(super) requests: mpsc::Receiver<Asked>,
+    pub(super) notices: queue::Receiver<WorkerNotice>,
+    pub(super) requests: queue::Receiver<Asked>,
 }
 
 /// The way back.
@@ -101,12 +102,12 @@ impl LentHost {
     }
 
     /// What the host tells while it is lent, the first time. Who does not take it in time misses some.
-    pub fn take_notices(&mut self) -> Option<mpsc::Receiver<WorkerNotice>> {
+    pub fn take_notices(&mut self) -> Option<queue::Receiver<WorkerNotice>> {
         self.notices.take()
     }
 
     /// What the host asks while it is lent, the first time. What nobody takes is refused.
-    pub fn take_requests(&mut self) -> Option<mpsc::Receiver<Asked>> {
+    pub fn take_requests(&mut self) -> Option<queue::Receiver<Asked>> {
         self.requests.take()
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
 use protocol::message::{Prepare, Taken, WorkerNotice, WorkerReply, WorkerRequest};
+use protocol::queue::{self, TrySendError};
 use protocol::run::{Exit, RunEvent, RunSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
@@ -19,14 +20,16 @@ use super::supervisor::{Identity, Report, Said};
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 use crate::run_log::RunLog;
 
-/// How many signals may wait before the host is made to wait. Each may be a log line of a megabyte.
-const SIGNALS: usize = 4;
+/// How many bytes of signals may wait before the host is made to wait. One signal may be larger.
+const SIGNALS: usize = 1024 * 1024;
 /// How long a dead host's link may be silent before nothing more is expected of it.
 const SILENCE: Duration = Duration::from_millis(50);
 /// How long a run's events may wait for its first step.
 const OPENING: Duration = Duration::from_secs(1);
-/// How many events may wait for that.
-const OPENING_EVENTS: usize = 256;
+/// How many bytes of events may wait for that, each with what it costs beside its bytes.
+const OPENING_BYTES: usize = 256 * 1024;
+/// What an event costs beside its bytes.
+const EVENT: usize = 256;
 /// How many hosts may die of a run before anything is heard of it.
 const MOST_DEATHS: u32 = 3;
 
@@ -42,14 +45,14 @@ pub(super) struct Job {
     /// What its host is to prepare.
     wanted: Prepare,
     cancel: mpsc::Receiver<Exit>,
-    signals: mpsc::Sender<RunSignal>,
+    signals: queue::Sender<RunSignal>,
     /// Hosts that died with it before anything was heard of it.
     deaths: u32,
 }
 
 impl Job {
     pub(super) fn new(spec: RunSpec, log: Arc<RunLog>) -> (Self, ActiveRun) {
-        let (signals, signals_out) = mpsc::channel(SIGNALS);
+        let (signals, signals_out) = queue::channel(SIGNALS);
         let (cancel_in, cancel) = mpsc::channel(1);
         let wanted = Prepare::of(&spec);
         let job = Self { spec: Box::new(spec), log, wanted, cancel, signals, deaths: 0 };
@@ -68,7 +71,7 @@ impl Job {
     /// Ends a run of which nothing was heard.
     pub(super) fn give_up(self, exit: Exit) {
         // Fails when nobody waits: there is room for the first signal.
-        let _ = self.signals.try_send(RunSignal::Ended(RunEnd::Lost(exit)));
+        let _ = self.signals.try_send(RunSignal::Ended(RunEnd::Lost(exit)), 0);
     }
 }
 
@@ -113,11 +116,11 @@ pub(super) async fn execute(
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
-    let opening = Some(Opening { events: Vec::new(), until: Instant::now() + OPENING });
+    let opening = Some(Opening { events: Vec::new(), bytes: 0, until: Instant::now() + OPENING });
     let mut relay = Relay { inbox, job, witness, was_heard: false, opening, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
-            incoming = relay.inbox.next(), if !relay.is_over => relay.forward(incoming).await,
+            incoming = relay.inbox.next_weighed(), if !relay.is_over => relay.forward(incoming).await,
             () = over(&relay.opening) => relay.open().await,
             Some(exit) = relay.job.cancel.recv() => {
                 relay.tell(Event::Cancel(exit));
@@ -158,7 +161,7 @@ pub(super) async fn execute(
     };
     // Both fail when nobody waits any more, which does not matter now.
     let _ = relay.open().await;
-    let _ = relay.send(RunSignal::Ended(end)).await;
+    let _ = relay.send(RunSignal::Ended(end), 0).await;
 }
 
 /// Nobody waits for the run any more.
@@ -186,7 +189,9 @@ async fn over(opening: &Option<Opening>) {
 
 /// Events that wait.
 struct Opening {
-    events: Vec<RunEvent>,
+    /// With their length.
+    events: Vec<(RunEvent, usize)>,
+    bytes: usize,
     until: Instant,
 }
 
@@ -203,43 +208,50 @@ impl Relay {
 
     /// Tells what waited.
     async fn open(&mut self) -> Result<(), Abandoned> {
-        for event in self.opening.take().into_iter().flat_map(|opening| opening.events) {
-            self.send(RunSignal::Event(event)).await?;
+        for (event, bytes) in self.opening.take().into_iter().flat_map(|opening| opening.events) {
+            self.send(RunSignal::Event(event), bytes).await?;
         }
         Ok(())
     }
 
     /// Keeps an event back if it comes before the first step.
-    async fn tell_event(&mut self, event: RunEvent) -> Result<(), Abandoned> {
+    async fn tell_event(&mut self, event: RunEvent, bytes: usize) -> Result<(), Abandoned> {
         match &mut self.opening {
-            Some(opening) if !matches!(event, RunEvent::StepStarted(_)) && opening.events.len() < OPENING_EVENTS => {
-                opening.events.push(event);
+            Some(opening)
+                if !matches!(event, RunEvent::StepStarted(_)) && opening.bytes + bytes + EVENT <= OPENING_BYTES =>
+            {
+                opening.bytes += bytes + EVENT;
+                opening.events.push((event, bytes));
                 Ok(())
             }
             _ => {
                 self.open().await?;
-                self.send(RunSignal::Event(event)).await
+                self.send(RunSignal::Event(event), bytes).await
             }
         }
     }
 
-    async fn forward(&mut self, incoming: Option<Incoming<WorkerSide>>) -> Result<(), Abandoned> {
+    async fn forward(&mut self, incoming: Option<(Incoming<WorkerSide>, usize)>) -> Result<(), Abandoned> {
+        let Some((incoming, bytes)) = incoming else {
+            self.is_over = true;
+            return Ok(());
+        };
         let signal = match incoming {
-            Some(Incoming::Notice(WorkerNotice::Event(event))) => {
+            Incoming::Notice(WorkerNotice::Event(event)) => {
                 self.was_heard();
-                return self.tell_event(event).await;
+                return self.tell_event(event, bytes).await;
             }
-            Some(Incoming::Notice(WorkerNotice::Message(message))) => {
+            Incoming::Notice(WorkerNotice::Message(message)) => {
                 self.witness.identity.report(Report::Said(Said::Message(message)));
                 return Ok(());
             }
-            Some(Incoming::Notice(WorkerNotice::Ops(report))) => {
+            Incoming::Notice(WorkerNotice::Ops(report)) => {
                 self.witness.identity.report(Report::Said(Said::Ops(report)));
                 return Ok(());
             }
             // Hosts that install make it, not those that execute runs.
-            Some(Incoming::Notice(WorkerNotice::Progress(_))) => return Ok(()),
-            Some(Incoming::Request(WorkerRequest::StepCompleted(step), responder)) => {
+            Incoming::Notice(WorkerNotice::Progress(_)) => return Ok(()),
+            Incoming::Request(WorkerRequest::StepCompleted(step), responder) => {
                 let (acknowledge, acknowledged) = oneshot::channel();
                 tokio::spawn(async move {
                     // Without an acknowledgement the request is refused as the responder is dropped.
@@ -250,15 +262,11 @@ impl Relay {
                 RunSignal::StepCompleted(step, acknowledge)
             }
             // Handlers ask this, not runs: it is refused as the responder is dropped.
-            Some(Incoming::Request(WorkerRequest::Store(_), _)) => return Ok(()),
-            None => {
-                self.is_over = true;
-                return Ok(());
-            }
+            Incoming::Request(WorkerRequest::Store(_), _) => return Ok(()),
         };
         self.was_heard();
         self.open().await?;
-        self.send(signal).await
+        self.send(signal, bytes).await
     }
 
     /// Something was heard of the run.
@@ -269,13 +277,14 @@ impl Relay {
     }
 
     /// Waits for room, and goes on hearing that the run is to be cancelled.
-    async fn send(&mut self, signal: RunSignal) -> Result<(), Abandoned> {
-        let signal = match self.job.signals.try_send(signal) {
+    async fn send(&mut self, signal: RunSignal, bytes: usize) -> Result<(), Abandoned> {
+        let signal = match self.job.signals.try_send(signal, bytes) {
             Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Full(signal) | mpsc::error::TrySendError::Closed(signal)) => signal,
+            Err(TrySendError::Closed(_)) => return Err(Abandoned),
+            Err(TrySendError::Full(signal)) => signal,
         };
         self.witness.is_held_up.store(true, Ordering::Relaxed);
-        let mut sending = pin!(self.job.signals.send(signal));
+        let mut sending = pin!(self.job.signals.send(signal, bytes));
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent.map_err(|_| Abandoned),
@@ -293,7 +302,7 @@ impl Relay {
     async fn forward_what_is_there(&mut self) -> Result<(), Abandoned> {
         // Unconstrained, because a task that has used up its turn is told that nothing is there.
         while !self.is_over
-            && let Some(incoming) = unconstrained(self.inbox.next()).now_or_never()
+            && let Some(incoming) = unconstrained(self.inbox.next_weighed()).now_or_never()
         {
             self.forward(incoming).await?;
         }
@@ -303,7 +312,7 @@ impl Relay {
     /// Forwards all that a dead host has sent.
     async fn forward_the_rest(&mut self) -> Result<(), Abandoned> {
         while !self.is_over
-            && let Ok(incoming) = timeout(SILENCE, self.inbox.next()).await
+            && let Ok(incoming) = timeout(SILENCE, self.inbox.next_weighed()).await
         {
             self.forward(incoming).await?;
         }

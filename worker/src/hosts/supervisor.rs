@@ -12,6 +12,7 @@ use std::time::Duration;
 use protocol::Json;
 use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
 use protocol::message::{Cancel, OpsReport, Ping, Prepare, Stop, WorkerNotice};
+use protocol::queue;
 use protocol::run::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -41,8 +42,8 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How long a host that was given a run may take to show that it lives.
 const FIRST_SIGN: Duration = Duration::from_secs(5);
-/// Notices of a lent host that may wait for who has it.
-const NOTICES: usize = 256;
+/// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
+const TOLD: usize = 1024 * 1024;
 
 /// What all hosts of a pool that are started at a time have in common.
 #[derive(Debug)]
@@ -226,9 +227,9 @@ struct Supervisor<'a> {
     /// Who is to get the host, and how it comes back.
     borrower: Option<(Claim, Borrower)>,
     /// Where the notices of a lent host go.
-    notices: Option<mpsc::Sender<WorkerNotice>>,
+    notices: Option<queue::Sender<WorkerNotice>>,
     /// Where its requests go.
-    requests: Option<mpsc::Sender<Asked>>,
+    requests: Option<queue::Sender<Asked>>,
     /// Where the end of a lost run goes.
     verdict: Option<oneshot::Sender<Verdict>>,
     /// Whether the host waits because nobody takes what it says.
@@ -368,25 +369,25 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Takes what the host sends while it executes no run.
-    fn listen(&mut self, incoming: Option<Incoming<WorkerSide>>) {
+    fn listen(&mut self, incoming: Option<(Incoming<WorkerSide>, usize)>) {
+        let Some((incoming, bytes)) = incoming else { return self.inbox = None };
         match incoming {
-            Some(Incoming::Notice(WorkerNotice::Message(message))) => {
+            Incoming::Notice(WorkerNotice::Message(message)) => {
                 self.identity.report(Report::Said(Said::Message(message)));
             }
-            Some(Incoming::Notice(WorkerNotice::Ops(report))) => self.identity.report(Report::Said(Said::Ops(report))),
-            Some(Incoming::Notice(notice)) => {
+            Incoming::Notice(WorkerNotice::Ops(report)) => self.identity.report(Report::Said(Said::Ops(report))),
+            Incoming::Notice(notice) => {
                 if let Some(notices) = &self.notices {
                     // Fails when too many wait, or nobody takes them.
-                    let _ = notices.try_send(notice);
+                    let _ = notices.try_send(notice, bytes);
                 }
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
-            Some(Incoming::Request(request, responder)) => {
+            Incoming::Request(request, responder) => {
                 if let Some(requests) = &self.requests {
-                    let _ = requests.try_send((request, responder));
+                    let _ = requests.try_send((request, responder), bytes);
                 }
             }
-            None => self.inbox = None,
         }
     }
 
@@ -466,10 +467,11 @@ impl<'a> Supervisor<'a> {
         let is_held_up = Arc::clone(&self.is_held_up);
         self.ask(move |link| async move {
             // An answer comes after all that was said before it, which may wait for being taken.
-            let was_held_up = is_held_up.load(Ordering::Relaxed);
+            let (was_held_up, heard) = (is_held_up.load(Ordering::Relaxed), link.heard());
+            let is_silent = || !was_held_up && !is_held_up.load(Ordering::Relaxed) && link.heard() == heard;
             match link.call_within(Ping {}, timeout).await {
                 Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
-                Err(CallError::Timeout { .. }) if !was_held_up && !is_held_up.load(Ordering::Relaxed) => {
+                Err(CallError::Timeout { .. }) if is_silent() => {
                     // Fails when the host is dead.
                     let _ = events.send(Event::Silent { has_memory: !is_out_of_memory() });
                 }
@@ -481,9 +483,9 @@ impl<'a> Supervisor<'a> {
 
     fn hand_over(&mut self) {
         let (Some((claim, borrower)), Some(link)) = (self.borrower.take(), self.link.clone()) else { return };
-        let (sender, notices) = mpsc::channel(NOTICES);
+        let (sender, notices) = queue::channel(TOLD);
         self.notices = Some(sender);
-        let (sender, requests) = mpsc::channel(NOTICES);
+        let (sender, requests) = queue::channel(TOLD);
         self.requests = Some(sender);
         let death = self.announced.clone();
         // It comes back by itself when nobody waits.
@@ -564,9 +566,9 @@ async fn late_arrival(ticket: &mut Option<Ticket>) -> Option<Arrival> {
 }
 
 /// What the host sends next; waits for ever if somebody else takes that.
-async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<Incoming<WorkerSide>> {
+async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<(Incoming<WorkerSide>, usize)> {
     match inbox {
-        Some(inbox) => inbox.next().await,
+        Some(inbox) => inbox.next_weighed().await,
         None => std::future::pending().await,
     }
 }

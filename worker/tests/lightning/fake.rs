@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use protocol::Json;
 use protocol::message::Prepare;
+use protocol::queue;
 use protocol::run::{
     Exit, LogLevel, LogLine, LogSource, RunEvent, RunOutcome, RunSpec, StepCompleted, StepIndex, StepInput, StepMemory,
     StepOutput, StepStarted, Versions,
@@ -77,7 +78,7 @@ impl Executor for FakeHosts {
         let (script, killed) = (self.script.clone(), self.killed.clone());
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         Ok(Reservation::new(format!("fake-{number}"), move |spec, _| {
-            let (sender, signals) = mpsc::channel(8);
+            let (sender, signals) = queue::channel(1024);
             let (cancel, cancelled) = mpsc::channel(1);
             let host = Host { signals: sender.clone(), cancelled };
             tokio::spawn(async move {
@@ -93,7 +94,7 @@ impl Executor for FakeHosts {
 
 /// The script's side of a host.
 pub(crate) struct Host {
-    signals: mpsc::Sender<RunSignal>,
+    signals: queue::Sender<RunSignal>,
     pub(crate) cancelled: mpsc::Receiver<Exit>,
 }
 
@@ -103,7 +104,7 @@ pub(crate) fn json(value: Value) -> Json {
 
 impl Host {
     pub(crate) async fn send(&self, signal: RunSignal) {
-        let _ = self.signals.send(signal).await;
+        let _ = self.signals.send(signal, 0).await;
     }
 
     pub(crate) async fn run_started(&self) {

@@ -7,8 +7,8 @@ use protocol::Json;
 use protocol::handler::{Abort, Handle, Handled, Module, StoreAnswer, StoreCall};
 use protocol::link::{Responder, WorkerSide};
 use protocol::message::{WorkerReply, WorkerRequest};
+use protocol::queue;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::hosts::{Asked, Hosts, LentHost, LoanError};
 use crate::oada::job::{Failure, Job, JobError};
@@ -59,7 +59,7 @@ impl Runner {
     async fn handle(
         &self,
         host: &Borrowed,
-        mut requests: Option<mpsc::Receiver<Asked>>,
+        mut requests: Option<queue::Receiver<Asked>>,
         job: &Job,
         context: &Context,
     ) -> Option<Outcome> {
@@ -105,7 +105,7 @@ async fn grace(context: &Context) {
     tokio::time::sleep(ABORT_GRACE).await;
 }
 
-async fn next(requests: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
+async fn next(requests: &mut Option<queue::Receiver<Asked>>) -> Option<Asked> {
     match requests {
         Some(requests) => requests.recv().await,
         None => None,
