@@ -3,6 +3,7 @@
 //! Runs no user code.
 
 pub mod adaptors;
+mod aside;
 mod backoff;
 pub mod cli;
 pub mod ctl;

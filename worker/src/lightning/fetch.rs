@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::outbox::{is_busy, says_gone};
 use super::phoenix::{Answer, Payload, Requester, Response, Status};
+use crate::aside::aside;
 use crate::backoff::{Backoff, jitter};
 
 /// Pauses while the server says that it is busy.
@@ -70,7 +71,9 @@ impl Fetcher {
         let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}")).into();
         match self.get("fetch:plan", Payload::empty()).await {
             Ok((Response::Json(plan), _)) => Ok(plan),
-            Ok((Response::Binary(bytes), _)) => Json::parse(bytes).map_err(|error| failed(&error.to_string())),
+            Ok((Response::Binary(bytes), _)) => {
+                aside(bytes.len(), || Json::parse(bytes)).await.map_err(|error| failed(&error.to_string()))
+            }
             Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
             Err(error) => Err(failed(&error.text("fetch:plan"))),
         }
@@ -82,12 +85,14 @@ impl Fetcher {
         let Some(id) = id else { return Ok(None) };
         let failed = |why: String| exception("DataClipError", format!("Failed to load dataclip {id}: {why}")).into();
         match self.get("fetch:dataclip", Payload::object(&json!({ "id": id }))).await {
-            Ok((response, was_repeated)) => match read_dataclip(response).map_err(&failed)? {
-                None if is_erased && was_repeated => Err(failed(
-                    "the answer was lost on its way, and Lightning keeps no data for this project".to_owned(),
-                )),
-                dataclip => Ok(dataclip),
-            },
+            Ok((response, was_repeated)) => {
+                match aside(response.len(), || read_dataclip(response)).await.map_err(&failed)? {
+                    None if is_erased && was_repeated => Err(failed(
+                        "the answer was lost on its way, and Lightning keeps no data for this project".to_owned(),
+                    )),
+                    dataclip => Ok(dataclip),
+                }
+            }
             Err(FetchError::Refused(json)) => Err(failed(json.decode().unwrap_or_else(|_| json.as_str().to_owned()))),
             Err(FetchError::Gone(why)) => Err(Unprepared::Gone(why)),
             Err(FetchError::Odd(what)) => Err(failed(what.into())),

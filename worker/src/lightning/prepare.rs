@@ -15,6 +15,7 @@ use super::phoenix::{Channel, ChannelEvent};
 use super::plan::{Plan, Surroundings};
 use super::run::{CANCEL, ClaimedRun, RunSettings, cancelled_exit};
 use super::server::Server;
+use crate::aside::aside;
 use crate::execution::{Executor, Reservation};
 use crate::redact::Redactor;
 use crate::run_log::RunLog;
@@ -75,15 +76,18 @@ async fn fetch_and_reserve<E: Executor>(
     settings: &RunSettings,
 ) -> Result<Prepared, Unprepared> {
     let plan = fetcher.plan().await?;
-    let around = Surroundings {
-        run_id: &run.id,
-        token: &run.token,
-        now: Timestamp::now(),
-        defaults: &settings.defaults,
-        state_bytes: settings.state_bytes,
-        collections: settings.collections.as_ref(),
+    let plan_bytes = plan.len();
+    let (run_id, token) = (run.id.clone(), run.token.clone());
+    let (defaults, collections) = (settings.defaults.clone(), settings.collections.clone());
+    let state_bytes = settings.state_bytes;
+    let read = move || {
+        let (now, collections) = (Timestamp::now(), collections.as_ref());
+        let around =
+            Surroundings { run_id: &run_id, token: &token, now, defaults: &defaults, state_bytes, collections };
+        Plan::read(&plan, around)
     };
-    let mut plan = Plan::read(&plan, around)
+    let mut plan = aside(plan_bytes, read)
+        .await
         .map_err(|error| Exit::error(ExitReason::Exception, "InvalidPlan", error.to_string()))?;
     let mut spec = plan.spec.clone();
     let reserve = async {

@@ -71,6 +71,14 @@ pub(in crate::lightning) enum Response {
 }
 
 impl Response {
+    /// Length in bytes.
+    pub(in crate::lightning) fn len(&self) -> usize {
+        match self {
+            Self::Json(json) => json.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
     /// The JSON; null where there is none.
     pub(in crate::lightning) fn into_json(self) -> Json {
         match self {

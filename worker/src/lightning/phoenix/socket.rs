@@ -22,6 +22,7 @@ use super::connect::{ConnectError, Connected, Endpoint, Network, WebSocket, conn
 use super::frame::{Frame, decode_binary, decode_text};
 use super::hub::{Command, Hub, LinkEnd, Rejoin};
 use super::payload::Payload;
+use crate::aside::aside;
 use crate::backoff::{Backoff, jitter};
 use crate::deflate::{Deflater, first_frame};
 use crate::metrics::metrics;
@@ -196,7 +197,7 @@ impl Actor {
                 message = stream.next() => {
                     heard = true;
                     match message.transpose()? {
-                        Some(message) => self.receive(message)?,
+                        Some(message) => self.receive(message).await?,
                         None => return Err(LinkError::Closed(String::new())),
                     }
                 }
@@ -228,7 +229,7 @@ impl Actor {
     async fn last_words(&mut self, mut stream: SplitStream<WebSocket>, error: WsError) -> LinkError {
         let read = async {
             while let Some(Ok(message)) = stream.next().await {
-                if let Err(closed) = self.receive(message) {
+                if let Err(closed) = self.receive(message).await {
                     return Some(closed);
                 }
             }
@@ -261,13 +262,13 @@ impl Actor {
         }
     }
 
-    fn receive(&mut self, message: WsMessage) -> Result<(), LinkError> {
-        let decoded = match &message {
-            WsMessage::Text(text) => decode_text(text),
-            WsMessage::Binary(frame) => decode_binary(frame),
+    async fn receive(&mut self, message: WsMessage) -> Result<(), LinkError> {
+        let decoded = match message {
+            WsMessage::Text(text) => aside(text.len(), move || decode_text(&text)).await,
+            WsMessage::Binary(frame) => decode_binary(&frame),
             WsMessage::Close(Some(frame)) if frame.code == CloseCode::Size => return Err(LinkError::TooLong),
             WsMessage::Close(frame) => {
-                let why = frame.as_ref().map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
+                let why = frame.map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
                 return Err(LinkError::Closed(why.unwrap_or_default()));
             }
             WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(()),

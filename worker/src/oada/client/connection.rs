@@ -16,6 +16,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async
 
 use super::conversation::{Command, Conversation};
 use super::domain::Domain;
+use crate::aside::aside;
 use crate::backoff::{Backoff, jitter};
 use crate::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
 use crate::oada::wire::Incoming;
@@ -134,7 +135,7 @@ impl Actor {
                 message = stream.next() => {
                     heard = true;
                     match message.transpose()? {
-                        Some(message) => self.receive(message)?,
+                        Some(message) => self.receive(message).await?,
                         None => return Err(ConnectionError::Closed(String::new())),
                     }
                 }
@@ -155,16 +156,16 @@ impl Actor {
         Ok(())
     }
 
-    fn receive(&mut self, message: Message) -> Result<(), ConnectionError> {
-        let text = match &message {
-            Message::Text(text) => text.as_str(),
+    async fn receive(&mut self, message: Message) -> Result<(), ConnectionError> {
+        let text = match message {
+            Message::Text(text) => text,
             Message::Close(frame) => {
-                let why = frame.as_ref().map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
+                let why = frame.map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
                 return Err(ConnectionError::Closed(why.unwrap_or_default()));
             }
             Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         };
-        match Incoming::parse(text) {
+        match aside(text.len(), move || Incoming::parse(&text)).await {
             Ok(incoming) => {
                 self.backoff.reset();
                 self.conversation.incoming(incoming);
