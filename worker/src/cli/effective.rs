@@ -9,7 +9,7 @@ use super::StartOptions;
 use super::config::{NOT_KEYS, is_secret};
 use super::environment::Origins;
 use crate::adaptors;
-use crate::escape::without_userinfo;
+use crate::escape::without_url_secrets;
 use crate::start::DEFAULT_CAPACITY;
 
 /// An option with what is in force.
@@ -125,7 +125,7 @@ pub(super) fn toml_value(value: &str) -> String {
 }
 
 fn toml_text(value: &str) -> String {
-    let value = without_userinfo(value);
+    let value = without_url_secrets(value);
     let escaped = value.chars().map(|it| match it {
         '"' | '\\' => format!("\\{it}"),
         it if it.is_control() => format!("\\u{:04X}", u32::from(it)),

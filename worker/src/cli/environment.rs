@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::config::{ConfigFile, try_flag};
-use crate::escape::without_userinfo;
+use crate::escape::{shown_url, without_url_secrets};
 
 /// The commands that a configuration file is for, beside none at all.
 pub(super) const CONFIGURED: &[&str] = &["start", "check-config", "doctor"];
@@ -124,8 +124,8 @@ pub(super) fn name_variable(error: clap::Error, command: &clap::Command) -> clap
     error
 }
 
-/// The error without what must not be shown of what it quotes: values of options that are secrets, and who logs in by a
-/// URL.
+/// The error without what must not be shown of what it quotes: values of options that are secrets, and secrets in
+/// URLs.
 fn without_secrets(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let secret = |flag: &str| {
         let long = flag.trim_start_matches('-').split([' ', '=', '[']).next().unwrap_or_default();
@@ -138,7 +138,8 @@ fn without_secrets(mut error: clap::Error, command: &clap::Command) -> clap::Err
         let ContextValue::String(text) = value else { continue };
         let shown = match kind {
             ContextKind::InvalidValue if is_secret && !text.is_empty() => "(hidden)".to_owned(),
-            _ => without_userinfo(&text).into_owned(),
+            ContextKind::InvalidValue if text.contains(['?', '#', '@']) => shown_url(&text),
+            _ => without_url_secrets(&text).into_owned(),
         };
         error.insert(kind, ContextValue::String(shown));
     }

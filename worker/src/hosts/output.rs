@@ -15,7 +15,7 @@ use tracing::field::display;
 use tracing::{info, warn};
 
 use super::lines::{HostLine, Lines};
-use crate::escape::without_userinfo;
+use crate::escape::without_url_secrets;
 use crate::redact::Redactor;
 use crate::run_log::RunLog;
 
@@ -121,7 +121,7 @@ impl Speaker {
 fn printable(line: &[u8], is_cut: bool, redactor: Option<&Redactor>) -> String {
     let line = String::from_utf8_lossy(line);
     // Installers quote the addresses of proxies and registries.
-    let line = without_userinfo(&line);
+    let line = without_url_secrets(&line);
     match (redactor, is_cut) {
         (None, false) => line.into_owned(),
         (None, true) => format!("{line} [cut]"),

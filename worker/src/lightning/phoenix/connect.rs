@@ -20,6 +20,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::deflate::{EXTENSION, Inflater, InflatingStream, NotOffered, agreement};
 use crate::dial::{ADDRESS_TIMEOUT, DialError, Proxy, ProxyError, dial, environment, remedy, speaks_tls, tls_config};
+use crate::escape::shown_url;
 
 /// A websocket to Lightning.
 pub(super) type WebSocket = WebSocketStream<InflatingStream<Box<dyn Stream>>>;
@@ -89,15 +90,16 @@ impl FromStr for Endpoint {
             let why = "it must not hold a user's name or password".into();
             return Err(InvalidEndpoint { text: "(hidden)".into(), why });
         }
-        let invalid = |why: String| InvalidEndpoint { text: text.into(), why };
+        let invalid = |why: String| InvalidEndpoint { text: shown_url(text), why };
         let uri: Uri = text.parse().map_err(|error| invalid(format!("{error}")))?;
         let tls = match uri.scheme_str() {
             Some("ws") => false,
             Some("wss") => true,
             _ => return Err(invalid("it must start with ws:// or wss://".into())),
         };
-        if uri.query().is_some() {
-            return Err(invalid("it must not have a query".into()));
+        // The parser forgets fragments.
+        if text.contains(['?', '#']) {
+            return Err(invalid("it must not have a query or a fragment".into()));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("it names no host".into()))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -286,8 +288,16 @@ mod tests {
             assert_eq!(read.ok(), expected, "{text}");
         }
         let error = "https://x/worker".parse::<Endpoint>().unwrap_err().to_string();
-        let hidden = "ws://ann:secret@x/worker".parse::<Endpoint>().unwrap_err().to_string();
-        assert!(!hidden.contains("secret"), "{hidden}");
+        for text in [
+            "ws://ann:secret@x/worker",
+            "ws://x/worker?token=secret",
+            "https://x?secret",
+            "ws://x#secret",
+            "x y?secret",
+        ] {
+            let hidden = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(!hidden.contains("secret"), "{hidden}");
+        }
         assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
     }
 

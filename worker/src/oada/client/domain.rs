@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use tokio_tungstenite::tungstenite::http::Uri;
 
+use crate::escape::shown_url;
+
 /// A store's domain, such as `oada.example.org`, with TLS unless it is written as `http://` or `ws://`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Domain {
@@ -52,7 +54,7 @@ impl FromStr for Domain {
             let why = "it must not hold a user's name or password".to_owned();
             return Err(InvalidDomain { text: "(hidden)".to_owned(), why });
         }
-        let invalid = |why: &str| InvalidDomain { text: text.to_owned(), why: why.to_owned() };
+        let invalid = |why: &str| InvalidDomain { text: shown_url(text), why: why.to_owned() };
         let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let uri: Uri = full.parse().map_err(|error| invalid(&format!("{error}")))?;
         let tls = match uri.scheme_str() {
@@ -60,8 +62,9 @@ impl FromStr for Domain {
             Some("http" | "ws") => false,
             _ => return Err(invalid("it must start with https:// or http://, or with neither")),
         };
-        if uri.query().is_some() {
-            return Err(invalid("it must not have a query"));
+        // The parser forgets fragments.
+        if text.contains(['?', '#']) {
+            return Err(invalid("it must not have a query or a fragment"));
         }
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
@@ -87,6 +90,7 @@ mod tests {
             ("ftp://x", None),
             ("https://", None),
             ("https://x?a=b", None),
+            ("x#b", None),
             ("https://ann:secret@x", None),
         ];
         for (text, expected) in cases {
@@ -94,7 +98,9 @@ mod tests {
             let read = read.as_ref().map(|(url, text)| (url.as_str(), text.as_str()));
             assert_eq!(read, expected, "{text}");
         }
-        let hidden = "https://ann:secret@x".parse::<Domain>().unwrap_err().to_string();
-        assert!(!hidden.contains("secret"), "{hidden}");
+        for text in ["https://ann:secret@x", "x?token=secret", "ftp://x?secret", "https://x/#secret", "a b?secret"] {
+            let hidden = text.parse::<Domain>().unwrap_err().to_string();
+            assert!(!hidden.contains("secret"), "{hidden}");
+        }
     }
 }

@@ -30,7 +30,12 @@ impl FromStr for FinishReporter {
         let status = match kind {
             "slack:success" => Status::Success,
             "slack:failure" => Status::Failure,
-            _ => return Err(InvalidReporter(format!("`{kind}` is not slack:success or slack:failure"))),
+            // What it is instead may be a part of the URL.
+            _ => {
+                return Err(InvalidReporter(
+                    "what stands before the `=` is not slack:success or slack:failure".to_owned(),
+                ));
+            }
         };
         WebhookUrl::parse(url).map_err(|error| InvalidReporter(error.to_string()))?;
         Ok(Self { status, post_url: url.into() })
