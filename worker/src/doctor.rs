@@ -339,7 +339,7 @@ fn open_files(options: &StartOptions) -> Finding {
     const WHAT: &str = "open files";
     let capacity: usize = start::workloops(options).iter().map(|workloop| workloop.capacity).sum();
     let warm = options.hosts.warm_hosts.unwrap_or(capacity);
-    let needed = files_needed(capacity + warm);
+    let needed = files_needed(capacity.saturating_add(warm), start::connections(options));
     // As the worker does.
     match raise_files() {
         Some(limit) if limit < needed => {

@@ -133,10 +133,7 @@ mod tests {
             ("a http://a:b@c, http://d:e@f", "a http://***@c, http://***@f"),
             ("ws://h/x?token=abc: no connection", "ws://h/x?***: no connection"),
             ("value 'ws://h?a=1,b=\"2\"' for", "value 'ws://h?***' for"),
-            (
-                "(http://h/a#token=1) and {\"u\":\"http://h?a='b'\"}",
-                "(http://h/a#***) and {\"u\":\"http://h?***\"}",
-            ),
+            ("(http://h/a#token=1) and {\"u\":\"http://h?a='b'\"}", "(http://h/a#***) and {\"u\":\"http://h?***\"}"),
             ("<http://h?a=1> http://h?a='b'", "<http://h?***> http://h?***"),
             ("ws://ann:pa?ss@h/x?y=z", "ws://***@h/x?***"),
             ("http://h?to=ann@example.org", "http://***@example.org"),

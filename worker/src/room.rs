@@ -11,6 +11,8 @@ use crate::http;
 pub const MOST_PER_SLOT: usize = 4;
 /// Open files for each host: a link, two pipes, a process descriptor; and a margin.
 const FILES_EACH: u64 = 8;
+/// Open files for each connection to a server: it, the next one that is made before it is closed, and two to look a name up.
+const FILES_PER_CONNECTION: u64 = 4;
 /// Open files of the worker itself, with all connections to its listeners.
 const FILES_OWN: u64 = 80 + http::MOST_CONNECTIONS as u64;
 /// More than any worker needs. Some programs take long for each file that they might have open.
@@ -20,9 +22,26 @@ const BYTES_EACH: u64 = 8 * 1024 * 1024;
 /// Processes and threads of a host that waits, with an engine.
 const TASKS_EACH: u64 = 16;
 
-/// Open files that a worker may need that has so many hosts.
-pub fn files_needed(hosts: usize) -> u64 {
-    FILES_OWN + FILES_EACH * hosts as u64
+/// Open files that a worker may need that has so many hosts, and so many connections to servers.
+pub fn files_needed(hosts: usize, connections: usize) -> u64 {
+    let each = |one: u64, many: usize| one.saturating_mul(many as u64);
+    FILES_OWN.saturating_add(each(FILES_EACH, hosts)).saturating_add(each(FILES_PER_CONNECTION, connections))
+}
+
+/// The system lets the worker open fewer files than it may need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system lets the worker open {limit} files, and {needed} may be needed")]
+pub struct TooFewFiles {
+    limit: u64,
+    needed: u64,
+}
+
+/// Sees to it that so many files may be opened.
+pub fn have_files(needed: u64) -> Result<(), TooFewFiles> {
+    match raise_files() {
+        Some(limit) if limit < needed => Err(TooFewFiles { limit, needed }),
+        _ => Ok(()),
+    }
 }
 
 /// Raises the limit of open files as far as the system lets the worker, and gives back what it is then; none if there is
@@ -159,6 +178,16 @@ mod tests {
         for (most, stat, expected) in table {
             assert_eq!(is_full(most * MB, &stat), expected, "{most}: {stat}");
         }
+    }
+
+    #[test]
+    fn files_are_for_hosts_and_for_connections() {
+        assert_eq!(files_needed(10, 3) - files_needed(0, 0), 10 * FILES_EACH + 3 * FILES_PER_CONNECTION);
+        assert_eq!(files_needed(usize::MAX, usize::MAX), u64::MAX);
+        assert!(have_files(1).is_ok());
+        let refused = have_files(u64::MAX).map_err(|few| few.to_string());
+        let limit = getrlimit(Resource::Nofile).current;
+        assert_eq!(refused.is_err(), limit.is_some(), "{refused:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, 
 use crate::http::{self, Operations, Probed};
 use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
-use crate::room::{MOST_PER_SLOT, files_needed, raise_files};
+use crate::room::{MOST_PER_SLOT, files_needed, have_files};
 use crate::sys::landlock_version;
 use crate::systemd;
 use crate::vitals::{Readiness, Vitals};
@@ -112,7 +112,7 @@ impl Worker {
 /// Options for hosts are read again by `reread` when that is asked for, and compared with those that are `in_force`.
 pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread) -> Result<(), StartError> {
     let mut lightning_options = lightning_options(&options)?;
-    have_files(&options)?;
+    see_to_files(&options)?;
     let journal = options.delivery.journal_dir.as_deref();
     let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
     lightning_options.journal = journal.map(Arc::new);
@@ -254,16 +254,20 @@ pub fn check(options: &StartOptions) -> Result<(), StartError> {
 }
 
 /// Sees to it that the worker may open as many files as it may need.
-fn have_files(options: &StartOptions) -> Result<(), StartError> {
+fn see_to_files(options: &StartOptions) -> Result<(), StartError> {
     let (capacity, warm) = (capacity(options), warm_hosts(options)?);
-    let needed = files_needed(capacity + warm);
-    match raise_files() {
-        Some(limit) if limit < needed => Err(StartError::Options(format!(
-            "the system lets the worker open {limit} files, and a capacity of {capacity} with {warm} warm hosts may need \
-             {needed}: raise the limit (ulimit -n; LimitNOFILE= of systemd), or lower --capacity (WORKER_CAPACITY)"
-        ))),
-        _ => Ok(()),
-    }
+    have_files(files_needed(capacity.saturating_add(warm), connections(options))).map_err(|few| {
+        StartError::Options(format!(
+            "{few} with a capacity of {capacity} and {warm} warm hosts: raise the limit (ulimit -n; LimitNOFILE= of \
+             systemd), or lower --capacity (WORKER_CAPACITY)"
+        ))
+    })
+}
+
+/// Connections that the worker keeps to servers: to Lightning, and to those that are told of runs and errors.
+pub(crate) fn connections(options: &StartOptions) -> usize {
+    let told = &options.observation;
+    1 + usize::from(told.otlp_endpoint.is_some()) + usize::from(told.sentry_dsn.is_some())
 }
 
 pub(crate) fn capacity(options: &StartOptions) -> usize {

@@ -24,6 +24,7 @@ use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 use crate::escape::one_line;
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http;
+use crate::room::{files_needed, have_files};
 use crate::start::{StartError, stop_requested};
 
 /// Time between looks at the folder of handlers.
@@ -72,6 +73,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
         Some(file) => reports(file)?,
         None => Vec::new(),
     };
+    see_to_files(&options)?;
     let listener = http::listen(options.host, options.port).await?;
     let port = listener.local_addr().map_or(options.port, |address| address.port());
     let probes = Arc::new(Probes::default());
@@ -133,6 +135,25 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     if is_lost { Err(StartError::FolderLost(broker.folder().to_owned()).into()) } else { Ok(ExitCode::SUCCESS) }
 }
 
+/// Sees to it that the process may open as many files as it may need.
+fn see_to_files(options: &ServeArgs) -> anyhow::Result<()> {
+    // Each job that ends may tell each reporter.
+    let told = options.finish_reporters.len().saturating_mul(options.concurrency);
+    let connections = 1_usize.saturating_add(told);
+    have_files(files_needed(most_hosts(options), connections)).with_context(|| {
+        format!(
+            "--concurrency {} (WORKER_OADA_CONCURRENCY) is too much: lower it, or raise the limit (ulimit -n; \
+             LimitNOFILE= of systemd)",
+            options.concurrency
+        )
+    })
+}
+
+/// A job's host each, and one to look at handlers.
+fn most_hosts(options: &ServeArgs) -> usize {
+    options.concurrency.saturating_add(1)
+}
+
 fn reports(file: &Path) -> anyhow::Result<Vec<Report>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {} (--reports)", file.display()))?;
     parse_reports(&text).with_context(|| format!("{} (--reports)", file.display()))
@@ -141,7 +162,7 @@ fn reports(file: &Path) -> anyhow::Result<Vec<Report>> {
 /// Hosts that are for one job each.
 async fn open_pool(broker: &Broker, options: &ServeArgs) -> anyhow::Result<Hosts> {
     let program = HostProgram::find(options.engine_host.as_deref())?;
-    let most = options.concurrency + 1;
+    let most = most_hosts(options);
     let least = options.warm_hosts.unwrap_or(options.concurrency).min(most);
     let size = PoolSize::Shared { least, most, idle: Duration::from_secs(30) };
     let recycling = Recycling { max_runs: Some(1), ..Recycling::default() };
