@@ -12,18 +12,19 @@ use protocol::handler::{Aborted, HandlerReply, HandlerRequest};
 use protocol::install::InstallerRequest;
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
-    Cancelled, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping, WorkerNotice,
+    Cancelled, HostNotice, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping,
+    WorkerNotice,
 };
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::{Engine, EngineLost, LogSink};
-use crate::guard::say;
 use crate::handler::{Session, Work};
 use crate::install::Installer;
 use crate::report::{self, EngineLog, Report};
 use crate::{limits, sys, walk};
+use hosting::guard::say;
 
 /// What the process is called while it executes no run.
 const IDLE_NAME: &str = "engine-host";
@@ -117,7 +118,8 @@ pub async fn serve<S: EngineStarter>(
         tokio::select! {
             incoming = inbox.next() => match incoming {
                 Some(Incoming::Request(request, responder)) => host.answer(request, responder),
-                Some(Incoming::Notice(notice)) => match notice {},
+                // There is nothing that an engine host is to be told.
+                Some(Incoming::Notice(HostNotice::Custom(_))) => {}
                 None => return,
             },
             () = host.work_over() => {}
@@ -187,7 +189,7 @@ impl<S: EngineStarter> Host<S> {
                 responder.reply(HostReply::Cancelled(Cancelled { was_running }));
             }
             (HostRequest::Ping(_), _) => {
-                responder.reply(HostReply::Pong(Pong { rss_bytes: sys::resident_bytes_of_descent() }))
+                responder.reply(HostReply::Pong(Pong { rss_bytes: hosting::process::resident_bytes_of_descent() }))
             }
             (HostRequest::Stop(_), _) => {
                 self.stopping = true;
@@ -199,6 +201,13 @@ impl<S: EngineStarter> Host<S> {
                 responder.reply(HostReply::Handler(HandlerReply::Aborted(Aborted { was_running })));
             }
             (HostRequest::Handler(_), Some(refusal)) => responder.refuse(refusal),
+            (HostRequest::Custom(_), _) => {
+                responder.refuse(Refusal::new(RefusalCode::WrongState, "an engine host has no requests of its own"));
+            }
+            (HostRequest::SetEnv(_), _) => {
+                let why = "an engine host keeps the environment that it was started with";
+                responder.refuse(Refusal::new(RefusalCode::WrongState, why));
+            }
             (HostRequest::Handler(HandlerRequest::Inspect(inspect)), None) => {
                 self.handle(Work::Inspect(inspect), responder);
             }

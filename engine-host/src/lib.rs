@@ -8,7 +8,6 @@ pub mod confine;
 pub mod engine;
 pub mod engines;
 pub mod errors;
-pub mod guard;
 pub mod handler;
 pub mod host;
 pub mod install;

@@ -1,14 +1,16 @@
 //! The `engine-host` program. Exits with the codes of [`ExitCode`].
 
-use std::process::exit;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, exit};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use engine_host::guard::{self, ExitCode, Launch, StopSignals, say};
-use engine_host::sys::{self, Parent};
-use engine_host::{confine, engines::Engines, host};
+use engine_host::{confine, engines::Engines, host, sys};
+use hosting::guard::{self, ExitCode, Launch, StopSignals, say};
+use hosting::process::{self, AtParentsDeath, Parent};
 use protocol::confinement::{CONFINEMENT_VARIABLE, Confinement};
-use protocol::handshake::{ADDRESS_VARIABLE, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
+use protocol::handshake::PARENT_VARIABLE;
 
 const BY_HAND: &str = "\
 engine-host executes OpenFn workflows for a worker, which starts as many of it as it needs.
@@ -17,19 +19,29 @@ It does nothing when it is run by hand. To run a workflow, start the worker: see
 /// How long the last answers may take to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The argument after which the command line of another host follows, which this process becomes.
+const BECOME: &str = "become";
+
+const GONE: &str = "the worker that started this engine host is gone";
+
 fn main() {
-    sys::close_inherited();
+    process::close_inherited();
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == BECOME) {
+        exit(become_another(arguments.collect()) as i32);
+    }
     sys::tune_allocator();
     let code = match launch() {
         None => {
             say(BY_HAND);
             ExitCode::ByHand
         }
-        Some((launch, _)) if sys::detach(launch.parent) == Parent::Gone => {
-            say("the worker that started this engine host is gone");
+        Some((launch, _)) if process::detach(launch.parent, AtParentsDeath::Kill) == Parent::Gone => {
+            say(GONE);
             ExitCode::Normal
         }
         Some((launch, confinement)) => {
+            sys::seclude();
             let confined = confine(confinement.as_deref());
             confined.and_then(|scratch_bytes| run(launch, scratch_bytes)).unwrap_or_else(|error| {
                 say(&format!("{error:#}"));
@@ -40,12 +52,27 @@ fn main() {
     exit(code as i32)
 }
 
+/// Becomes a host of another kind, in any language: a session of its own that inherits no descriptors and ends with the
+/// worker, whatever it is at. Returns only if that fails.
+fn become_another(command: Vec<OsString>) -> ExitCode {
+    let parent = std::env::var(PARENT_VARIABLE).ok().and_then(|parent| parent.parse().ok());
+    let (Some(parent), Some((program, arguments))) = (parent, command.split_first()) else {
+        say(BY_HAND);
+        return ExitCode::ByHand;
+    };
+    if process::detach(parent, AtParentsDeath::Kill) == Parent::Gone {
+        say(GONE);
+        return ExitCode::Normal;
+    }
+    let error = Command::new(program).args(arguments).exec();
+    say(&format!("cannot start {}: {error}", program.display()));
+    ExitCode::Failure
+}
+
 /// What the worker put into the environment, if it was the worker that started this.
 fn launch() -> Option<(Launch, Option<String>)> {
-    let names = [ADDRESS_VARIABLE, TOKEN_VARIABLE, PARENT_VARIABLE, CONFINEMENT_VARIABLE];
-    let [address, token, parent, confinement] = sys::take_variables(names);
-    let launch = Launch { address: address?, token: LinkToken::new(token?), parent: parent?.parse().ok()? };
-    Some((launch, confinement))
+    let [confinement] = process::take_variables([CONFINEMENT_VARIABLE]);
+    Some((Launch::take()?, confinement))
 }
 
 /// Forbids this process what the worker wants it to. Returns how much a run may write, in bytes.

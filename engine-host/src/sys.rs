@@ -11,25 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use hosting::process::{children, has_ended, resident_bytes_of, state};
 use protocol::run::Usage;
-use rustix::io::Errno;
-use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
-
-/// Reads variables and removes them from the environment, so that nothing that is started from here sees them. To be
-/// called before there is a second thread: with one the variables stay, because another thread could be reading them.
-pub fn take_variables<const N: usize>(names: [&str; N]) -> [Option<String>; N] {
-    let is_alone = platform::is_single_threaded();
-    names.map(|name| {
-        let value = std::env::var(name).ok();
-        if is_alone {
-            // SAFETY: there is no other thread that could read or write the environment meanwhile.
-            unsafe { std::env::remove_var(name) };
-        }
-        value
-    })
-}
+use rustix::process::{self, Pid, Signal};
 
 /// Fits the allocator to a process that lives for one run: its few threads share one heap, which grows by large pieces.
 /// By default each thread gets a heap that grows by a page at a time, and every time asks the system for that.
@@ -43,51 +28,16 @@ pub fn tune_allocator() {
     }
 }
 
-/// Whether the worker that started this process still lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parent {
-    /// It does.
-    Alive,
-    /// It ended before this process could be tied to it.
-    Gone,
-}
-
-/// Closes all descriptors but the standard ones: what else is open was inherited from whoever started the worker.
-pub fn close_inherited() {
-    platform::close_inherited();
-}
-
-/// Makes the process a session of its own, ties it to the worker with the process id `parent`, offers it to the system
-/// when memory runs out, and forbids others of its user to look into it. Processes that its engine leaves behind become
-/// its own children. What a system cannot do is left out: the link's end is noticed everywhere.
-pub fn detach(parent: u32) -> Parent {
-    // Fails only for who leads a session already.
-    let _ = process::setsid();
-    platform::offer_to_oom_killer();
-    platform::die_with_parent();
+/// Forbids others of this process's user to look into it, and has processes that its engine leaves behind become its own
+/// children. What a system cannot do is left out.
+pub fn seclude() {
     platform::adopt_orphans();
     platform::close_memory();
-    // The parent may have died before the system was told. What the kernel calls no parent is one that is not seen
-    // from here, such as one outside of a container.
-    match process::getppid() {
-        Some(actual) if actual.as_raw_nonzero().get().unsigned_abs() != parent => Parent::Gone,
-        _ => Parent::Alive,
-    }
 }
 
 /// Names the process as `ps` shows it, where the system can; it cuts long names. For the main thread.
 pub fn name_process(name: &str) {
     platform::name_process(name);
-}
-
-/// Resident memory of this process in bytes; 0 where the system does not tell.
-pub fn resident_bytes() -> u64 {
-    resident_bytes_of(process::getpid())
-}
-
-/// Resident memory of a process in bytes; 0 where the system does not tell, or it has ended.
-pub fn resident_bytes_of(process: Pid) -> u64 {
-    platform::resident_pages(process).unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
 }
 
 /// The number of an engine's first descriptor, of as many as it gets.
@@ -146,51 +96,14 @@ pub fn kill_group(leader: Pid) {
     let _ = process::kill_process_group(leader, Signal::KILL);
 }
 
-/// The processes that this one has started or adopted, and those that they have, as far as the system tells. Those that
-/// have ended count until they are reaped.
-pub fn descent() -> Vec<Pid> {
-    let mut descent = platform::children(process::getpid());
-    let mut looked_at = 0;
-    while let Some(&parent) = descent.get(looked_at) {
-        looked_at += 1;
-        descent.extend(platform::children(parent));
-    }
-    descent
-}
-
-/// Looks at a descent that is being killed, before what does not die is left to the worker. Each kill may hand on others.
-const MOST_LOOKS: usize = 20;
-
-/// Pause between two of them.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
-
-/// Kills the whole [`descent`]. For a host with one engine.
-pub fn kill_descent() {
-    for _ in 0..MOST_LOOKS {
-        let living: Vec<Pid> = descent().into_iter().filter(|process| !has_ended(*process)).collect();
-        if living.is_empty() {
-            return;
-        }
-        for process in living {
-            // Fails when it has ended.
-            let _ = process::kill_process(process, Signal::KILL);
-        }
-        std::thread::sleep(BETWEEN_LOOKS);
-    }
-}
-
 /// Reaps those of this process's children that have ended, but for `engine`, whose end somebody waits for.
 pub fn reap_adopted(engine: Pid) {
-    for child in platform::children(process::getpid()) {
+    for child in children(process::getpid()) {
         if child != engine && has_ended(child) {
             // What was reaped meanwhile is what was wanted.
             let _ = process::waitpid(Some(child), process::WaitOptions::NOHANG);
         }
     }
-}
-
-fn has_ended(process: Pid) -> bool {
-    platform::state(process).is_none_or(|state| ['Z', 'X'].contains(&state))
 }
 
 /// A process, its descendants, and whoever else is in the group that it leads, as far as the system tells. Looks through
@@ -241,24 +154,14 @@ pub fn usage() -> Usage {
     }
 }
 
-/// Resident memory of this process and its descendants, in bytes.
-pub fn resident_bytes_of_descent() -> u64 {
-    // To look for children is dear, and most hosts have none.
-    let children = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    if process::waitid(WaitId::All, children).is_err_and(|error| error == Errno::CHILD) {
-        return resident_bytes();
-    }
-    resident_bytes() + descent().into_iter().map(resident_bytes_of).sum::<u64>()
-}
-
 /// Whether a process is held by a stop signal or a debugger, as far as the system tells.
 pub fn is_stopped(process: Pid) -> bool {
-    platform::state(process).is_some_and(|state| ['T', 't'].contains(&state))
+    state(process).is_some_and(|state| ['T', 't'].contains(&state))
 }
 
 /// Whether a process is held, or has ended though some of its threads may still be at it, as far as the system tells.
 pub fn is_stopped_or_ended(process: Pid) -> bool {
-    platform::state(process).is_some_and(|state| ['T', 't', 'Z', 'X'].contains(&state))
+    state(process).is_some_and(|state| ['T', 't', 'Z', 'X'].contains(&state))
 }
 
 /// A process as the system lists it.
@@ -285,6 +188,7 @@ mod platform {
     use std::io::Write as _;
     use std::sync::OnceLock;
 
+    use hosting::process::status;
     use rustix::process::{
         DumpableBehavior, Pid, Signal, getpid, set_child_subreaper, set_dumpable_behavior,
         set_parent_process_death_signal,
@@ -292,25 +196,6 @@ mod platform {
 
     pub(super) use super::fence::Fence;
     use super::{Relative, Usage, Whose};
-
-    /// The first descriptor that is none of input, output and errors.
-    const FIRST_OTHER: libc::c_uint = 3;
-
-    pub(super) fn close_inherited() {
-        const NO_FLAGS: libc::c_uint = 0;
-        // SAFETY: takes numbers alone. Nothing in this process has opened a descriptor yet.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, NO_FLAGS) };
-        if closed == 0 {
-            return;
-        }
-        // Before Linux 5.9 one by one.
-        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-        let open: Vec<libc::c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        for descriptor in open.into_iter().filter(|it| it.unsigned_abs() >= FIRST_OTHER) {
-            // SAFETY: as above. That of the folder itself is closed already, which is an error of no consequence.
-            unsafe { libc::close(descriptor) };
-        }
-    }
 
     pub(super) fn used(whose: Whose) -> Usage {
         let whose = match whose {
@@ -356,17 +241,6 @@ mod platform {
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 
-    pub(super) fn is_single_threaded() -> bool {
-        std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
-    }
-
-    /// Of 1000: well before the worker.
-    const OOM_SCORE: &str = "900";
-
-    pub(super) fn offer_to_oom_killer() {
-        let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    }
-
     pub(super) fn die_with_parent() {
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
     }
@@ -377,26 +251,9 @@ mod platform {
         }
     }
 
-    pub(super) fn resident_pages(process: Pid) -> Option<u64> {
-        let file = format!("/proc/{}/statm", process.as_raw_nonzero());
-        std::fs::read_to_string(file).ok()?.split_whitespace().nth(1)?.parse().ok()
-    }
-
-    pub(super) fn children(process: Pid) -> Vec<Pid> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).into_iter().flatten();
-        let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-        let text = lists.collect::<String>();
-        text.split_ascii_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
-    }
-
     pub(super) fn processes() -> Vec<Relative> {
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| relative(entry.file_name().to_str()?)).collect()
-    }
-
-    /// The letter for what a process does.
-    pub(super) fn state(process: Pid) -> Option<char> {
-        status(process)?.trim_start().chars().next()
     }
 
     fn relative(id: &str) -> Option<Relative> {
@@ -405,13 +262,6 @@ mod platform {
         let status = status(id)?;
         let mut fields = status.split_whitespace().skip(1);
         Some(Relative { id, parent: pid(fields.next()?), group: pid(fields.next()?) })
-    }
-
-    /// State, parent, group and more of a process.
-    fn status(process: Pid) -> Option<String> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
-        // They are after the name, which may have spaces and brackets in it.
-        Some(stat.rsplit_once(')')?.1.to_owned())
     }
 
     /// Written to `clear_refs`, begins the peak anew.
@@ -435,13 +285,6 @@ mod platform {
     pub(super) fn take_peak_resident_bytes(_process: super::Pid) -> Option<u64> {
         None
     }
-
-    /// Cannot be told here. Nothing but `main` asks, before all else.
-    pub(super) fn is_single_threaded() -> bool {
-        true
-    }
-
-    pub(super) fn close_inherited() {}
 
     /// Cannot be told here.
     pub(super) fn used(_whose: super::Whose) -> super::Usage {
@@ -467,26 +310,12 @@ mod platform {
         pub(super) fn enclose(&self) {}
     }
 
-    pub(super) fn offer_to_oom_killer() {}
-
     pub(super) fn die_with_parent() {}
 
     pub(super) fn name_process(_name: &str) {}
 
-    pub(super) fn resident_pages(_process: super::Pid) -> Option<u64> {
-        None
-    }
-
-    pub(super) fn children(_process: super::Pid) -> Vec<super::Pid> {
-        Vec::new()
-    }
-
     pub(super) fn processes() -> Vec<super::Relative> {
         Vec::new()
-    }
-
-    pub(super) fn state(_process: super::Pid) -> Option<char> {
-        None
     }
 }
 
@@ -582,16 +411,6 @@ mod tests {
         let id = Pid::from_child(&child);
         assert_eq!(family(id).len(), 3);
         kill_group(id);
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn resident_memory_is_known() {
-        assert!(resident_bytes() > 1024 * 1024);
-        let mut child = Command::new("sleep").arg("90").spawn().unwrap();
-        assert!(platform::children(process::getpid()).contains(&Pid::from_child(&child)));
-        assert!(resident_bytes_of_descent() > 1024 * 1024 + resident_bytes_of(Pid::from_child(&child)));
-        child.kill().unwrap();
         child.wait().unwrap();
     }
 

@@ -19,7 +19,7 @@ use crate::install::{InstallerReply, InstallerRequest, Progress};
 use crate::run::{RunEvent, RunOutcome, RunSpec, StepCompleted};
 
 /// Version of everything in this module, in [`crate::run`] and in [`crate::install`]. Worker and host must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What the worker asks of a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +38,10 @@ pub enum HostRequest {
     Installer(InstallerRequest),
     /// Run a handler.
     Handler(HandlerRequest),
+    /// Something that whoever wrote this kind of host has given a meaning.
+    Custom(Custom),
+    /// Go by these environment variables from now on.
+    SetEnv(SetEnv),
 }
 
 /// A host's answers, in the order of [`HostRequest`].
@@ -57,6 +61,10 @@ pub enum HostReply {
     Installer(InstallerReply),
     /// To [`HostRequest::Handler`].
     Handler(HandlerReply),
+    /// To [`HostRequest::Custom`].
+    Custom(Json),
+    /// To [`HostRequest::SetEnv`].
+    EnvSet(EnvSet),
 }
 
 /// What a host asks of the worker.
@@ -66,6 +74,8 @@ pub enum WorkerRequest {
     StepCompleted(Box<StepCompleted>),
     /// A handler wants something of the store that its job is in.
     Store(StoreCall),
+    /// Something that whoever wrote this kind of host has given a meaning.
+    Custom(Custom),
 }
 
 /// The worker's answers, in the order of [`WorkerRequest`].
@@ -75,6 +85,8 @@ pub enum WorkerReply {
     Taken(Taken),
     /// To [`WorkerRequest::Store`].
     Store(StoreAnswer),
+    /// To [`WorkerRequest::Custom`].
+    Custom(Json),
 }
 
 /// What a host tells the worker without expecting an answer.
@@ -83,16 +95,61 @@ pub enum WorkerNotice {
     /// Something happened in the run.
     Event(RunEvent),
     /// Something for whoever in the worker knows this kind of host.
-    Message(Json),
+    Custom(Json),
     /// Numbers of the host's work.
     Ops(OpsReport),
     /// A request that takes its time has come further.
     Progress(Progress),
+    /// A line for the worker's log.
+    Log(HostLog),
 }
 
-/// What the worker tells a host without expecting an answer. There is nothing yet.
+/// What the worker tells a host without expecting an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum HostNotice {}
+pub enum HostNotice {
+    /// Something that whoever wrote this kind of host has given a meaning.
+    Custom(Json),
+}
+
+/// A request whose meaning is the business of those who wrote the host and the program that it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Custom(pub Json);
+
+/// Go by these environment variables from now on: a host that needs a new process for that refuses, and is replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetEnv {
+    /// Names with their values; those without one are unset.
+    pub variables: BTreeMap<String, Option<String>>,
+}
+
+/// The answer to [`SetEnv`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvSet {}
+
+/// A line for the worker's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLog {
+    /// How much it matters.
+    pub level: HostLogLevel,
+    /// What it says.
+    pub message: String,
+}
+
+/// How much a line of a host's matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostLogLevel {
+    /// For who follows each step.
+    Trace,
+    /// For who looks closely.
+    Debug,
+    /// For operators.
+    Info,
+    /// Something looks wrong.
+    Warn,
+    /// Something is wrong.
+    Error,
+}
 
 /// Numbers of a host's work, which the worker adds up over all hosts of a type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-use crate::guard::say;
+use hosting::guard::say;
 
 /// What a handler's thread is to do.
 #[derive(Debug)]

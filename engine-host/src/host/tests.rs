@@ -6,8 +6,8 @@ use protocol::message::{Cancel, Ping, Prepare, Stop, Taken, WorkerReply, WorkerR
 use protocol::run::{ExitReason, RunEvent, StepCompleted};
 
 use super::*;
-use crate::guard::{ExitCode, until_link_ends};
 use crate::testing::{Act, FakeEngine, workflow};
+use hosting::guard::{ExitCode, until_link_ends};
 
 const SOON: Duration = Duration::from_secs(10);
 

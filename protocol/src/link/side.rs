@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::Json;
 use crate::handler::{
     Abort, Aborted, Handle, Handled, HandlerReply, HandlerRequest, Inspect, Inspected, StoreAnswer, StoreCall,
 };
@@ -13,8 +14,8 @@ use crate::install::{
     SnapshotOutcome, Survey, Surveyed,
 };
 use crate::message::{
-    Cancel, Cancelled, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, Stop, Stopping, Taken,
-    WorkerNotice, WorkerReply, WorkerRequest,
+    Cancel, Cancelled, Custom, EnvSet, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, SetEnv, Stop,
+    Stopping, Taken, WorkerNotice, WorkerReply, WorkerRequest,
 };
 use crate::run::{RunOutcome, RunSpec, StepCompleted};
 
@@ -92,9 +93,12 @@ call!(WorkerSide: Box<RunSpec> as "run" => HostRequest::Run, HostReply::Ran => R
 call!(WorkerSide: Cancel as "cancel" => HostRequest::Cancel, HostReply::Cancelled => Cancelled);
 call!(WorkerSide: Ping as "ping" => HostRequest::Ping, HostReply::Pong => Pong);
 call!(WorkerSide: Stop as "stop" => HostRequest::Stop, HostReply::Stopping => Stopping);
+call!(WorkerSide: Custom as "custom" => HostRequest::Custom, HostReply::Custom => Json);
+call!(WorkerSide: SetEnv as "set env" => HostRequest::SetEnv, HostReply::EnvSet => EnvSet);
 call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: StoreCall as "store" => WorkerRequest::Store, WorkerReply::Store => StoreAnswer);
+call!(HostSide: Custom as "custom" => WorkerRequest::Custom, WorkerReply::Custom => Json);
 
 /// The same for what is asked of a host in one of its other roles.
 macro_rules! role_call {

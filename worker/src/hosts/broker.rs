@@ -16,7 +16,11 @@ use super::lines::{HostLine, Lines};
 use super::options::HostsOptions;
 use super::orphans::Orphans;
 use super::spawn::Spawner;
+use super::status::PoolEvent;
 use super::{BrokerError, StartError};
+
+/// Events that a slow listener may fall behind by.
+const EVENTS: usize = 1024;
 
 /// What the pools of a worker have in common. It goes when the last of them has.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(super) struct Ground {
     pub(super) spawner: Spawner,
     pub(super) arrivals: Arrivals,
     pub(super) lines: Lines,
+    /// What happens in all pools.
+    pub(super) events: broadcast::Sender<PoolEvent>,
     pub(super) orphans: Arc<Orphans>,
     next_host: AtomicU64,
     /// Whether the folder is gone.
@@ -39,7 +45,8 @@ impl Ground {
         let arrivals = Arrivals::at(Listener::bind(&directory)?, Arc::clone(&orphans));
         let spawner = Spawner::start(Arc::clone(&orphans)).map_err(BrokerError::Thread)?;
         let (next_host, is_lost) = (AtomicU64::new(1), watch::Sender::new(false));
-        Ok(Self { spawner, arrivals, lines: Lines::default(), orphans, next_host, is_lost, directory })
+        let (lines, events) = (Lines::default(), broadcast::Sender::new(EVENTS));
+        Ok(Self { spawner, arrivals, lines, events, orphans, next_host, is_lost, directory })
     }
 
     /// Each host works in a folder of its own in this one.
@@ -95,6 +102,7 @@ struct Shared {
     folder: PathBuf,
     is_lost: watch::Receiver<bool>,
     lines: Lines,
+    events: broadcast::Sender<PoolEvent>,
 }
 
 impl Broker {
@@ -102,9 +110,10 @@ impl Broker {
     /// within a tokio runtime.
     pub fn start(root: Option<&Path>) -> Result<Self, BrokerError> {
         let ground = Arc::new(Ground::new(root)?);
-        let (folder, lines, is_lost) = (ground.folder().to_owned(), ground.lines.clone(), ground.is_lost.subscribe());
+        let (folder, is_lost) = (ground.folder().to_owned(), ground.is_lost.subscribe());
+        let (lines, events) = (ground.lines.clone(), ground.events.clone());
         let ground = Mutex::new(Some(ground));
-        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, is_lost, lines })))
+        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, is_lost, lines, events })))
     }
 
     /// Makes this process the one that gets what hosts leave behind, and buries it. For a program whose children of
@@ -147,6 +156,12 @@ impl Broker {
     pub async fn status(&self) -> Vec<super::PoolStatus> {
         let pools = self.all();
         join_all(pools.iter().map(Hosts::status)).await.into_iter().flatten().collect()
+    }
+
+    /// What happens in all pools from now on, those included that are not open yet: who asks before the first is opened
+    /// misses nothing. Who falls behind misses the oldest events.
+    pub fn events(&self) -> broadcast::Receiver<PoolEvent> {
+        self.0.events.subscribe()
     }
 
     /// The last lines that hosts printed, and those to come. Who falls behind misses the oldest ones.

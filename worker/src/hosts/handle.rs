@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use protocol::message::Prepare;
 use protocol::run::Exit;
+use protocol::{InvalidJson, Json};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::broker::Ground;
 use super::keeper::{Keeper, Message, Order};
-use super::loan::LentHost;
+use super::loan::{LentHost, RequestError};
 use super::options::HostsOptions;
 use super::status::{HostEvent, PoolStatus};
 use super::{ManageError, StartError};
@@ -96,6 +99,23 @@ impl Hosts {
         self.ask(Message::Borrow).await.unwrap_or_else(|| Err(gone()))
     }
 
+    /// Asks any host something that those who wrote it have given a meaning. Waits for a host as [`lend`](Self::lend) does,
+    /// and then this long for the answer. A host that does not answer in time is killed.
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        question: &(impl Serialize + ?Sized + Sync),
+        deadline: Duration,
+    ) -> Result<T, RequestError> {
+        Ok(self.lend().await?.request(question, deadline).await?)
+    }
+
+    /// Tells all hosts that are ready or at work something that those who wrote them have given a meaning.
+    pub fn notify_all(&self, notice: &(impl Serialize + ?Sized)) -> Result<(), InvalidJson> {
+        // Fails when the pool was shut down.
+        let _ = self.keeper.0.send(Message::NotifyAll(Json::encode(&notice)?));
+        Ok(())
+    }
+
     /// Replaces all hosts: new ones get ready first, and those at work finish what they are at. Returns when all that
     /// were there are gone.
     pub async fn recycle(&self) -> Result<(), ManageError> {
@@ -120,7 +140,8 @@ impl Hosts {
     }
 
     /// Goes by these options from now on. Hosts are replaced, as by [`recycle`](Self::recycle), only if the options
-    /// make them other hosts. Returns when all is as the options say.
+    /// make them other hosts. If nothing but their environment is another, they are told, and only those that need a new
+    /// process for it are replaced. Returns when all is as the options say.
     pub async fn reconfigure(&self, options: HostsOptions) -> Result<(), ManageError> {
         self.order(Order::Reconfigure(Box::new(options))).await
     }

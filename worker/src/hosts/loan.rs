@@ -1,11 +1,14 @@
 //! A host that is lent to somebody who makes calls of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::link::{Call, CallError, Link, Responder, WorkerSide};
-use protocol::message::{WorkerNotice, WorkerRequest};
-use protocol::queue;
+use protocol::message::{Custom, HostNotice, WorkerNotice, WorkerRequest};
+use protocol::{InvalidJson, Json, queue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -43,6 +46,20 @@ pub enum LoanError {
     /// The host ended before it had answered.
     #[error("the host {0}")]
     Died(Death),
+    /// What was to be asked, or the answer, is not of the right form.
+    #[error(transparent)]
+    Json(Arc<InvalidJson>),
+}
+
+/// Why a request that any host may answer has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There is no host to be had.
+    #[error(transparent)]
+    NoHost(#[from] ReserveError),
+    /// The host that was asked did not answer.
+    #[error(transparent)]
+    Host(#[from] LoanError),
 }
 
 /// Something that a lent host asks, and the way to answer.
@@ -99,6 +116,24 @@ impl LentHost {
             _ => {}
         }
         Err(LoanError::Call(failure))
+    }
+
+    /// Asks the host something that those who wrote it have given a meaning, and waits this long for the answer.
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        question: &(impl Serialize + ?Sized + Sync),
+        deadline: Duration,
+    ) -> Result<T, LoanError> {
+        let question = Json::encode(&question).map_err(|error| LoanError::Json(Arc::new(error)))?;
+        let answer = self.call(Custom(question), deadline).await?;
+        answer.decode().map_err(|error| LoanError::Json(Arc::new(error)))
+    }
+
+    /// Tells the host something that those who wrote it have given a meaning. No answer says that it was heard.
+    pub async fn notify(&self, notice: &(impl Serialize + ?Sized + Sync)) -> Result<(), LoanError> {
+        let notice = Json::encode(&notice).map_err(|error| LoanError::Json(Arc::new(error)))?;
+        let told = self.link.notify(HostNotice::Custom(notice)).await;
+        told.map_err(|end| LoanError::Call(CallError::Ended(end)))
     }
 
     /// What the host tells while it is lent, the first time. Who does not take it in time misses some.

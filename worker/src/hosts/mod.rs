@@ -13,6 +13,7 @@
 //!             spawn, arrivals                 process, output
 //! ```
 
+mod answers;
 mod arrivals;
 mod broker;
 mod cgroup;
@@ -46,6 +47,7 @@ use std::io;
 
 use protocol::socket::SocketError;
 
+pub use self::answers::Answers;
 pub use self::broker::Broker;
 pub use self::cgroup::Cgroups;
 pub use self::containment::{Containment, Means};
@@ -54,13 +56,13 @@ pub use self::delegation::CgroupError;
 pub(crate) use self::delegation::own_group;
 pub use self::handle::Hosts;
 pub use self::lines::HostLine;
-pub use self::loan::{Asked, LentHost, LoanError};
+pub use self::loan::{Asked, LentHost, LoanError, RequestError};
 pub use self::ops::OpsStatus;
 pub use self::options::HostsOptions;
 pub use self::output::Stream;
 pub use self::policy::{PoolSize, Recycling};
 pub use self::program::{HostProgram, ProgramError};
-pub use self::status::{HostEvent, HostState, HostStatus, PoolStatus};
+pub use self::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus};
 pub use self::watch::{Change, watch_files};
 
 /// Why hosts cannot be started at all.

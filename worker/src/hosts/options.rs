@@ -1,12 +1,14 @@
 //! What a pool is told when it is opened, and may be told anew later.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::confinement::{CONFINEMENT_VARIABLE, Confinement};
 use protocol::engine::EngineSpec;
-use protocol::message::Prepare;
+use protocol::message::{Prepare, SetEnv};
 
 use super::HostProgram;
+use super::answers::Answers;
 use super::cgroup::Cgroups;
 use super::host::Patience;
 use super::policy::{Policy, PoolSize, Recycling};
@@ -26,6 +28,8 @@ pub struct HostsOptions {
     pub cgroups: Option<Cgroups>,
     /// Memory of each host and what it starts, in bytes, where no engine says how much it may use. Bounded by groups only.
     pub memory_bytes: Option<u64>,
+    /// What hosts are answered that ask something of their own. Without it, who has borrowed them may answer.
+    pub answers: Option<Answers>,
     /// How many hosts.
     pub size: PoolSize,
     /// Memory of the hosts that wait with an engine ready, in bytes.
@@ -59,6 +63,7 @@ impl HostsOptions {
             confinement: Confinement::default(),
             cgroups: None,
             memory_bytes: None,
+            answers: None,
             size: PoolSize::default(),
             warm_bytes: 512 * MB,
             first: Some(Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB }),
@@ -80,13 +85,23 @@ impl HostsOptions {
         Self { size, first: None, ..Self::new(program) }
     }
 
-    /// Whether hosts of these options are other hosts than those of `before`, and not only more or fewer.
+    /// Whether hosts of these options are other hosts than those of `before`, and not only more or fewer, or the same
+    /// ones with other variables.
     pub(super) fn starts_others(&self, before: &Self) -> bool {
         self.program != before.program
-            || self.environment != before.environment
             || self.confinement != before.confinement
             || self.cgroups != before.cgroups
             || self.memory_bytes != before.memory_bytes
+    }
+
+    /// What has changed of the variables since `before`.
+    pub(super) fn changed_variables(&self, before: &Self) -> SetEnv {
+        let now: BTreeMap<_, _> = self.environment.iter().cloned().collect();
+        let then: BTreeMap<_, _> = before.environment.iter().cloned().collect();
+        let gone = then.keys().filter(|name| !now.contains_key(*name)).map(|name| (name.clone(), None));
+        let set = now.iter().filter(|(name, value)| then.get(*name) != Some(*value));
+        let set = set.map(|(name, value)| (name.clone(), Some(value.clone())));
+        SetEnv { variables: gone.chain(set).collect() }
     }
 
     /// All variables that are set for hosts.
@@ -116,4 +131,25 @@ impl HostsOptions {
 /// Hosts that may prepare at once while nothing else is to be done: half of the processors' worth.
 fn preparations() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_variables_are_those_that_are_new_other_or_gone() {
+        let program =
+            HostProgram::at(&std::env::current_exe().expect("a process knows its program")).expect("it is one");
+        let with = |pairs: &[(&str, &str)]| HostsOptions {
+            environment: pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            ..HostsOptions::new(program.clone())
+        };
+        let (before, after) =
+            (with(&[("A", "1"), ("B", "2"), ("C", "3")]), with(&[("B", "4"), ("C", "3"), ("D", "5")]));
+        let expected = [("A", None), ("B", Some("4")), ("D", Some("5"))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)));
+        assert_eq!(after.changed_variables(&before).variables, expected.into());
+        assert!(!after.starts_others(&before) && before.changed_variables(&before).variables.is_empty());
+    }
 }

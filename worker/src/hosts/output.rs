@@ -9,13 +9,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::message::{HostLog, HostLogLevel};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
-use tracing::field::display;
-use tracing::{info, warn};
+use tracing::field::{DisplayValue, display};
+use tracing::{debug, error, info, trace, warn};
 
 use super::lines::{HostLine, Lines};
-use crate::escape::without_url_secrets;
+use crate::escape::{one_line, without_url_secrets};
 use crate::redact::Redactor;
 use crate::run_log::RunLog;
 
@@ -37,6 +38,8 @@ pub enum Stream {
     Stdout,
     /// Its standard error.
     Stderr,
+    /// The link, over which it sends lines for the log.
+    Link,
 }
 
 impl fmt::Display for Stream {
@@ -44,6 +47,7 @@ impl fmt::Display for Stream {
         out.write_str(match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Link => "link",
         })
     }
 }
@@ -69,11 +73,12 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
         // An error on a pipe from a child means the same as its end: nothing more will come.
         let count = pipe.read_buf(&mut buffer).await.unwrap_or(0);
         let now = Instant::now();
+        let level = if stream == Stream::Stderr { HostLogLevel::Warn } else { HostLogLevel::Info };
         let mut print = |line: &[u8], is_cut| match allowance.take(line.len(), now) {
-            Verdict::Pass => speaker.say(stream, line, is_cut),
+            Verdict::Pass => speaker.say(stream, level, line, is_cut),
             Verdict::PassAfter(dropped) => {
                 speaker.tell_dropped(stream, dropped);
-                speaker.say(stream, line, is_cut);
+                speaker.say(stream, level, line, is_cut);
             }
             Verdict::Drop => {}
         };
@@ -88,8 +93,33 @@ pub(super) async fn pump(mut pipe: impl AsyncRead + Unpin, stream: Stream, speak
     }
 }
 
+/// Writes a line to the worker's log.
+fn write(level: HostLogLevel, host: &str, run: Option<DisplayValue<&String>>, text: &str) {
+    match level {
+        HostLogLevel::Trace => trace!(target: "engine_host", %host, run, "{text}"),
+        HostLogLevel::Debug => debug!(target: "engine_host", %host, run, "{text}"),
+        HostLogLevel::Info => info!(target: "engine_host", %host, run, "{text}"),
+        HostLogLevel::Warn => warn!(target: "engine_host", %host, run, "{text}"),
+        HostLogLevel::Error => error!(target: "engine_host", %host, run, "{text}"),
+    }
+}
+
 impl Speaker {
-    fn say(&self, stream: Stream, line: &[u8], is_cut: bool) {
+    /// Passes on a line that the host sent over its link.
+    pub(super) fn log(&self, line: &HostLog, allowance: &mut Allowance) {
+        let message = one_line(&line.message);
+        let bytes = message.as_bytes();
+        let kept = &bytes[..bytes.len().min(LONGEST_LINE)];
+        let verdict = allowance.take(kept.len(), Instant::now());
+        if let Verdict::PassAfter(dropped) = verdict {
+            self.tell_dropped(Stream::Link, dropped);
+        }
+        if verdict != Verdict::Drop {
+            self.say(Stream::Link, line.level, kept, kept.len() < bytes.len());
+        }
+    }
+
+    fn say(&self, stream: Stream, level: HostLogLevel, line: &[u8], is_cut: bool) {
         let log = self.run.borrow().clone();
         let text = printable(line, is_cut, log.as_ref().map(|log| log.redactor()));
         let shown = match &log {
@@ -98,11 +128,7 @@ impl Speaker {
         };
         let run = log.as_ref().map(|log| log.run().to_owned());
         if let Some(text) = shown {
-            let (host, run) = (&self.host, run.as_ref().map(display));
-            match stream {
-                Stream::Stdout => info!(target: "engine_host", %host, run, "{text}"),
-                Stream::Stderr => warn!(target: "engine_host", %host, run, "{text}"),
-            }
+            write(level, &self.host, run.as_ref().map(display), &text);
         }
         self.lines.add(HostLine { host: self.host.clone(), run, stream, text });
     }
@@ -189,14 +215,14 @@ enum Verdict {
 
 /// A bucket of bytes that fills at [`RATE`] up to [`BURST`], and that each line empties.
 #[derive(Debug)]
-struct Allowance {
+pub(super) struct Allowance {
     left: u64,
     filled: Instant,
     dropped: Dropped,
 }
 
 impl Allowance {
-    fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { left: BURST, filled: now, dropped: Dropped::default() }
     }
 

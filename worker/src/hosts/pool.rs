@@ -448,6 +448,13 @@ impl Pool {
         there.map(outdate).collect()
     }
 
+    /// A host is to be replaced.
+    pub(super) fn outdate(&mut self, host: HostNumber) {
+        if let Some(member) = self.members.get_mut(&host) {
+            member.is_outdated = true;
+        }
+    }
+
     /// There are to be no hosts, or again as many as the policy says.
     pub(super) fn drain(&mut self, is_draining: bool) {
         self.is_draining = is_draining;

@@ -17,6 +17,9 @@ use crate::folders;
 
 const NAME: &str = "engine-host";
 
+/// The engine host's argument after which the command line of another host follows.
+const BECOME: &str = "become";
+
 /// The program as the build put it in; empty when it did not.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/engine-host"));
 
@@ -109,6 +112,19 @@ impl HostProgram {
     /// The same program, started with `arguments`.
     pub fn with_arguments(self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { arguments: arguments.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// This engine host's program, to start another program as a host: it becomes a session of its own that inherits no
+    /// descriptors and ends with the worker, whatever it is at, and then that program. For hosts that are written in other
+    /// languages.
+    pub fn becoming(
+        self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> io::Result<Self> {
+        let other = Self::at(program)?;
+        let words = [OsString::from(BECOME), other.path.into_os_string()];
+        Ok(self.with_arguments(words.into_iter().chain(arguments.into_iter().map(Into::into))))
     }
 
     /// Absolute path of the program's file.

@@ -241,7 +241,7 @@ impl Relay {
                 self.was_heard();
                 return self.tell_event(event, bytes).await;
             }
-            Incoming::Notice(WorkerNotice::Message(message)) => {
+            Incoming::Notice(WorkerNotice::Custom(message)) => {
                 self.witness.identity.report(Report::Said(Said::Message(message)));
                 return Ok(());
             }
@@ -249,8 +249,8 @@ impl Relay {
                 self.witness.identity.report(Report::Said(Said::Ops(report)));
                 return Ok(());
             }
-            // Hosts that install make it, not those that execute runs.
-            Incoming::Notice(WorkerNotice::Progress(_)) => return Ok(()),
+            // Hosts that install make the one, and those of other kinds the other, not those that execute runs.
+            Incoming::Notice(WorkerNotice::Progress(_) | WorkerNotice::Log(_)) => return Ok(()),
             Incoming::Request(WorkerRequest::StepCompleted(step), responder) => {
                 let (acknowledge, acknowledged) = oneshot::channel();
                 tokio::spawn(async move {
@@ -261,8 +261,8 @@ impl Relay {
                 });
                 RunSignal::StepCompleted(step, acknowledge)
             }
-            // Handlers ask this, not runs: it is refused as the responder is dropped.
-            Incoming::Request(WorkerRequest::Store(_), _) => return Ok(()),
+            // Handlers and hosts of other kinds ask this, not runs: it is refused as the responder is dropped.
+            Incoming::Request(WorkerRequest::Store(_) | WorkerRequest::Custom(_), _) => return Ok(()),
         };
         self.was_heard();
         self.open().await?;

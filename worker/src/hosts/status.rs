@@ -1,5 +1,6 @@
 //! What the pool tells of itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Json;
@@ -63,6 +64,15 @@ pub enum HostEvent {
         /// The numbers.
         report: OpsReport,
     },
+}
+
+/// Something that happened in one of a broker's pools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolEvent {
+    /// The pool's type.
+    pub pool: Arc<str>,
+    /// What happened.
+    pub event: HostEvent,
 }
 
 /// A look at the pool.

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::Json;
-use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
-use protocol::message::{Cancel, OpsReport, Ping, Prepare, Stop, WorkerNotice};
+use protocol::link::{CallError, Inbox, Incoming, Link, Responder, WorkerSide};
+use protocol::message::{
+    Cancel, Custom, HostNotice, OpsReport, Ping, Prepare, SetEnv, Stop, WorkerNotice, WorkerRequest,
+};
 use protocol::queue;
 use protocol::run::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::answers::Answers;
 use super::arrivals::{Arrival, Ticket};
 use super::broker::Ground;
 use super::cgroup::{Cgroups, Group};
@@ -27,7 +30,7 @@ use super::host::{Action, Event, Host, Patience};
 use super::keeper::Message;
 use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
-use super::output::{Speaker, Stream, pump};
+use super::output::{Allowance, Speaker, Stream, pump};
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
@@ -42,6 +45,10 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How long a host that was given a run may take to show that it lives.
 const FIRST_SIGN: Duration = Duration::from_secs(5);
+/// How long a host may take to go by other variables.
+const SET_ENV: Duration = Duration::from_secs(10);
+/// Questions of a host that may be answered at the same time; more are refused.
+const MOST_TASKS: usize = 256;
 /// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
 const TOLD: usize = 1024 * 1024;
 
@@ -53,6 +60,7 @@ pub(super) struct Setup {
     environment: Vec<(String, String)>,
     cgroups: Option<Cgroups>,
     memory_bytes: Option<u64>,
+    answers: Option<Answers>,
     patience: Patience,
     ping_every: Duration,
     ping_timeout: Duration,
@@ -66,6 +74,7 @@ impl Setup {
             environment: options.environment(),
             cgroups: options.cgroups.clone(),
             memory_bytes: options.memory_bytes,
+            answers: options.answers.clone(),
             patience: options.patience(),
             ping_every: options.ping_every,
             ping_timeout: options.ping_timeout,
@@ -90,6 +99,10 @@ pub(super) enum Command {
     TakeBack,
     /// Who had it does not know what it does now.
     Discard,
+    /// Tell it this.
+    Tell(Json),
+    /// Have it go by these variables.
+    SetEnv(SetEnv),
     /// Exit, for this reason.
     Stop(Reason),
     /// Exit now.
@@ -113,6 +126,8 @@ pub(super) enum Report {
     Said(Said),
     /// It was asked to stop, after a run or because it is not needed.
     Stopping,
+    /// It goes by other variables from now on, or it does not.
+    EnvSet(bool),
     /// The last one.
     Died(Death),
 }
@@ -236,6 +251,8 @@ struct Supervisor<'a> {
     is_held_up: Arc<AtomicBool>,
     /// The run, for the output.
     run: watch::Sender<Option<Arc<RunLog>>>,
+    speaker: Speaker,
+    log_allowance: Allowance,
     deadline: Option<Instant>,
     /// When to ask whether it lives.
     ping_at: Instant,
@@ -257,6 +274,9 @@ impl<'a> Supervisor<'a> {
         announced: watch::Receiver<Option<Death>>,
     ) -> Self {
         let (event_sender, events) = mpsc::unbounded_channel();
+        let run = watch::Sender::default();
+        let lines = setup.ground.lines.clone();
+        let speaker = Speaker { host: identity.id.clone(), run: run.subscribe(), lines };
         Self {
             setup,
             identity,
@@ -270,7 +290,9 @@ impl<'a> Supervisor<'a> {
             requests: None,
             verdict: None,
             is_held_up: Arc::default(),
-            run: watch::Sender::default(),
+            run,
+            speaker,
+            log_allowance: Allowance::new(std::time::Instant::now()),
             deadline: None,
             ping_at: Instant::now() + setup.ping_every,
             events,
@@ -282,14 +304,12 @@ impl<'a> Supervisor<'a> {
     }
 
     fn pump_output(&mut self, pumps: &mut JoinSet<()>) {
-        let lines = self.setup.ground.lines.clone();
-        let speaker = Speaker { host: self.identity.id.clone(), run: self.run.subscribe(), lines };
         let (stdout, stderr) = self.process.take_output();
         if let Some(stdout) = stdout {
-            pumps.spawn(pump(stdout, Stream::Stdout, speaker.clone()));
+            pumps.spawn(pump(stdout, Stream::Stdout, self.speaker.clone()));
         }
         if let Some(stderr) = stderr {
-            pumps.spawn(pump(stderr, Stream::Stderr, speaker));
+            pumps.spawn(pump(stderr, Stream::Stderr, self.speaker.clone()));
         }
     }
 
@@ -362,6 +382,12 @@ impl<'a> Supervisor<'a> {
                 return Some(Event::Returned);
             }
             Command::Discard => return Some(Event::Discarded),
+            Command::Tell(notice) => {
+                self.ask(
+                    |link| async move { link.notify(HostNotice::Custom(notice)).await.err().map(CallError::Ended) },
+                );
+            }
+            Command::SetEnv(set) => self.set_env(set),
             Command::Stop(reason) => return Some(Event::Stop(reason)),
             Command::Shutdown => return Some(Event::Shutdown),
         }
@@ -372,15 +398,19 @@ impl<'a> Supervisor<'a> {
     fn listen(&mut self, incoming: Option<(Incoming<WorkerSide>, usize)>) {
         let Some((incoming, bytes)) = incoming else { return self.inbox = None };
         match incoming {
-            Incoming::Notice(WorkerNotice::Message(message)) => {
+            Incoming::Notice(WorkerNotice::Custom(message)) => {
                 self.identity.report(Report::Said(Said::Message(message)));
             }
             Incoming::Notice(WorkerNotice::Ops(report)) => self.identity.report(Report::Said(Said::Ops(report))),
+            Incoming::Notice(WorkerNotice::Log(line)) => self.speaker.log(&line, &mut self.log_allowance),
             Incoming::Notice(notice) => {
                 if let Some(notices) = &self.notices {
                     // Fails when too many wait, or nobody takes them.
                     let _ = notices.try_send(notice, bytes);
                 }
+            }
+            Incoming::Request(WorkerRequest::Custom(Custom(question)), responder) if self.setup.answers.is_some() => {
+                self.answer(question, responder);
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
             Incoming::Request(request, responder) => {
@@ -445,6 +475,30 @@ impl<'a> Supervisor<'a> {
             // Fails when the host is dead.
             let _ = events.send(event);
             None
+        });
+    }
+
+    /// Answers what the host asks, on a task of its own.
+    fn answer(&mut self, question: Json, responder: Responder<WorkerSide>) {
+        while self.tasks.try_join_next().is_some() {}
+        match &self.setup.answers {
+            Some(answers) if self.tasks.len() < MOST_TASKS => {
+                self.tasks.spawn(answers.clone().answer(self.identity.id.clone(), question, responder));
+            }
+            // Refused, as the responder is dropped.
+            _ => {}
+        }
+    }
+
+    fn set_env(&mut self, set: SetEnv) {
+        let identity = self.identity.clone();
+        if self.link.is_none() {
+            return identity.report(Report::EnvSet(false));
+        }
+        self.ask(move |link| async move {
+            let failure = link.call_within(set, SET_ENV).await.err();
+            identity.report(Report::EnvSet(failure.is_none()));
+            failure
         });
     }
 

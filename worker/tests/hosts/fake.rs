@@ -157,12 +157,12 @@ async fn serve(address: &str, token: String) {
             HostRequest::Ping(_) if has(Habit::IgnoresPings) => std::mem::forget(responder),
             HostRequest::Ping(_) if has(Habit::DiesOfPings) => exit(6),
             HostRequest::Ping(_) if has(Habit::Talks) => {
-                link.notify(WorkerNotice::Message(Json::encode(&"hello").unwrap())).await.unwrap();
+                link.notify(WorkerNotice::Custom(Json::encode(&"hello").unwrap())).await.unwrap();
                 let (counts, gauges) = ([("pings".into(), 1)].into(), [("mood".into(), 0.5)].into());
                 link.notify(WorkerNotice::Ops(OpsReport { counts, gauges })).await.unwrap();
                 responder.reply(HostReply::Pong(Pong { rss_bytes: 4_711 }));
             }
-            HostRequest::Installer(_) | HostRequest::Handler(_) => {
+            HostRequest::Installer(_) | HostRequest::Handler(_) | HostRequest::Custom(_) | HostRequest::SetEnv(_) => {
                 responder.refuse(Refusal::new(RefusalCode::WrongState, "not my business"));
             }
             HostRequest::Ping(_) => responder.reply(HostReply::Pong(Pong { rss_bytes: 0 })),

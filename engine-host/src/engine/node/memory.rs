@@ -53,6 +53,6 @@ impl Watch {
             // They would be in the way until the host ends.
             sys::reap_adopted(self.process);
         }
-        self.family.members(self.process).into_iter().map(sys::resident_bytes_of).sum()
+        self.family.members(self.process).into_iter().map(hosting::process::resident_bytes_of).sum()
     }
 }

@@ -42,8 +42,8 @@ pub use self::version::BadVersion;
 use super::{
     ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, JobResult, LogSink, Thrown, withheld,
 };
-use crate::guard::say;
 use crate::sys;
+use hosting::guard::say;
 
 /// How long Node may take to load the adaptors of a workflow.
 const START_WITHIN: Duration = Duration::from_secs(60);

@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use super::frame::{self, BadFrame, Frame};
 use super::launch::Launch;
 use crate::engine::{LogSink, line_kind};
-use crate::guard::say;
 use crate::sys::{self, Signals};
+use hosting::guard::say;
 
 /// A frame that is one line of the run's log.
 const LOG: u8 = b'l';
@@ -75,7 +75,7 @@ impl Family {
         match self {
             Self::None => vec![process],
             Self::Own => sys::family(process),
-            Self::All => sys::descent(),
+            Self::All => hosting::process::descent(),
         }
     }
 }
@@ -196,7 +196,7 @@ impl NodeProcess {
     /// Kills it with its descendants. Those of one that has ended were killed then.
     pub(super) fn kill(&mut self) {
         if self.family == Family::All {
-            sys::kill_descent();
+            hosting::process::kill_descent();
         }
         // It is reaped: its number may be another's.
         if self.child.id().is_none() {

@@ -17,8 +17,6 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use crate::sys;
-
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -52,7 +50,7 @@ impl Quota {
             loop {
                 tokio::time::sleep(INTERVAL).await;
                 let (folder, begun) = (watched.clone(), Instant::now());
-                match spawn_blocking(move || is_over(&folder, &sys::descent(), limit_bytes)).await {
+                match spawn_blocking(move || is_over(&folder, &hosting::process::descent(), limit_bytes)).await {
                     Ok(false) => tokio::time::sleep(begun.elapsed() * SHARE).await,
                     Ok(true) => break,
                     // The runtime shuts down.
@@ -60,14 +58,15 @@ impl Quota {
                 }
             }
             seen.store(true, Ordering::Release);
-            sys::kill_descent();
+            hosting::process::kill_descent();
         });
         Self { folder: folder.to_owned(), limit_bytes, is_exceeded, task: task.abort_handle() }
     }
 
     /// Looks once more, at the end of a job: what was exceeded, in bytes, if it was.
     pub(super) fn look(&self) -> Option<u64> {
-        let is_over = self.exceeded().is_some() || is_over(&self.folder, &sys::descent(), self.limit_bytes);
+        let is_over =
+            self.exceeded().is_some() || is_over(&self.folder, &hosting::process::descent(), self.limit_bytes);
         is_over.then_some(self.limit_bytes)
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Wait {
 enum Until {
     /// These hosts are gone.
     Gone(BTreeSet<HostNumber>),
+    /// These have said whether they go by other variables.
+    EnvSet(BTreeSet<HostNumber>),
     /// There are no hosts.
     Empty,
     /// There are as many hosts as there are to be.
@@ -80,15 +82,34 @@ impl Keeper {
 
     fn reconfigure(&mut self, options: HostsOptions) -> Until {
         let starts_others = options.starts_others(&self.options);
+        let variables = options.changed_variables(&self.options);
         self.pool.set_policy(options.policy());
         self.setup = Arc::new(Setup::new(&options, Arc::clone(&self.setup.ground)));
         self.options = options;
-        if !starts_others {
+        if !starts_others && variables.variables.is_empty() {
             return Until::Settled;
+        }
+        if !starts_others {
+            info!(pool = &*self.name, "hosts are told of other variables");
+            self.pool.start_afresh();
+            self.command_all(|| Command::SetEnv(variables.clone()));
+            return Until::EnvSet(self.hosts.keys().copied().collect());
         }
         info!(pool = &*self.name, "hosts are being replaced: their settings have changed");
         self.pool.start_afresh();
         Until::Gone(self.pool.recycle())
+    }
+
+    /// A host has said whether it goes by other variables. One that does not is replaced.
+    pub(super) fn env_set(&mut self, host: HostNumber, is_set: bool) {
+        if !is_set {
+            self.pool.outdate(host);
+        }
+        for wait in &mut self.waits {
+            if let Until::EnvSet(hosts) = &mut wait.until {
+                hosts.remove(&host);
+            }
+        }
     }
 
     /// Tells those who wait for something that is so by now, or will not be.
@@ -98,6 +119,10 @@ impl Keeper {
             let result = match &wait.until {
                 _ if self.closing.is_some() => Some(Err(ManageError::Closed)),
                 Until::Gone(hosts) if hosts.iter().all(|host| !self.hosts.contains_key(host)) => Some(Ok(())),
+                Until::EnvSet(hosts) if hosts.iter().all(|host| !self.hosts.contains_key(host)) => {
+                    wait.until = Until::Settled;
+                    None
+                }
                 Until::Empty if !is_draining => Some(Err(ManageError::Overtaken)),
                 Until::Empty if self.hosts.is_empty() => Some(Ok(())),
                 Until::Settled if is_draining => Some(Err(ManageError::Overtaken)),
@@ -148,7 +173,7 @@ impl Keeper {
         self.closing.as_ref().is_some_and(|closing| closing.is_forced && Instant::now() >= closing.next_deadline())
     }
 
-    fn command_all(&self, command: impl Fn() -> Command) {
+    pub(super) fn command_all(&self, command: impl Fn() -> Command) {
         for host in self.hosts.values() {
             host.command(command());
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::Json;
 use protocol::message::Prepare;
 use protocol::run::Exit;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -25,7 +26,7 @@ use super::ops::OpsTotals;
 use super::options::HostsOptions;
 use super::pool::{Dismissal, HostNumber, Pool};
 use super::run::{GONE, Job};
-use super::status::{HostEvent, HostState, HostStatus, PoolStatus, describe};
+use super::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus, describe};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use super::{ManageError, ManageResult};
 use crate::metrics::metrics;
@@ -40,6 +41,7 @@ pub(super) enum Message {
     Return(Job),
     Report(HostNumber, Report),
     Status(oneshot::Sender<PoolStatus>),
+    NotifyAll(Json),
     /// Change something, and say when it is done.
     Manage(Order, oneshot::Sender<ManageResult>),
     /// End the run of this id, and say whether there is one.
@@ -228,6 +230,7 @@ impl Keeper {
                 // Fails when nobody waits.
                 let _ = asker.send(self.status());
             }
+            Message::NotifyAll(notice) => self.command_all(|| Command::Tell(notice.clone())),
             Message::Manage(order, done) => self.manage(order, done),
             Message::Cancel(run_id, exit, asker) => {
                 let host = self.hosts.values().find(|member| member.run.as_ref() == Some(&run_id));
@@ -352,8 +355,9 @@ impl Keeper {
     }
 
     fn publish(&self, event: HostEvent) {
-        // Fails when nobody listens.
-        let _ = self.events.send(event);
+        // Both fail when nobody listens.
+        let _ = self.events.send(event.clone());
+        let _ = self.setup.ground.events.send(PoolEvent { pool: Arc::clone(&self.name), event });
     }
 }
 

@@ -58,6 +58,7 @@ impl Keeper {
                 self.publish(HostEvent::Message { host, message });
             }
             Report::Said(Said::Ops(report)) => self.hear_numbers(host, report),
+            Report::EnvSet(is_set) => self.env_set(host, is_set),
             Report::Died(death) => self.bury(host, death),
         }
     }
@@ -69,10 +70,11 @@ impl Keeper {
             let (host, after) = (member.id.clone(), member.preparing_since.elapsed());
             debug!(%host, ?after, "host ready");
             metrics().host_ready(after);
-            // Fails when nobody listens.
-            let _ = self.events.send(HostEvent::Ready { host, after });
+            self.publish(HostEvent::Ready { host, after });
         }
-        if self.pool.is_unmeasured(host) {
+        if self.pool.is_unmeasured(host)
+            && let Some(member) = self.hosts.get(&host)
+        {
             member.command(Command::Measure);
         }
         self.pool.ready(host, now());

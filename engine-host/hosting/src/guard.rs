@@ -1,16 +1,18 @@
 //! Brings the host to its worker, and sees to it that it does not outlive it.
 //!
-//! All of it runs on the main thread, which user code never gets. The host's exit codes are here.
+//! All of it is for the main thread, which nothing else is to hold up. The host's exit codes are here.
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use protocol::handshake::{self, HandshakeError, LinkToken};
+use protocol::handshake::{self, ADDRESS_VARIABLE, HandshakeError, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 use protocol::link::{HostSide, Inbox, Link, LinkEnd, LinkOptions};
 use protocol::message::{Hello, PROTOCOL_VERSION};
 use protocol::socket::{self, SocketError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::process::take_variables;
 
 /// How long a host tries to reach its worker.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -40,6 +42,15 @@ pub struct Launch {
     pub token: LinkToken,
     /// The worker's process id.
     pub parent: u32,
+}
+
+impl Launch {
+    /// Takes it out of the environment, if it was a worker that started this process. To be called before there is a
+    /// second thread.
+    pub fn take() -> Option<Self> {
+        let [address, token, parent] = take_variables([ADDRESS_VARIABLE, TOKEN_VARIABLE, PARENT_VARIABLE]);
+        Some(Self { address: address?, token: LinkToken::new(token?), parent: parent?.parse().ok()? })
+    }
 }
 
 /// Why a host has no worker to serve.
@@ -106,14 +117,19 @@ impl StopSignals {
 pub async fn until_link_ends(link: &Link<HostSide>, serving: impl Future<Output = ()>) -> ExitCode {
     tokio::select! {
         biased;
-        end = link.ended() => match end {
-            LinkEnd::PeerClosed | LinkEnd::ClosedHere => ExitCode::Normal,
-            broken => {
-                say(&broken.to_string());
-                ExitCode::Failure
-            }
-        },
+        end = link.ended() => after(&end),
         () = serving => ExitCode::Normal,
+    }
+}
+
+/// What the host exits with after this end of its link. What is no regular one is told.
+pub(crate) fn after(end: &LinkEnd) -> ExitCode {
+    match end {
+        LinkEnd::PeerClosed | LinkEnd::ClosedHere => ExitCode::Normal,
+        broken => {
+            say(&broken.to_string());
+            ExitCode::Failure
+        }
     }
 }
 
