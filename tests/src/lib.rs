@@ -5,6 +5,8 @@ pub mod browser;
 pub mod collector;
 pub mod contract;
 pub mod leftovers;
+#[cfg(target_os = "linux")]
+pub mod lesser_kernel;
 pub mod lightning;
 pub mod matching;
 pub mod node;

@@ -3,20 +3,15 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use rustix::process::geteuid;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::lesser_kernel::{Lacks, on_a_kernel_that};
 
 /// `nobody` and `nogroup` of Debian; on other systems nobody's either.
 const NOBODY: u32 = 65_534;
-/// The operation of `prctl` that Linux 6.4 brought.
-const PR_GET_AUXV: u64 = 0x4155_5856;
 
 /// The user of a test, with folders that belong to it. Root becomes `nobody`; anybody else stays who they are.
 #[derive(Debug)]
@@ -64,16 +59,7 @@ impl PlainUser {
         if let Some(id) = self.id {
             command.uid(id).gid(id);
         }
-        let runtime = tokio::runtime::Handle::try_current().ok();
-        // The filter is for good, so it gets a thread of its own. What it starts inherits it.
-        thread::scope(|scope| {
-            let started = scope.spawn(move || {
-                let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
-                refuse_auxv();
-                start(command)
-            });
-            started.join().expect("the process can be started")
-        })
+        on_a_kernel_that(Lacks::Auxv, || start(command))
     }
 
     fn own(&self, folder: &Path) {
@@ -87,18 +73,4 @@ impl Default for PlainUser {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Has the kernel answer this thread as one does that has no `PR_GET_AUXV`.
-fn refuse_auxv() {
-    let is_it = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, PR_GET_AUXV);
-    let rule = SeccompRule::new(vec![is_it.expect("prctl has a first argument")]).expect("it has a condition");
-    let filter = SeccompFilter::new(
-        [(libc::SYS_prctl, vec![rule])].into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EINVAL.unsigned_abs()),
-        std::env::consts::ARCH.try_into().expect("tests run on an architecture that has filters"),
-    );
-    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("the filter is short");
-    seccompiler::apply_filter(&program).expect("the kernel filters system calls");
 }

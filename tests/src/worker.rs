@@ -16,6 +16,17 @@ use crate::binaries;
 use crate::lightning::DEADLINE;
 use crate::processes::{self, Process};
 
+/// Options that let adaptors start processes and load native code that nothing confines.
+pub const UNCONFINED: [&str; 2] = ["--no-landlock", "--allow-unconfined-adaptors"];
+
+/// Options for an engine with the adaptors of a workspace, and a repo in it.
+pub fn local_adaptors(engine: &str, workspace: &Path) -> [String; 7] {
+    let path = |path: &Path| path.display().to_string();
+    let (repo, workspace) = (path(&workspace.join("repo")), path(workspace));
+    let flag = str::to_owned;
+    [flag("--engine"), flag(engine), flag("--repo-dir"), repo, flag("--monorepo-dir"), workspace, flag("--offline")]
+}
+
 /// A worker that was started for a test. Killed when dropped.
 #[derive(Debug)]
 pub struct Worker {
@@ -37,6 +48,13 @@ impl Worker {
     /// Starts a worker that keeps its socket in this folder.
     pub async fn start_in(lightning: &MockLightning, options: &[&str], runtime: &Path) -> Self {
         Self::start_at(&lightning.url(), options, &[("XDG_RUNTIME_DIR", runtime)]).await
+    }
+
+    /// Starts a worker with the adaptors of a workspace, which nothing confines.
+    pub async fn start_unconfined(lightning: &MockLightning, workspace: &Path, runtime: &Path) -> Self {
+        let local = local_adaptors("node", workspace);
+        let options: Vec<&str> = local.iter().map(String::as_str).chain(UNCONFINED).collect();
+        Self::start_in(lightning, &options, runtime).await
     }
 
     /// Starts a worker on an endpoint, with variables in its environment.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue, until};
 use tests::node::write_local;
 use tests::processes;
-use tests::worker::Worker;
+use tests::worker::{UNCONFINED, Worker, local_adaptors};
 use tests::{binaries, leftovers};
 use worker::mock_lightning::{MockLightning, RunState};
 
@@ -364,13 +364,14 @@ impl Stage {
         command
             .args(["-c", "exec 77</etc/hostname 78>>/dev/null; exec \"$@\"", "bash"])
             .arg(binaries::worker())
-            .args(["--lightning", &lightning.url(), "--port", "0", "--backoff", "0.05/0.2", "--engine", engine])
-            .args(["--repo-dir", &path("repo"), "--monorepo-dir", &path("root"), "--offline", "--capacity", "3"])
+            .args(["--lightning", &lightning.url(), "--port", "0", "--backoff", "0.05/0.2"])
+            .args(local_adaptors(engine, &folder.path().join("root")))
+            .args(["--capacity", "3"])
             .args(["--run-memory", "150", "--scratch-mb", "20", "--host-max-open-files", "512"])
             .env("XDG_RUNTIME_DIR", path("runtime"))
             .env("WORKER_SECRET", lightning::SECRET);
         if landlock == 0 {
-            command.arg("--allow-unconfined-adaptors");
+            command.args(UNCONFINED);
         }
         let worker = Worker::spawn(&mut command.into());
         worker.printed("joined Lightning's queue").await;

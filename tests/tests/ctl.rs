@@ -235,22 +235,8 @@ async fn what_runs_on_hosts_gets_no_answer() {
         "openfn": { "needs": { "child_processes": true } },
     });
     write_local(root.path(), "control", &manifest, CONTROL);
-    let repo = root.path().join("repo").display().to_string();
-    let root = root.path().display().to_string();
     let lightning = lightning::start(LightningOptions::default()).await;
-    let options = [
-        "--engine",
-        "node",
-        "--repo-dir",
-        &repo,
-        "--monorepo-dir",
-        &root,
-        "--offline",
-        "--no-landlock",
-        "--allow-unconfined-adaptors",
-    ];
-    let options = [&options[..], &["--log", "debug"]].concat();
-    let worker = Worker::start_in(&lightning, &options, runtime.path()).await;
+    let worker = Worker::start_unconfined(&lightning, root.path(), runtime.path()).await;
     let mut plan = chain(&[("a", "control('../../../admin')")]);
     plan["jobs"][0]["adaptor"] = "@openfn/language-control@local".into();
     let record = end(&lightning, &worker, &queue(&lightning, plan)).await;

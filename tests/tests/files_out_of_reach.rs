@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions, chain, end, queue};
 use tests::node::{write_local, write_package};
-use tests::worker::Worker;
+use tests::worker::{UNCONFINED, Worker, local_adaptors};
 use worker::mock_lightning::RunState;
 
 /// An adaptor that may start processes, which Node's own permissions do not reach.
@@ -31,16 +31,14 @@ async fn a_runs_processes_read_and_write_nothing_of_others() {
     });
     write_local(root.path(), "shell", &manifest, SHELL);
 
-    let repo = folder.path().join("repo").display().to_string();
-    let root = root.path().display().to_string();
-    let usual = ["--engine", "node", "--repo-dir", &repo, "--monorepo-dir", &root, "--offline"];
+    let usual = local_adaptors("node", root.path());
+    let usual: Vec<&str> = usual.iter().map(String::as_str).collect();
     let mut plan = chain(&[("a", &format!("look('{}')", secret.display()))]);
     plan["jobs"][0]["adaptor"] = "@openfn/language-shell@local".into();
     let reachable = json!({ "data": { "read": "private", "written": true } });
     let restricted =
         if kernel_has_landlock() { json!({ "data": { "read": "", "written": false } }) } else { reachable.clone() };
-    for (more, expected) in [(&[][..], restricted), (&["--no-landlock", "--allow-unconfined-adaptors"][..], reachable)]
-    {
+    for (more, expected) in [(&[][..], restricted), (&UNCONFINED[..], reachable)] {
         let lightning = lightning::start(LightningOptions::default()).await;
         let worker = Worker::start(&lightning, &[&usual[..], more].concat()).await;
         let record = end(&lightning, &worker, &queue(&lightning, plan.clone())).await;

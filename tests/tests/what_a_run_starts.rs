@@ -52,20 +52,9 @@ async fn goes_with_its_run(how: &str) {
         "openfn": { "needs": { "child_processes": true } },
     });
     write_local(folder.path(), "detached", &manifest, DETACHED);
-    let (repo, root) = (folder.path().join("repo").display().to_string(), folder.path().display().to_string());
-    let options = [
-        "--engine",
-        "node",
-        "--repo-dir",
-        &repo,
-        "--monorepo-dir",
-        &root,
-        "--offline",
-        "--no-landlock",
-        "--allow-unconfined-adaptors",
-    ];
+    let root = folder.path().display().to_string();
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start(&lightning, &[&options[..], &["--log", "debug"]].concat()).await;
+    let worker = Worker::start_unconfined(&lightning, folder.path(), &std::env::temp_dir()).await;
 
     let long = run(&lightning, &format!("begin('{root}', '{how}')"));
     let pid = started(folder.path()).await;
