@@ -8,8 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Crashes on batches of log lines before a server that never took one is taken not to know them.
 const BATCH_CRASHES: u32 = 2;
 
-/// A server that closes the connection on a message shorter than this does not do so for its length.
+/// A connection that ends on a message shorter than this does not do so for its length.
 const LEAST_LIMIT: usize = 64 * 1024;
+
+/// Whether a message of so many bytes may be why a connection ended: nothing else in a message can be.
+pub(super) fn may_end_links(bytes: usize) -> bool {
+    bytes > LEAST_LIMIT
+}
 
 /// How a step's dataclip goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Server {
     /// The connection was closed because a message of so many bytes was too long. False if that cannot be why.
     pub(super) fn refused_length(&self, bytes: usize) -> bool {
         let mut known = self.known();
-        let is_credible = bytes > LEAST_LIMIT;
+        let is_credible = may_end_links(bytes);
         if is_credible && bytes <= known.limit {
             known.limit = bytes - 1;
             tracing::warn!(

@@ -394,7 +394,11 @@ impl Channel {
         }
     }
 
+    /// Nothing goes out of a connection that has ended: a claim that was rolled back for that is answered to nobody.
     async fn send(&self, frame: Message) {
+        if self.control.is_cut() {
+            return;
+        }
         // Fails only when the connection is ending, and this channel with it.
         let _ = self.out.send(frame).await;
     }
@@ -403,4 +407,41 @@ impl Channel {
 /// What Phoenix says of a topic that is not joined or does not exist.
 fn unmatched() -> Rejection {
     Rejection::Refused(json!({"reason": "unmatched topic"}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock_lightning::{MockOptions, unconnected};
+
+    #[tokio::test]
+    async fn a_claim_is_answered_or_rolled_back_and_never_both() {
+        for (is_cut, expected) in [(false, (RunState::Claimed, 1)), (true, (RunState::Available, 0))] {
+            let mock = unconnected(MockOptions::default()).unwrap();
+            let id = mock.queue_run(json!({"jobs": [{"id": "a", "body": "", "adaptor": "a@1"}]})).unwrap();
+            let (out, mut frames) = mpsc::channel(8);
+            let control = Arc::new(Control::new());
+            let mut channel = Channel {
+                shared: mock.shared.clone(),
+                connection: 1,
+                topic: QUEUE_TOPIC.to_owned(),
+                out,
+                control: control.clone(),
+                joined: Some(Some("1".to_owned())),
+                run_state: RunState::Available,
+                hangs: false,
+            };
+            let claim = json!(["1", "2", QUEUE_TOPIC, "claim", {"demand": 1, "worker_name": null, "queues": ["*"]}]);
+            if is_cut {
+                control.cut();
+            }
+            channel.take(&ClientMessage::parse(&claim.to_string()).unwrap()).await;
+            drop(channel);
+            let mut sent = 0;
+            while frames.recv().await.is_some() {
+                sent += 1;
+            }
+            assert_eq!((mock.run(&id).unwrap().state, sent), expected);
+        }
+    }
 }

@@ -57,7 +57,7 @@ enum Course {
 }
 
 impl Control {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(watch::Sender::new(Course::Serve(Duration::ZERO)))
     }
 

@@ -33,8 +33,8 @@ pub(super) const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
 /// States that wait for delivery beyond this stop the host until they are taken.
 const MAX_STATE_BYTES: usize = 4 * 1024 * 1024;
 
-/// So often in a row the link must die on an event for it to be held back for a while when there is a link again: one that
-/// dies meanwhile does so by itself.
+/// So often in a row the link must die on an event for it to go alone, and to be held back for a while when there is a link
+/// again: one that dies meanwhile does so by itself.
 const SUSPICIOUS: u32 = 3;
 
 /// What a run's log says, once, of states with characters that had to be replaced.
@@ -159,6 +159,8 @@ pub(super) struct Outbox {
     window: usize,
     /// The last push that was in flight when the server was busy: it grows with the replies to later ones.
     busy_until: u64,
+    /// Events up to this one go one at a time: the last is suspected, and what happens while it is alone is its doing.
+    alone_until: u64,
     last_reply: Option<Instant>,
     busy: Backoff,
     /// The server is busy until then.
@@ -242,6 +244,7 @@ impl Outbox {
             last_tag: 0,
             window: WINDOW,
             busy_until: 0,
+            alone_until: 0,
             last_reply: None,
             busy: Backoff::new(BUSY, 2.0),
             hold_until: None,

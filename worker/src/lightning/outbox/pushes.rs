@@ -20,7 +20,7 @@ impl Outbox {
     /// The next event to push, if one may go now.
     pub(in crate::lightning) fn next_push(&mut self, now: Instant) -> Option<Push> {
         self.hold_until = self.hold_until.filter(|&until| until > now);
-        if !self.joined || self.hold_until.is_some() || self.sent.len() >= self.window || !self.may_go() {
+        if !self.joined || self.hold_until.is_some() || self.sent.len() >= self.window() || !self.may_go() {
             self.gather_until = None;
             return None;
         }
@@ -38,6 +38,13 @@ impl Outbox {
         let in_batch = push.event == "run:batch_logs";
         self.sent.push_back(Sent { tag: self.last_tag, at: now, overtaken: false, size, in_batch, entries });
         Some(push)
+    }
+
+    /// How many pushes may be in flight for now.
+    fn window(&self) -> usize {
+        let in_flight = self.sent.iter().flat_map(|sent| &sent.entries);
+        let is_suspected = in_flight.chain(self.waiting.front()).any(|entry| entry.sequence <= self.alone_until);
+        if is_suspected { 1 } else { self.window }
     }
 
     /// How lines go in batches, if they do.

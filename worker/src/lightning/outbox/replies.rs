@@ -6,9 +6,10 @@ use tokio::time::Instant;
 use super::item::{Item, Line, Output, StepComplete};
 use super::pushes::WINDOW;
 use super::verdict::{Verdict, judge};
-use super::{Begun, Entry, Outbox, Progress};
+use super::{Begun, Entry, Outbox, Progress, SUSPICIOUS};
 use crate::lightning::now_us;
 use crate::lightning::phoenix::{Loss, Reply, Status};
+use crate::lightning::server::may_end_links;
 use crate::metrics::metrics;
 
 /// An event on which the link was lost so often in a row is taken to be the cause: the server may be unable to read it.
@@ -33,7 +34,7 @@ impl Outbox {
         for (at, sent) in std::mem::take(&mut self.sent).into_iter().enumerate() {
             let mut is_suspect = match loss {
                 Loss::Link => false,
-                Loss::Longest { tag, .. } => sent.tag == tag,
+                Loss::Longest { tag, bytes, .. } => sent.tag == tag && may_end_links(bytes),
                 // The server handles events in order, so what killed the channel is the first without a reply.
                 Loss::Channel | Loss::Restart => at == 0,
             };
@@ -80,6 +81,9 @@ impl Outbox {
             }
         };
         if !guilty {
+            if loss != Loss::Restart && (entry.losses >= SUSPICIOUS || entry.crashes > 0) {
+                self.alone_until = self.alone_until.max(entry.sequence);
+            }
             self.requeue(entry);
             return Progress::Going;
         }
@@ -93,6 +97,13 @@ impl Outbox {
             return Progress::Going;
         }
         match entry.item {
+            // There is nothing left that a link could die of.
+            Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) | Item::RunComplete(_)
+                if loss != Loss::Channel =>
+            {
+                self.requeue(entry);
+                Progress::Going
+            }
             // A server that cannot bear an event twice has taken it the first time; if not, what follows is refused.
             Item::RunStart(_) | Item::StepStart(_) | Item::StepComplete(_) => self.accepted(entry, false),
             Item::Log(_) | Item::RunComplete(_) => self.give_up(entry, "its channel crashes each time"),

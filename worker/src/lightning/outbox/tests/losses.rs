@@ -43,6 +43,66 @@ fn a_state_that_kills_the_link_each_time_is_withheld() {
 }
 
 #[test]
+fn a_link_that_dies_by_itself_costs_no_short_message_anything() {
+    for bytes in [400, 60_000] {
+        let mut it = fixture();
+        let step = it.start(0, StepInput::Run);
+        it.outbox.step_completed(step, end(StepOutput::State(state("{\"n\":1}"))), 2);
+        for text in ["a", "b"] {
+            it.log(text);
+        }
+        for _ in 0..40 {
+            let pushes = it.pushes();
+            assert_eq!(events(&pushes), ["step:start", "step:complete", "run:log", "run:log"]);
+            it.outbox.down(Loss::Longest { tag: pushes[1].0, bytes, too_long: false });
+            it.joined();
+        }
+        let pushes = it.deliver();
+        assert_eq!((pushes[1].2["output_dataclip"].as_str(), it.outbox.lines_dropped()), (Some("{\"n\":1}"), 0));
+        assert_eq!(pushes.len(), 4, "nothing is said of it");
+    }
+}
+
+#[test]
+fn what_is_suspected_goes_alone_so_that_what_others_cause_is_not_its_doing() {
+    let loss = |tag| Loss::Longest { tag, bytes: 2_000_000, too_long: false };
+    for (losses, how) in [(3, loss as fn(u64) -> Loss), (1, |_| Loss::Channel)] {
+        let mut it = fixture();
+        it.log("before");
+        let step = it.start(0, StepInput::Run);
+        it.outbox.step_completed(step, end(StepOutput::State(state("{\"n\":1}"))), 2);
+        it.log("poison");
+        let pushes = it.pushes();
+        it.accept(&pushes[..2]);
+        let mut suspect = pushes[2].0;
+        for _ in 0..losses {
+            it.outbox.down(how(suspect));
+            it.joined();
+            let pushes = it.pushes();
+            suspect = pushes[0].0;
+            assert_eq!(pushes[0].1, "step:complete");
+        }
+        it.log("behind");
+        assert_eq!(it.pushes(), []);
+        it.reply(suspect, &ok());
+        assert_eq!(events(&it.pushes()), ["run:log", "run:log"], "the others go together again");
+    }
+}
+
+#[test]
+fn a_link_that_dies_each_time_drops_no_state_event() {
+    let mut it = fixture();
+    it.outbox.run_started(Payload::object(&json!({"x": "y".repeat(100_000)})));
+    for _ in 0..20 {
+        let pushes = it.pushes();
+        assert_eq!(events(&pushes), ["run:start"]);
+        let loss = Loss::Longest { tag: pushes[0].0, bytes: 100_200, too_long: false };
+        assert_eq!(it.outbox.down(loss), Progress::Going);
+        it.joined();
+    }
+}
+
+#[test]
 fn what_crashes_the_channel_each_time_is_degraded_or_taken_for_delivered() {
     let mut it = fixture();
     let crash = |it: &mut Fixture, event: &str| {
@@ -62,8 +122,7 @@ fn what_crashes_the_channel_each_time_is_degraded_or_taken_for_delivered() {
     assert_eq!(it.pushes()[0].2["output_dataclip_error"], "DATACLIP_TOO_LARGE");
     it.outbox.down(Loss::Channel);
     it.joined();
-    let pushes = it.pushes();
-    it.accept(&pushes);
+    it.deliver();
     it.outbox.complete(success(0), 3);
     let closing = it.pushes();
     it.accept(&closing[..1]);
@@ -138,7 +197,7 @@ fn what_is_refused_behind_something_unanswered_is_not_judged() {
     let refused = it.reply(pushes[1].0, &error(json!({"step_id": ["not found"]})));
     assert_eq!(refused, Progress::Rejoin, "the server may never have seen the step's start");
     it.outbox.rejoining();
-    it.outbox.down(Loss::Channel);
+    it.outbox.down(Loss::Restart);
     it.joined();
     assert_eq!(events(&it.pushes()), ["step:start", "step:complete"]);
 }
