@@ -172,11 +172,13 @@ impl NodeEngine {
         let frame_bytes = usize::try_from(*memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES);
         let process = NodeProcess::spawn(launch, frame_bytes, Arc::clone(&sink))
             .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
+        let quota = scratch_bytes.map(|limit| Quota::watch(&scratch.files(), limit)).transpose();
+        let quota = quota.map_err(|error| failed("cannot watch what the run writes", &error))?;
         let watch =
             Watch { process: process.id(), family: process.family(), memory_bytes: *memory_bytes, peak_bytes: 0 };
         let mut engine = Self {
             process,
-            quota: scratch_bytes.map(|limit| Quota::watch(&scratch.files(), limit)),
+            quota,
             scratch,
             watch,
             version: spec.version.clone(),

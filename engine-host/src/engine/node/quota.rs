@@ -10,12 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmodat, openat, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use tokio::task::{AbortHandle, spawn_blocking};
 
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -38,29 +39,28 @@ pub(super) struct Quota {
     folder: PathBuf,
     limit_bytes: u64,
     is_exceeded: Arc<AtomicBool>,
-    task: AbortHandle,
+    /// Never used: the watch ends when it is dropped.
+    _end: Sender<()>,
 }
 
 impl Quota {
     /// Watches `folder`, and the open files of this process's descendants, which are killed when it is too much.
-    pub(super) fn watch(folder: &Path, limit_bytes: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If this process gets no thread for it. One of its own, which it has before users' code could take all that there
+    /// are.
+    pub(super) fn watch(folder: &Path, limit_bytes: u64) -> io::Result<Self> {
         let is_exceeded = Arc::new(AtomicBool::new(false));
+        let (end, ended) = mpsc::channel();
         let (watched, seen) = (folder.to_owned(), Arc::clone(&is_exceeded));
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(INTERVAL).await;
-                let (folder, begun) = (watched.clone(), Instant::now());
-                match spawn_blocking(move || is_over(&folder, &hosting::process::descent(), limit_bytes)).await {
-                    Ok(false) => tokio::time::sleep(begun.elapsed() * SHARE).await,
-                    Ok(true) => break,
-                    // The runtime shuts down.
-                    Err(_) => return,
-                }
+        thread::Builder::new().name("quota".to_owned()).spawn(move || {
+            if wait_until_over(&watched, limit_bytes, &ended) {
+                seen.store(true, Ordering::Release);
+                hosting::process::kill_descent();
             }
-            seen.store(true, Ordering::Release);
-            hosting::process::kill_descent();
-        });
-        Self { folder: folder.to_owned(), limit_bytes, is_exceeded, task: task.abort_handle() }
+        })?;
+        Ok(Self { folder: folder.to_owned(), limit_bytes, is_exceeded, _end: end })
     }
 
     /// Looks once more, at the end of a job: what was exceeded, in bytes, if it was.
@@ -81,10 +81,17 @@ impl Quota {
     }
 }
 
-impl Drop for Quota {
-    fn drop(&mut self) {
-        self.task.abort();
+/// Looks again and again, until it is too much (true) or nobody watches any more.
+fn wait_until_over(folder: &Path, limit_bytes: u64, ended: &Receiver<()>) -> bool {
+    let mut pause = INTERVAL;
+    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let begun = Instant::now();
+        if is_over(folder, &hosting::process::descent(), limit_bytes) {
+            return true;
+        }
+        pause = INTERVAL + begun.elapsed() * SHARE;
     }
+    false
 }
 
 fn is_over(folder: &Path, processes: &[Pid], limit_bytes: u64) -> bool {
