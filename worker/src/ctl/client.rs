@@ -1,6 +1,6 @@
 //! The other end of the admin socket.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -18,6 +18,16 @@ pub enum CtlError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The worker closed the connection without reading the request.
+    #[error(
+        "the worker at {} turned this connection away: it serves root and the worker's own user, but none of the \
+         processes that it started, and not many at once. Its log says why.",
+        path.display()
+    )]
+    TurnedAway {
+        /// The socket.
+        path: PathBuf,
     },
     /// The worker has gone.
     #[error("the worker has gone: {0}")]
@@ -41,10 +51,18 @@ pub async fn ask(
     let (reading, mut writing) = stream.into_split();
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    writing.write_all(&line).await?;
+    // What a closed socket says depends on whether it was closed before or after the request got there.
+    let turned_away = |error: io::Error| match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => CtlError::TurnedAway { path: socket.to_owned() },
+        _ => CtlError::Io(error),
+    };
+    writing.write_all(&line).await.map_err(turned_away)?;
     let mut lines = BufReader::new(reading).lines();
     let mut answers = 0;
-    while let Some(line) = lines.next_line().await? {
+    while let Some(line) = lines.next_line().await.map_err(|error| match answers {
+        0 => turned_away(error),
+        _ => CtlError::Io(error),
+    })? {
         take(serde_json::from_str(&line)?)?;
         answers += 1;
     }
@@ -53,4 +71,34 @@ pub async fn ask(
         return Err(CtlError::NoAnswer);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_turned_away_hears_so_whenever_the_socket_was_closed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admin");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let close = async {
+            for is_request_there in [false, true] {
+                let (stream, _) = listener.accept().await.expect("a client");
+                if is_request_there {
+                    stream.readable().await.expect("it sends something");
+                }
+            }
+        };
+        let asking = async {
+            for _ in 0..2 {
+                let asked = ask(&path, &Request::Status, |_| Ok(())).await;
+                let error = asked.expect_err("nobody answers");
+                assert!(matches!(error, CtlError::TurnedAway { .. }), "{error}");
+            }
+        };
+        tokio::join!(close, asking);
+    }
 }
