@@ -17,5 +17,7 @@ pub mod processes;
 pub mod random;
 pub mod registry;
 pub mod relay;
+#[cfg(target_os = "linux")]
+pub mod seccomp;
 pub mod states;
 pub mod worker;
