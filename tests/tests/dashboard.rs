@@ -86,8 +86,7 @@ async fn runs_hosts_and_the_log_are_told_as_they_change() {
     );
     let phases: Vec<_> = run["phases"].as_array().expect("a list").iter().map(|phase| phase[0].clone()).collect();
     assert_eq!(phases, ["prepare", "start", "execute", "deliver", "ended"]);
-    let point = events.until(|update| update["worker"]["points"][0]["ended"] == 1).await;
-    assert_eq!(point["worker"]["points"][0]["failed"], 1);
+    events.until(|update| update["worker"]["points"][0]["reasons"] == json!({ "fail": 1 })).await;
     events
         .until(|update| update["worker"]["exits"].as_array().is_some_and(|it| it.iter().any(|it| it["host"] == host)))
         .await;
@@ -102,6 +101,24 @@ async fn runs_hosts_and_the_log_are_told_as_they_change() {
     };
     assert!(about("run starts") && about("run ended: fail"), "{lines:?}");
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_steps_are_shown_unless_they_are_to_be_hidden() {
+    for (options, expected) in
+        [(&["--dashboard"][..], json!("A name")), (&["--dashboard", "--hide-names"], Value::Null)]
+    {
+        let lightning = lightning::start(LightningOptions::default()).await;
+        let worker = Worker::start(&lightning, options).await;
+        let mut events = Events::of(&worker).await;
+        let mut plan = one_job("fn(s => s)");
+        plan["jobs"][0]["name"] = "A name".into();
+        let id = queue(&lightning, plan);
+        let ended = events.until(|update| run_of(update, &id).is_some_and(|run| run["phase"] == "ended")).await;
+        let run = run_of(&ended, &id).expect("it was just seen");
+        assert_eq!(run["steps"][0]["name"], expected, "{run}");
+        worker.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +182,7 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     until(&lightning, &worker, &id, |record| logged(record, PRIVATE)).await;
     browser.until(&format!("{row}?.dataset.phase === 'ended' && {row}.innerText.includes('success')")).await;
     browser.until("document.getElementById('log').innerText.includes('run ended: success')").await;
-    browser.until("document.getElementById('throughput').innerText.includes('1 ended, 0 without success')").await;
+    browser.until("document.getElementById('throughput').innerText.includes('success 1')").await;
     let text = browser.evaluate("document.documentElement.outerHTML").await.to_string();
     assert!(!text.contains(PRIVATE) && !text.contains(SECRET), "users' data is on the page");
 
@@ -173,8 +190,28 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     end(&lightning, &worker, &failing).await;
     let row = format!("document.querySelector('tr[data-run=\"{failing}\"]')");
     browser.until(&format!("{row}?.innerText.includes('fail · JobError')")).await;
+    browser.until("document.querySelectorAll('#throughput [data-reason=fail]').length === 1").await;
+    // On one scale, the run that took three seconds is the longest, and the other is less than half of it.
+    let width = |id: &str| {
+        format!(
+            "[...document.querySelectorAll('tr[data-run=\"{id}\"] .bar i')].reduce((all, it) => all + it.offsetWidth, 0)"
+        )
+    };
+    let of_long = format!("{} / document.querySelector('tr[data-run=\"{id}\"] .bar').offsetWidth", width(&id));
+    assert!(browser.evaluate(&of_long).await.as_f64().is_some_and(|part| part > 0.95), "{of_long}");
+    browser.until(&format!("{} < {} / 2", width(&failing), width(&id))).await;
     browser.press("Escape").await;
     browser.until("document.getElementById('detail') === null").await;
+    // What is normal is folded away: exits that the worker wanted, and lines of level debug.
+    browser.until("document.querySelectorAll('#wanted-rows tr').length > 0").await;
+    browser
+        .until("!document.querySelector('details').open && document.querySelectorAll('#exit-rows tr').length === 0")
+        .await;
+    assert_eq!(browser.evaluate("document.getElementById('log').innerText.includes('DEBUG')").await, false);
+    let choose =
+        "{ const it = document.getElementById('level'); it.value = '3'; it.dispatchEvent(new Event('change')); }";
+    browser.evaluate(choose).await;
+    browser.until("document.getElementById('log').innerText.includes('DEBUG')").await;
     keep_picture(&browser, "dashboard-ended.png").await;
     worker.stop().await;
     browser.until("document.getElementById('link').textContent.includes('no connection')").await;
@@ -184,19 +221,25 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_fits_a_phone_and_the_dark() {
+    /// As many as the page shows, and so no more would make it longer.
+    const RUNS: usize = 30;
     let Some(browser) = Browser::open(390, 844, true).await else {
         eprintln!("there is no Chromium here: the page is not looked at");
         return;
     };
     let lightning = lightning::start(LightningOptions::default()).await;
     let worker = Worker::start(&lightning, &["--dashboard"]).await;
-    for code in ["fn(s => s)", "fn(() => { throw new Error('x'); })", "fn(s => require('nothing'))"] {
+    let codes = ["fn(s => s)", "fn(() => { throw new Error('x'); })", "fn(s => require('nothing'))"];
+    for code in codes.iter().cycle().take(RUNS) {
         let id = queue(&lightning, one_job(code));
         end(&lightning, &worker, &id).await;
     }
     let url = format!("http://localhost:{}/dashboard", worker.port().await);
     browser.go(&url).await;
-    browser.until("document.querySelectorAll('#run-rows tr[data-phase=ended]').length === 3").await;
+    browser.until(&format!("document.querySelectorAll('#run-rows tr[data-phase=ended]').length === {RUNS}")).await;
+    for reason in ["success", "fail", "crash"] {
+        browser.until(&format!("document.querySelectorAll('#throughput [data-reason={reason}]').length > 0")).await;
+    }
     browser.until("document.querySelectorAll('#loop-rows tr').length === 1").await;
     assert_eq!(browser.evaluate("window.innerWidth").await, 390);
     assert_eq!(
@@ -204,11 +247,13 @@ async fn it_fits_a_phone_and_the_dark() {
         390,
         "the page is wider than the window"
     );
+    keep_picture(&browser, "dashboard-phone.png").await;
+    let screens = browser.evaluate("document.documentElement.scrollHeight / window.innerHeight").await;
+    assert!(screens.as_f64().is_some_and(|screens| screens <= 2.0), "the page is {screens} screens long");
     let tables = "[...document.querySelectorAll('.scroll')].filter(it => it.scrollWidth > it.clientWidth)\
                   .map(it => it.innerText)";
     assert_eq!(browser.evaluate(tables).await, json!([]), "tables are wider than the window");
     assert_eq!(browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches").await, true);
-    keep_picture(&browser, "dashboard-phone.png").await;
     worker.stop().await;
     browser.close().await;
 }

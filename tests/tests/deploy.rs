@@ -22,6 +22,7 @@ fn samples() -> BTreeSet<String> {
     metrics().run_claimed("*");
     drop(metrics().oada_jobs("service", "type", "queued"));
     metrics().oada_job_finished("service", "type", "success", Duration::ZERO);
+    drop(metrics().oada_queues_refused("service"));
     let workloops = vec![WorkloopStatus { name: "*".into(), capacity: 1, ..Default::default() }];
     let lightning = LightningStatus { workloops, ..Default::default() };
     let text = metrics().render(&Vitals { lightning: Some(lightning), ..Default::default() }, Format::OpenMetrics);

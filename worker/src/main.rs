@@ -18,7 +18,7 @@ use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, oada, panics, privacy, reload, start, top};
+use worker::{demo, doctor, oada, panics, privacy, reload, start, telemetry, top};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -96,6 +96,9 @@ async fn start_worker(
     logging::start(options.operation.log, options.operation.log_format, LogTarget::Stdout, collected);
     for warning in warnings {
         warn!("{warning}");
+    }
+    if options.observation.hide_names {
+        telemetry::hide_names();
     }
     start::run(options, effective, reread).await?;
     Ok(ExitCode::SUCCESS)

@@ -21,6 +21,15 @@ pub struct ObservationArgs {
     )]
     pub dashboard: bool,
 
+    /// Show steps by their ids, not by the names that users gave: dashboard, top, history, traces.
+    #[arg(
+        long,
+        env = "WORKER_HIDE_NAMES",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub hide_names: bool,
+
     /// Send traces of runs to this collector, as OTLP over HTTP in JSON, to /v1/traces below the address.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<Destination>,

@@ -19,7 +19,7 @@ pub use lines::{Line, collector, lines};
 pub use otlp::{Headers, InvalidHeaders, Source, export_traces};
 pub use profile::profile_steps;
 pub use sentry::{Dsn, InvalidDsn, report_errors};
-pub use timeline::{Delivery, Phase, RunView, StepView, Timeline, subscribe};
+pub use timeline::{Delivery, Phase, RunView, StepView, Timeline, hide_names, subscribe};
 
 /// Now, in microseconds since the epoch.
 fn now_us() -> u64 {

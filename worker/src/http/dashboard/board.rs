@@ -2,7 +2,7 @@
 //!
 //! Pure: what happened goes in, with the time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -43,8 +43,7 @@ pub(super) struct HostExit {
 struct Bucket {
     /// The time that it is about, divided by its length.
     number: u64,
-    ended: u32,
-    failed: u32,
+    reasons: BTreeMap<&'static str, u32>,
     durations_ms: Vec<u64>,
 }
 
@@ -53,10 +52,8 @@ struct Bucket {
 pub(super) struct Point {
     /// Its beginning, in seconds since the epoch.
     at: u64,
-    /// Runs that ended.
-    ended: u32,
-    /// Those of them that were no success.
-    failed: u32,
+    /// How many runs ended, by reason; `lost` are those whose end nobody knows.
+    reasons: BTreeMap<&'static str, u32>,
     /// Time from claim to end that half of them took at most, in milliseconds.
     p50: Option<u64>,
     /// The same for 95 of 100.
@@ -112,8 +109,7 @@ impl Board {
             }
         }
         let Some(bucket) = self.buckets.back_mut() else { return };
-        bucket.ended += 1;
-        bucket.failed += u32::from(run.reason != Some("success"));
+        *bucket.reasons.entry(run.reason.unwrap_or("lost")).or_default() += 1;
         let times = run.phases.first().zip(run.phases.last());
         if let Some(((_, claimed), (_, ended))) = times.filter(|_| bucket.durations_ms.len() < DURATIONS) {
             bucket.durations_ms.push(ended.saturating_sub(*claimed) / 1000);
@@ -127,7 +123,7 @@ impl Bucket {
         sorted.sort_unstable();
         let of_100 = |part: usize| sorted.get((sorted.len() * part).div_ceil(100).saturating_sub(1)).copied();
         let at = self.number * BUCKET_SECONDS;
-        Point { at, ended: self.ended, failed: self.failed, p50: of_100(50), p95: of_100(95) }
+        Point { at, reasons: self.reasons.clone(), p50: of_100(50), p95: of_100(95) }
     }
 }
 
@@ -136,7 +132,12 @@ mod tests {
     use super::*;
 
     fn run(id: usize, phase: Phase, ms: u64) -> Arc<RunView> {
-        let reason = (phase == Phase::Ended).then_some(if id.is_multiple_of(10) { "fail" } else { "success" });
+        let reason = match id % 10 {
+            _ if phase != Phase::Ended || id == 50 => None,
+            0 => Some("fail"),
+            7 => Some("kill"),
+            _ => Some("success"),
+        };
         Arc::new(RunView {
             phase,
             phases: vec![(Phase::Prepare, 0), (phase, ms * 1000)],
@@ -161,15 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn points_tell_how_many_ended_and_how_long_they_took() {
+    fn points_tell_how_many_ended_how_and_how_long_they_took() {
         let mut board = Board::default();
         for id in 1..=100 {
             board.run_changed(run(id, Phase::Ended, id as u64), 1000);
         }
         board.run_changed(run(101, Phase::Ended, 7), 1011);
         let points = board.points(1012);
-        let first = Point { at: 1000, ended: 100, failed: 10, p50: Some(50), p95: Some(95) };
-        let second = Point { at: 1010, ended: 1, failed: 0, p50: Some(7), p95: Some(7) };
+        let reasons = [("fail", 9), ("kill", 10), ("lost", 1), ("success", 80)].into();
+        let first = Point { at: 1000, reasons, p50: Some(50), p95: Some(95) };
+        let second = Point { at: 1010, reasons: [("success", 1)].into(), p50: Some(7), p95: Some(7) };
         assert_eq!(points, [first, second]);
         assert!(board.points(1012 + 600).is_empty(), "old ones are not shown");
     }
