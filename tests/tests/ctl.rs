@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queue, until};
 use tests::node::write_local;
 use tests::worker::Worker;
-use tests::{binaries, leftovers};
+use tests::{binaries, leftovers, processes};
 use worker::mock_lightning::RunState;
 
 async fn ctl(runtime: &Path, arguments: &[&str]) -> Output {
@@ -210,6 +211,44 @@ async fn of_several_workers_one_has_to_be_named() {
     assert!(!output.status.success() && error.matches("/admin").count() == 2, "{error}");
     for worker in workers {
         worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_signals_end_a_worker_that_was_made_to_have_more_hosts_than_it_should() {
+    let runtime = tempfile::tempdir().expect("a temporary folder can be made");
+    let runtime = runtime.path();
+    let lightning = lightning::start(LightningOptions::default()).await;
+    // While they start, and when all wait.
+    for all_wait in [false, true] {
+        let worker = Worker::start_in(&lightning, &["--capacity", "1"], runtime).await;
+        let busy = queue(&lightning, one_job("fn(s => { console.log('busy'); for (;;); })"));
+        until(&lightning, &worker, &busy, |record| logged(record, "busy")).await;
+        let refused = ctl(runtime, &["resize", "engines", "12"]).await;
+        assert!(!refused.status.success(), "{refused:?}");
+        let mut resize = std::pin::pin!(ctl(runtime, &["resize", "engines", "12", "--force"]));
+        tokio::select! {
+            _ = &mut resize => {}
+            () = more_hosts(&worker, 4), if !all_wait => {}
+        }
+        let hosts: Vec<u32> = worker.hosts().iter().map(|host| host.pid).collect();
+        assert!(hosts.len() > 4 && (!all_wait || hosts.len() > 12), "{hosts:?}\n{}", worker.output());
+
+        worker.signal(Signal::TERM);
+        worker.printed("finish").await;
+        worker.signal(Signal::TERM);
+        // The times that hosts have after SIGTERM and after SIGKILL, with a margin for a busy machine.
+        assert_eq!(worker.exit(lightning::DEADLINE).await, Some(0));
+        assert_eq!(lightning.run(&busy).expect("it was queued").state, RunState::Killed);
+        assert_eq!(processes::gone(&hosts, lightning::DEADLINE).await, [0u32; 0]);
+        assert_eq!(leftovers::gone(runtime, lightning::DEADLINE).await, Vec::<String>::new());
+    }
+}
+
+/// Waits until a worker has more than so many hosts.
+async fn more_hosts(worker: &Worker, than: usize) {
+    while worker.hosts().len() <= than {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
