@@ -335,6 +335,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_nests_deep_is_an_error_and_no_more() {
+        let deep = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        for text in [
+            deep.clone(),
+            format!(r#"{{"command":{deep}}}"#),
+            format!(r#"{{"command":"status","more":{deep}}}"#),
+            format!(r#"{{"command":"resize","pool":{deep},"size":3}}"#),
+            r#"{"command":"#.repeat(1_000_000),
+        ] {
+            assert!(serde_json::from_str::<Request>(&text).is_err(), "{}", &text[..40]);
+        }
+    }
+
+    #[test]
     fn requests_and_answers_are_lines_that_people_can_type_and_read() {
         let requests = [
             (Request::Status, r#"{"command":"status"}"#),

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::FutureExt;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 pub(crate) use self::connections::{MOST as MOST_CONNECTIONS, serve as serve_connections};
 pub use self::dashboard::Dashboard;
@@ -65,15 +65,24 @@ fn place(host: Option<IpAddr>, port: u16) -> String {
 /// Listens on `host`, or on all of the machine's addresses.
 pub async fn listen(host: Option<IpAddr>, port: u16) -> Result<TcpListener, ListenError> {
     let bound = match host {
-        Some(host) => TcpListener::bind(SocketAddr::new(host, port)).await,
-        None => match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Some(host) => bind(SocketAddr::new(host, port)),
+        None => match bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+                bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
             }
             bound => bound,
         },
     };
     bound.map_err(|source| ListenError { host, port, source })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+    // As the standard library does, except on Windows.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(connections::BACKLOG)
 }
 
 /// Serves for ever. `host` is the address that was to be listened on, which says who may use what is no probe.

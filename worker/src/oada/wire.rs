@@ -325,6 +325,19 @@ mod tests {
     }
 
     #[test]
+    fn what_nests_deep_is_refused() {
+        let (lists, objects) = ("[".repeat(1_000_000), r#"{"a":"#.repeat(1_000_000));
+        for deep in [lists.clone(), objects, format!("{lists}{}", "]".repeat(1_000_000))] {
+            for head in ["", r#"{"requestId":"#, r#"{"requestId":"a","status":200,"data":"#, r#"{"requestId":"a","x":"#]
+            {
+                assert!(Incoming::parse(&format!("{head}{deep}")).is_err(), "{head}");
+            }
+            let change = format!(r#"{{"requestId":"a","change":[{{"type":"merge","body":{deep}"#);
+            assert!(Incoming::parse(&change).is_err());
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for text in ["", "[]", "{}", r#"{"requestId":"a"}"#, r#"{"requestId":"a","status":7}"#, r#"{"status":200}"#] {
             assert!(Incoming::parse(text).is_err(), "{text}");

@@ -252,3 +252,21 @@ fn collections() {
     assert_eq!(configuration, expected);
     assert_eq!(read(json!({"jobs": [{"body": "fn(s => s)"}]})).spec.configuration, None);
 }
+
+#[test]
+fn what_nests_deep_is_passed_on_as_it_is_or_an_error() {
+    let deep = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    let parse = |text: String| Json::parse(text).unwrap();
+    for (plan, is_error) in [
+        (deep.clone(), true),
+        (format!(r#"{{"jobs":{deep}}}"#), true),
+        (format!(r#"{{"jobs":[{{"id":{deep}}}]}}"#), true),
+        (format!(r#"{{"options":{{"sanitize":{deep}}}}}"#), true),
+        (format!(r#"{{"jobs":[{{"id":"a","state":{deep}}}]}}"#), false),
+        (format!(r#"{{"jobs":[{{"id":"a","credential":{{"a":{deep}}}}}]}}"#), false),
+        (format!(r#"{{"meta":{{"work_order_id":{deep}}},"unknown":{deep}}}"#), false),
+    ] {
+        let head = plan[..plan.len().min(40)].to_owned();
+        assert_eq!(read_with(&parse(plan), None, &NO_COLLECTIONS).is_err(), is_error, "{head}");
+    }
+}
