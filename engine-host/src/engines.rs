@@ -37,6 +37,9 @@ impl EngineStarter for Engines {
                 EngineSpec::Embedded => {
                     EmbeddedEngine::start(EmbeddedOptions { memory_bytes }, log).map(|(it, _)| AnyEngine::Embedded(it))
                 }
+                EngineSpec::Handler(module) => {
+                    Err(EngineLost::Failed(format!("{} is a handler and runs no jobs", module.name)))
+                }
                 EngineSpec::Node(spec) => {
                     let started =
                         NodeEngine::start(NodeOptions { spec, memory_bytes, folder, scratch_bytes }, log).await;

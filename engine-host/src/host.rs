@@ -8,7 +8,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::handler::{Aborted, HandlerReply, HandlerRequest};
+use protocol::engine::EngineSpec;
+use protocol::handler::{Aborted, HandlerReply, HandlerRequest, Module};
 use protocol::install::InstallerRequest;
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
@@ -20,7 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::engine::{Engine, EngineLost, LogSink};
-use crate::handler::{Session, Work};
+use crate::handler::{self, Loaded, Loading, Session, Work};
 use crate::install::Installer;
 use crate::report::{self, EngineLog, Report};
 use crate::{limits, sys, walk};
@@ -75,8 +76,19 @@ enum State<E> {
     Running(Running),
     /// It looks after a repo of adaptors, to its end.
     Installing(Installer),
+    /// It loads a handler, or has it loaded.
+    Loading(LoadingHandler),
     /// It runs a handler.
     Handling(Handling),
+}
+
+/// A handler that is being loaded before there is a job for it.
+struct LoadingHandler {
+    prepared: Prepare,
+    loading: Loading,
+    /// Who waits for it; none when it is loaded.
+    waiting: Waiting,
+    is_loaded: bool,
 }
 
 /// A run under way.
@@ -92,7 +104,7 @@ struct Running {
 /// A handler at work.
 struct Handling {
     session: Session,
-    end: Pin<Box<dyn Future<Output = HandlerReply> + Send>>,
+    end: handler::Ending,
     /// Waits for the end.
     responder: Responder<HostSide>,
 }
@@ -131,7 +143,7 @@ pub async fn serve<S: EngineStarter>(
 impl<S: EngineStarter> Host<S> {
     fn is_free(&self) -> bool {
         match &self.state {
-            State::Idle | State::Preparing(_) | State::Ready(_) => true,
+            State::Idle | State::Preparing(_) | State::Ready(_) | State::Loading(_) => true,
             State::Running(_) | State::Handling(_) => false,
             State::Installing(installer) => installer.is_done(),
         }
@@ -142,6 +154,11 @@ impl<S: EngineStarter> Host<S> {
         match &mut self.state {
             State::Idle | State::Ready(_) => std::future::pending().await,
             State::Installing(installer) => installer.one_done().await,
+            State::Loading(LoadingHandler { is_loaded: true, .. }) => std::future::pending().await,
+            State::Loading(handler) => {
+                let loaded = (&mut handler.loading).await;
+                self.loaded(loaded);
+            }
             State::Handling(handling) => {
                 let reply = handling.end.as_mut().await;
                 if let State::Handling(handling) = std::mem::replace(&mut self.state, State::Idle) {
@@ -155,6 +172,36 @@ impl<S: EngineStarter> Host<S> {
             State::Running(running) => {
                 let ended = (&mut running.task).await;
                 self.ran(ended);
+            }
+        }
+    }
+
+    fn loaded(&mut self, loaded: Result<Loaded, String>) {
+        let before = std::mem::replace(&mut self.state, State::Idle);
+        let State::Loading(LoadingHandler { prepared, waiting, .. }) = before else { return };
+        for responder in waiting {
+            match &loaded {
+                Ok(_) => responder.reply(HostReply::Prepared(Prepared { engine: handler_engine(&prepared) })),
+                Err(why) => responder.refuse(Refusal::new(RefusalCode::Failed, why.as_str())),
+            }
+        }
+        if let Ok(loaded) = loaded {
+            let loading: Loading = Box::pin(std::future::ready(Ok(loaded)));
+            self.state = State::Loading(LoadingHandler { prepared, loading, waiting: Waiting::new(), is_loaded: true });
+        }
+    }
+
+    /// Loads a handler, unless this one is loaded or about to be.
+    fn load(&mut self, wanted: Prepare, module: Module, responder: Responder<HostSide>) {
+        match &mut self.state {
+            State::Loading(LoadingHandler { prepared, is_loaded: true, .. }) if *prepared == wanted => {
+                responder.reply(HostReply::Prepared(Prepared { engine: handler_engine(&wanted) }));
+            }
+            State::Loading(handler) if handler.prepared == wanted => handler.waiting.push(responder),
+            _ => {
+                let loading = handler::load(module, wanted.memory_bytes);
+                let waiting = vec![responder];
+                self.state = State::Loading(LoadingHandler { prepared: wanted, loading, waiting, is_loaded: false });
             }
         }
     }
@@ -182,7 +229,10 @@ impl<S: EngineStarter> Host<S> {
     fn answer(&mut self, request: HostRequest, responder: Responder<HostSide>) {
         match (request, self.refusal()) {
             (HostRequest::Prepare(_) | HostRequest::Run(_), Some(refusal)) => responder.refuse(refusal),
-            (HostRequest::Prepare(prepare), None) => self.prepare(prepare, responder),
+            (HostRequest::Prepare(prepare), None) => match prepare.engine.clone() {
+                EngineSpec::Handler(module) => self.load(prepare, *module, responder),
+                EngineSpec::Embedded | EngineSpec::Node(_) => self.prepare(prepare, responder),
+            },
             (HostRequest::Run(spec), None) => self.run(*spec, responder),
             (HostRequest::Cancel(cancel), _) => {
                 let was_running = self.cancel(cancel.exit);
@@ -268,8 +318,19 @@ impl<S: EngineStarter> Host<S> {
 
     /// Runs a handler. An engine that is ready makes room for it.
     fn handle(&mut self, work: Work, responder: Responder<HostSide>) {
-        let (session, end) = Session::start(work, self.link.clone());
-        self.state = State::Handling(Handling { session, end: Box::pin(end), responder });
+        let wanted = match &work {
+            Work::Handle(handle) => {
+                let engine = EngineSpec::Handler(Box::new(handle.module.clone()));
+                Some(Prepare { engine, memory_bytes: handle.memory_bytes })
+            }
+            Work::Inspect(_) => None,
+        };
+        let loading = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Loading(handler) if Some(&handler.prepared) == wanted.as_ref() => Some(handler.loading),
+            _ => None,
+        };
+        let (session, end) = Session::start(work, loading, self.link.clone());
+        self.state = State::Handling(Handling { session, end, responder });
     }
 
     /// Tells the handler that is at work, if one is, to end.
@@ -314,6 +375,15 @@ impl<S: EngineStarter> Host<S> {
         let State::Running(running) = &mut self.state else { return false };
         running.cancel.take().is_some_and(|cancel| cancel.send(exit).is_ok())
     }
+}
+
+/// Kind and version of what runs a handler.
+fn handler_engine(prepared: &Prepare) -> (String, String) {
+    let version = match &prepared.engine {
+        EngineSpec::Handler(module) => module.node.as_ref().map(|node| node.version.clone()),
+        EngineSpec::Embedded | EngineSpec::Node(_) => None,
+    };
+    ("node".to_owned(), version.unwrap_or_default())
 }
 
 /// Answers who waits for an engine.

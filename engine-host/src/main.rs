@@ -1,11 +1,14 @@
 //! The `engine-host` program. Exits with the codes of [`ExitCode`].
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, exit};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use engine_host::handler::types;
 use engine_host::{confine, engines::Engines, host, sys};
 use hosting::guard::{self, ExitCode, Launch, StopSignals, say};
 use hosting::process::{self, AtParentsDeath, Parent};
@@ -22,13 +25,18 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The argument after which the command line of another host follows, which this process becomes.
 const BECOME: &str = "become";
 
+/// The argument after which the file follows whose types are to be stripped.
+const STRIP: &str = "strip-types";
+
 const GONE: &str = "the worker that started this engine host is gone";
 
 fn main() {
     process::close_inherited();
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == BECOME) {
-        exit(become_another(arguments.collect()) as i32);
+    match arguments.next().as_deref().and_then(OsStr::to_str) {
+        Some(BECOME) => exit(become_another(arguments.collect()) as i32),
+        Some(STRIP) => exit(strip_types(arguments.next().unwrap_or_default()) as i32),
+        _ => {}
     }
     sys::tune_allocator();
     let code = match launch() {
@@ -67,6 +75,23 @@ fn become_another(command: Vec<OsString>) -> ExitCode {
     let error = Command::new(program).args(arguments).exec();
     say(&format!("cannot start {}: {error}", program.display()));
     ExitCode::Failure
+}
+
+/// Prints the JavaScript of a TypeScript file: Node asks for it when it loads a handler.
+fn strip_types(file: OsString) -> ExitCode {
+    let path = Path::new(&file);
+    let source = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let stripped = source.as_deref().map_err(Clone::clone).and_then(|source| types::strip(path, source));
+    match stripped {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::Normal,
+            Err(_) => ExitCode::Failure,
+        },
+        Err(why) => {
+            say(&why);
+            ExitCode::Failure
+        }
+    }
 }
 
 /// What the worker put into the environment, if it was the worker that started this.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handler::Module;
+
 /// Environment variable of a host: the names of those of its variables that jobs may see as well, separated by commas.
 pub const JOB_ENVIRONMENT_VARIABLE: &str = "OPENFN_JOB_ENV";
 
@@ -15,6 +17,8 @@ pub enum EngineSpec {
     Embedded,
     /// Node, as a process of the host's own.
     Node(NodeSpec),
+    /// No engine for runs: Node with this handler loaded, which works on one job.
+    Handler(Box<Module>),
 }
 
 /// Node, and what it loads before a run comes.

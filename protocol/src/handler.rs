@@ -3,6 +3,9 @@
 //!
 //! The worker alone knows where the store is and how to get in. What a handler wants of it crosses as a [`StoreCall`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Json;
@@ -30,12 +33,25 @@ pub enum HandlerReply {
 }
 
 /// A handler's module.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Module {
-    /// What stacks call it.
+    /// What stacks call it: the name of its file.
     pub name: String,
-    /// JavaScript.
+    /// JavaScript or TypeScript. Node reads the file itself; another text is another handler all the same.
     pub source: String,
+    /// The Node that runs it; none for the embedded engine.
+    pub node: Option<NodeHandler>,
+}
+
+/// How Node runs a handler.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeHandler {
+    /// The Node program: an absolute path.
+    pub program: PathBuf,
+    /// Its version, such as `24.4.0`.
+    pub version: String,
+    /// The handler's file: an absolute path.
+    pub file: PathBuf,
 }
 
 /// Tell what a module says about itself.
@@ -104,10 +120,29 @@ pub enum StoreCall {
         content_type: Option<String>,
         /// The body.
         data: Option<Json>,
+        /// Other headers.
+        headers: BTreeMap<String, String>,
+    },
+    /// Watch a resource. The answer's body is an object with the number of the `watch`.
+    Watch {
+        /// An absolute path.
+        path: String,
+        /// Changes after this revision are told; none for those from now on.
+        rev: Option<u64>,
+    },
+    /// The next changes of a watch, when there are some: a list, or `null` when there will be none.
+    Next {
+        /// Its number.
+        watch: u64,
+    },
+    /// Watch no more.
+    Unwatch {
+        /// Its number.
+        watch: u64,
     },
     /// An update of the job.
     Update {
-        /// `info`, `error`, `debug` or `trace`.
+        /// `trace`, `debug`, `info`, `warn` or `error`.
         level: String,
         /// A word.
         status: String,
@@ -134,5 +169,9 @@ pub enum StoreAnswer {
         status: Option<u16>,
         /// Why.
         message: String,
+        /// Headers, if the store answered; names in lower case.
+        headers: Vec<(String, String)>,
+        /// The body, if the store answered with one.
+        data: Option<Json>,
     },
 }

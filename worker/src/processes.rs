@@ -1,6 +1,7 @@
 //! What `/proc` tells of processes: their memory, children and sessions.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::param::page_size;
 
@@ -12,6 +13,12 @@ pub(crate) fn resident(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
     let pages: u64 = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * page_size() as u64
+}
+
+/// How long a process's main thread has waited for a processor although it could have gone on, where the system tells.
+pub(crate) fn waited_for_processor(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    stat.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
 }
 
 /// How many descriptors the worker has open, where the system tells. It does not tell a plain user, from whom the worker

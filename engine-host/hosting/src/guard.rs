@@ -71,7 +71,7 @@ impl StartError {
     /// What the host exits with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Socket(SocketError::Forbidden { .. }) => ExitCode::SocketRefused,
+            Self::Socket(SocketError::Forbidden { .. } | SocketError::NoLocalSockets { .. }) => ExitCode::SocketRefused,
             _ => ExitCode::Failure,
         }
     }

@@ -1,22 +1,29 @@
 //! Handlers: modules of users that work on one job of a queue each.
 //!
-//! A handler runs in a QuickJS runtime of its own, on a thread of its own. What it wants of the store goes to the worker,
+//! A handler runs in a QuickJS runtime of its own, on a thread of its own, or in a Node process of its own. What it wants of the store goes to the worker,
 //! which has the token; there is none here.
 
+mod node;
 mod script;
+pub mod types;
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::thread;
 
 use protocol::Json;
-use protocol::handler::{Handle, Handled, HandlerReply, Inspect, Inspected, StoreAnswer, StoreCall};
+use protocol::handler::{
+    Handle, Handled, HandlerReply, Inspect, Inspected, Module, NodeHandler, StoreAnswer, StoreCall,
+};
 use protocol::link::{HostSide, Link};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use self::node::NodeProcess;
 use hosting::guard::say;
 
 /// What a handler's thread is to do.
@@ -44,14 +51,77 @@ enum Said {
     Ended(script::Ending),
 }
 
-/// A handler at work. Its thread ends with it, or with the process.
-pub struct Session {
-    told: mpsc::Sender<Told>,
+/// A handler at work. Its thread or its Node ends with it, or with the process.
+pub struct Session(Way);
+
+/// How a handler is told something.
+enum Way {
+    Thread(mpsc::Sender<Told>),
+    Node(UnboundedSender<()>),
+}
+
+/// A handler in Node that is being loaded before there is a job for it, or is loaded.
+pub type Loading = Pin<Box<dyn Future<Output = Result<Loaded, String>> + Send>>;
+
+/// A handler in Node that waits for a job.
+pub struct Loaded(NodeProcess);
+
+/// Loads a handler, which must be one for Node. Dropping the future gives it up.
+pub fn load(module: Module, memory_bytes: u64) -> Loading {
+    Box::pin(async move {
+        let Some(node) = &module.node else { return Err("only Node loads handlers ahead of their jobs".to_owned()) };
+        let mut process = NodeProcess::spawn(&module, node, memory_bytes).map_err(|error| error.to_string())?;
+        match process.loaded().await {
+            Inspected::Handler(_) => Ok(Loaded(process)),
+            Inspected::Unusable(why) => Err(why),
+        }
+    })
 }
 
 impl Session {
     /// Starts it. The future is its end: it is to be polled all the time, since it carries the handler's calls.
-    pub fn start(work: Work, link: Link<HostSide>) -> (Self, impl Future<Output = HandlerReply> + Send + 'static) {
+    pub fn start(work: Work, loading: Option<Loading>, link: Link<HostSide>) -> (Self, Ending) {
+        let node = match &work {
+            Work::Inspect(inspect) => inspect.module.node.clone(),
+            Work::Handle(handle) => handle.module.node.clone(),
+        };
+        match node {
+            Some(node) => Self::in_node(work, node, loading, link),
+            None => Self::on_a_thread(work, link),
+        }
+    }
+
+    fn in_node(work: Work, node: NodeHandler, loading: Option<Loading>, link: Link<HostSide>) -> (Self, Ending) {
+        let (abort, aborts) = unbounded_channel();
+        let end = async move {
+            match work {
+                Work::Inspect(Inspect { module, memory_bytes }) => {
+                    HandlerReply::Inspected(match NodeProcess::spawn(&module, &node, memory_bytes) {
+                        Ok(mut process) => process.loaded().await,
+                        Err(error) => Inspected::Unusable(error.to_string()),
+                    })
+                }
+                Work::Handle(handle) => {
+                    let prepared = match loading {
+                        // One that has ended since is of no use.
+                        Some(loading) => loading.await.ok().filter(|Loaded(process)| process.lives()),
+                        None => None,
+                    };
+                    let loaded = match prepared {
+                        Some(loaded) => Ok(loaded),
+                        None => load(handle.module, handle.memory_bytes).await,
+                    };
+                    handled(match loaded {
+                        Ok(Loaded(mut process)) => process.handle(&handle.job, &handle.job_id, &link, aborts).await,
+                        Err(why) => script::Ending::Lost(why),
+                    })
+                }
+            }
+        };
+        (Self(Way::Node(abort)), Box::pin(end))
+    }
+
+    fn on_a_thread(work: Work, link: Link<HostSide>) -> (Self, Ending) {
         let inspects = matches!(work, Work::Inspect(_));
         let (told, telling) = mpsc::channel();
         let (says, said) = unbounded_channel();
@@ -72,25 +142,37 @@ impl Session {
             let ending = carry(said, &answers, &link).await;
             if inspects { inspected(ending) } else { handled(ending) }
         };
-        (Self { told }, end)
+        (Self(Way::Thread(told)), Box::pin(end))
     }
 
     /// Tells the handler that its run is to end.
     pub fn abort(&self) {
-        // Fails when it has ended.
-        let _ = self.told.send(Told::Abort);
+        // Both fail when it has ended.
+        match &self.0 {
+            Way::Thread(told) => drop(told.send(Told::Abort)),
+            Way::Node(abort) => drop(abort.send(())),
+        }
     }
+}
+
+/// The end of a handler, to be polled all the time.
+pub type Ending = Pin<Box<dyn Future<Output = HandlerReply> + Send>>;
+
+/// Whether a call, as `client.js` writes it, waits for something to happen, which nobody waits for at the end.
+fn is_idle(call: &str) -> bool {
+    call.starts_with("{\"next\":")
 }
 
 /// Carries calls to the worker and answers back until the handler has ended and nothing of it is under way.
 async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, link: &Link<HostSide>) -> script::Ending {
-    let mut calls = JoinSet::new();
+    let (mut calls, mut idle) = (JoinSet::new(), JoinSet::new());
     let mut ending = None;
     loop {
         tokio::select! {
             word = said.recv(), if ending.is_none() => match word {
                 Some(Said::Ask(id, call)) => {
                     let link = link.clone();
+                    let calls = if is_idle(&call) { &mut idle } else { &mut calls };
                     calls.spawn(async move { (id, ask(&link, &call).await) });
                 }
                 Some(Said::Ended(ended)) => ending = Some(ended),
@@ -102,6 +184,11 @@ async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, lin
                     let _ = told.send(Told::Answer(id, answer));
                 }
             }
+            Some(answer) = idle.join_next(), if ending.is_none() => {
+                if let Ok((id, answer)) = answer {
+                    let _ = told.send(Told::Answer(id, answer));
+                }
+            }
             else => return ending.unwrap_or_else(|| script::Ending::lost("its thread ended")),
         }
     }
@@ -109,24 +196,28 @@ async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, lin
 
 /// One call of the store. The answer as the prelude reads it.
 async fn ask(link: &Link<HostSide>, call: &str) -> String {
-    let refused = |status: Option<u16>, why: String| json!({ "refused": why, "status": status }).to_string();
+    let refused = |why: String| json!({ "refused": why, "status": null }).to_string();
+    let object = |headers: Vec<(String, String)>| {
+        Value::Object(headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect())
+    };
+    let text = |data: Option<Json>| data.map_or_else(|| "null".to_owned(), |data| data.as_str().to_owned());
     let call: StoreCall = match parse_call(call) {
         Ok(call) => call,
-        Err(error) => return refused(None, error),
+        Err(error) => return refused(error),
     };
     match link.call_within(call, Duration::MAX).await {
         Ok(StoreAnswer::Done { status, headers, data }) => {
-            let headers: serde_json::Map<String, Value> =
-                headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect();
-            let data = data.map_or_else(|| "null".to_owned(), |data| data.as_str().to_owned());
-            format!("{{\"status\":{status},\"headers\":{},\"data\":{data}}}", Value::Object(headers))
+            format!("{{\"status\":{status},\"headers\":{},\"data\":{}}}", object(headers), text(data))
         }
-        Ok(StoreAnswer::Refused { status, message }) => refused(status, message),
-        Err(error) => refused(None, error.to_string()),
+        Ok(StoreAnswer::Refused { status, message, headers, data }) => {
+            let (refused, status, headers) = (Value::from(message), json!(status), object(headers));
+            format!("{{\"refused\":{refused},\"status\":{status},\"headers\":{headers},\"data\":{}}}", text(data))
+        }
+        Err(error) => refused(error.to_string()),
     }
 }
 
-/// Reads a call as the prelude writes it.
+/// Reads a call as `client.js` writes it.
 fn parse_call(text: &str) -> Result<StoreCall, String> {
     let call: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let text_of = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
@@ -138,7 +229,19 @@ fn parse_call(text: &str) -> Result<StoreCall, String> {
             path: text_of(request, "path").ok_or_else(|| missing("path"))?,
             content_type: text_of(request, "contentType"),
             data: json_of(request, "data").map_err(|error| error.to_string())?,
+            headers: headers_of(request),
         });
+    }
+    if let Some(watch) = call.get("watch") {
+        let rev = watch.get("rev").and_then(Value::as_u64);
+        return Ok(StoreCall::Watch { path: text_of(watch, "path").ok_or_else(|| missing("path"))?, rev });
+    }
+    let number = |value: &Value| value.get("watch").and_then(Value::as_u64).ok_or_else(|| missing("watch"));
+    if let Some(next) = call.get("next") {
+        return Ok(StoreCall::Next { watch: number(next)? });
+    }
+    if let Some(unwatch) = call.get("unwatch") {
+        return Ok(StoreCall::Unwatch { watch: number(unwatch)? });
     }
     let update = call.get("update").ok_or_else(|| missing("kind"))?;
     Ok(StoreCall::Update {
@@ -146,6 +249,12 @@ fn parse_call(text: &str) -> Result<StoreCall, String> {
         status: text_of(update, "status").ok_or_else(|| missing("status"))?,
         meta: json_of(update, "meta").map_err(|error| error.to_string())?,
     })
+}
+
+fn headers_of(request: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let headers = request.get("headers").and_then(Value::as_object);
+    headers.into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
 fn handled(ending: script::Ending) -> HandlerReply {

@@ -1,77 +1,23 @@
 // What a handler finds: its arguments, console and timers. Evaluates to a function of the host's functions.
 
-(host) => {
+(host, makeClient, addGlobals) => {
   'use strict';
 
   /** Calls of the store that have no answer yet. */
   const waiting = new Map();
   let lastCall = 0;
 
-  /** Asks for what this JSON text says. */
+  /** Asks for what this JSON text says; gives JSON text. */
   const ask = (call) =>
-    new Promise((resolve, reject) => {
+    new Promise((resolve) => {
       lastCall += 1;
-      waiting.set(lastCall, { resolve, reject });
+      waiting.set(lastCall, resolve);
       host.ask(lastCall, call);
     });
 
   const deliver = (id, text) => {
-    const { resolve, reject } = waiting.get(id) ?? {};
-    if (resolve === undefined) return;
+    waiting.get(id)?.(text);
     waiting.delete(id);
-    const answer = JSON.parse(text);
-    if (answer.refused === undefined) {
-      resolve(answer);
-      return;
-    }
-    const error = new Error(answer.refused);
-    error.name = 'StoreError';
-    if (answer.status !== null) Object.assign(error, { status: answer.status, code: String(answer.status) });
-    reject(error);
-  };
-
-  const request = (method) => (wanted, data, contentType) => {
-    const { path, ...rest } = typeof wanted === 'string' ? { path: wanted, data, contentType } : wanted;
-    if (typeof path !== 'string') throw new TypeError(`oada.${method} needs a path`);
-    const odd = Object.keys(rest).find((key) => key !== 'data' && key !== 'contentType');
-    if (odd !== undefined) throw new TypeError(`oada.${method} takes path, data and contentType, not ${odd}`);
-    const body = rest.data === undefined ? {} : { data: rest.data, contentType: rest.contentType ?? 'application/json' };
-    return ask(JSON.stringify({ request: { method, path, ...body } }));
-  };
-
-  /** The update that was asked for last. They are written one after the other: nobody else keeps them in order. */
-  let lastUpdate = Promise.resolve();
-
-  const update = (level) => async (status, meta) => {
-    const call = JSON.stringify({ update: { level, status: String(status), ...(meta === undefined ? {} : { meta }) } });
-    const written = lastUpdate.then(() => ask(call));
-    lastUpdate = written.catch(() => {});
-    await written;
-  };
-
-  const oada = Object.fromEntries(['get', 'head', 'put', 'post', 'delete'].map((it) => [it, request(it)]));
-  const log = Object.fromEntries(['info', 'error', 'debug', 'trace'].map((it) => [it, update(it)]));
-
-  // As much of an AbortSignal as a handler needs.
-  const listeners = new Set();
-  const signal = {
-    aborted: false,
-    reason: undefined,
-    onabort: null,
-    addEventListener: (type, listener) => type === 'abort' && listeners.add(listener),
-    removeEventListener: (type, listener) => type === 'abort' && listeners.delete(listener),
-    throwIfAborted: () => {
-      if (signal.aborted) throw signal.reason;
-    },
-  };
-
-  const abort = () => {
-    if (signal.aborted) return;
-    signal.aborted = true;
-    signal.reason = Object.assign(new Error('The run of the job is over'), { name: 'AbortError' });
-    for (const listener of [signal.onabort, ...listeners]) {
-      if (typeof listener === 'function') listener({ type: 'abort' });
-    }
   };
 
   /** An error that says in which way the job failed. */
@@ -142,6 +88,14 @@
     return { ...own, name: String(name), message: String(message), stack: whole.trimEnd(), ...more };
   };
 
+  addGlobals(host);
+  const { setTimeout: wake, AbortController } = globalThis;
+  const sleep = (milliseconds) => new Promise((resolve) => wake(resolve, milliseconds));
+  const { oada, log, settled } = makeClient({ ask, sleep, describe });
+
+  const ended = new AbortController();
+  const abort = () => ended.abort(Object.assign(new Error('The run of the job is over'), { name: 'AbortError' }));
+
   let ending;
   const end = (value) => {
     ending ??= value;
@@ -152,15 +106,15 @@
     evaluation
       .then(() => {
         if (typeof exports.default !== 'function') throw new TypeError('The default export must be a function');
-        return exports.default(JSON.parse(job), { jobId, log, oada, signal });
+        return exports.default(JSON.parse(job), { jobId, log, oada, signal: ended.signal });
       })
       .then(async (value) => {
         const text = JSON.stringify(value);
-        await lastUpdate;
+        await settled();
         end(text === undefined ? {} : { returned: text });
       })
       .catch(async (error) => {
-        await lastUpdate;
+        await settled();
         fail(error);
       });
   };

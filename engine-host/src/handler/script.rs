@@ -1,15 +1,26 @@
 //! A handler's thread: one QuickJS runtime, from the first line of its module to its end.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rquickjs::function::IntoArgs;
 use rquickjs::{Context, Ctx, Error, FromJs, Function, Module, Object, Persistent, Promise, Runtime};
 
-use super::{Told, Work};
+use super::{Told, Work, types};
 
 const PRELUDE: &str = include_str!("prelude.js");
+const CLIENT: &str = include_str!("client.js");
+const GLOBALS: &str = include_str!("globals.js");
+const URL: &str = include_str!("url.js");
+
+/// What there is no engine for here.
+const NO_COMMON_JS: &str = "CommonJS modules need Node: --handler-engine node";
+
+/// Random bytes that are given at once.
+const MOST_RANDOM: usize = 65_536;
 
 /// How deep a handler may call.
 pub(super) const STACK_BYTES: usize = 4 * 1024 * 1024;
@@ -74,11 +85,24 @@ fn prepare(memory: u64, ask: impl Fn(u64, String) + 'static) -> Result<Script, E
         host.set("now", Function::new(ctx.clone(), move || start.elapsed().as_secs_f64() * 1e3)?)?;
         host.set("ask", Function::new(ctx.clone(), move |id: f64, call: String| ask(id as u64, call))?)?;
         host.set("print", Function::new(ctx.clone(), print)?)?;
+        host.set("random", Function::new(ctx.clone(), random)?)?;
         let prelude: Function = ctx.eval(PRELUDE)?;
-        let hooks: Object = prelude.call((host,))?;
+        let url: Function = ctx.eval(URL)?;
+        host.set("makeUrl", url)?;
+        let (client, globals): (Function, Function) = (ctx.eval(CLIENT)?, ctx.eval(GLOBALS)?);
+        let hooks: Object = prelude.call((host, client, globals))?;
         Ok(Persistent::save(&ctx, hooks))
     })?;
     Ok(Script { hooks, context })
+}
+
+/// Random bytes; none where the system has none to give.
+fn random(count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count.min(MOST_RANDOM)];
+    match File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)) {
+        Ok(()) => bytes,
+        Err(_) => Vec::new(),
+    }
 }
 
 /// What a handler prints goes where all output of a host goes.
@@ -123,7 +147,14 @@ impl Script {
             Work::Inspect(inspect) => &inspect.module,
             Work::Handle(handle) => &handle.module,
         };
-        let evaluated = Module::declare(ctx.clone(), module.name.as_str(), module.source.as_str())
+        if [".cjs", ".cts"].iter().any(|end| module.name.ends_with(end)) {
+            return Err(Ending::lost(NO_COMMON_JS));
+        }
+        let stripped = match types::strip(Path::new(&module.name), &module.source) {
+            Ok(stripped) => stripped,
+            Err(why) => return Err(Ending::Lost(why)),
+        };
+        let evaluated = Module::declare(ctx.clone(), module.name.as_str(), stripped.as_ref())
             .and_then(|declared| declared.eval())
             .and_then(|(module, evaluation)| Ok((evaluation, module.namespace()?)));
         let (evaluation, exports): (Promise, Object) = match evaluated {

@@ -318,5 +318,5 @@ async fn a_run_whose_engine_does_not_start_can_be_cancelled() {
 }
 
 fn prepare(memory_bytes: u64) -> Prepare {
-    Prepare { engine: protocol::engine::EngineSpec::Embedded, memory_bytes }
+    Prepare { engine: EngineSpec::Embedded, memory_bytes }
 }

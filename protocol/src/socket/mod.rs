@@ -6,6 +6,7 @@
 mod dir;
 
 use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use std::task::{Context, Poll};
 use interprocess::local_socket::tokio::prelude::*;
 use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOptions, Name};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use self::dir::RuntimeDir;
@@ -73,6 +75,16 @@ pub enum SocketError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// The operating system or a sandbox lets this process make no local sockets at all.
+    #[error(
+        "this process may make no local sockets (AF_UNIX), over which a worker and its hosts speak: {source}; allow them: \
+         for systemd by RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6, for a container by a seccomp profile that lets \
+         socket(AF_UNIX) pass"
+    )]
+    NoLocalSockets {
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// There is no connection for another reason, for example because nobody listens.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -97,7 +109,7 @@ impl Listener {
         let listen = || ListenerOptions::new().name(name(&address)?).create_tokio();
         match listen() {
             Ok(listener) => Ok(Self { listener, address }),
-            Err(source) => Err(SocketError::Listen { address, source }),
+            Err(source) => Err(why_none().unwrap_or(SocketError::Listen { address, source })),
         }
     }
 
@@ -128,7 +140,7 @@ pub async fn connect(address: &str) -> Result<Stream, SocketError> {
         let peer_pid = stream.peer_creds()?.pid().and_then(|pid| pid.try_into().ok());
         Ok(Stream { stream, peer_pid })
     };
-    connect().await.map_err(|source| no_connection(address, source))
+    connect().await.map_err(|source| why_none().unwrap_or_else(|| no_connection(address, source)))
 }
 
 fn no_connection(address: &str, source: io::Error) -> SocketError {
@@ -137,6 +149,14 @@ fn no_connection(address: &str, source: io::Error) -> SocketError {
         io::ErrorKind::PermissionDenied => SocketError::Forbidden { address, source },
         _ => SocketError::Connect { address, source },
     }
+}
+
+/// Why this process can have no local sockets, if that is so, wherever they are to lead.
+fn why_none() -> Option<SocketError> {
+    let source = UnixDatagram::unbound().err()?;
+    let is_lack = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter();
+    let is_lack = is_lack.map(|errno| errno.raw_os_error()).any(|errno| source.raw_os_error() == Some(errno));
+    (!is_lack).then_some(SocketError::NoLocalSockets { source })
 }
 
 fn name(address: &str) -> io::Result<Name<'_>> {
@@ -242,7 +262,7 @@ mod tests {
         let address = root.path().join("nobody");
         let error = connect(address.to_str().unwrap()).await.unwrap_err();
         assert!(matches!(error, SocketError::Connect { .. }), "{error}");
-        for errno in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
+        for errno in [Errno::ACCESS, Errno::PERM] {
             let error = no_connection("/a", errno.into());
             assert!(matches!(error, SocketError::Forbidden { .. }), "{error}");
         }

@@ -59,6 +59,8 @@ impl OadaWorker {
             .arg("--handlers")
             .arg(folder.path().join("handlers"))
             .args(["--port", "0", "--log", "debug"])
+            // Ready in no time; tests of the other engine say so.
+            .args(if options.contains(&"--handler-engine") { &[][..] } else { &["--handler-engine", "embedded"][..] })
             .args(options)
             .envs(environment.iter().copied());
         let worker = Worker::spawn(&mut command);

@@ -266,12 +266,12 @@ async fn updates_that_are_not_awaited_keep_their_order() {
 async fn what_a_request_would_not_do_is_an_error() {
     let oada = Oada::start().await;
     let handler = "export default async (job, { oada }) => {
-        const tries = [() => oada.put({ path: '/resources/X', data: 1, tree: {} }), () => oada.get({})];
-        return tries.map((it) => { try { it(); return 'done'; } catch (error) { return error.message; } });
+        const tries = [oada.put({ path: '/resources/X', data: 1, persist: {} }), oada.get({})];
+        return Promise.all(tries.map((it) => it.then(() => 'done', ({ message }) => message)));
       };";
     let worker = OadaWorker::start(&oada, &[("odd", handler)], &[]).await;
     place(&oada, "J", body("odd", json!({})));
-    let expected = json!(["oada.put takes path, data and contentType, not tree", "oada.get needs a path"]);
+    let expected = json!(["oada.put does not know persist", "oada.get needs a path"]);
     assert_eq!(finished(&oada, "J").await.result, Some(expected));
     worker.stop().await;
 }

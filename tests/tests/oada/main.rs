@@ -26,6 +26,8 @@ mod link_changes;
 mod links_back;
 mod log_levels;
 mod lost_connections;
+mod migrated_service;
+mod node_handlers;
 mod options;
 mod queues;
 mod real_client;

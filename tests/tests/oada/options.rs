@@ -85,7 +85,8 @@ const HANDLERS: &[(&str, &str)] = &[
         "export const timeout = 600000;
          export default (job, { log }) => log.info('begun').then(() => new Promise(() => {}));",
     ),
-    ("large", "export const timeout = 60000; export default () => new Uint8Array(100e6).length;"),
+    ("large", "export const timeout = 60000; export default () => { for (const all = []; ; ) all.push(new Array(1e5).fill({})); };"),
+    ("tells", "export const timeout = 60000; export default () => [process.env.GREETING, process.env.HIDDEN === undefined];"),
     (
         "asks",
         "export const timeout = 60000;
@@ -115,8 +116,11 @@ impl Place {
         let (host, note) = (folder.path().join("host"), folder.path().join("note"));
         let real = binaries::worker().with_file_name("engine-host");
         let script = format!("#!/bin/sh\necho started >> {}\nexec {} \"$@\"\n", note.display(), real.display());
-        std::fs::write(&host, script).unwrap();
-        std::fs::set_permissions(&host, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let node = format!("#!/bin/sh\necho node >> {}\nexec node \"$@\"\n", note.display());
+        for (file, script) in [(&host, script), (&folder.path().join("node"), node)] {
+            std::fs::write(file, script).unwrap();
+            std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
         Self { folder, note }
     }
 
@@ -169,6 +173,9 @@ async fn each_option_of_a_service_does_what_it_says_as_a_flag_and_as_a_variable(
             ("claim", "7".to_owned()),
             ("skip-queue-on-startup", "true".to_owned()),
             ("strict", "true".to_owned()),
+            ("handler-engine", "node".to_owned()),
+            ("node", here.file("node")),
+            ("job-env", "GREETING,LANG".to_owned()),
             ("finish-reporter", format!("slack:success={url}")),
             ("warm-hosts", "2".to_owned()),
             ("engine-host", here.file("host")),
@@ -180,7 +187,8 @@ async fn each_option_of_a_service_does_what_it_says_as_a_flag_and_as_a_variable(
         options.extend(more);
         tried.extend(options.iter().map(|(long, _)| (*long).to_owned()));
         place(&oada, "SKIPPED", body("ok", json!({})));
-        let worker = Worker::spawn(&mut command(way, &options));
+        let mut command = command(way, &options);
+        let worker = Worker::spawn(command.env("GREETING", "hello").env("HIDDEN", "secret"));
         worker.printed("working off jobs").await;
         check(&oada, &here, &worker, port).await;
         let message = within("the message", &oada, told.recv()).await.unwrap();
@@ -198,7 +206,8 @@ async fn check(oada: &Oada, here: &Place, worker: &Worker, port: u16) {
     worker.printed("DEBUG").await;
     assert!(get((Ipv4Addr::new(127, 0, 0, 2), port)).await.unwrap().starts_with("HTTP/1.1 200"));
     assert!(get((Ipv4Addr::LOCALHOST, port)).await.is_err(), "it listens where it was told to only");
-    let hosts = |_: &Oada| std::fs::read_to_string(&here.note).ok().filter(|note| note.lines().count() >= 2);
+    let started = |note: &String| note.lines().filter(|line| *line == "started").count() >= 2;
+    let hosts = |_: &Oada| std::fs::read_to_string(&here.note).ok().filter(started);
     oada.until("two hosts of the other program", hosts).await;
     let position = "/bookmarks/services/demo/jobs/success/_meta/oada-list-lib/weekly-successwatch";
     oada.until("the report", |oada| oada.get(position)).await;
@@ -215,6 +224,11 @@ async fn check(oada: &Oada, here: &Place, worker: &Worker, port: u16) {
     place(oada, "STUCK", body("stuck", json!({})));
     let stuck = finished(oada, "STUCK").await.result.unwrap();
     assert_eq!(stuck["message"], "Job exceeded the allowed 1000 ms running limit");
+
+    place(oada, "TELLS", body("tells", json!({})));
+    assert_eq!(finished(oada, "TELLS").await.result, Some(json!(["hello", true])));
+    let note = std::fs::read_to_string(&here.note).unwrap();
+    assert!(note.lines().any(|line| line == "node"), "{note}");
 
     place(oada, "LARGE", body("large", json!({})));
     let large = finished(oada, "LARGE").await;

@@ -30,7 +30,7 @@ pub use effective::Effective;
 pub use hosts::{EngineKind, HostArgs};
 pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
-pub use oada::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+pub use oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 pub use observation::ObservationArgs;
 pub use operation::{LogFormat, LogLevel, OperationArgs};
 pub use supervision::SupervisionArgs;

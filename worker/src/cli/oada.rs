@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 
 use super::operation::LogLevel;
-use super::values::{Megabytes, at_least_one, megabytes, seconds};
+use super::values::{Megabytes, at_least_one, megabytes, seconds, variable_name};
 use crate::oada::service::{FinishReporter, HalfRun, UnknownType};
 use crate::oada::{Domain, Layout};
 
@@ -47,6 +47,15 @@ pub struct StoreArgs {
     pub layout: Layout,
 }
 
+/// What runs handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HandlerEngine {
+    /// Node, with the packages beside the handlers and all that Node has.
+    Node,
+    /// QuickJS, without packages, files and network.
+    Embedded,
+}
+
 /// How jobs are worked off.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
@@ -54,6 +63,15 @@ pub struct ServeArgs {
     /// A folder with a file <type>.js, .mjs, .cjs or .ts for each type of jobs.
     #[arg(long, env = "WORKER_OADA_HANDLERS", value_name = "DIR")]
     pub handlers: Option<PathBuf>,
+    /// What runs handlers; node if there is one that can be used, unless set.
+    #[arg(long, env = "WORKER_OADA_HANDLER_ENGINE", value_name = "ENGINE")]
+    pub handler_engine: Option<HandlerEngine>,
+    /// The Node program, instead of `node` on the PATH: 20.11 or newer.
+    #[arg(long, env = "WORKER_NODE", value_name = "FILE")]
+    pub node: Option<PathBuf>,
+    /// Variables of the worker's environment that handlers may see, such as TZ and those that they are configured by.
+    #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
+    pub job_env: Vec<String>,
     /// Do not start if a file among the handlers cannot be used.
     #[arg(
         long,

@@ -152,7 +152,7 @@ fn usual_bytes(wanted: &Prepare) -> u64 {
     const MB: u64 = 1024 * 1024;
     match wanted.engine {
         EngineSpec::Embedded => 8 * MB,
-        EngineSpec::Node(_) => 80 * MB,
+        EngineSpec::Node(_) | EngineSpec::Handler(_) => 80 * MB,
     }
 }
 

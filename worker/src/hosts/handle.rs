@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::broker::Ground;
 use super::keeper::{Keeper, Message, Order};
-use super::loan::{LentHost, RequestError};
+use super::loan::{Borrower, LentHost, RequestError};
 use super::options::HostsOptions;
 use super::status::{HostEvent, PoolStatus};
 use super::{ManageError, StartError};
@@ -96,7 +96,19 @@ impl Hosts {
     /// Borrows a host, to make calls of it; waits until there is one. Dropping the future gives up the place in the
     /// queue.
     pub async fn lend(&self) -> Result<LentHost, ReserveError> {
-        self.ask(Message::Borrow).await.unwrap_or_else(|| Err(gone()))
+        self.ask(|sender| Message::Borrow(Borrower { wanted: None, sender })).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// As [`lend`](Self::lend), and a host that has loaded what is `wanted` if there is one.
+    pub async fn lend_for(&self, wanted: Prepare) -> Result<LentHost, ReserveError> {
+        let borrow = |sender| Message::Borrow(Borrower { wanted: Some(wanted), sender });
+        self.ask(borrow).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Somebody is likely to borrow a host for this: one is to load it, if there is room.
+    pub fn expect(&self, wanted: Prepare) {
+        // Fails when the pool was shut down.
+        let _ = self.keeper.0.send(Message::Expect(wanted));
     }
 
     /// Asks any host something that those who wrote it have given a meaning. Waits for a host as [`lend`](Self::lend) does,

@@ -98,6 +98,8 @@ pub(super) enum Action {
     Kill,
     /// Set the deadline anew, or to none.
     SetDeadline(Option<Duration>),
+    /// Send [`Event::Deadline`] when the host has had so much time of its own. It takes the place of a deadline.
+    AllowStart(Duration),
     /// Tell whoever waits for the run that it ended like this, after all that the host still said of it.
     EndRun(Exit),
     /// The same for a host that failed by itself: if no step had begun, another host may execute the run.
@@ -153,7 +155,7 @@ struct Run {
 impl Host {
     /// A host that has just been spawned and is to prepare `first` as it starts, and what to do first.
     pub(super) fn spawned(first: Option<Prepare>, patience: Patience) -> (Self, Action) {
-        (Self { state: State::Starting(first), patience }, Action::SetDeadline(Some(patience.start)))
+        (Self { state: State::Starting(first), patience }, Action::AllowStart(patience.start))
     }
 
     /// Whether it can be given a run.
@@ -246,9 +248,7 @@ fn preparing(event: Event, patience: Patience) -> Step {
 
 fn ready(event: Event, patience: Patience) -> Step {
     match event {
-        Event::Prepare(wanted) => {
-            (State::Preparing, vec![Action::Prepare(wanted), Action::SetDeadline(Some(patience.start))])
-        }
+        Event::Prepare(wanted) => (State::Preparing, vec![Action::Prepare(wanted), Action::AllowStart(patience.start)]),
         Event::Run { timeout_ms } => run(timeout_ms, Duration::ZERO),
         Event::Lend => (State::Lent { stop: None }, vec![Action::HandOver]),
         Event::Stop(reason) => ask_to_stop(reason, patience),

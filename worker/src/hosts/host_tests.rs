@@ -84,7 +84,7 @@ fn a_host_that_is_to_prepare_nothing_is_ready_when_it_has_connected() {
 fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
     use Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
     let preparing = |events: &[Event]| after(&[&[Connected, Prepared, Event::Prepare(engine())], events].concat());
-    assert_eq!(preparing(&[]), [Action::Prepare(engine()), within(START)]);
+    assert_eq!(preparing(&[]), [Action::Prepare(engine()), Action::AllowStart(START)]);
     assert_eq!(preparing(&[Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
     let limit = Duration::from_millis(TIMEOUT_MS) + OVERRUN + START;
     assert_eq!(preparing(&[run()]), [Action::Execute, within(limit)]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use protocol::link::{Call, CallError, Link, Responder, WorkerSide};
-use protocol::message::{Custom, HostNotice, WorkerNotice, WorkerRequest};
+use protocol::message::{Custom, HostNotice, Prepare, WorkerNotice, WorkerRequest};
 use protocol::{InvalidJson, Json, queue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,23 @@ use crate::execution::ReserveError;
 const BURIAL: Duration = Duration::from_secs(5);
 
 /// Who waits for a host to borrow.
-pub(super) type Borrower = oneshot::Sender<Result<LentHost, ReserveError>>;
+#[derive(Debug)]
+pub(super) struct Borrower {
+    /// What it is to have loaded, so that it need not do that first.
+    pub(super) wanted: Option<Prepare>,
+    pub(super) sender: oneshot::Sender<Result<LentHost, ReserveError>>,
+}
+
+impl Borrower {
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Fails when nobody waits.
+    pub(super) fn send(self, lent: Result<LentHost, ReserveError>) -> Result<(), Result<LentHost, ReserveError>> {
+        self.sender.send(lent)
+    }
+}
 
 /// A host in the hands of one caller, who may make any number of calls of it at the same time. Dropping it gives the
 /// host back; after a call that got no answer in time the host is killed instead, because nobody knows what it does.

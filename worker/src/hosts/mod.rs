@@ -32,6 +32,7 @@ mod ops;
 mod options;
 mod orphans;
 mod output;
+mod own_time;
 mod policy;
 mod pool;
 mod process;

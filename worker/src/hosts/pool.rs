@@ -388,11 +388,34 @@ impl Pool {
         Some(Taken { host, is_prepared: rank < 2 })
     }
 
+    /// The best ready host for who borrows one: one that has loaded what is `wanted`, else one that has nothing to lose,
+    /// else any. It is from then on taken.
+    pub(super) fn take_to_lend(&mut self, wanted: Option<&Prepare>, now: Instant) -> Option<HostNumber> {
+        if self.is_draining {
+            return None;
+        }
+        let rank = |member: &Member| match &member.prepared {
+            prepared if prepared.as_ref() == wanted => 0,
+            None => 1,
+            Some(prepared) if is_cheap(prepared) => 2,
+            Some(_) => 3,
+        };
+        let ready = self.members.iter().filter(|(_, member)| member.stage == Stage::Ready);
+        let ranked = ready.map(|(host, member)| (member.is_outdated, rank(member), member.ready_since, *host));
+        let (.., host) = ranked.min()?;
+        let member = self.members.get_mut(&host)?;
+        member.stage = Stage::Taken { at: now, is_heard: true };
+        member.runs += 1;
+        Some(host)
+    }
+
     /// A host that was taken comes back, `used` or not. What was wanted of it, it has or is at.
     pub(super) fn give_back(&mut self, host: HostNumber, used: bool, now: Instant) {
         let Some(member) = self.members.get_mut(&host).filter(|member| member.is_taken()) else { return };
         member.stage = Stage::Ready;
         if used {
+            // What it had loaded was for this use.
+            member.prepared = None;
             member.idle_since = Some(now);
             self.health.worked();
         } else {

@@ -148,6 +148,7 @@ pub(super) fn describe(wanted: &Prepare) -> String {
     let megabytes = wanted.memory_bytes / (1024 * 1024);
     match &wanted.engine {
         EngineSpec::Embedded => format!("embedded ({megabytes} MB)"),
+        EngineSpec::Handler(module) => format!("handler {} ({megabytes} MB)", module.name),
         EngineSpec::Node(node) => {
             let adaptors = node.adaptors.iter().map(|adaptor| format!(" {}", adaptor.specifier())).collect::<String>();
             format!("node {}{adaptors} ({megabytes} MB)", node.version)

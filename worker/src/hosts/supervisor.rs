@@ -31,11 +31,13 @@ use super::keeper::Message;
 use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
 use super::output::{Allowance, Speaker, Stream, pump};
+use super::own_time::OwnTime;
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
 use super::run::{Job, Verdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
+use crate::processes::waited_for_processor;
 use crate::room::is_out_of_memory;
 use crate::run_log::RunLog;
 
@@ -186,7 +188,7 @@ pub(super) async fn supervise(
         match command {
             Command::Run(job) => hand_back(job, &identity.pool),
             // Fails when the pool is gone, and with it whoever waits.
-            Command::Lend(_, borrower) => drop(identity.pool.send(Message::Borrow(borrower))),
+            Command::Lend(_, borrower) => drop(identity.pool.send(Message::BorrowAgain(borrower))),
             _ => {}
         }
     }
@@ -254,6 +256,8 @@ struct Supervisor<'a> {
     speaker: Speaker,
     log_allowance: Allowance,
     deadline: Option<Instant>,
+    /// What is left of the time for a start, while it lasts.
+    start: Option<OwnTime>,
     /// When to ask whether it lives.
     ping_at: Instant,
     events: mpsc::UnboundedReceiver<Event>,
@@ -294,6 +298,7 @@ impl<'a> Supervisor<'a> {
             speaker,
             log_allowance: Allowance::new(std::time::Instant::now()),
             deadline: None,
+            start: None,
             ping_at: Instant::now() + setup.ping_every,
             events,
             event_sender,
@@ -344,6 +349,7 @@ impl<'a> Supervisor<'a> {
                     self.deadline = None;
                     Some(Event::Deadline)
                 }
+                () = until_look(self.start.as_ref()), if self.start.is_some() => self.look_at_start(),
                 () = sleep_until(self.ping_at), if self.link.is_some() => {
                     self.ping(self.setup.ping_timeout);
                     None
@@ -375,7 +381,7 @@ impl<'a> Supervisor<'a> {
                 return Some(Event::Lend);
             }
             // Fails when the pool is gone, and with it whoever waits.
-            Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::Borrow(borrower))),
+            Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::BorrowAgain(borrower))),
             Command::TakeBack => {
                 self.notices = None;
                 self.requests = None;
@@ -455,11 +461,24 @@ impl<'a> Supervisor<'a> {
             }
             Action::Terminate => self.process.terminate(),
             Action::Kill => self.process.kill(),
-            Action::SetDeadline(limit) => self.deadline = limit.map(after),
+            Action::SetDeadline(limit) => (self.deadline, self.start) = (limit.map(after), None),
+            Action::AllowStart(limit) => {
+                (self.deadline, self.start) = (None, Some(OwnTime::new(limit, std::time::Instant::now())));
+            }
             Action::EndRun(exit) => self.judge(Verdict { exit, may_move: false }),
             Action::LoseRun(exit) => self.judge(Verdict { exit, may_move: true }),
             Action::AnnounceDeath(death) => self.death = Some(death),
         }
+    }
+
+    /// Looks how much of its time a host that gets ready has had. Its time is up when that was all.
+    fn look_at_start(&mut self) -> Option<Event> {
+        let waited = self.process.id().and_then(waited_for_processor);
+        let is_up = self.start.as_mut().is_some_and(|start| start.look(std::time::Instant::now(), waited));
+        if is_up {
+            self.start = None;
+        }
+        is_up.then_some(Event::Deadline)
     }
 
     fn prepare(&mut self, wanted: Prepare) {
@@ -623,6 +642,14 @@ async fn late_arrival(ticket: &mut Option<Ticket>) -> Option<Arrival> {
 async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<(Incoming<WorkerSide>, usize)> {
     match inbox {
         Some(inbox) => inbox.next_weighed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the clock of a start is to be looked at.
+async fn until_look(start: Option<&OwnTime>) {
+    match start {
+        Some(start) => sleep_until(start.next_look().into()).await,
         None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use protocol::message::Prepare;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::client::{Client, ClientOptions, Domain};
 use super::handlers::{HandlerOptions, Handlers};
@@ -20,7 +20,8 @@ use super::report::{Report, parse_reports};
 use super::request::{JobEvent, JobRequest};
 use super::service::{Service, ServiceBuilder};
 use super::shelves::{self, Listed};
-use crate::cli::{OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+use crate::adaptors::NodeProgram;
+use crate::cli::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
 use crate::escape::one_line;
 use crate::hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
 use crate::http;
@@ -95,7 +96,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
             it.finish_reporters.clone_from(&options.finish_reporters);
         });
     let service = reports.into_iter().fold(service, ServiceBuilder::report);
-    let mut handlers = Handlers::load(hosts, handler_options(&folder, &options)).await?;
+    let mut handlers = Handlers::load(hosts, handler_options(&folder, &options).await?).await?;
     if options.strict && !handlers.unusable().is_empty() {
         let unusable = handlers.unusable().iter().map(|(kind, why)| format!("`{kind}`: {why}"));
         let unusable = unusable.collect::<Vec<_>>().join("; ");
@@ -167,7 +168,11 @@ async fn open_pool(broker: &Broker, options: &ServeArgs) -> anyhow::Result<Hosts
     let size = PoolSize::Shared { least, most, idle: Duration::from_secs(30) };
     let recycling = Recycling { max_runs: Some(1), ..Recycling::default() };
     let first = None::<Prepare>;
-    Ok(broker.open("handlers", HostsOptions { size, recycling, first, ..HostsOptions::new(program) }).await?)
+    let environment = options.job_env.iter().filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)));
+    let environment = environment.collect();
+    Ok(broker
+        .open("handlers", HostsOptions { size, recycling, first, environment, ..HostsOptions::new(program) })
+        .await?)
 }
 
 async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -207,7 +212,8 @@ async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::R
 async fn list_handlers(folder: &Path, serve: &ServeArgs) -> anyhow::Result<String> {
     let broker = Broker::start(None)?;
     let hosts = open_pool(&broker, serve).await?;
-    let handlers = Handlers::load(hosts, handler_options(folder, serve)).await;
+    let options = handler_options(folder, serve).await?;
+    let handlers = Handlers::load(hosts, options).await;
     broker.shutdown(HOSTS_STOP).await;
     let handlers = handlers?;
     let usable = handlers.handled().iter().map(|kind| format!("  {}  usable\n", one_line(kind)));
@@ -217,9 +223,20 @@ async fn list_handlers(folder: &Path, serve: &ServeArgs) -> anyhow::Result<Strin
     Ok(format!("handlers: {}\n{}", lines.len(), lines.concat()))
 }
 
-fn handler_options(folder: &Path, serve: &ServeArgs) -> HandlerOptions {
+async fn handler_options(folder: &Path, serve: &ServeArgs) -> anyhow::Result<HandlerOptions> {
     let (timeout, memory_bytes) = (serve.timeout, serve.memory.bytes());
-    HandlerOptions { folder: folder.to_owned(), timeout, memory_bytes, poll: POLL }
+    let node = match serve.handler_engine {
+        Some(HandlerEngine::Embedded) => None,
+        Some(HandlerEngine::Node) => Some(NodeProgram::find(serve.node.as_deref()).await?),
+        None => match NodeProgram::find(serve.node.as_deref()).await {
+            Ok(node) => Some(node),
+            Err(error) => {
+                warn!("{error}: handlers run on the embedded engine, without packages and Node's own modules");
+                None
+            }
+        },
+    };
+    Ok(HandlerOptions { folder: folder.to_owned(), timeout, memory_bytes, poll: POLL, node })
 }
 
 /// Prints what happens to a job until it ends.

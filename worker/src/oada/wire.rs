@@ -109,7 +109,7 @@ impl Request {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     /// HTTP's status.
     pub status: u16,
@@ -182,7 +182,7 @@ fn rev_of(value: &Value) -> Option<u64> {
 }
 
 /// A change in one resource.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Change {
     /// Whether keys were set or taken away.
     #[serde(rename = "type")]
@@ -199,7 +199,7 @@ pub struct Change {
 }
 
 /// What a change did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// Set keys.

@@ -24,12 +24,18 @@ pub(super) enum Waiter {
     Borrower(Borrower),
 }
 
+/// Who wants a host, found one.
+enum Found {
+    ForRun(Taken),
+    ToLend(HostNumber),
+}
+
 impl Waiter {
     fn wanted(&self) -> Option<&Prepare> {
         match self {
             Self::Caller(wanted, _) => Some(wanted),
             Self::Run(job) => Some(job.wanted()),
-            Self::Borrower(_) => None,
+            Self::Borrower(borrower) => borrower.wanted.as_ref(),
         }
     }
 
@@ -57,17 +63,31 @@ impl Keeper {
     /// hold up the others.
     pub(super) fn lend_all(&mut self) {
         for waiter in std::mem::take(&mut self.waiting) {
-            match self.pool.take(waiter.wanted(), now()) {
-                Some(taken) => self.lend(taken, waiter),
+            let found = match &waiter {
+                Waiter::Borrower(borrower) => {
+                    self.pool.take_to_lend(borrower.wanted.as_ref(), now()).map(Found::ToLend)
+                }
+                Waiter::Caller(..) | Waiter::Run(_) => self.pool.take(waiter.wanted(), now()).map(Found::ForRun),
+            };
+            match found {
+                Some(found) => self.lend(found, waiter),
                 None => self.waiting.push_back(waiter),
             }
         }
     }
 
-    fn lend(&mut self, Taken { host, is_prepared }: Taken, waiter: Waiter) {
+    fn lend(&mut self, found: Found, waiter: Waiter) {
+        let (Found::ForRun(Taken { host, .. }) | Found::ToLend(host)) = found;
         let Some(member) = self.hosts.get_mut(&host) else { return };
         member.state = HostState::Reserved;
-        member.prepared = waiter.wanted().cloned();
+        let is_prepared = match found {
+            Found::ForRun(Taken { is_prepared, .. }) => is_prepared,
+            // Who borrows it says what is to be done, whatever it has prepared.
+            Found::ToLend(_) => true,
+        };
+        if let Found::ForRun(_) = found {
+            member.prepared = waiter.wanted().cloned();
+        }
         if !is_prepared && let Some(wanted) = member.prepared.clone() {
             // Ahead of the run itself, which may have to wait for its data.
             member.command(Command::Prepare(wanted));
@@ -105,6 +125,9 @@ impl Keeper {
             }
             Returned::Unused | Returned::Used => {
                 member.state = HostState::Ready;
+                if returned == Returned::Used {
+                    member.prepared = None;
+                }
                 self.pool.give_back(host, returned == Returned::Used, now());
             }
         }

@@ -36,6 +36,10 @@ use crate::metrics::metrics;
 pub(super) enum Message {
     Reserve(Prepare, Caller),
     Borrow(Borrower),
+    /// A borrower whose host was not to be had after all.
+    BorrowAgain(Borrower),
+    /// Somebody is likely to borrow a host for this.
+    Expect(Prepare),
     GiveBack(HostNumber, Returned),
     /// A run whose host died before anything was heard of it.
     Return(Job),
@@ -222,7 +226,14 @@ impl Keeper {
                 self.pool.wanted(&wanted, now());
                 self.waiting.push_back(Waiter::Caller(wanted, caller));
             }
-            Message::Borrow(borrower) => self.waiting.push_back(Waiter::Borrower(borrower)),
+            Message::Borrow(borrower) => {
+                if let Some(wanted) = &borrower.wanted {
+                    self.pool.wanted(wanted, now());
+                }
+                self.waiting.push_back(Waiter::Borrower(borrower));
+            }
+            Message::BorrowAgain(borrower) => self.waiting.push_front(Waiter::Borrower(borrower)),
+            Message::Expect(wanted) => self.pool.wanted(&wanted, now()),
             Message::Return(job) => self.waiting.push_front(Waiter::Run(job)),
             Message::GiveBack(host, returned) => self.take_back(host, returned),
             Message::Report(host, report) => self.hear(host, report),

@@ -74,6 +74,8 @@ pub enum ClientError {
         status: u16,
         /// What the store said about it.
         message: String,
+        /// All of the answer.
+        answer: Box<Response>,
     },
     /// There was no answer in time.
     #[error("{method} {path}: no answer within {}s", .limit.as_secs())]
@@ -113,6 +115,14 @@ impl ClientError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// What the store answered, if it did.
+    pub fn answer(&self) -> Option<&Response> {
+        match self {
+            Self::Status { answer, .. } => Some(answer),
             _ => None,
         }
     }
@@ -304,7 +314,7 @@ impl Client {
         match outcome {
             Some(response) => {
                 let message = response.message().to_owned();
-                ClientError::Status { method, path, status: response.status, message }
+                ClientError::Status { method, path, status: response.status, message, answer: Box::new(response) }
             }
             None => ClientError::Timeout { method, path, limit: self.shared.options.request_timeout },
         }

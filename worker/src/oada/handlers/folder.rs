@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::handler::Module;
+use protocol::handler::{Module, NodeHandler};
 use tracing::{error, info};
 
 use super::module::{self, InspectError};
@@ -163,10 +163,17 @@ impl Folder {
             return Err(unusable(format!("there is more than one file for it: {}", names.join(", "))));
         };
         let source = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
-        let module = Module { name: name(file), source };
+        let file = file.canonicalize().map_err(|error| unusable(error.to_string()))?;
+        let node = self.options.node.as_ref().map(|node| NodeHandler {
+            program: node.path.clone(),
+            version: node.version.clone(),
+            file: file.clone(),
+        });
+        let module = Module { name: name(&file), source, node };
         let options = module::inspect(&self.hosts, &module, &self.options).await?;
         info!(kind, timeout = ?options.timeout, "a handler is there");
         let runner = Runner::new(self.hosts.clone(), module, self.options.memory_bytes);
+        runner.expect();
         Ok(Handler { options, runner: Arc::new(runner) })
     }
 }

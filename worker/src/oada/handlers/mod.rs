@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use self::folder::{Change, Folder, Handler};
 use super::service::{Service, ServiceBuilder};
+use crate::adaptors::NodeProgram;
 use crate::hosts::Hosts;
 
 /// How handlers are run.
@@ -29,6 +30,8 @@ pub struct HandlerOptions {
     pub memory_bytes: u64,
     /// Time between looks at the folder.
     pub poll: Duration,
+    /// The Node that runs handlers; none for the embedded engine.
+    pub node: Option<NodeProgram>,
 }
 
 /// The folder cannot be used.

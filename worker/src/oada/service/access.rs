@@ -63,7 +63,8 @@ mod tests {
     use super::*;
 
     fn answered(method: &'static str, status: u16) -> Result<(), ClientError> {
-        Err(ClientError::Status { method, path: "/resources/J".to_owned(), status, message: String::new() })
+        let (path, message, answer) = ("/resources/J".to_owned(), String::new(), Box::default());
+        Err(ClientError::Status { method, path, status, message, answer })
     }
 
     #[test]

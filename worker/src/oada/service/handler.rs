@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::batch::Collector;
 use super::lease::{Lease, RunOver};
 use super::options::TypeOptions;
-use crate::oada::client::{Client, ClientError};
+use crate::oada::client::{Client, ClientError, Watch, WatchEvent};
 use crate::oada::job::{Failure, Job};
 use crate::oada::request::post_update;
 use crate::oada::wire::{Method, Request, Response};
@@ -161,6 +161,11 @@ impl JobLog {
         self.info(status, meta).await
     }
 
+    /// Writes an update, too.
+    pub async fn warn(&self, status: &str, meta: impl Into<Option<Value>>) -> Result<(), JobClientError> {
+        self.info(status, meta).await
+    }
+
     /// Writes an update if `OADA_JOBS_LOGGING` has `debug` in it.
     pub async fn debug(&self, status: &str, meta: impl Into<Option<Value>>) -> Result<(), JobClientError> {
         self.quiet("debug", status, meta.into()).await
@@ -212,8 +217,33 @@ impl JobClient {
         self.send(Request::new(Method::Delete, path)).await
     }
 
+    /// Watches the resource at `path`: hears of all changes after `rev`, or from now on.
+    pub async fn watch(&self, path: &str, rev: Option<u64>) -> Result<JobWatch, JobClientError> {
+        let watch = self.lease.while_open(self.client.watch(path, rev)).await??;
+        Ok(JobWatch { lease: Arc::clone(&self.lease), watch })
+    }
+
     /// Sends any request.
     pub async fn send(&self, request: Request) -> Result<Response, JobClientError> {
         Ok(self.lease.while_open(self.client.send(request)).await??)
+    }
+}
+
+/// A watch in the name of a job.
+#[derive(Debug)]
+pub struct JobWatch {
+    lease: Arc<Lease>,
+    watch: Watch,
+}
+
+impl JobWatch {
+    /// The next event; none when there will be no more. Fails when the run is over.
+    pub async fn next(&mut self) -> Result<Option<WatchEvent>, JobClientError> {
+        // Not something that the end of the run waits for.
+        tokio::select! {
+            biased;
+            () = self.lease.over() => Err(JobClientError::Over(RunOver)),
+            event = self.watch.next() => Ok(event),
+        }
     }
 }

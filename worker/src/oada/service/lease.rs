@@ -58,6 +58,13 @@ impl Lease {
         }
     }
 
+    /// Returns when the run has ended, in whatever way: nothing new is taken any more.
+    pub(super) async fn over(&self) {
+        let mut state = self.state.subscribe();
+        // Whoever asks has it, so it is not dropped meanwhile.
+        let _ = state.wait_for(|state| *state != State::Open).await;
+    }
+
     /// Whether the run was cancelled.
     pub fn is_cancelled(&self) -> bool {
         *self.state.borrow() == State::Cancelled

@@ -47,7 +47,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::batch::{BatchOptions, BatchOutcome};
 use self::batch::{Collector, batch_work};
-pub use self::handler::{Context, JobClient, JobClientError, JobLog, Outcome};
+pub use self::handler::{Context, JobClient, JobClientError, JobLog, JobWatch, Outcome};
 use self::handler::{Handler, Registered, work};
 use self::holds::Holds;
 pub use self::lease::{Lease, RunOver};
