@@ -144,3 +144,13 @@ fn variables_in_deploy_are_the_workers() {
         }
     }
 }
+
+#[test]
+fn packages_have_a_manual_page_of_each_command() {
+    let script = read("deploy/package");
+    let list = script.lines().find_map(|line| line.trim().strip_prefix("for command in ")?.strip_suffix("; do"));
+    let packaged: BTreeSet<&str> = list.expect("a list of commands is there").split(' ').collect();
+    let command = Cli::command();
+    let shown = command.get_subcommands().filter(|it| !it.is_hide_set()).map(clap::Command::get_name);
+    assert_eq!(packaged, shown.filter(|name| !["man", "completions", "help"].contains(name)).collect());
+}
