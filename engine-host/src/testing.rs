@@ -27,8 +27,12 @@ pub(crate) enum Act {
 pub(crate) struct FakeEngine {
     script: HashMap<&'static str, Act>,
     pub(crate) calls: Arc<Mutex<Vec<String>>>,
-    /// The adaptors of the jobs that were run.
-    pub(crate) adaptors: Arc<Mutex<Vec<String>>>,
+    /// The jobs that were run.
+    pub(crate) jobs: Arc<Mutex<Vec<JobCall>>>,
+    /// What it says that a job's values took.
+    pub(crate) heap_bytes: Option<u64>,
+    /// What it says that its process had, the next time that it is asked.
+    pub(crate) resident_bytes: u64,
     /// Told when the engine begins to hang.
     pub(crate) hanging: Arc<Notify>,
 }
@@ -61,9 +65,17 @@ impl Engine for FakeEngine {
         }
     }
 
+    fn peak_heap_bytes(&self) -> Option<u64> {
+        self.heap_bytes
+    }
+
+    fn take_peak_resident_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.resident_bytes)
+    }
+
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         self.note(format!("{} {}", job.step_id, job.state.as_str()));
-        self.adaptors.lock().unwrap().extend(job.adaptors);
+        self.jobs.lock().unwrap().push(job.clone());
         let json = |text: &str| Some(Json::parse(text.to_owned()).unwrap());
         let result = match self.script.get(job.step_id.as_str()) {
             None => JobResult { state: json(r#"{"data":{}}"#), webhook_response: None },

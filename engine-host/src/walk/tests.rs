@@ -1,11 +1,11 @@
 use std::future::pending;
 use std::sync::Arc;
 
-use protocol::run::{ExitReason, StepOutput};
+use protocol::run::{ExitReason, StepMemory, StepOutput};
 
 use super::*;
-use crate::engine::{EngineLost, Origin, Thrown};
-use crate::report::{self, Report};
+use crate::engine::{EngineLost, LogSink, Origin, Thrown};
+use crate::report::{self, EngineLog, Report};
 use crate::testing::{Act, FakeEngine, error, thrown, workflow};
 
 /// Everything that a walk reports, a line each, the outcome last.
@@ -13,6 +13,8 @@ struct Walked {
     all: Vec<String>,
     /// When the steps' events and the log lines happened.
     times: Vec<u64>,
+    /// Of each step that ended.
+    memory: Vec<StepMemory>,
     calls: Vec<String>,
 }
 
@@ -37,17 +39,20 @@ async fn walked_until(spec: RunSpec, mut engine: FakeEngine, stop: impl Future<O
         outcome
     };
     let reading = async {
-        let (mut all, mut times) = (Vec::new(), Vec::new());
+        let (mut all, mut times, mut memory) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(report) = reports.recv().await {
             times.extend(time(&report));
+            if let Report::Completed(step, _) = &report {
+                memory.push(step.memory);
+            }
             all.push(describe_report(report));
         }
-        (all, times)
+        (all, times, memory)
     };
-    let (outcome, (mut all, times)) = tokio::join!(walking, reading);
+    let (outcome, (mut all, times, memory)) = tokio::join!(walking, reading);
     let state = outcome.final_state.as_ref().map_or("no state", Json::as_str);
     all.push(format!("end {} {state} {:?}", show(&outcome.exit), outcome.final_step));
-    Walked { all, times, calls: calls.lock().unwrap().clone() }
+    Walked { all, times, memory, calls: calls.lock().unwrap().clone() }
 }
 
 async fn walked(spec: RunSpec, engine: FakeEngine) -> Walked {
@@ -166,6 +171,28 @@ async fn failures_follow_their_edges() {
          end success {"ok":1} Some(1)"#,
     )
     .await;
+}
+
+#[tokio::test]
+async fn an_edge_is_open_or_closed_by_how_the_step_before_it_ended() {
+    let failed_itself = Act::Return(r#"{"errors":{"a":{"message":"m"}}}"#);
+    let of_another = Act::Return(r#"{"errors":{"b":{"message":"m"}}}"#);
+    for (act, open) in [
+        (Act::Return("{}"), ["always", "success"]),
+        (Act::ReturnNothing, ["always", "success"]),
+        (Act::Return("5"), ["always", "success"]),
+        (of_another, ["always", "success"]),
+        (failed_itself, ["always", "failure"]),
+        (error("boom"), ["always", "failure"]),
+    ] {
+        let text = "a -> always, success success, failure failure, never never\nalways\nsuccess\nfailure\nnever";
+        let walked = walked(workflow(text), FakeEngine::new([("a", act.clone())])).await;
+        let steps = walked.calls.iter().filter_map(|call| call.split(' ').next()).skip(1);
+        assert_eq!(steps.collect::<Vec<_>>(), open, "{act:?}");
+        let closed = ["always", "success", "failure", "never"].map(|to| walked.logs(&format!("a->{to} is not taken")));
+        let expected = ["always", "success", "failure", "never"].map(|to| !open.contains(&to));
+        assert_eq!(closed, expected, "{act:?}");
+    }
 }
 
 #[tokio::test]
@@ -331,6 +358,123 @@ async fn a_state_over_its_limit_ends_the_run() {
 }
 
 #[tokio::test]
+async fn a_job_that_throws_and_leaves_too_much_is_ended_for_what_it_leaves() {
+    let left = |state: Option<&str>, is_too_large| {
+        Act::Throw(Thrown { state: state.map(str::to_owned), is_too_large, ..thrown(Origin::Job, "Error", "boom") })
+    };
+    let kill = "kill StateTooLargeError: State exceeds the limit of 0mb";
+    for (act, limit, expected) in [
+        (left(Some(r#"{"data":"more than that"}"#), false), 20, kill),
+        // With the error itself in it, it is more.
+        (left(Some("{}"), false), 20, kill),
+        (left(None, true), 1_000, kill),
+        (left(Some("{}"), false), 1_000, "fail JobError: boom"),
+    ] {
+        let mut spec = workflow("a -> failure b\nb");
+        spec.options.state_bytes = limit;
+        let walked = walked(spec, FakeEngine::new([("a", act.clone())])).await;
+        let events = walked.events();
+        assert!(events.contains(&format!("done 0 {expected}")), "{act:?}: {events}");
+        assert_eq!(walked.calls.len(), if expected == kill { 1 } else { 2 }, "{act:?}: {events}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_was_stopped_is_not_heard_any_more() {
+    for (text, script) in [("a", Some(("a", Act::Hang))), ("a -> (hang) b\nb", None), ("[t] -> (hang) b\nb", None)] {
+        let spec = workflow(text);
+        let (reporter, mut reports) = report::stream(&spec.options);
+        let log = EngineLog::default();
+        log.open(reporter.clone());
+        let mut engine = FakeEngine::new(script);
+        let hanging = Arc::clone(&engine.hanging);
+        let is_heard = || log.wants(LogSource::Job, LogLevel::Error);
+        let stop = async {
+            hanging.notified().await;
+            assert!(is_heard(), "{text}: it is not stopped yet");
+            Exit::error(ExitReason::Cancel, "Cancelled", "by hand")
+        };
+        let reading = async {
+            while let Some(report) = reports.recv().await {
+                describe_report(report);
+            }
+        };
+        tokio::select! {
+            _ = walk(spec, &mut engine, &reporter, stop) => {}
+            () = reading => unreachable!("the reporter is still there"),
+        }
+        assert!(!is_heard(), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_get_the_globals_meta_and_the_keys_to_remove() {
+    let mut spec = workflow("a -> b\nb");
+    spec.globals = Some("export const ten = 10;".into());
+    spec.meta = Json::parse(r#"{"runId":"r"}"#).unwrap();
+    spec.options.state_props_to_remove = vec!["secret".into()];
+    let engine = FakeEngine::default();
+    let jobs = Arc::clone(&engine.jobs);
+    walked(spec, engine).await;
+    let jobs = jobs.lock().unwrap();
+    assert_eq!(jobs.len(), 2);
+    for job in &*jobs {
+        assert!(job.globals.as_ref().is_some_and(|globals| globals.contains("ten")), "{job:?}");
+        assert_eq!(job.meta.as_str(), r#"{"runId":"r"}"#);
+        assert_eq!(job.state_props_to_remove, ["secret"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_removed_is_in_no_state_that_the_host_makes_itself() {
+    let refused = |spec: &mut RunSpec| spec.steps[0].adaptors = vec!["refused-http".into()];
+    for (is_refused, script) in [
+        (true, None),
+        (false, Some(("a", error("boom")))),
+        (false, Some(("a", Act::Throw(thrown(Origin::Job, "ReferenceError", "x"))))),
+    ] {
+        let mut spec = workflow("a");
+        spec.input = Json::parse(r#"{"secret":"s3cr3t","kept":1}"#).unwrap();
+        spec.options.state_props_to_remove = vec!["secret".into()];
+        if is_refused {
+            refused(&mut spec);
+        }
+        let events = walked(spec, FakeEngine::new(script)).await.events();
+        assert!(events.contains(r#""kept":1"#) && !events.contains("s3cr3t"), "{events}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_is_reported_with_the_memory_that_its_engine_had() {
+    let mut engine = FakeEngine::new([("a", Act::Return("{}")), ("b", error("boom"))]);
+    (engine.heap_bytes, engine.resident_bytes) = (Some(5), 7);
+    let memory = walked(workflow("a -> b\nb"), engine).await.memory;
+    assert_eq!(memory.iter().map(|it| (it.job, it.system)).collect::<Vec<_>>(), [(5, 7), (5, 0)]);
+}
+
+#[tokio::test]
+async fn steps_are_called_by_their_names_or_else_by_their_ids() {
+    // Where the job's code is in the module that the engine gets.
+    let engine = FakeEngine::default();
+    let jobs = Arc::clone(&engine.jobs);
+    walked(workflow("a"), engine).await;
+    let code = jobs.lock().unwrap()[0].code.clone();
+    let place = code.lines().zip(1..).find_map(|(line, number)| Some((number, line.find("=> s")? as u32 + 4)));
+    assert!(place.is_some(), "{code}");
+
+    for (name, label) in [(Some("Fetch patients"), "Fetch patients"), (None, "a")] {
+        let mut spec = workflow("a");
+        spec.steps[0].name = name.map(str::to_owned);
+        let failure = Thrown { position: place, ..thrown(Origin::Job, "TypeError", "boom") };
+        let walked = walked(spec, FakeEngine::new([("a", Act::Throw(failure))])).await;
+        assert!(walked.logs(&format!("Starting step {label}")), "{:?}", walked.all);
+        assert!(walked.logs(&format!("{label} failed after")), "{:?}", walked.all);
+        assert!(walked.events().contains(&format!(r#""step":"{label}""#)), "{}", walked.events());
+        assert!(walked.logs("The error is in state.errors.a"), "{:?}", walked.all);
+    }
+}
+
+#[tokio::test]
 async fn a_stop_ends_the_run_whatever_the_engine_does() {
     let exit = Exit::error(ExitReason::Cancel, "Cancelled", "by hand");
     for (text, script, expected) in [
@@ -410,10 +554,10 @@ async fn a_job_that_names_no_adaptor_gets_the_common_one() {
     let mut spec = workflow("a");
     spec.steps[0].adaptors.clear();
     let engine = FakeEngine::default();
-    let adaptors = Arc::clone(&engine.adaptors);
+    let jobs = Arc::clone(&engine.jobs);
     let walked = walked(spec, engine).await;
     assert_eq!(walked.all[0], "run []");
-    assert_eq!(*adaptors.lock().unwrap(), [DEFAULT_ADAPTOR]);
+    assert_eq!(jobs.lock().unwrap()[0].adaptors, [DEFAULT_ADAPTOR]);
 }
 
 #[tokio::test]
