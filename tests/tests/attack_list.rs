@@ -107,6 +107,29 @@ const ATTACKS: &[Attack] = &[
          return places.filter((place) => able(() => fs.writeFileSync(`${place}/attack`, 'x')) || able(() => fs.readdirSync(place))).join()",
         Ends::With(""),
     ),
+    attack(
+        By::Plain,
+        Area::Files,
+        "links, processes and what lies above",
+        "const fs = require('node:fs');
+         const able = (what) => { try { what(); return true } catch { return false } };
+         return Object.entries({
+             link: () => { fs.symlinkSync('SECRET', 'link'); fs.readFileSync('link') },
+             secret: () => fs.readFileSync('SECRET'),
+             above: () => fs.readdirSync('..'),
+             environ: () => fs.readFileSync('/proc/self/environ'),
+             memory: () => fs.openSync('/proc/self/mem', 'r+'),
+             worker: () => fs.readFileSync('/proc/WORKER/environ'),
+         }).filter(([, what]) => able(what)).map(([name]) => name).join()",
+        Ends::With(""),
+    ),
+    attack(
+        By::Plain,
+        Area::Files,
+        "variables that hold secrets",
+        "return Object.keys(process.env).filter((name) => /worker|secret|token|npm/i.test(name)).join()",
+        Ends::With(""),
+    ),
     native(
         Area::Files,
         "writes elsewhere by other programs",
@@ -127,6 +150,13 @@ const ATTACKS: &[Attack] = &[
         "code from strings and prototypes of the engine's own",
         "try { return [].constructor.constructor('return 1')() } catch { return '' }",
         Ends::Anyhow,
+    ),
+    attack(
+        By::Embedded,
+        Area::Processes,
+        "recursion without end",
+        "const again = () => again() + 1; try { return String(again()) } catch { return '' }",
+        Ends::With(""),
     ),
     attack(
         By::Plain,
@@ -179,6 +209,13 @@ const ATTACKS: &[Attack] = &[
          try { for (;;) all.push(fs.openSync(process.cwd(), 'r')) } catch (error) { return error.code }",
         Ends::With("EMFILE"),
     ),
+    attack(
+        By::Plain,
+        Area::Descriptors,
+        "closes all that the engine has",
+        "const fs = require('node:fs'); for (let fd = 3; fd < 60; fd += 1) { try { fs.closeSync(fd) } catch {} } return ''",
+        Ends::Anyhow,
+    ),
     attack(By::Embedded, Area::Descriptors, "none to be had", "return typeof globalThis.open", Ends::With("undefined")),
     attack(
         By::Plain,
@@ -195,6 +232,16 @@ const ATTACKS: &[Attack] = &[
          return heard.join()",
         Ends::With(""),
     ),
+    native(
+        Area::Sockets,
+        "the worker's own sockets, by other programs",
+        "return done(['link', 'admin'].map((name) => `${process.execPath} -e '
+             const socket = require(\"net\").connect(\"SOCKETS/${name}\", () => socket.write(\"x\".repeat(1000) + String.fromCharCode(10)));
+             socket.on(\"data\", () => process.exit(0)).on(\"error\", () => process.exit(1)).on(\"close\", () => process.exit(1));
+             setTimeout(() => process.exit(1), 2000)'`))",
+        Ends::With(""),
+        0,
+    ),
     attack(By::Embedded, Area::Sockets, "none to be had", "return typeof globalThis.WebSocket", Ends::With("undefined")),
     attack(
         By::Embedded,
@@ -204,12 +251,20 @@ const ATTACKS: &[Attack] = &[
         Ends::Killed("OOMError"),
     ),
     attack(
+        By::Embedded,
+        Area::Memory,
+        "one text",
+        "let text = 'x'; for (;;) text += text",
+        Ends::Anyhow,
+    ),
+    attack(
         By::Plain,
         Area::Memory,
         "the heap",
         "const all = []; for (;;) all.push(Array(1000).fill(all.length))",
         Ends::Killed("OOMError"),
     ),
+    attack(By::Plain, Area::Memory, "one text", "let text = 'x'; for (;;) text += text + Math.random()", Ends::Anyhow),
     attack(
         By::Plain,
         Area::Memory,
@@ -240,6 +295,24 @@ const ATTACKS: &[Attack] = &[
         "for (let i = 0; i < 5000; i += 1) console.log(i);
          process.stdout.write('x'.repeat(5e6)); process.stderr.write('y\\n'.repeat(1e5)); return ''",
         Ends::With(""),
+    ),
+    attack(
+        By::Plain,
+        Area::Log,
+        "frames of its own to whatever is open",
+        "const fs = require('node:fs');
+         const frame = JSON.stringify({ log: { source: 'R/T', level: 'error', message: ['x'.repeat(1e5)] } }) + '\\n';
+         for (let fd = 3; fd < 40; fd += 1) { try { fs.writeSync(fd, frame) } catch {} }
+         return ''",
+        Ends::Anyhow,
+    ),
+    native(
+        Area::Log,
+        "many lines by other programs",
+        "require('node:child_process').spawnSync('sh', ['-c', 'yes | head -c 5000000; yes | head -c 5000000 >&2'], { stdio: 'inherit' });
+         return ''",
+        Ends::With(""),
+        0,
     ),
     attack(
         By::Plain,
@@ -294,6 +367,17 @@ const ATTACKS: &[Attack] = &[
          }).join()",
         Ends::With(""),
     ),
+    attack(
+        By::Plain,
+        Area::Signals,
+        "to its own host",
+        "return [process.ppid, -process.ppid].filter((pid) => {
+             try { return process.kill(pid, 'SIGSTOP') } catch { return false }
+         }).join()",
+        Ends::With(""),
+    ),
+    attack(By::Plain, Area::Signals, "to itself", "process.kill(process.pid, 'SIGKILL'); for (;;);", Ends::Anyhow),
+    attack(By::Plain, Area::Signals, "an abort", "process.abort()", Ends::Anyhow),
     native(
         Area::Signals,
         "to the worker and to another run, by other programs",
@@ -444,6 +528,9 @@ impl Stage {
         let mut daemons = self.worker.hosts();
         daemons.retain(|process| processes::command_line(process.pid).contains("987654"));
         assert_eq!(daemons, [], "{}", self.worker.output());
+        // What each run may put there, and what the worker says itself.
+        let most = ATTACKS.len() * 3 * 1024 * 1024;
+        assert!(self.worker.output().len() < most, "the worker has printed {} bytes", self.worker.output().len());
         let runtime = self.folder.path().join("runtime");
         self.worker.stop().await;
         assert_eq!(leftovers::gone(&runtime, lightning::DEADLINE).await, Vec::<String>::new());
