@@ -1,6 +1,8 @@
-//! Compiles the embedded engine's own JavaScript to bytecode, so that no host has to parse it.
+//! Compiles the embedded engine's own JavaScript to bytecode, so that no host has to parse it, and the native part of
+//! Node processes that others are forked from.
 
 use std::path::{Path, PathBuf};
+use std::process::exit;
 use std::{env, fs};
 
 use rquickjs::{Context, Module, Runtime, WriteOptions};
@@ -97,6 +99,36 @@ fn main() {
         let bytecode = compile(source.name, &source.text(&root));
         fs::write(&target, bytecode).unwrap_or_else(|error| panic!("cannot write {}: {error}", target.display()));
     }
+    native();
+}
+
+/// Makes the library that is preloaded into Node, where its processes can be forked; elsewhere an empty file.
+fn native() {
+    let source = directory("CARGO_MANIFEST_DIR").join("native/fork.c");
+    let library = directory("OUT_DIR").join("fork.so");
+    println!("cargo::rerun-if-changed={}", source.display());
+    let target = ["ARCH", "OS", "ENV"].map(|name| env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default());
+    if target == ["x86_64", "linux", "gnu"] {
+        let compiler = cc::Build::new().opt_level(2).pic(true).get_compiler();
+        // All that it calls is in Node and in the C library that Node brings along.
+        let flags = ["-std=c11", "-Wall", "-Wextra", "-shared", "-nostdlib", "-fno-stack-protector"];
+        let mut command = compiler.to_command();
+        command.args(flags).args(["-fvisibility=hidden", "-Wl,-z,relro", "-Wl,--build-id=none", "-s", "-o"]);
+        let status = command.arg(&library).arg(&source).status();
+        if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("failed to compile {}: {status:?}: {command:?}", source.display());
+            exit(1);
+        }
+    } else {
+        fs::write(&library, []).unwrap_or_else(|error| panic!("cannot write {}: {error}", library.display()));
+    }
+    let bytes = fs::read(&library).unwrap_or_else(|error| panic!("cannot read {}: {error}", library.display()));
+    println!("cargo::rustc-env=FORK_LIBRARY_HASH={}", fnv(&bytes));
+}
+
+/// As `fnv` of `src/engine/node/source.rs`.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Source {

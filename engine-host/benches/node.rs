@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use engine_host::engine::node::{self, NodeEngine, NodeOptions};
 use engine_host::engine::{Engine as _, JobCall, LogSink};
 use protocol::Json;
-use protocol::engine::{Adaptor, Needs, NodeSpec};
+use protocol::engine::{Adaptor, ForkOrigin, Needs, NodeSpec};
 use protocol::run::{LogLevel, LogSource};
 
 const ROUNDS: usize = 15;
@@ -53,7 +53,13 @@ async fn measure(program: &Path, adaptors: &[String]) {
     let version = String::from_utf8_lossy(&told.stdout).trim().trim_start_matches('v').to_owned();
     let adaptors: Vec<Adaptor> = adaptors.iter().map(|text| adaptor(text)).collect();
     let folder = tempfile::tempdir().expect("there is room for a folder");
-    let spec = NodeSpec { program: program.to_owned(), version: version.clone(), adaptors, snapshot: None };
+    let spec = NodeSpec {
+        program: program.to_owned(),
+        version: version.clone(),
+        adaptors,
+        snapshot: None,
+        origin: ForkOrigin::default(),
+    };
     println!("Node {version}, medians of {ROUNDS}: ready after, first job, RSS / PSS when ready, processor time");
 
     let installed: Vec<Adaptor> =
@@ -115,8 +121,13 @@ async fn show(way: &str, spec: &NodeSpec, folder: &Path) {
 }
 
 async fn round(spec: &NodeSpec, folder: &Path) -> Round {
-    let options =
-        NodeOptions { spec: spec.clone(), memory_bytes: MEMORY_BYTES, folder: folder.to_owned(), scratch_bytes: None };
+    let options = NodeOptions {
+        spec: spec.clone(),
+        memory_bytes: MEMORY_BYTES,
+        folder: folder.to_owned(),
+        scratch_bytes: None,
+        forks: None,
+    };
     let began = Instant::now();
     let mut engine = NodeEngine::start(options, Arc::new(Silence)).await.expect("Node starts");
     let ready = began.elapsed();

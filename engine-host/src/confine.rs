@@ -1,6 +1,7 @@
 //! What the host forbids itself and all that it starts, before anything else of it runs.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -72,10 +73,18 @@ pub fn confine(confinement: &Confinement, folder: &Path) -> Result<(), ConfineEr
         lower(Resource::Fsize, "bytes of a file", limit.saturating_add(BEYOND_BYTES))?;
     }
     if let Some(readable) = &confinement.readable {
-        let linked: BTreeSet<PathBuf> = confinement.packages.iter().flat_map(|folder| linked(folder)).collect();
-        restrict(readable.iter().chain(&linked), folder)?;
+        rules(confinement, readable, folder)?.restrict_self()?;
     }
     Ok(())
+}
+
+/// Rules for an engine that is forked elsewhere: what this confinement lets it read, the folder `files` that it may write
+/// to, and the file `report` that its end is told in, which is there. None where the kernel has no such rules, or none are
+/// wanted.
+pub fn rules_of_forks(confinement: &Confinement, files: &Path, report: &Path) -> Result<Option<OwnedFd>, RulesetError> {
+    let Some(readable) = &confinement.readable else { return Ok(None) };
+    let rules = rules(confinement, readable, files)?;
+    Ok(allow(rules, report, AccessFs::WriteFile | AccessFs::Truncate)?.into())
 }
 
 /// Lowers a limit, which is never raised.
@@ -124,18 +133,19 @@ fn linked(packages: &Path) -> BTreeSet<PathBuf> {
     found.filter(|path| !path.starts_with(root)).collect()
 }
 
-fn restrict<'p>(readable: impl Iterator<Item = &'p PathBuf>, folder: &Path) -> Result<(), RulesetError> {
+fn rules(confinement: &Confinement, readable: &[PathBuf], folder: &Path) -> Result<RulesetCreated, RulesetError> {
+    let linked: BTreeSet<PathBuf> = confinement.packages.iter().flat_map(|folder| linked(folder)).collect();
     let all = AccessFs::from_all(KERNEL);
     let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
     let ruleset = ruleset.scope(Scope::Signal)?.create()?;
     let system = SYSTEM.iter().map(Path::new);
     let ruleset = system
-        .chain(readable.map(PathBuf::as_path))
+        .chain(readable.iter().chain(&linked).map(PathBuf::as_path))
         .try_fold(ruleset, |ruleset, path| allow(ruleset, path, AccessFs::from_read(KERNEL)))?;
     let ruleset = allow(ruleset, Path::new("/dev"), AccessFs::from_read(KERNEL) | AccessFs::IoctlDev)?;
     let ruleset = DEVICES.iter().try_fold(ruleset, |ruleset, path| allow(ruleset, Path::new(path), device))?;
-    allow(ruleset, folder, all)?.restrict_self().map(drop)
+    allow(ruleset, folder, all)
 }
 
 /// What is not there needs no rule.

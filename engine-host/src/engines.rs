@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::engine::EngineSpec;
-use protocol::message::Prepare;
+use protocol::message::{BeTemplate, HostNotice, Prepare, Refusal, RefusalCode};
 
+use crate::adoption::Adoption;
 use crate::compile::Places;
 use crate::engine::embedded::{EmbeddedEngine, EmbeddedOptions};
-use crate::engine::node::{NodeEngine, NodeOptions};
+use crate::engine::node::{Forks, NodeEngine, NodeOptions, Template, TemplateOptions};
 use crate::engine::{ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, LogSink};
 use crate::host::EngineStarter;
 
@@ -20,6 +21,10 @@ pub struct Engines {
     pub folder: PathBuf,
     /// How much a run may write, in bytes. None if nobody counts.
     pub scratch_bytes: Option<u64>,
+    /// What it takes to have engines forked.
+    pub forks: Forks,
+    /// Who is told how engines end that were forked.
+    pub adoption: Adoption,
 }
 
 impl EngineStarter for Engines {
@@ -31,7 +36,7 @@ impl EngineStarter for Engines {
         log: Arc<dyn LogSink>,
     ) -> impl Future<Output = Result<AnyEngine, EngineLost>> + Send + 'static {
         let Prepare { engine, memory_bytes } = wanted.clone();
-        let (folder, scratch_bytes) = (self.folder.clone(), self.scratch_bytes);
+        let (folder, scratch_bytes, forks) = (self.folder.clone(), self.scratch_bytes, Some(self.forks.clone()));
         async move {
             match engine {
                 EngineSpec::Embedded => {
@@ -41,14 +46,43 @@ impl EngineStarter for Engines {
                     Err(EngineLost::Failed(format!("{} is a handler and runs no jobs", module.name)))
                 }
                 EngineSpec::Node(spec) => {
-                    let started =
-                        NodeEngine::start(NodeOptions { spec, memory_bytes, folder, scratch_bytes }, log).await;
+                    let options = NodeOptions { spec, memory_bytes, folder, scratch_bytes, forks };
+                    let started = NodeEngine::start(options, log).await;
                     started.map(|engine| AnyEngine::Node(Box::new(engine)))
                 }
             }
         }
     }
+
+    fn become_template(
+        &self,
+        host: &str,
+        wanted: BeTemplate,
+    ) -> impl Future<Output = Result<Template, Refusal>> + Send + 'static {
+        let Self { folder, forks, .. } = self.clone();
+        let host = host.to_owned();
+        async move {
+            let BeTemplate { engine, memory_bytes, variables } = wanted;
+            let (EngineSpec::Node(spec), Some(runs)) = (engine, folder.parent()) else {
+                return Err(Refusal::new(RefusalCode::WrongState, NO_TEMPLATE));
+            };
+            let runs = runs.to_owned();
+            let options = TemplateOptions { spec, memory_bytes, variables, host, folder, runs, forks };
+            Template::start(options).await.map_err(|error| Refusal::failed(&error))
+        }
+    }
+
+    fn hear(&self, notice: HostNotice) {
+        match notice {
+            HostNotice::EngineEnded(ended) => self.adoption.ended(ended),
+            // There is nothing else that an engine host is to be told.
+            HostNotice::Custom(_) => {}
+        }
+    }
 }
+
+/// Why there can be no template.
+const NO_TEMPLATE: &str = "only Node has templates, and only where its host works in a folder among others";
 
 /// An engine of any kind.
 #[derive(Debug)]

@@ -13,13 +13,14 @@ use protocol::handler::{Aborted, HandlerReply, HandlerRequest, Module};
 use protocol::install::InstallerRequest;
 use protocol::link::{HostSide, Inbox, Incoming, Link, Responder};
 use protocol::message::{
-    Cancelled, HostNotice, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping,
+    BeTemplate, Cancelled, HostNotice, HostReply, HostRequest, Pong, Prepare, Prepared, Refusal, RefusalCode, Stopping,
     WorkerNotice,
 };
 use protocol::run::{Exit, RunEvent, RunOutcome, RunSpec};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::engine::node::Template;
 use crate::engine::{Engine, EngineLost, LogSink};
 use crate::handler::{self, Loaded, Loading, Session, Work};
 use crate::install::Installer;
@@ -29,6 +30,9 @@ use hosting::guard::say;
 
 /// What the process is called while it executes no run.
 const IDLE_NAME: &str = "engine-host";
+
+/// What it is called when it looks after a template.
+const TEMPLATE_NAME: &str = "template";
 
 /// Starts engines of one kind.
 pub trait EngineStarter: Send + 'static {
@@ -41,6 +45,18 @@ pub trait EngineStarter: Send + 'static {
         wanted: &Prepare,
         log: Arc<dyn LogSink>,
     ) -> impl Future<Output = Result<Self::Engine, EngineLost>> + Send + 'static;
+
+    /// Makes a template for engines, which the host of this id looks after. There are none of most kinds.
+    fn become_template(
+        &self,
+        _host: &str,
+        _wanted: BeTemplate,
+    ) -> impl Future<Output = Result<Template, Refusal>> + Send + 'static {
+        async { Err(Refusal::new(RefusalCode::WrongState, "engines of this kind have no templates")) }
+    }
+
+    /// The worker tells something about an engine.
+    fn hear(&self, _notice: HostNotice) {}
 }
 
 /// An engine that waits for a run.
@@ -80,6 +96,17 @@ enum State<E> {
     Loading(LoadingHandler),
     /// It runs a handler.
     Handling(Handling),
+    /// It starts a template.
+    BecomingTemplate(BecomingTemplate),
+    /// It looks after a template, to its end.
+    Template(Box<Template>),
+}
+
+/// A template that is being started.
+struct BecomingTemplate {
+    starting: Pin<Box<dyn Future<Output = Result<Template, Refusal>> + Send>>,
+    /// Waits for it.
+    responder: Responder<HostSide>,
 }
 
 /// A handler that is being loaded before there is a job for it.
@@ -111,6 +138,8 @@ struct Handling {
 
 /// The actor behind a link.
 struct Host<S: EngineStarter> {
+    /// What the worker calls it.
+    id: String,
     starter: S,
     link: Link<HostSide>,
     state: State<S::Engine>,
@@ -120,18 +149,18 @@ struct Host<S: EngineStarter> {
 /// Serves the worker until it asks to stop, or `stop` resolves, and no run is under way.
 pub async fn serve<S: EngineStarter>(
     starter: S,
+    id: String,
     link: Link<HostSide>,
     mut inbox: Inbox<HostSide>,
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = pin!(stop);
-    let mut host = Host { starter, link, state: State::Idle, stopping: false };
+    let mut host = Host { id, starter, link, state: State::Idle, stopping: false };
     while !(host.stopping && host.is_free()) {
         tokio::select! {
             incoming = inbox.next() => match incoming {
                 Some(Incoming::Request(request, responder)) => host.answer(request, responder),
-                // There is nothing that an engine host is to be told.
-                Some(Incoming::Notice(HostNotice::Custom(_))) => {}
+                Some(Incoming::Notice(notice)) => host.starter.hear(notice),
                 None => return,
             },
             () = host.work_over() => {}
@@ -144,6 +173,7 @@ impl<S: EngineStarter> Host<S> {
     fn is_free(&self) -> bool {
         match &self.state {
             State::Idle | State::Preparing(_) | State::Ready(_) | State::Loading(_) => true,
+            State::BecomingTemplate(_) | State::Template(_) => true,
             State::Running(_) | State::Handling(_) => false,
             State::Installing(installer) => installer.is_done(),
         }
@@ -168,6 +198,17 @@ impl<S: EngineStarter> Host<S> {
             State::Preparing(preparing) => {
                 let started = (&mut preparing.starting).await;
                 self.prepared(started);
+            }
+            State::BecomingTemplate(becoming) => {
+                let started = becoming.starting.as_mut().await;
+                self.became_template(started);
+            }
+            State::Template(template) => {
+                let end = template.ended().await;
+                say(&format!("the template has ended: {end}"));
+                // The worker starts another one.
+                self.state = State::Idle;
+                self.stopping = true;
             }
             State::Running(running) => {
                 let ended = (&mut running.task).await;
@@ -250,7 +291,6 @@ impl<S: EngineStarter> Host<S> {
                 let was_running = self.abort_handler();
                 responder.reply(HostReply::Handler(HandlerReply::Aborted(Aborted { was_running })));
             }
-            (HostRequest::Handler(_), Some(refusal)) => responder.refuse(refusal),
             (HostRequest::Custom(_), _) => {
                 responder.refuse(Refusal::new(RefusalCode::WrongState, "an engine host has no requests of its own"));
             }
@@ -258,6 +298,8 @@ impl<S: EngineStarter> Host<S> {
                 let why = "an engine host keeps the environment that it was started with";
                 responder.refuse(Refusal::new(RefusalCode::WrongState, why));
             }
+            (HostRequest::Handler(_) | HostRequest::Template(_), Some(refusal)) => responder.refuse(refusal),
+            (HostRequest::Template(wanted), None) => self.become_template(wanted, responder),
             (HostRequest::Handler(HandlerRequest::Inspect(inspect)), None) => {
                 self.handle(Work::Inspect(inspect), responder);
             }
@@ -333,6 +375,31 @@ impl<S: EngineStarter> Host<S> {
         self.state = State::Handling(Handling { session, end, responder });
     }
 
+    /// Becomes a template. From then on this host does nothing else.
+    fn become_template(&mut self, wanted: BeTemplate, responder: Responder<HostSide>) {
+        // What is forked is to belong to the worker and not to this process.
+        sys::stop_adopting();
+        let starting = Box::pin(self.starter.become_template(&self.id, wanted));
+        self.state = State::BecomingTemplate(BecomingTemplate { starting, responder });
+    }
+
+    fn became_template(&mut self, started: Result<Template, Refusal>) {
+        let before = std::mem::replace(&mut self.state, State::Idle);
+        let State::BecomingTemplate(BecomingTemplate { responder, .. }) = before else { return };
+        match started {
+            Ok(template) => {
+                let (address, private_bytes) = (template.address().clone(), template.private_bytes());
+                responder.reply(HostReply::Template(protocol::message::Template { address, private_bytes }));
+                sys::name_process(TEMPLATE_NAME);
+                self.state = State::Template(Box::new(template));
+            }
+            Err(refusal) => {
+                responder.refuse(refusal);
+                self.stopping = true;
+            }
+        }
+    }
+
     /// Tells the handler that is at work, if one is, to end.
     fn abort_handler(&self) -> bool {
         let State::Handling(handling) = &self.state else { return false };
@@ -355,6 +422,9 @@ impl<S: EngineStarter> Host<S> {
             }
             State::Installing(_) => "this host looks after adaptors; it takes no runs".to_owned(),
             State::Handling(_) => "this host is busy with a handler; it takes one at a time".to_owned(),
+            State::BecomingTemplate(_) | State::Template(_) => {
+                "this host looks after a template; it takes no runs".to_owned()
+            }
             _ if self.stopping => "this host is stopping".to_owned(),
             _ => return None,
         };

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of Lightning, OADA or tokens.
 
+pub mod adoption;
 pub mod compile;
 pub mod confine;
 pub mod engine;

@@ -5,9 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, exit};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use engine_host::adoption::Adoption;
+use engine_host::engine::node::Forks;
 use engine_host::handler::types;
 use engine_host::{confine, engines::Engines, host, sys};
 use hosting::guard::{self, ExitCode, Launch, StopSignals, say};
@@ -51,7 +54,7 @@ fn main() {
         Some((launch, confinement)) => {
             sys::seclude();
             let confined = confine(confinement.as_deref());
-            confined.and_then(|scratch_bytes| run(launch, scratch_bytes)).unwrap_or_else(|error| {
+            confined.and_then(|confinement| run(launch, confinement)).unwrap_or_else(|error| {
                 say(&format!("{error:#}"));
                 ExitCode::Failure
             })
@@ -100,32 +103,36 @@ fn launch() -> Option<(Launch, Option<String>)> {
     Some((Launch::take()?, confinement))
 }
 
-/// Forbids this process what the worker wants it to. Returns how much a run may write, in bytes.
-fn confine(confinement: Option<&str>) -> anyhow::Result<Option<u64>> {
-    let Some(text) = confinement else { return Ok(None) };
+/// Forbids this process what the worker wants it to. Returns what that is.
+fn confine(confinement: Option<&str>) -> anyhow::Result<Confinement> {
+    let Some(text) = confinement else { return Ok(Confinement::default()) };
     let confinement: Confinement =
         serde_json::from_str(text).with_context(|| format!("failed to read {CONFINEMENT_VARIABLE}"))?;
+    if confinement.is_of_forks {
+        return Ok(confinement);
+    }
     let folder = std::env::current_dir().context("failed to find the working folder")?;
     confine::confine(&confinement, &folder)?;
-    Ok(confinement.scratch_bytes)
+    Ok(confinement)
 }
 
-fn run(launch: Launch, scratch_bytes: Option<u64>) -> anyhow::Result<ExitCode> {
+fn run(launch: Launch, confinement: Confinement) -> anyhow::Result<ExitCode> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("failed to start the runtime")?;
-    let code = runtime.block_on(work(launch, scratch_bytes));
+    let code = runtime.block_on(work(launch, confinement));
     // Nobody is to wait for what runs on other threads.
     runtime.shutdown_background();
     code
 }
 
-async fn work(launch: Launch, scratch_bytes: Option<u64>) -> anyhow::Result<ExitCode> {
+async fn work(launch: Launch, confinement: Confinement) -> anyhow::Result<ExitCode> {
+    let worker = launch.parent;
     let mut signals = StopSignals::listen().context("failed to listen for signals")?;
     let joined = tokio::select! {
         joined = guard::join(launch) => joined,
         () = signals.next() => return Ok(ExitCode::Normal),
     };
-    let (link, inbox) = match joined {
+    let (id, link, inbox) = match joined {
         Ok(joined) => joined,
         Err(error) => {
             say(&error.to_string());
@@ -134,7 +141,11 @@ async fn work(launch: Launch, scratch_bytes: Option<u64>) -> anyhow::Result<Exit
     };
     // The worker made it for this host alone.
     let folder = std::env::current_dir().context("failed to find the working folder")?;
-    let serving = host::serve(Engines { folder, scratch_bytes }, link.clone(), inbox, signals.next());
+    let adoption = Adoption::new(link.clone(), worker);
+    let scratch_bytes = confinement.scratch_bytes;
+    let forks = Forks { parent: Arc::new(adoption.clone()), confinement };
+    let engines = Engines { folder, scratch_bytes, forks, adoption };
+    let serving = host::serve(engines, id, link.clone(), inbox, signals.next());
     let code = guard::until_link_ends(&link, serving).await;
     // A worker that does not read any more is not waited for.
     let _ = tokio::time::timeout(FAREWELL, link.close()).await;

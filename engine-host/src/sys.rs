@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hosting::process::{children, has_ended, resident_bytes_of, state};
 use protocol::run::Usage;
 use rustix::process::{self, Pid, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Fits the allocator to a process that lives for one run: its few threads share one heap, which grows by large pieces.
 /// By default each thread gets a heap that grows by a page at a time, and every time asks the system for that.
@@ -50,18 +52,48 @@ pub enum Signals {
     Own,
     /// Those that it has started, and with a kernel before Linux 6.12 all processes of the user.
     All,
+    /// As the kernel lets it: those that are forked from it forbid it themselves, each with a number of its own.
+    OfForks,
+}
+
+/// What keeps an engine that is forked from signalling others: instructions for the kernel, and the number in them that
+/// stands for the engine's own.
+pub fn filter_of_forks() -> (Vec<u8>, u32) {
+    platform::filter_of_forks()
+}
+
+/// The limits of this process of open files, of processes and of the bytes of a file.
+pub fn limits_of_forks() -> [u64; 3] {
+    [process::Resource::Nofile, process::Resource::Nproc, process::Resource::Fsize]
+        .map(|resource| process::getrlimit(resource).current.unwrap_or(u64::MAX))
+}
+
+/// Watches a descriptor for being readable. Must be called within a tokio runtime.
+pub fn watch_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open until it is dropped, and always the same descriptor.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// From now on, processes that lose their parent below this one are handed to the worker.
+pub fn stop_adopting() {
+    platform::stop_adopting();
+}
+
+/// Memory that a process shares with no other, in bytes; 0 where the system does not tell.
+pub fn private_bytes_of(process: Pid) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", process.as_raw_nonzero()));
+    let rollup = rollup.unwrap_or_default();
+    let kilobytes = |line: &str| line.strip_suffix("kB")?.trim().parse::<u64>().ok();
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    private.filter_map(|line| kilobytes(line.split_once(':')?.1)).sum::<u64>() * 1024
 }
 
 /// Makes `command` start a process that leads a group of its own, dies with the thread that starts it, leaves no core,
 /// signals whom it may, does not look into processes that it has not started, as far as the kernel can see to that, and
 /// has `descriptors` as its descriptors from 3 on.
-pub fn prepare_process<const N: usize>(
-    command: &mut Command,
-    descriptors: [OwnedFd; N],
-    signals: Signals,
-) -> io::Result<()> {
+pub fn prepare_process(command: &mut Command, descriptors: Vec<OwnedFd>, signals: Signals) -> io::Result<()> {
     // Out of the way, so that none is overwritten before it is copied.
-    let first_free = FIRST_DESCRIPTOR + N as RawFd;
+    let first_free = FIRST_DESCRIPTOR + RawFd::try_from(descriptors.len()).map_err(io::Error::other)?;
     let descriptors: Vec<OwnedFd> = descriptors
         .into_iter()
         .map(|descriptor| rustix::io::fcntl_dupfd_cloexec(&descriptor, first_free))
@@ -195,6 +227,7 @@ mod platform {
     };
 
     pub(super) use super::fence::Fence;
+    use super::fence::{self, OWN_NUMBER};
     use super::{Relative, Usage, Whose};
 
     pub(super) fn used(whose: Whose) -> Usage {
@@ -227,6 +260,14 @@ mod platform {
 
     pub(super) fn adopt_orphans() {
         let _ = set_child_subreaper(Some(getpid()));
+    }
+
+    pub(super) fn stop_adopting() {
+        let _ = set_child_subreaper(None);
+    }
+
+    pub(super) fn filter_of_forks() -> (Vec<u8>, u32) {
+        (fence::filter_of_forks(), OWN_NUMBER)
     }
 
     /// Where the peak of this process's memory is begun anew. Opened while the process may do that.
@@ -297,6 +338,13 @@ mod platform {
 
     pub(super) fn adopt_orphans() {}
 
+    pub(super) fn stop_adopting() {}
+
+    /// None is forked here.
+    pub(super) fn filter_of_forks() -> (Vec<u8>, u32) {
+        (Vec::new(), 0)
+    }
+
     pub(super) fn close_memory() {}
 
     /// Not here.
@@ -343,7 +391,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "read text <&3; printf %s \"$text\" >&4; read end"]).stdin(Stdio::piped());
         let (input, mut fill) = io::pipe().unwrap();
-        prepare_process(&mut command, [OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
+        prepare_process(&mut command, vec![OwnedFd::from(input), OwnedFd::from(write)], Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         drop(command);
         io::Write::write_all(&mut fill, b"through").unwrap();
@@ -367,7 +415,7 @@ mod tests {
         ] {
             let mut command = Command::new("sh");
             command.args(["-c", line]).stderr(Stdio::null());
-            prepare_process(&mut command, [], signals).unwrap();
+            prepare_process(&mut command, Vec::new(), signals).unwrap();
             assert_eq!(command.status().unwrap().code(), expected, "{line}");
         }
     }
@@ -379,7 +427,7 @@ mod tests {
             let from = |line: &str| {
                 let mut command = Command::new("sh");
                 command.args(["-c", line]).stderr(Stdio::null());
-                prepare_process(&mut command, [], signals).unwrap();
+                prepare_process(&mut command, Vec::new(), signals).unwrap();
                 command.status().unwrap().success()
             };
             for file in ["environ", "mem", "maps"] {
@@ -404,7 +452,7 @@ mod tests {
     fn a_family_has_children_and_their_children() {
         let mut command = Command::new("sh");
         command.args(["-c", "sh -c 'sleep 90 & echo there; wait' & wait"]).stdout(Stdio::piped());
-        prepare_process(&mut command, [], Signals::All).unwrap();
+        prepare_process(&mut command, Vec::new(), Signals::All).unwrap();
         let mut child = command.spawn().unwrap();
         let mut text = [0; 5];
         child.stdout.take().unwrap().read_exact(&mut text).unwrap();

@@ -22,4 +22,7 @@ pub struct Confinement {
     /// Folders that hold packages: what the links of those lead to may be read as well, wherever it is.
     #[serde(default)]
     pub packages: Vec<PathBuf>,
+    /// Whether it is not for the host itself, but for what is forked from what it starts.
+    #[serde(default)]
+    pub is_of_forks: bool,
 }

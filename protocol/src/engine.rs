@@ -1,10 +1,12 @@
 //! Which JavaScript engine a host is to start, and what it is to load.
 
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::handler::Module;
+use crate::handshake::LinkToken;
 
 /// Environment variable of a host: the names of those of its variables that jobs may see as well, separated by commas.
 pub const JOB_ENVIRONMENT_VARIABLE: &str = "OPENFN_JOB_ENV";
@@ -32,6 +34,38 @@ pub struct NodeSpec {
     pub adaptors: Vec<Adaptor>,
     /// A start-up snapshot with all of `adaptors` in it, made by this `program`.
     pub snapshot: Option<PathBuf>,
+    /// Where it may be forked from.
+    #[serde(default)]
+    pub origin: ForkOrigin,
+}
+
+/// A process that the engine may be forked from, if there is one. It makes no difference to what the engine is: any two
+/// are equal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ForkOrigin(pub Option<TemplateAddress>);
+
+impl PartialEq for ForkOrigin {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ForkOrigin {}
+
+impl Hash for ForkOrigin {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
+}
+
+/// Where a template takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateAddress {
+    /// The host that looks after it.
+    pub host: String,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// What has to be in every request.
+    pub token: LinkToken,
 }
 
 /// An installed adaptor. A step names it `name@version`.
@@ -88,7 +122,25 @@ impl Needs {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+
+    #[test]
+    fn where_an_engine_comes_from_makes_no_difference() {
+        let from =
+            |host: &str| TemplateAddress { host: host.to_owned(), socket: "/t".into(), token: LinkToken::new("t") };
+        let spec = |origin| NodeSpec {
+            program: "/node".into(),
+            version: "24.4.0".into(),
+            adaptors: Vec::new(),
+            snapshot: None,
+            origin: ForkOrigin(origin),
+        };
+        let all = [spec(None), spec(Some(from("h1"))), spec(Some(from("h2")))];
+        assert!(all.iter().all(|it| *it == all[0]));
+        assert_eq!(HashSet::from(all).len(), 1);
+    }
 
     #[test]
     fn a_package_needs_what_it_declares() {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Json;
-use crate::engine::EngineSpec;
+use crate::engine::{EngineSpec, TemplateAddress};
 use crate::handler::{HandlerReply, HandlerRequest, StoreAnswer, StoreCall};
 use crate::handshake::LinkToken;
 use crate::install::{InstallerReply, InstallerRequest, Progress};
@@ -42,6 +42,8 @@ pub enum HostRequest {
     Custom(Custom),
     /// Go by these environment variables from now on.
     SetEnv(SetEnv),
+    /// Be a template for engines of this kind, to the end.
+    Template(BeTemplate),
 }
 
 /// A host's answers, in the order of [`HostRequest`].
@@ -65,6 +67,8 @@ pub enum HostReply {
     Custom(Json),
     /// To [`HostRequest::SetEnv`].
     EnvSet(EnvSet),
+    /// To [`HostRequest::Template`]: it was tried, and can be forked from.
+    Template(Template),
 }
 
 /// What a host asks of the worker.
@@ -76,6 +80,8 @@ pub enum WorkerRequest {
     Store(StoreCall),
     /// Something that whoever wrote this kind of host has given a meaning.
     Custom(Custom),
+    /// An engine that was forked for me is your child: it belongs to me.
+    Adopt(Adopt),
 }
 
 /// The worker's answers, in the order of [`WorkerRequest`].
@@ -87,6 +93,8 @@ pub enum WorkerReply {
     Store(StoreAnswer),
     /// To [`WorkerRequest::Custom`].
     Custom(Json),
+    /// To [`WorkerRequest::Adopt`].
+    Adopted(Adopted),
 }
 
 /// What a host tells the worker without expecting an answer.
@@ -102,6 +110,8 @@ pub enum WorkerNotice {
     Progress(Progress),
     /// A line for the worker's log.
     Log(HostLog),
+    /// A template was of no use.
+    NotForked(NotForked),
 }
 
 /// What the worker tells a host without expecting an answer.
@@ -109,6 +119,8 @@ pub enum WorkerNotice {
 pub enum HostNotice {
     /// Something that whoever wrote this kind of host has given a meaning.
     Custom(Json),
+    /// An engine that was adopted has ended.
+    EngineEnded(EngineEnded),
 }
 
 /// A request whose meaning is the business of those who wrote the host and the program that it serves.
@@ -149,6 +161,74 @@ pub enum HostLogLevel {
     Warn,
     /// Something is wrong.
     Error,
+}
+
+/// Be a template: load what this engine is to load, and be forked from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BeTemplate {
+    /// The engines that are forked.
+    pub engine: EngineSpec,
+    /// Memory of each, in bytes.
+    pub memory_bytes: u64,
+    /// Variables of the environment that jobs may see.
+    pub variables: Vec<String>,
+}
+
+/// A template that can be forked from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    /// Where it takes requests.
+    pub address: TemplateAddress,
+    /// Memory that it has for itself, in bytes.
+    pub private_bytes: u64,
+}
+
+/// An engine was forked, and is a child of the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopt {
+    /// The engine's process.
+    pub pid: u32,
+    /// The host that looks after the template.
+    pub template: String,
+    /// How long the fork took, in nanoseconds.
+    pub fork_ns: u64,
+}
+
+/// The engine is the host's: it is where the host is, ends when the host does, and its end is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {}
+
+/// The end of an engine that was adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineEnded {
+    /// Its process.
+    pub pid: u32,
+    /// Its status, as the kernel tells it to a parent.
+    pub status: i32,
+}
+
+/// An engine was to be forked and is not, or has not answered its first command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotForked {
+    /// The host that looks after the template.
+    pub template: String,
+    /// What failed.
+    pub fault: ForkFault,
+    /// For people.
+    pub why: String,
+}
+
+/// What a fork failed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ForkFault {
+    /// The template did not take the request, or could not fork.
+    Refused,
+    /// The worker did not adopt it.
+    NotAdopted,
+    /// It ended before it had answered.
+    Died,
+    /// It did not answer in time.
+    Silent,
 }
 
 /// Numbers of a host's work, which the worker adds up over all hosts of a type.

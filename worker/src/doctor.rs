@@ -16,9 +16,10 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::adaptors::{AdaptorsOptions, NodeProgram, npm_environment};
-use crate::cli::{EngineKind, MOCK_ENDPOINT, StartOptions};
+use crate::cli::{EngineKind, MOCK_ENDPOINT, NodeStart, StartOptions};
 use crate::ctl::{self, Answer, FindError, Request};
 use crate::dial::{dial, resolve};
+use crate::forking;
 use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use crate::lightning::{Endpoint, LEEWAY, server_time};
 use crate::room::{files_needed, raise_files};
@@ -94,6 +95,7 @@ pub async fn examine(options: &StartOptions, warnings: &[String]) -> Vec<Finding
     findings.extend(warnings.iter().map(|warning| Finding::lacking("variable", warning)));
     findings.push(host);
     findings.extend(node);
+    findings.extend(forks(options).await);
     findings.extend([memory(options), landlock(options), open_files(options), runtime_folder(), running]);
     findings.extend(lightning);
     findings.extend(clock);
@@ -317,6 +319,25 @@ fn memory(options: &StartOptions) -> Finding {
     }
 }
 
+/// Whether engines can be forked, where Node executes runs.
+async fn forks(options: &StartOptions) -> Option<Finding> {
+    const WHAT: &str = "forks";
+    if matches!(options.hosts.engine(), Some(EngineKind::Embedded | EngineKind::Mock)) {
+        return None;
+    }
+    let node = NodeProgram::find(options.adaptors.repo.node.as_deref()).await.ok()?;
+    let has_landlock = crate::sys::landlock_version().is_some() && !options.supervision.no_landlock;
+    let refusal = forking::refusal(&node.version, forking::HAS_PLATFORM, has_landlock);
+    Some(match (refusal, options.hosts.node_start) {
+        (None, NodeStart::Fork) => Finding::good(WHAT, "Node engines are forked from templates"),
+        (None, _) => Finding::good(WHAT, "Node engines can be forked, which --node-start fork has the worker do"),
+        (Some(why), NodeStart::Fork) => {
+            Finding::bad(WHAT, format!("--node-start fork (WORKER_NODE_START) cannot be: {why}"))
+        }
+        (Some(why), _) => Finding::good(WHAT, format!("Node engines are not forked: {why}")),
+    })
+}
+
 fn landlock(options: &StartOptions) -> Finding {
     const WHAT: &str = "landlock";
     const SIGNALS_SINCE: u32 = 6;
@@ -384,7 +405,10 @@ async fn running() -> Finding {
                 "worker {} (process {}) {joined}, {active_runs} of {capacity} runs active; {socket}",
                 status.version, status.pid
             );
-            Finding::good(WHAT, text)
+            match status.templates.iter().find_map(|it| Some((&it.engine, it.why.as_ref()?))) {
+                Some((engine, why)) => Finding::lacking(WHAT, format!("{text}; {engine} is not forked: {why}")),
+                None => Finding::good(WHAT, text),
+            }
         }
         (Ok(Err(error)), _) => Finding::lacking(WHAT, error.to_string()),
         (Err(_), _) => Finding::lacking(WHAT, format!("the worker at {socket} did not answer within {ANSWER:?}")),

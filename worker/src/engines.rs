@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use protocol::engine::{Adaptor, EngineSpec, NodeSpec};
+use protocol::engine::{Adaptor, EngineSpec, ForkOrigin, NodeSpec};
 use protocol::message::Prepare;
 use protocol::run::{Exit, RunSpec, Step};
 use tokio::sync::watch;
@@ -170,7 +170,13 @@ async fn equip_node(adaptors: &Adaptors, spec: &mut RunSpec) -> Result<(), Refus
     adaptors_of_run.iter().try_for_each(|adaptor| adaptors.admit(adaptor))?;
     let (program, version) = adaptors.node();
     let snapshot = adaptors.snapshot(&adaptors_of_run).await;
-    spec.engine = EngineSpec::Node(NodeSpec { program, version, adaptors: adaptors_of_run, snapshot });
+    spec.engine = EngineSpec::Node(NodeSpec {
+        program,
+        version,
+        adaptors: adaptors_of_run,
+        snapshot,
+        origin: ForkOrigin::default(),
+    });
     Ok(())
 }
 

@@ -15,6 +15,7 @@ pub mod engines;
 mod escape;
 pub mod execution;
 mod folders;
+mod forking;
 pub mod hosts;
 pub mod http;
 pub mod keys;

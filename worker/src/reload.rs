@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::cli::{Effective, StartOptions};
 use crate::hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
+use crate::start::template_options_of;
 
 /// Options with what is in force of each.
 pub type Options = (StartOptions, Vec<Effective>);
@@ -86,6 +87,9 @@ impl Reload {
     }
 
     fn recycle(&self) -> Vec<Order> {
+        if let Some(templates) = self.broker.templates() {
+            templates.start_afresh();
+        }
         let recycle = |hosts: Hosts| {
             async move {
                 if let Err(failure) = hosts.recycle().await {
@@ -119,7 +123,13 @@ impl Reload {
             }
         }
         let engines = Arc::clone(&self.engines);
+        let templates = self.broker.templates();
         let reconfigure = async move {
+            if let Some(templates) = templates
+                && let Err(failure) = templates.reconfigure(template_options_of(&options), options.warm_bytes).await
+            {
+                error!("templates do not go by the options as they are now: {failure}");
+            }
             match engines.reconfigure(options).await {
                 Ok(()) => info!("hosts go by the options as they are now"),
                 Err(failure) => error!("hosts do not all go by the options as they are now: {failure}"),

@@ -14,10 +14,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
-use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, StartOptions, SupervisionArgs};
+use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, NodeStart, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
 use crate::engines::{self, Choice, Engines};
-use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
+use crate::forking;
+use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling, TemplatePolicy};
 use crate::http::{self, Operations, Probed};
 use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
@@ -31,6 +32,8 @@ use crate::watchers::Watchers;
 pub(crate) const DEFAULT_CAPACITY: usize = 5;
 /// The type of the hosts that execute runs.
 const ENGINES: &str = "engines";
+/// Templates that there are at most, whatever their memory.
+const MOST_TEMPLATES: usize = 32;
 /// How long hosts may take to stop when nothing runs any more.
 const HOSTS_STOP: Duration = Duration::from_secs(5);
 /// How long the ends of runs that are killed may take, with their hosts' ends, beyond what each host may take.
@@ -89,12 +92,21 @@ pub struct Worker {
 
 impl Worker {
     /// Starts hosts and, when the first one has answered, claims.
-    pub async fn start(lightning: LightningOptions, hosts: HostsOptions, engine: Choice) -> Result<Self, StartError> {
+    /// Node engines are forked where there is a policy for `templates`.
+    pub async fn start(
+        lightning: LightningOptions,
+        hosts: HostsOptions,
+        engine: Choice,
+        templates: Option<TemplatePolicy>,
+    ) -> Result<Self, StartError> {
         let broker = Broker::start(None).map_err(hosts::StartError::from)?;
         if let Err(error) = broker.adopt_orphans() {
             warn!("what hosts leave behind cannot be buried: {error}");
         }
         let options = hosts;
+        if let Some(policy) = templates {
+            broker.open_templates(template_options_of(&options), policy).await?;
+        }
         let hosts = Arc::new(broker.open(ENGINES, options.clone()).await?);
         let engines = Engines::start(engine, &broker, &options, Arc::clone(&hosts)).await?;
         let lightning = Arc::new(lightning::start(lightning, Arc::new(engines)));
@@ -125,7 +137,9 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     if let Choice::Node(adaptors) = &mut engine {
         adaptors.job_environment = options.hosts.job_env.clone();
         adaptors.job_environment.sort();
+        adaptors.snapshots = options.hosts.node_start != NodeStart::Fresh;
     }
+    let forks = forks(&options, &engine).map_err(StartError::Options)?;
     let equipment = engine.adaptors().cloned();
     // Hosts may read what was there when they started.
     if let Some(AdaptorsOptions { repo, .. }) = &equipment
@@ -137,6 +151,7 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     let hosts_options =
         HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, equipment.as_ref())? };
     let program = hosts_options.program.path().to_owned();
+    let templates = forks.then(|| template_policy_of(&hosts_options, &options));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.operation.host, options.operation.port).await?;
@@ -148,7 +163,7 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     let dashboard = watchers.dashboard.clone();
     let server = tokio::spawn(http::serve(listener, options.operation.host, Arc::clone(&running), dashboard));
     let worker = tokio::select! {
-        worker = Worker::start(lightning_options, hosts_options, engine) => worker?,
+        worker = Worker::start(lightning_options, hosts_options, engine, templates) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
@@ -365,6 +380,41 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
     }
 }
 
+/// Whether Node engines are forked; an error if they are to be and cannot.
+fn forks(options: &StartOptions, engine: &Choice) -> Result<bool, String> {
+    if options.hosts.node_start != NodeStart::Fork {
+        return Ok(false);
+    }
+    let cannot = |why: &str| format!("--node-start fork (WORKER_NODE_START) cannot be: {why}");
+    let Some(adaptors) = engine.adaptors() else {
+        return Err(cannot(&format!("it is Node that is forked, and the engine is {}", engine.name())));
+    };
+    let landlock = landlock_version().filter(|_| !options.supervision.no_landlock);
+    forking::refusal(&adaptors.node.version, forking::HAS_PLATFORM, landlock.is_some())
+        .map_or(Ok(true), |why| Err(cannot(&why)))
+}
+
+/// The hosts that look after templates for hosts of these options. They run nobody's code, and what is forked from what
+/// they start confines itself.
+pub(crate) fn template_options_of(hosts: &HostsOptions) -> HostsOptions {
+    HostsOptions {
+        confinement: Confinement { is_of_forks: true, ..hosts.confinement.clone() },
+        memory_bytes: None,
+        size: PoolSize::Shared { least: 0, most: MOST_TEMPLATES, idle: Duration::ZERO },
+        first: None,
+        recycling: Recycling::default(),
+        ..hosts.clone()
+    }
+}
+
+fn template_policy_of(hosts: &HostsOptions, options: &StartOptions) -> TemplatePolicy {
+    TemplatePolicy {
+        memory_bytes: hosts.warm_bytes,
+        variables: options.hosts.job_env.clone(),
+        ..TemplatePolicy::default()
+    }
+}
+
 pub(crate) fn hosts_options_of(
     options: &StartOptions,
     adaptors: Option<&AdaptorsOptions>,
@@ -389,6 +439,7 @@ pub(crate) fn hosts_options_of(
             ..Recycling::default()
         },
         confinement: Confinement {
+            is_of_forks: false,
             open_files: Some(supervision.host_max_open_files),
             processes: supervision.host_max_processes,
             scratch_bytes: Some(supervision.scratch_mb.bytes()),

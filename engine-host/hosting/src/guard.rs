@@ -77,8 +77,8 @@ impl StartError {
     }
 }
 
-/// Connects to the worker and introduces the host.
-pub async fn join(launch: Launch) -> Result<(Link<HostSide>, Inbox<HostSide>), StartError> {
+/// Connects to the worker and introduces the host. Returns what the worker calls it, too.
+pub async fn join(launch: Launch) -> Result<(String, Link<HostSide>, Inbox<HostSide>), StartError> {
     let connecting = tokio::time::timeout(CONNECT_WITHIN, socket::connect(&launch.address));
     let mut stream = connecting.await.map_err(|_| StartError::ConnectTimeout)??;
     let hello = Hello {
@@ -87,8 +87,9 @@ pub async fn join(launch: Launch) -> Result<(Link<HostSide>, Inbox<HostSide>), S
         token: launch.token,
         pid: std::process::id(),
     };
-    handshake::introduce(&mut stream, &hello, HANDSHAKE_WITHIN).await?;
-    Ok(Link::start(stream, LinkOptions::default()))
+    let welcome = handshake::introduce(&mut stream, &hello, HANDSHAKE_WITHIN).await?;
+    let (link, inbox) = Link::start(stream, LinkOptions::default());
+    Ok((welcome.host_id, link, inbox))
 }
 
 /// The signals that ask a host to stop.

@@ -124,7 +124,7 @@ impl Broker {
 ///
 /// To be called first thing in `main`: it closes every descriptor but input, output and errors. What the process has
 /// started ends with it.
-pub fn serve<H, F>(start: impl FnOnce(Broker) -> F + Send + 'static) -> !
+pub fn serve<H, F>(start: impl FnOnce(Broker) -> F) -> !
 where
     H: Handler,
     F: Future<Output = Result<H, Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -147,7 +147,7 @@ where
 }
 
 /// Returns what to exit with, and whether the handler has nothing under way.
-fn live<H, F>(launch: Launch, start: impl FnOnce(Broker) -> F + Send + 'static) -> (ExitCode, bool)
+fn live<H, F>(launch: Launch, start: impl FnOnce(Broker) -> F) -> (ExitCode, bool)
 where
     H: Handler,
     F: Future<Output = Result<H, Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -173,7 +173,7 @@ where
             }
         };
         let (link, links) = watch::channel(None);
-        let starting = threads.spawn(async move { start(Broker(links)).await });
+        let starting = threads.spawn(start(Broker(links)));
         tokio::select! {
             biased;
             () = signals.next() => (ExitCode::Normal, false),
@@ -213,7 +213,7 @@ async fn meet<H: Handler>(
         () = signals.next() => return (ExitCode::Normal, true),
         joined = join(launch) => joined,
     };
-    let (link, inbox) = match joined {
+    let (_, link, inbox) = match joined {
         Ok(joined) => joined,
         Err(error) => {
             say(&error.to_string());
@@ -275,10 +275,8 @@ impl<H: Handler> Host<H> {
                 Some(_) = self.under_way.join_next() => {}
             }
         }
-        if H::STOP_WITHIN.is_zero() {
-            return (code, self.under_way.is_empty());
-        }
-        (code, timeout(H::STOP_WITHIN, self.stop(&mut inbox)).await.is_ok())
+        let is_idle = timeout(H::STOP_WITHIN, self.stop(&mut inbox)).await.is_ok();
+        (code, is_idle)
     }
 
     /// Returns when nothing is under way and the handler has done what it does last.
@@ -307,6 +305,8 @@ impl<H: Handler> Host<H> {
                     say("this host is told more than it takes in: some of it is lost");
                 }
             }
+            // It has no engines.
+            Incoming::Notice(HostNotice::EngineEnded(_)) => {}
         }
     }
 
@@ -328,7 +328,11 @@ impl<H: Handler> Host<H> {
                 let handler = Arc::clone(&self.handler);
                 self.begin(responder, async move { handler.set_env(set).await.map(|()| HostReply::EnvSet(EnvSet {})) });
             }
-            HostRequest::Prepare(_) | HostRequest::Run(_) | HostRequest::Installer(_) | HostRequest::Handler(_) => {
+            HostRequest::Prepare(_)
+            | HostRequest::Run(_)
+            | HostRequest::Installer(_)
+            | HostRequest::Handler(_)
+            | HostRequest::Template(_) => {
                 refuse(responder, "this host is no engine: it takes requests and notices of its own kind only");
             }
         }

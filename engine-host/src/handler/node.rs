@@ -64,7 +64,7 @@ impl NodeProcess {
         if let Some(folder) = node.file.parent() {
             command.current_dir(folder);
         }
-        sys::prepare_process(&mut command, [OwnedFd::from(its)], Signals::All)?;
+        sys::prepare_process(&mut command, vec![OwnedFd::from(its)], Signals::All)?;
         let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
         let child =
             child.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", node.program.display())))?;

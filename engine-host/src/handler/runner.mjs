@@ -59,11 +59,9 @@ let hasEnded = false;
 
 const end = async (ending) => {
   if (hasEnded) return;
-  // What JSON cannot say is the handler's error, and comes back here as one.
-  const text = JSON.stringify(ending);
   hasEnded = true;
   await settled();
-  socket.write(`${text}\n`);
+  say(ending);
 };
 const fail = (error) => end({ threw: describe(error) });
 process.on('uncaughtException', fail);

@@ -63,7 +63,8 @@ fn pair(starter: FakeStarter) -> Pair {
     let stopped = Arc::clone(&stop);
     let host = tokio::spawn(async move {
         let (link, inbox) = Link::start(theirs, LinkOptions::default());
-        let code = until_link_ends(&link, serve(starter, link.clone(), inbox, stopped.notified())).await;
+        let code =
+            until_link_ends(&link, serve(starter, "h1".to_owned(), link.clone(), inbox, stopped.notified())).await;
         link.close().await;
         code
     });

@@ -42,7 +42,7 @@ pub(super) fn command(
 /// Runs it to its end. It is killed when the future is dropped. It dies with the thread that this is called on, so that
 /// has to live as long as the host.
 pub(super) async fn output(mut command: Command) -> io::Result<Output> {
-    sys::prepare_process(command.as_std_mut(), [], Signals::All)?;
+    sys::prepare_process(command.as_std_mut(), Vec::new(), Signals::All)?;
     let child = command.spawn()?;
     let unfinished = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).map(Unfinished);
     let output = child.wait_with_output().await?;

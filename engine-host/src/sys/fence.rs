@@ -47,8 +47,24 @@ impl Fence {
                 libc::syscall(libc::SYS_landlock_restrict_self, domain.as_raw_fd(), NO_FLAGS);
             }
         }
-        filter(self.signals);
+        match self.signals {
+            Signals::Own => apply(&mut all(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs())),
+            Signals::All => apply(&mut peeking()),
+            Signals::OfForks => {}
+        }
     }
+}
+
+/// Stands in a filter for the number of the process that it is for. No process has it.
+pub(super) const OWN_NUMBER: u32 = 0x7fff_fffe;
+
+/// The filter of an engine that is forked and may signal itself alone, as the kernel has it in memory.
+pub(super) fn filter_of_forks() -> Vec<u8> {
+    let bytes = |it: libc::sock_filter| {
+        let code = it.code.to_ne_bytes();
+        code.into_iter().chain([it.jt, it.jf]).chain(it.k.to_ne_bytes())
+    };
+    all(OWN_NUMBER).into_iter().flat_map(bytes).collect()
 }
 
 /// A domain that forbids nothing about files. A process in it can neither trace nor look into one outside, and, from
@@ -79,29 +95,35 @@ const ARCHITECTURE: Option<u32> = match () {
 /// From this number on they are those of x32, a second way to all of them on x86-64.
 const SECOND_WAY: u32 = 0x4000_0000;
 
-/// Has the kernel refuse system calls that reach into other processes of the user, now and after an exec.
-fn filter(signals: Signals) {
-    const ALLOW: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
-    const REFUSE: libc::sock_filter =
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    // In what the kernel tells of a call: its number, its architecture, and the lower half of the first argument.
-    const NUMBER: u32 = 0;
-    const WHICH: u32 = 4;
-    const TARGET: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    const PEEKING: [u32; 4] = [
-        libc::SYS_ptrace as u32,
-        libc::SYS_process_vm_readv as u32,
-        libc::SYS_process_vm_writev as u32,
-        libc::SYS_pidfd_getfd as u32,
-    ];
-    let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+const ALLOW: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+const REFUSE: libc::sock_filter = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+
+// In what the kernel tells of a call: its number, its architecture, and the lower half of the first argument.
+const NUMBER: u32 = 0;
+const WHICH: u32 = 4;
+const TARGET: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+
+/// Calls that look into other processes.
+const PEEKING: [u32; 4] = [
+    libc::SYS_ptrace as u32,
+    libc::SYS_process_vm_readv as u32,
+    libc::SYS_process_vm_writev as u32,
+    libc::SYS_pidfd_getfd as u32,
+];
+
+/// Has the kernel refuse those calls. For processes that have children to end, which may be programs of another
+/// architecture.
+fn peeking() -> [libc::sock_filter; 7] {
     let [trace, read, write, descriptor] = PEEKING;
-    // One for those that have children to end, which may be programs of another architecture.
-    let mut peeking =
-        [statement(LOAD, NUMBER), jump(trace, 4), jump(read, 3), jump(write, 2), jump(descriptor, 1), ALLOW, REFUSE];
-    let mut all = [
+    [statement(LOAD, NUMBER), jump(trace, 4), jump(read, 3), jump(write, 2), jump(descriptor, 1), ALLOW, REFUSE]
+}
+
+/// Has the kernel refuse all calls that reach into processes of the user other than the one of this number.
+fn all(own: u32) -> [libc::sock_filter; 22] {
+    let [trace, read, write, descriptor] = PEEKING;
+    [
         statement(LOAD, WHICH),
         jump(ARCHITECTURE.unwrap_or_default(), if ARCHITECTURE.is_some() { 1 } else { 0 }),
         if ARCHITECTURE.is_some() { REFUSE } else { statement(LOAD, NUMBER) },
@@ -125,11 +147,11 @@ fn filter(signals: Signals) {
         jump_unless(0, 1),
         ALLOW,
         REFUSE,
-    ];
-    let instructions: &mut [libc::sock_filter] = match signals {
-        Signals::Own => &mut all,
-        Signals::All => &mut peeking,
-    };
+    ]
+}
+
+/// Has the kernel go by these instructions, now and after an exec.
+fn apply(instructions: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog { len: instructions.len() as u16, filter: instructions.as_mut_ptr() };
     // SAFETY: the call reads its arguments only, and the program lives longer than it takes.
     unsafe {

@@ -21,7 +21,7 @@ use engine_host::engine::{Engine, Exports, LogSink};
 use engine_host::report::{self, Report};
 use engine_host::walk::walk;
 use protocol::Json;
-use protocol::engine::{Adaptor, EngineSpec, JOB_ENVIRONMENT_VARIABLE, Needs, NodeSpec};
+use protocol::engine::{Adaptor, EngineSpec, ForkOrigin, JOB_ENVIRONMENT_VARIABLE, Needs, NodeSpec};
 use protocol::run::{Exit, RunOptions, RunSpec, Step};
 
 use self::departures::{DEPARTURES, Departures, documented};
@@ -210,10 +210,21 @@ impl Bench<NodeEngine> {
         let told = Command::new(&program).arg("--version").output().unwrap();
         let version = String::from_utf8(told.stdout).unwrap().trim().trim_start_matches('v').to_owned();
         let folder = tempfile::tempdir().unwrap();
-        let spec = NodeSpec { program, version: version.clone(), adaptors: vec![adaptor.clone()], snapshot: None };
+        let spec = NodeSpec {
+            program,
+            version: version.clone(),
+            adaptors: vec![adaptor.clone()],
+            snapshot: None,
+            origin: ForkOrigin::default(),
+        };
         let lines = Arc::new(Lines::default());
-        let options =
-            NodeOptions { spec, memory_bytes: MEMORY_BYTES, folder: folder.path().to_owned(), scratch_bytes: None };
+        let options = NodeOptions {
+            spec,
+            memory_bytes: MEMORY_BYTES,
+            folder: folder.path().to_owned(),
+            scratch_bytes: None,
+            forks: None,
+        };
         let engine = NodeEngine::start(options, lines.clone()).await.unwrap();
         Self { engine, version, lines, folder: Some(folder) }
     }

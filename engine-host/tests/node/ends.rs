@@ -134,6 +134,7 @@ async fn a_process_that_is_held_while_it_starts_is_replaced() {
         memory_bytes: 500 * MB,
         folder: folder.path().to_owned(),
         scratch_bytes: None,
+        forks: None,
     };
     let lost = within(NodeEngine::start(options, Arc::new(Lines::default()))).await.unwrap_err();
     assert_eq!(lost, EngineLost::Failed("it was held by a signal each time that it started".into()));

@@ -6,6 +6,7 @@ mod adaptors;
 mod console;
 mod ends;
 mod errors;
+mod forks;
 mod isolation;
 mod jobs;
 mod limits;
@@ -25,7 +26,7 @@ use engine_host::engine::{
     ConditionCall, ConditionEnd, Engine as _, EngineLost, JobCall, JobEnd, JobResult, LogSink, Origin, Thrown,
 };
 use protocol::Json;
-use protocol::engine::{Adaptor, Needs, NodeSpec};
+use protocol::engine::{Adaptor, ForkOrigin, Needs, NodeSpec};
 
 use self::lines::Lines;
 
@@ -104,6 +105,8 @@ struct Bench {
     engine: NodeEngine,
     lines: Arc<Lines>,
     folder: tempfile::TempDir,
+    /// What it was forked from, which lives as long as its thread.
+    _nursery: Option<forks::Nursery>,
 }
 
 impl Bench {
@@ -115,12 +118,27 @@ impl Bench {
         Self::with_spec(spec(adaptors), memory_bytes).await
     }
 
+    /// From a template, where `OPENFN_TEST_NODE_START` is `fork`, and the engine may come from one.
     async fn with_spec(spec: NodeSpec, memory_bytes: u64) -> Self {
-        let lines = Arc::new(Lines::default());
+        let is_forked = std::env::var_os("OPENFN_TEST_NODE_START").is_some_and(|way| way == "fork");
+        let is_forkable = spec.snapshot.is_none() && !spec.adaptors.iter().any(|it| it.needs.child_processes);
+        if is_forked && is_forkable && forks::can_be() {
+            // What does not let itself be forked is started, as ever.
+            match forks::Nursery::open(spec.clone(), memory_bytes).await {
+                Ok(nursery) => return nursery.bench().await,
+                Err(why) => eprintln!("not forked: {why}"),
+            }
+        }
         let folder = tempfile::tempdir().unwrap();
-        let options = NodeOptions { spec, memory_bytes, folder: folder.path().to_owned(), scratch_bytes: None };
+        let options =
+            NodeOptions { spec, memory_bytes, folder: folder.path().to_owned(), scratch_bytes: None, forks: None };
+        Self::with_options(options, folder, None).await
+    }
+
+    async fn with_options(options: NodeOptions, folder: tempfile::TempDir, nursery: Option<forks::Nursery>) -> Self {
+        let lines = Arc::new(Lines::default());
         let engine = within(NodeEngine::start(options, lines.clone())).await.unwrap();
-        Self { engine, lines, folder }
+        Self { engine, lines, folder, _nursery: nursery }
     }
 
     async fn run(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
@@ -159,7 +177,7 @@ impl Bench {
 
 fn spec(adaptors: &[&Adaptor]) -> NodeSpec {
     let adaptors = adaptors.iter().map(|adaptor| (*adaptor).clone()).collect();
-    NodeSpec { program: program(), version: version(), adaptors, snapshot: None }
+    NodeSpec { program: program(), version: version(), adaptors, snapshot: None, origin: ForkOrigin::default() }
 }
 
 /// A job of this module, with all adaptors of its engine that it names at hand.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::engine::{EngineSpec, NodeSpec};
+use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
 use protocol::message::{Ping, Prepare};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,7 +17,7 @@ fn node() -> EngineSpec {
     let program = found.expect("there is a Node in the PATH, or OPENFN_TEST_NODE names one").canonicalize().unwrap();
     let told = Command::new(&program).arg("--version").output().unwrap();
     let version = String::from_utf8(told.stdout).unwrap().trim().trim_start_matches('v').to_owned();
-    EngineSpec::Node(NodeSpec { program, version, adaptors: Vec::new(), snapshot: None })
+    EngineSpec::Node(NodeSpec { program, version, adaptors: Vec::new(), snapshot: None, origin: ForkOrigin::default() })
 }
 
 fn in_node(jobs: &[Job<'_>]) -> RunSpec {

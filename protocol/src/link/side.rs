@@ -14,8 +14,8 @@ use crate::install::{
     SnapshotOutcome, Survey, Surveyed,
 };
 use crate::message::{
-    Cancel, Cancelled, Custom, EnvSet, HostNotice, HostReply, HostRequest, Ping, Pong, Prepare, Prepared, SetEnv, Stop,
-    Stopping, Taken, WorkerNotice, WorkerReply, WorkerRequest,
+    Adopt, Adopted, BeTemplate, Cancel, Cancelled, Custom, EnvSet, HostNotice, HostReply, HostRequest, Ping, Pong,
+    Prepare, Prepared, SetEnv, Stop, Stopping, Taken, Template, WorkerNotice, WorkerReply, WorkerRequest,
 };
 use crate::run::{RunOutcome, RunSpec, StepCompleted};
 
@@ -95,6 +95,8 @@ call!(WorkerSide: Ping as "ping" => HostRequest::Ping, HostReply::Pong => Pong);
 call!(WorkerSide: Stop as "stop" => HostRequest::Stop, HostReply::Stopping => Stopping);
 call!(WorkerSide: Custom as "custom" => HostRequest::Custom, HostReply::Custom => Json);
 call!(WorkerSide: SetEnv as "set env" => HostRequest::SetEnv, HostReply::EnvSet => EnvSet);
+call!(WorkerSide: BeTemplate as "be template" => HostRequest::Template, HostReply::Template => Template);
+call!(HostSide: Adopt as "adopt" => WorkerRequest::Adopt, WorkerReply::Adopted => Adopted);
 call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: StoreCall as "store" => WorkerRequest::Store, WorkerReply::Store => StoreAnswer);

@@ -48,6 +48,8 @@ pub struct Adaptors {
     wants: mpsc::UnboundedSender<Message>,
     installer: Installer,
     monorepos: Vec<PathBuf>,
+    /// Whether engines start from snapshots.
+    snapshots: bool,
     unconfined: Option<&'static str>,
 }
 
@@ -92,7 +94,8 @@ impl Adaptors {
         let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };
         let (wants, messages) = mpsc::unbounded_channel();
         tokio::spawn(Desk::new(rules, installer.clone()).work(messages));
-        Ok(Self { wants, installer, monorepos: options.monorepos, unconfined: options.unconfined })
+        let AdaptorsOptions { monorepos, snapshots, unconfined, .. } = options;
+        Ok(Self { wants, installer, monorepos, snapshots, unconfined })
     }
 
     /// Refuses an adaptor that nothing would confine, where that is not allowed.
@@ -137,6 +140,9 @@ impl Adaptors {
     /// The snapshot of a set that a run is about to use, if there is one. One that there could be is made meanwhile, for
     /// later runs.
     pub async fn snapshot(&self, adaptors: &[Adaptor]) -> Option<PathBuf> {
+        if !self.snapshots {
+            return None;
+        }
         let (asker, answer) = oneshot::channel();
         self.wants.send(Message::Snapshot(adaptors.to_vec(), asker)).ok()?;
         let path = answer.await.ok().flatten()?;

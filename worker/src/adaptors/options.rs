@@ -36,6 +36,8 @@ pub struct AdaptorsOptions {
     pub at_once: usize,
     /// Who is shown how far installations are, instead of lines in the log.
     pub watcher: Option<Watcher>,
+    /// Whether engines start from snapshots.
+    pub snapshots: bool,
     /// Why runs are refused that need an adaptor that nothing would confine; none if they are not.
     pub unconfined: Option<&'static str>,
 }
@@ -56,6 +58,7 @@ impl AdaptorsOptions {
             offline: arguments.offline,
             monorepos: monorepos.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
             job_environment: Vec::new(),
+            snapshots: true,
             node,
             install_timeout: arguments.install_timeout,
             tags_for: TAGS_FOR,

@@ -27,6 +27,10 @@ pub struct HostArgs {
     #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
     pub job_env: Vec<String>,
 
+    /// How Node processes come to be: fork (from a template), snapshot, or fresh; auto is snapshot.
+    #[arg(long, env = "WORKER_NODE_START", value_name = "WAY", default_value = "auto")]
+    pub node_start: NodeStart,
+
     /// How many hosts wait ready for a run, at most four times the capacity. As many as the capacity unless set.
     #[arg(long, env = "WORKER_WARM_HOSTS", value_name = "N", value_parser = at_least_one)]
     pub warm_hosts: Option<usize>,
@@ -61,6 +65,20 @@ impl HostArgs {
     pub fn engine(&self) -> Option<EngineKind> {
         if self.mock { Some(EngineKind::Mock) } else { self.engine }
     }
+}
+
+/// How Node processes come to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum NodeStart {
+    /// From a snapshot.
+    #[default]
+    Auto,
+    /// Forked from a template, a process that has the adaptors loaded; from a snapshot while there is none.
+    Fork,
+    /// From a start-up snapshot, where one can be made of the adaptors.
+    Snapshot,
+    /// From the adaptors' files.
+    Fresh,
 }
 
 /// A JavaScript engine.

@@ -27,7 +27,7 @@ pub use claiming::ClaimingArgs;
 pub use ctl::{CtlCommand, CtlOptions, TopOptions};
 pub use delivery::DeliveryArgs;
 pub use effective::Effective;
-pub use hosts::{EngineKind, HostArgs};
+pub use hosts::{EngineKind, HostArgs, NodeStart};
 pub use lightning::LightningArgs;
 pub use limits::LimitArgs;
 pub use oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};

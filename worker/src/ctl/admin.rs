@@ -7,10 +7,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use protocol::run::{Exit, ExitReason};
 
 use super::message::{
-    Answer, HostReport, LightningReport, PastRun, PoolReport, Request, RunReport, StatusReport, WholeRun,
-    WorkloopReport,
+    Answer, HostReport, LightningReport, PastRun, PoolReport, Request, RunReport, StatusReport, TemplateReport,
+    WholeRun, WorkloopReport,
 };
-use crate::hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus};
+use crate::hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus, TemplateState, TemplateStatus, Templates};
 use crate::lightning::{Lightning, WorkloopStatus};
 use crate::metrics::host_state;
 use crate::room::{MOST_PER_SLOT, Room};
@@ -80,6 +80,7 @@ impl Admin {
                 workloops: lightning.workloops.into_iter().map(workloop_report).collect(),
             },
             pools: pools.iter().map(pool_report).collect(),
+            templates: self.broker.templates().iter().flat_map(Templates::status).map(template_report).collect(),
         }
     }
 
@@ -91,6 +92,10 @@ impl Admin {
                 Err(why) => return Answer::Error(why),
             },
         };
+        // Those that look after templates are never given back.
+        if let Some(templates) = self.broker.templates() {
+            templates.start_afresh();
+        }
         for hosts in &pools {
             if let Err(error) = hosts.recycle().await {
                 return Answer::Error(format!("{}: {error}", hosts.pool()));
@@ -106,6 +111,9 @@ impl Admin {
         let is_quiet = status.wait_for(|status| status.paused && status.active_runs == 0 && status.open_claims == 0);
         if is_quiet.await.is_err() {
             return Answer::Error("the worker is stopping".to_owned());
+        }
+        if let Some(templates) = self.broker.templates() {
+            templates.start_afresh();
         }
         for hosts in self.broker.all() {
             if let Err(error) = hosts.drain().await {
@@ -213,6 +221,26 @@ fn pool_report(status: &PoolStatus) -> PoolReport {
         draining: status.is_draining,
         last_end: status.last_death.as_ref().map(|(host, death)| format!("{host} {death}")),
         ops: counts.chain(gauges).collect(),
+    }
+}
+
+fn template_report(status: TemplateStatus) -> TemplateReport {
+    let TemplateStatus { engine, state } = status;
+    let report = TemplateReport { engine, ..TemplateReport::default() };
+    match state {
+        TemplateState::Unwanted => report,
+        TemplateState::Warming => TemplateReport { state: "warming".to_owned(), ..report },
+        TemplateState::Ready { host, bytes, age, forks } => TemplateReport {
+            state: "ready".to_owned(),
+            host: Some(host),
+            age_s: age.as_secs(),
+            forks,
+            memory_bytes: bytes,
+            ..report
+        },
+        TemplateState::GivenUp { left, why } => {
+            TemplateReport { state: "given up".to_owned(), given_up_s: left.as_secs(), why: Some(why), ..report }
+        }
     }
 }
 

@@ -112,6 +112,30 @@ pub struct StatusReport {
     pub lightning: LightningReport,
     /// Its hosts by type.
     pub pools: Vec<PoolReport>,
+    /// What is known of engines that are forked, or were to be.
+    #[serde(default)]
+    pub templates: Vec<TemplateReport>,
+}
+
+/// What Node engines of one kind are forked from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateReport {
+    /// The engines.
+    pub engine: String,
+    /// What the template does.
+    pub state: String,
+    /// The host that looks after it.
+    pub host: Option<String>,
+    /// Time since it is ready, in seconds.
+    pub age_s: u64,
+    /// Engines that were forked from it.
+    pub forks: u64,
+    /// Memory that it had for itself when it was ready, in bytes.
+    pub memory_bytes: u64,
+    /// For how long engines are not forked, in seconds.
+    pub given_up_s: u64,
+    /// Why they are not.
+    pub why: Option<String>,
 }
 
 /// The worker's connection to Lightning.

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use super::message::{Answer, HostReport, PastRun, PastStep, PoolReport, RunReport, StatusReport, WholeRun};
+use super::message::{
+    Answer, HostReport, PastRun, PastStep, PoolReport, RunReport, StatusReport, TemplateReport, WholeRun,
+};
 use crate::escape::one_line;
 use crate::telemetry::Delivery;
 
@@ -60,12 +62,32 @@ fn render_status(status: &StatusReport) -> String {
     let _ = writeln!(text, "limits     {}\n", status.limits);
     let rows: Vec<_> = status.pools.iter().map(pool_row).collect();
     text += &table(&["TYPE", "SIZE", "HOSTS", "WAITING", "STARTED", "STATE", "LAST END"], &rows);
+    for template in &status.templates {
+        let _ = writeln!(text, "{}", template_line(template));
+    }
     for pool in &status.pools {
         for (name, value) in &pool.ops {
             let _ = writeln!(text, "{} {name} = {value}", pool.pool);
         }
     }
     text
+}
+
+fn template_line(template: &TemplateReport) -> String {
+    let engine = one_line(&template.engine);
+    match (&template.host, &template.why) {
+        (_, Some(why)) => {
+            format!("{engine}: not forked for {}, because {}", duration(template.given_up_s), one_line(why))
+        }
+        (Some(host), None) => format!(
+            "{engine}: {} forked from {}, {} old, {}",
+            template.forks,
+            one_line(host),
+            duration(template.age_s),
+            megabytes(template.memory_bytes)
+        ),
+        (None, None) => format!("{engine}: its template is {}", one_line(&template.state)),
+    }
 }
 
 fn pool_row(pool: &PoolReport) -> Vec<String> {

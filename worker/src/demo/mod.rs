@@ -86,7 +86,7 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
     let engine = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
-    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, engine).await?;
+    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, engine, None).await?;
     let followed = screen.follow(&id, events).await;
     worker.finish(STOP).await;
     let record = mock.run(&id);

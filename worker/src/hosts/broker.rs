@@ -3,10 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use protocol::engine::{EngineSpec, ForkOrigin};
+use protocol::message::NotForked;
 use protocol::socket::{Listener, RuntimeDir};
 use tokio::sync::{broadcast, watch};
 
@@ -17,10 +19,14 @@ use super::options::HostsOptions;
 use super::orphans::Orphans;
 use super::spawn::Spawner;
 use super::status::PoolEvent;
+use super::templates::{Demand, TemplatePolicy, Templates};
 use super::{BrokerError, StartError};
 
 /// Events that a slow listener may fall behind by.
 const EVENTS: usize = 1024;
+
+/// The type of the hosts that look after templates.
+const TEMPLATES: &str = "templates";
 
 /// What the pools of a worker have in common. It goes when the last of them has.
 #[derive(Debug)]
@@ -32,6 +38,8 @@ pub(super) struct Ground {
     pub(super) events: broadcast::Sender<PoolEvent>,
     pub(super) orphans: Arc<Orphans>,
     next_host: AtomicU64,
+    /// What engines are forked from, where they are.
+    templates: OnceLock<Templates>,
     /// Whether the folder is gone.
     is_lost: watch::Sender<bool>,
     /// Goes last, with everything that is in it.
@@ -46,7 +54,8 @@ impl Ground {
         let spawner = Spawner::start(Arc::clone(&orphans)).map_err(BrokerError::Thread)?;
         let (next_host, is_lost) = (AtomicU64::new(1), watch::Sender::new(false));
         let (lines, events) = (Lines::default(), broadcast::Sender::new(EVENTS));
-        Ok(Self { spawner, arrivals, lines, events, orphans, next_host, is_lost, directory })
+        let templates = OnceLock::new();
+        Ok(Self { spawner, arrivals, lines, events, orphans, next_host, templates, is_lost, directory })
     }
 
     /// Each host works in a folder of its own in this one.
@@ -61,6 +70,25 @@ impl Ground {
             self.is_lost.send_replace(true);
         }
         is_lost
+    }
+
+    /// What engines are forked from, where they are.
+    pub(super) fn templates(&self) -> Option<&Templates> {
+        self.templates.get()
+    }
+
+    /// Has an engine that a host is to get forked, if there is a template for it.
+    pub(super) fn offer_template(&self, engine: &mut EngineSpec, memory_bytes: u64, demand: Demand) {
+        if let (EngineSpec::Node(spec), Some(templates)) = (engine, self.templates()) {
+            spec.origin = ForkOrigin(templates.offer(spec, memory_bytes, demand));
+        }
+    }
+
+    /// A template was of no use to a host.
+    pub(super) fn not_forked(&self, told: &NotForked) {
+        if let Some(templates) = self.templates() {
+            templates.not_forked(told);
+        }
     }
 
     /// A name that no other host of the worker has.
@@ -140,6 +168,24 @@ impl Broker {
         }
         pools.push(hosts.clone());
         Ok(hosts)
+    }
+
+    /// Has engines forked from templates, hosts of these options, which are started as they are wanted.
+    ///
+    /// # Errors
+    /// When there are templates already, or the broker was shut down.
+    pub async fn open_templates(&self, options: HostsOptions, policy: TemplatePolicy) -> Result<Templates, StartError> {
+        let hosts = self.open(TEMPLATES, options).await?;
+        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ground = ground.ok_or(StartError::Closed)?;
+        let templates = Templates::start(hosts, policy);
+        ground.templates.set(templates.clone()).map_err(|_| StartError::Taken(TEMPLATES.to_owned()))?;
+        Ok(templates)
+    }
+
+    /// What engines are forked from, where they are.
+    pub fn templates(&self) -> Option<Templates> {
+        self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.templates().cloned()
     }
 
     /// The pool of this type.

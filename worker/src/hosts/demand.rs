@@ -158,14 +158,20 @@ fn usual_bytes(wanted: &Prepare) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use protocol::engine::NodeSpec;
+    use protocol::engine::{ForkOrigin, NodeSpec};
 
     use super::*;
 
     const MB: u64 = 1024 * 1024;
 
     fn key(name: &str) -> Prepare {
-        let node = NodeSpec { program: name.into(), version: "24.4.0".into(), adaptors: Vec::new(), snapshot: None };
+        let node = NodeSpec {
+            program: name.into(),
+            version: "24.4.0".into(),
+            adaptors: Vec::new(),
+            snapshot: None,
+            origin: ForkOrigin::default(),
+        };
         Prepare { engine: EngineSpec::Node(node), memory_bytes: 500 * MB }
     }
 

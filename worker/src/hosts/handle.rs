@@ -1,6 +1,6 @@
 //! What others hold of a pool.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use protocol::message::Prepare;
@@ -61,7 +61,38 @@ impl Drop for KeeperHandle {
     }
 }
 
+/// A pool of hosts that is not kept by this.
+#[derive(Debug)]
+pub(super) struct WeakHosts {
+    pool: Arc<str>,
+    keeper: Weak<KeeperHandle>,
+    events: broadcast::Sender<HostEvent>,
+    availability: watch::Receiver<bool>,
+}
+
+impl WeakHosts {
+    /// The pool, if somebody keeps it.
+    pub(super) fn upgrade(&self) -> Option<Hosts> {
+        Some(Hosts {
+            keeper: self.keeper.upgrade()?,
+            pool: Arc::clone(&self.pool),
+            events: self.events.clone(),
+            availability: self.availability.clone(),
+        })
+    }
+}
+
 impl Hosts {
+    /// The pool, kept by others alone.
+    pub(super) fn downgrade(&self) -> WeakHosts {
+        WeakHosts {
+            pool: Arc::clone(&self.pool),
+            keeper: Arc::downgrade(&self.keeper),
+            events: self.events.clone(),
+            availability: self.availability.clone(),
+        }
+    }
+
     /// Starts a pool of its own, with a socket of its own, for who needs no [`Broker`](super::Broker). Returns when its
     /// first host is ready. Must be called within a tokio runtime.
     pub async fn start(options: HostsOptions) -> Result<Self, StartError> {

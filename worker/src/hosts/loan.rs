@@ -152,6 +152,12 @@ impl LentHost {
         told.map_err(|end| LoanError::Call(CallError::Ended(end)))
     }
 
+    /// Waits until the host has ended, though nobody gave it back.
+    pub async fn died(&self) -> Option<Death> {
+        // Fails when the pool is gone, and the host with it.
+        self.death.clone().wait_for(Option::is_some).await.ok().and_then(|death| death.clone())
+    }
+
     /// What the host tells while it is lent, the first time. Who does not take it in time misses some.
     pub fn take_notices(&mut self) -> Option<queue::Receiver<WorkerNotice>> {
         self.notices.take()

@@ -42,6 +42,8 @@ mod spawn;
 mod status;
 mod supervisor;
 mod sys;
+mod templates;
+mod wards;
 mod watch;
 
 use std::io;
@@ -64,6 +66,7 @@ pub use self::output::Stream;
 pub use self::policy::{PoolSize, Recycling};
 pub use self::program::{HostProgram, ProgramError};
 pub use self::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus};
+pub use self::templates::{TemplatePolicy, TemplateState, TemplateStatus, Templates};
 pub use self::watch::{Change, watch_files};
 
 /// Why hosts cannot be started at all.

@@ -4,7 +4,7 @@
 //! long as that lives: so it is known whose it is. When the host has died, all of it is handed to the worker, if the
 //! worker asked for that (or is the first process of a container), and is killed and buried here. Children of the
 //! worker's own session are none of them: they are whatever else the worker starts. Those of a living host's session
-//! belong to it.
+//! belong to it, and so do engines that were forked for one (`wards.rs`).
 
 use std::collections::HashSet;
 use std::io;
@@ -25,6 +25,8 @@ const MOST_LOOKS: u32 = 50;
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
     hosts: Mutex<HashSet<u32>>,
+    /// Children that were handed to this process and belong to a host: others wait for their ends.
+    fostered: Mutex<HashSet<u32>>,
     adopts: std::sync::atomic::AtomicBool,
 }
 
@@ -55,6 +57,18 @@ impl Orphans {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
+    /// A child belongs to a host from now on; false if it does already.
+    pub(super) fn foster(&self, pid: u32) -> bool {
+        // While nobody sweeps.
+        let _hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fostered.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
+    }
+
+    /// A child that belonged to a host was buried.
+    pub(super) fn unfoster(&self, pid: u32) {
+        self.fostered.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    }
+
     /// Kills and buries the orphans that there are.
     pub(super) async fn sweep(&self) {
         if !self.adopts.load(std::sync::atomic::Ordering::Relaxed) {
@@ -73,7 +87,8 @@ impl Orphans {
     fn sweep_once(&self) -> usize {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown = children_of_main_thread();
-        unknown.retain(|pid| !hosts.contains(pid));
+        let fostered = self.fostered.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.retain(|pid| !hosts.contains(pid) && !fostered.contains(pid));
         if unknown.is_empty() {
             return 0;
         }

@@ -1,4 +1,4 @@
-use protocol::engine::{EngineSpec, NodeSpec};
+use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
 
 use super::super::policy::Recycling;
 use super::*;
@@ -10,7 +10,13 @@ fn embedded() -> Prepare {
 }
 
 fn node(name: &str) -> Prepare {
-    let node = NodeSpec { program: name.into(), version: "24.4.0".into(), adaptors: Vec::new(), snapshot: None };
+    let node = NodeSpec {
+        program: name.into(),
+        version: "24.4.0".into(),
+        adaptors: Vec::new(),
+        snapshot: None,
+        origin: ForkOrigin::default(),
+    };
     Prepare { engine: EngineSpec::Node(node), memory_bytes: 500 * MB }
 }
 

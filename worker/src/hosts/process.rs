@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
@@ -11,6 +12,7 @@ use tracing::warn;
 use super::cgroup::Group;
 use super::death::Status;
 use super::sys::watch_readable;
+use super::wards::Wards;
 
 /// A process that was started and is not reaped yet. It is killed when this is dropped.
 #[derive(Debug)]
@@ -18,12 +20,14 @@ pub(super) struct Process {
     child: Child,
     /// Tells when the process has ended; none on a kernel without such descriptors.
     end: Option<AsyncFd<OwnedFd>>,
-    group: Option<Group>,
+    group: Option<Arc<Group>>,
+    /// What was forked for it.
+    wards: Wards,
 }
 
 impl Process {
-    /// Puts the process into `group`, if there is one.
-    pub(super) fn new(child: Child, group: Option<Group>) -> Self {
+    /// Puts the process into `group`, if there is one. `wards` makes what may be forked for it.
+    pub(super) fn new(child: Child, group: Option<Group>, wards: impl FnOnce(Option<Arc<Group>>) -> Wards) -> Self {
         let group = group.filter(|group| match child.id().map(|pid| group.enter(pid)) {
             Some(Err(error)) => {
                 warn!("cannot put a host into its control group: {error}");
@@ -34,7 +38,14 @@ impl Process {
         });
         let descriptor = pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let end = descriptor.and_then(|descriptor| watch_readable(descriptor).ok());
-        Self { child, end, group }
+        let group = group.map(Arc::new);
+        let wards = wards(group.clone());
+        Self { child, end, group, wards }
+    }
+
+    /// What was forked for it.
+    pub(super) fn wards(&self) -> &Wards {
+        &self.wards
     }
 
     pub(super) fn id(&self) -> Option<u32> {
@@ -81,7 +92,8 @@ impl Process {
             let _ = kill_process_group(pid, Signal::KILL);
             let _ = kill_process(pid, Signal::KILL);
         }
-        self.group.iter().for_each(Group::kill);
+        self.group.iter().for_each(|group| group.kill());
+        self.wards.kill();
     }
 
     /// Kills what the process has started and left behind, waits for its end and lets go of it.
@@ -89,7 +101,8 @@ impl Process {
         if let Some(pid) = pid(&self.child) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
-        self.group.iter().for_each(Group::kill);
+        self.group.iter().for_each(|group| group.kill());
+        self.wards.end().await;
         let status = self.child.wait().await.map_or(Status::Unknown, Status::from);
         self.group.take().map_or(status, |group| status.with_evidence(group.oom_counts()))
     }

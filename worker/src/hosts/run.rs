@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::broker::Ground;
 use super::host::{Event, platform_fault};
 use super::keeper::Message;
 use super::supervisor::{Identity, Report, Said};
+use super::wards::Wards;
 use crate::execution::{ActiveRun, RunEnd, RunSignal};
 use crate::run_log::RunLog;
 
@@ -103,6 +105,10 @@ pub(super) struct Witness {
     pub(super) identity: Identity,
     /// Whether the host waits because nobody takes what it says.
     pub(super) is_held_up: Arc<AtomicBool>,
+    /// What is forked for the host.
+    pub(super) wards: Wards,
+    /// Who is told of templates that are of no use.
+    pub(super) ground: Arc<Ground>,
 }
 
 /// Follows the run to its end.
@@ -117,7 +123,7 @@ pub(super) async fn execute(
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
     let opening = Some(Opening { events: Vec::new(), bytes: 0, until: Instant::now() + OPENING });
-    let mut relay = Relay { inbox, job, witness, was_heard: false, opening, is_over: false };
+    let mut relay = Relay { link: link.clone(), inbox, job, witness, was_heard: false, opening, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next_weighed(), if !relay.is_over => relay.forward(incoming).await,
@@ -169,6 +175,7 @@ pub(super) async fn execute(
 struct Abandoned;
 
 struct Relay {
+    link: Link<WorkerSide>,
     inbox: Inbox<WorkerSide>,
     job: Job,
     witness: Witness,
@@ -249,6 +256,10 @@ impl Relay {
                 self.witness.identity.report(Report::Said(Said::Ops(report)));
                 return Ok(());
             }
+            Incoming::Notice(WorkerNotice::NotForked(told)) => {
+                self.witness.ground.not_forked(&told);
+                return Ok(());
+            }
             // Hosts that install make the one, and those of other kinds the other, not those that execute runs.
             Incoming::Notice(WorkerNotice::Progress(_) | WorkerNotice::Log(_)) => return Ok(()),
             Incoming::Request(WorkerRequest::StepCompleted(step), responder) => {
@@ -261,8 +272,11 @@ impl Relay {
                 });
                 RunSignal::StepCompleted(step, acknowledge)
             }
-            // Handlers and hosts of other kinds ask this, not runs: it is refused as the responder is dropped.
-            Incoming::Request(WorkerRequest::Store(_) | WorkerRequest::Custom(_), _) => return Ok(()),
+            // Handlers and hosts of other kinds ask the others, not runs: that is refused as the responder is dropped.
+            Incoming::Request(request, responder) => {
+                drop(self.witness.wards.answer(request, responder, &self.link));
+                return Ok(());
+            }
         };
         self.was_heard();
         self.open().await?;

@@ -124,7 +124,8 @@ impl HostStatus {
     /// that is not dumpable is out of sight where `/proc` shows a service its own processes only (`ProtectProc=`).
     pub fn resident_bytes(&self) -> u64 {
         let seen = self.pid.map_or(0, resident_tree);
-        if seen > 0 { seen } else { self.bytes.unwrap_or(0) }
+        // An engine that was forked does not descend from it.
+        seen.max(self.bytes.unwrap_or(0))
     }
 }
 

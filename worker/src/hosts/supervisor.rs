@@ -37,6 +37,8 @@ use super::process::Process;
 use super::program::HostProgram;
 use super::run::{Job, Verdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
+use super::templates::Demand;
+use super::wards::Wards;
 use crate::processes::waited_for_processor;
 use crate::room::is_out_of_memory;
 use crate::run_log::RunLog;
@@ -49,7 +51,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 const FIRST_SIGN: Duration = Duration::from_secs(5);
 /// How long a host may take to go by other variables.
 const SET_ENV: Duration = Duration::from_secs(10);
-/// What may be under way with a host at the same time; more of its questions are refused, and more notices to it dropped.
+/// Questions of a host that may be answered at the same time; more are refused.
 const MOST_TASKS: usize = 256;
 /// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
 const TOLD: usize = 1024 * 1024;
@@ -206,7 +208,8 @@ async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Proce
     let ticket = ground.arrivals.expect(host_id)?;
     let invitation = Invitation { address: ground.arrivals.address(), ticket: &ticket };
     let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
-    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)));
+    let wards = |group| Wards::new(Arc::clone(&ground.orphans), ground.templates().cloned(), group);
+    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), wards);
     setup.memory_bytes.into_iter().for_each(|most| process.bound(most));
     Ok((process, ticket))
 }
@@ -343,10 +346,7 @@ impl<'a> Supervisor<'a> {
                 }
                 () = self.process.ended() => match late_arrival(&mut self.ticket).await {
                     Some(arrival) => Some(self.receive(arrival)),
-                    None => {
-                        self.hear_last().await;
-                        Some(Event::Exited(self.process.reap().await))
-                    }
+                    None => Some(Event::Exited(self.process.reap().await)),
                 },
                 () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
                     self.deadline = None;
@@ -392,11 +392,6 @@ impl<'a> Supervisor<'a> {
             }
             Command::Discard => return Some(Event::Discarded),
             Command::Tell(notice) => {
-                while self.tasks.try_join_next().is_some() {}
-                if self.tasks.len() >= MOST_TASKS {
-                    warn!(host = %self.identity.id, "the host does not take what it is told: it misses a notice");
-                    return None;
-                }
                 self.ask(
                     |link| async move { link.notify(HostNotice::Custom(notice)).await.err().map(CallError::Ended) },
                 );
@@ -417,6 +412,7 @@ impl<'a> Supervisor<'a> {
             }
             Incoming::Notice(WorkerNotice::Ops(report)) => self.identity.report(Report::Said(Said::Ops(report))),
             Incoming::Notice(WorkerNotice::Log(line)) => self.speaker.log(&line, &mut self.log_allowance),
+            Incoming::Notice(WorkerNotice::NotForked(told)) => self.setup.ground.not_forked(&told),
             Incoming::Notice(notice) => {
                 if let Some(notices) = &self.notices {
                     // Fails when too many wait, or nobody takes them.
@@ -428,21 +424,11 @@ impl<'a> Supervisor<'a> {
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
             Incoming::Request(request, responder) => {
-                if let Some(requests) = &self.requests {
-                    let _ = requests.try_send((request, responder), bytes);
+                let Some(link) = &self.link else { return };
+                let others = self.process.wards().answer(request, responder, link);
+                if let (Some(asked), Some(requests)) = (others, &self.requests) {
+                    let _ = requests.try_send(asked, bytes);
                 }
-            }
-        }
-    }
-
-    /// Takes what a host that has ended said before, as far as it is not for a run.
-    async fn hear_last(&mut self) {
-        let deadline = tokio::time::sleep(LAST_OUTPUT);
-        tokio::pin!(deadline);
-        while self.inbox.is_some() {
-            tokio::select! {
-                incoming = next(&mut self.inbox) => self.listen(incoming),
-                () = &mut deadline => return,
             }
         }
     }
@@ -501,7 +487,8 @@ impl<'a> Supervisor<'a> {
         is_up.then_some(Event::Deadline)
     }
 
-    fn prepare(&mut self, wanted: Prepare) {
+    fn prepare(&mut self, mut wanted: Prepare) {
+        self.setup.ground.offer_template(&mut wanted.engine, wanted.memory_bytes, Demand::New);
         let events = self.event_sender.clone();
         self.process.bound(wanted.memory_bytes);
         self.ask(move |link| async move {
@@ -587,7 +574,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn execute(&mut self) {
-        let (job, link, inbox) = match (self.job.take(), self.link.clone(), self.inbox.take()) {
+        let (mut job, link, inbox) = match (self.job.take(), self.link.clone(), self.inbox.take()) {
             (Some(job), Some(link), Some(inbox)) => (job, link, inbox),
             (job, ..) => {
                 // The host ended between two looks: it was ready, and has got a run of which nothing was heard.
@@ -595,7 +582,9 @@ impl<'a> Supervisor<'a> {
                 return drop(self.event_sender.send(Event::Abandoned));
             }
         };
-        self.process.bound(job.spec.options.memory_bytes);
+        let memory_bytes = job.spec.options.memory_bytes;
+        self.setup.ground.offer_template(&mut job.spec.engine, memory_bytes, Demand::Known);
+        self.process.bound(memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
         self.run.send_replace(Some(Arc::clone(&job.log)));
         let (verdict, lost) = oneshot::channel();
@@ -605,6 +594,8 @@ impl<'a> Supervisor<'a> {
             events: self.event_sender.clone(),
             identity: self.identity.clone(),
             is_held_up: Arc::clone(&self.is_held_up),
+            wards: self.process.wards().clone(),
+            ground: Arc::clone(&self.setup.ground),
         };
         tokio::spawn(execute(link, inbox, job, lost, witness));
         // A host that hung while it waited is found out before the run has lost much time.

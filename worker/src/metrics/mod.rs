@@ -43,6 +43,13 @@ const LONG_SECONDS: [f64; 20] = [
     65536.0, 131_072.0, 262_144.0, 524_288.0,
 ];
 
+/// Why engines are started that were to be forked.
+const FORK_FALLBACKS: [&str; 8] =
+    ["unwanted", "warming", "given_up", "starts_processes", "refused", "not_adopted", "died", "silent"];
+
+/// Upper bounds, in seconds, for a fork.
+const FORK_SECONDS: [f64; 10] = [0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.025, 0.1, 1.0];
+
 type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 /// Each bucket of it names the last run that fell into it.
 type RunHistogram = HistogramWithExemplars<[(&'static str, String); 1]>;
@@ -100,6 +107,10 @@ pub struct Metrics {
     token_circuit_open: Gauge,
     adaptor_installs: Family<Labels<1>, Counter>,
     adaptor_install_duration: Histogram,
+    forks: Counter,
+    fork_duration: Histogram,
+    fork_fallbacks: Family<Labels<1>, Counter>,
+    template_private: Gauge,
     hosts_memory: Gauge,
     memory: Gauge,
     event_loop_lag: Histogram,
@@ -211,6 +222,20 @@ impl Metrics {
                 "Time that the installation of an adaptor took",
                 histogram(),
             ),
+            forks: it.add("forks", "Node engines that were forked from a template"),
+            fork_duration: it.with_unit(
+                "fork",
+                Unit::Seconds,
+                "Time that a template took to fork an engine",
+                Histogram::new(FORK_SECONDS),
+            ),
+            fork_fallbacks: it.add("fork_fallbacks", "Node engines that were to be forked and are started, by reason"),
+            template_private: it.with_unit(
+                "template_private",
+                Unit::Bytes,
+                "Memory that the templates had for themselves when they were ready",
+                Gauge::default(),
+            ),
             hosts_memory: it.with_unit(
                 "hosts_resident_memory",
                 Unit::Bytes,
@@ -251,6 +276,9 @@ impl Metrics {
         ];
         for (counter, name, values) in counters {
             values.into_iter().for_each(|value| drop(counter.get_or_create(&label(name, value))));
+        }
+        for reason in FORK_FALLBACKS {
+            drop(self.fork_fallbacks.get_or_create(&label("reason", reason)));
         }
         for phase in ["prepare", "start", "execute", "deliver"] {
             drop(self.run_phase_duration.get_or_create(&label("phase", phase)));
@@ -304,6 +332,22 @@ impl Metrics {
     /// A run got a host, which had prepared what the run wants or not.
     pub fn reservation(&self, warm: bool) {
         self.reservations.get_or_create(&label("warm", if warm { "hit" } else { "miss" })).inc();
+    }
+
+    /// An engine was forked.
+    pub fn forked(&self, took: Duration) {
+        self.forks.inc();
+        self.fork_duration.observe(took.as_secs_f64());
+    }
+
+    /// An engine was to be forked, and is started for this reason.
+    pub fn fork_fallback(&self, reason: &'static str) {
+        self.fork_fallbacks.get_or_create(&label("reason", reason)).inc();
+    }
+
+    /// The templates that there are have so much memory, in bytes.
+    pub fn templates(&self, bytes: u64) {
+        self.template_private.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// An adaptor was installed, or failed to be.

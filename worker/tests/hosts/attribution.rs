@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use protocol::engine::{EngineSpec, NodeSpec};
+use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
 use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason};
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,7 +36,13 @@ fn options_of_matrix(habits: &[Habit]) -> HostsOptions {
 
 /// An engine that needs preparing.
 fn engine() -> Prepare {
-    let node = NodeSpec { program: "/node".into(), version: "24".into(), adaptors: vec![], snapshot: None };
+    let node = NodeSpec {
+        program: "/node".into(),
+        version: "24".into(),
+        adaptors: vec![],
+        snapshot: None,
+        origin: ForkOrigin::default(),
+    };
     Prepare { engine: EngineSpec::Node(node), memory_bytes: 1 }
 }
 

@@ -162,7 +162,11 @@ async fn serve(address: &str, token: String) {
                 link.notify(WorkerNotice::Ops(OpsReport { counts, gauges })).await.unwrap();
                 responder.reply(HostReply::Pong(Pong { rss_bytes: 4_711 }));
             }
-            HostRequest::Installer(_) | HostRequest::Handler(_) | HostRequest::Custom(_) | HostRequest::SetEnv(_) => {
+            HostRequest::Installer(_)
+            | HostRequest::Handler(_)
+            | HostRequest::Custom(_)
+            | HostRequest::SetEnv(_)
+            | HostRequest::Template(_) => {
                 responder.refuse(Refusal::new(RefusalCode::WrongState, "not my business"));
             }
             HostRequest::Ping(_) => responder.reply(HostReply::Pong(Pong { rss_bytes: 0 })),

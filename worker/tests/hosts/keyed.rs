@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::engine::{EngineSpec, NodeSpec};
+use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
 use protocol::message::Prepare;
 use protocol::run::RunSpec;
 use worker::execution::Executor;
@@ -12,7 +12,13 @@ use crate::fake::{Act, Habit};
 use crate::harness::*;
 
 fn engine(version: &str) -> EngineSpec {
-    let node = NodeSpec { program: "/node".into(), version: version.into(), adaptors: vec![], snapshot: None };
+    let node = NodeSpec {
+        program: "/node".into(),
+        version: version.into(),
+        adaptors: vec![],
+        snapshot: None,
+        origin: ForkOrigin::default(),
+    };
     EngineSpec::Node(node)
 }
 

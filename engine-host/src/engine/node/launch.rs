@@ -8,6 +8,7 @@ use protocol::engine::{Adaptor, JOB_ENVIRONMENT_VARIABLE, Needs};
 
 use super::scratch::Scratch;
 use super::source;
+use super::template::native;
 use super::version::NodeVersion;
 use crate::links;
 
@@ -30,6 +31,10 @@ pub(super) const REPORT: &str = "fatal.json";
 
 const MEGABYTE: u64 = 1024 * 1024;
 
+/// Flags of a Node that is forked: V8 without threads whose work a child would wait for, none that waits for a debugger,
+/// and no collecting of garbage while a child waits, which would copy what it shares.
+const FORKABLE: &[&str] = &["--single-threaded", "--v8-pool-size=1", "--no-memory-reducer", "--disable-sigusr1"];
+
 /// How Node gets the engine.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Mode<'a> {
@@ -37,6 +42,8 @@ pub(super) enum Mode<'a> {
     Sent,
     /// It is in this snapshot.
     Snapshot(&'a Path),
+    /// From the host, to be a template for others, whose private folders are in the folder `runs`.
+    Template { runs: &'a Path },
     /// It makes a snapshot of what the script `entry` leaves.
     Build { entry: &'a Path, blob: &'a Path },
 }
@@ -70,6 +77,9 @@ impl Launch<'_> {
             .env("TMPDIR", &files)
             .current_dir(&files)
             .stdin(Stdio::null());
+        if let Mode::Template { .. } = self.mode {
+            command.env("LD_PRELOAD", format!("/proc/self/fd/{}", native::DESCRIPTOR));
+        }
         if matches!(self.mode, Mode::Build { .. }) {
             // Node says of `vm` that it may not work in a snapshot. Whether it does is tried.
             command.env("NODE_NO_WARNINGS", "1");
@@ -92,6 +102,10 @@ impl Launch<'_> {
         }
         match self.mode {
             Mode::Sent => flags.extend(["-e", source::BOOT].map(Into::into)),
+            Mode::Template { .. } => {
+                flags.extend(FORKABLE.iter().map(Into::into));
+                flags.extend(["-e", source::TEMPLATE_BOOT].map(Into::into));
+            }
             // Otherwise V8 hashes all that is in it anew, against collisions that are made to slow a server down: this
             // process serves one run, which can only slow down itself.
             Mode::Snapshot(blob) => {
@@ -112,6 +126,11 @@ impl Launch<'_> {
         readable.dedup();
         flags.extend(readable.iter().map(|path| flag("--allow-fs-read=", path)));
         flags.push(flag("--allow-fs-write=", &files));
+        if let Mode::Template { runs } = self.mode {
+            // A child has its parent's permissions. The kernel keeps each to a folder of its own.
+            let all = runs.join("*");
+            flags.extend([flag("--allow-fs-read=", &all), flag("--allow-fs-write=", &all)]);
+        }
         let needs = self.needs();
         let addons = needs.addons && self.version.has_addon_permission();
         for (wanted, name) in [

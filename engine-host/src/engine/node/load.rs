@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::engine::{Adaptor, NodeSpec};
+use protocol::engine::{Adaptor, ForkOrigin, NodeSpec};
 use protocol::run::{LogLevel, LogSource};
 use tokio::process::Command;
 
@@ -64,10 +64,12 @@ pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<T
             version: version.to_string(),
             adaptors: vec![adaptor.clone()],
             snapshot: None,
+            origin: ForkOrigin::default(),
         },
         memory_bytes: MEMORY_BYTES,
         folder: folder.to_owned(),
         scratch_bytes: None,
+        forks: None,
     };
     let started = NodeEngine::start_as(&options, Mode::Sent, true, Arc::new(Nobody)).await;
     let (engine, caches) = started.map_err(|lost| LoadError::Lost { adaptor: adaptor.specifier(), lost })?;

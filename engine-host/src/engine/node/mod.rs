@@ -14,6 +14,7 @@ mod quota;
 mod scratch;
 pub mod snapshot;
 mod source;
+mod template;
 mod version;
 
 use std::collections::HashMap;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Json;
-use protocol::engine::{Adaptor, NodeSpec};
+use protocol::engine::{Adaptor, NodeSpec, TemplateAddress};
+use protocol::message::{ForkFault, NotForked};
 use protocol::run::{LogLevel, LogSource};
 use rustix::process::Pid;
 use serde::Deserialize;
@@ -38,10 +40,13 @@ use self::process::{NoAnswer, NodeProcess};
 use self::quota::Quota;
 use self::scratch::Scratch;
 pub use self::source::prelude_hash;
+pub use self::template::{Adopting, Forks, Parent, Template, TemplateOptions, Unforkable};
+use self::template::{FIRST_ANSWER, Unforked};
 pub use self::version::BadVersion;
 use super::{
     ConditionCall, ConditionEnd, Engine, EngineLost, Exports, JobCall, JobEnd, JobResult, LogSink, Thrown, withheld,
 };
+use crate::confine::rules_of_forks;
 use crate::sys;
 use hosting::guard::say;
 
@@ -65,6 +70,8 @@ pub struct NodeOptions {
     pub folder: PathBuf,
     /// How much it may write, in bytes. None where several processes share a host, which then execute no run.
     pub scratch_bytes: Option<u64>,
+    /// What it takes to have it forked where `spec` names a template. None if it is to be started anyway.
+    pub forks: Option<Forks>,
 }
 
 /// Node with the adaptors of one workflow. Dropping it kills the process and its descendants.
@@ -115,8 +122,17 @@ impl std::fmt::Debug for SharedSink {
 
 impl NodeEngine {
     /// Starts Node and waits until it has loaded its adaptors. The process dies with the thread that polls this first.
-    /// A snapshot that does not start is done without.
+    /// A template that does not give one and a snapshot that does not start are done without.
     pub async fn start(options: NodeOptions, sink: Arc<dyn LogSink>) -> Result<Self, EngineLost> {
+        if let (Some(address), Some(forks)) = (&options.spec.origin.0, &options.forks) {
+            match Self::start_forked(&options, address, forks, Arc::clone(&sink)).await {
+                Ok(engine) => return Ok(engine),
+                Err(Unforked { fault, why }) => {
+                    say(&format!("the template of {} is of no use: {why}", address.host));
+                    forks.parent.not_forked(NotForked { template: address.host.clone(), fault, why });
+                }
+            }
+        }
         if let Some(blob) = &options.spec.snapshot {
             match Self::start_as(&options, Mode::Snapshot(blob), false, Arc::clone(&sink)).await {
                 Ok((engine, _)) => return Ok(engine),
@@ -129,6 +145,47 @@ impl NodeEngine {
     /// The id of its process, for who looks at it from outside.
     pub fn process_id(&self) -> u32 {
         self.process.id().as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Has a template fork Node, and waits until that has answered its first command.
+    async fn start_forked(
+        options: &NodeOptions,
+        address: &TemplateAddress,
+        forks: &Forks,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, Unforked> {
+        let NodeOptions { folder, memory_bytes, .. } = options;
+        let scratch = Scratch::create(folder).map_err(template::refused)?;
+        let report = scratch.out_of_reach(launch::REPORT);
+        // There has to be one for a rule about it.
+        std::fs::write(&report, "").map_err(template::refused)?;
+        let rules = rules_of_forks(&forks.confinement, &scratch.files(), &report).map_err(template::refused)?;
+        let rules = rules.ok_or_else(|| template::refused("nothing would keep it from the files of others"))?;
+        let mut random = [0; 6];
+        getrandom::fill(&mut random).map_err(template::refused)?;
+        let [a, b, c, d, e, f] = random;
+        let introduction = |pid: i32| {
+            let told = json!({
+                "pid": pid,
+                "root": scratch.root(),
+                "files": scratch.files(),
+                "report": launch::REPORT,
+                // One that V8 takes for none is not among them.
+                "seed": u32::from_le_bytes([a, b, c, d]) % 0x7fff_fffe + 1,
+                "turns": u16::from_le_bytes([e, f]) % 16_384,
+            });
+            encoded(b'b', &[Some(&told.to_string())]).map_err(template::refused)
+        };
+        let parent = &*forks.parent;
+        let frame_bytes = frame_bytes(*memory_bytes);
+        let process = NodeProcess::fork(address, parent, rules, introduction, frame_bytes, Arc::clone(&sink)).await?;
+        let mut engine = Self::around(process, scratch, options, sink).map_err(template::refused)?;
+        let fault = |fault, why| Unforked { fault, why };
+        match timeout(FIRST_ANSWER, engine.get_ready(&options.spec, false, false)).await {
+            Ok(Ok(_)) => Ok(engine),
+            Ok(Err(lost)) => Err(fault(ForkFault::Died, lost.to_string())),
+            Err(_) => Err(fault(ForkFault::Silent, format!("it did not answer within {FIRST_ANSWER:?}"))),
+        }
     }
 
     /// Starts Node in one way, once more if it is held by a signal meanwhile. With `caches`, also gives what V8 made of
@@ -155,7 +212,7 @@ impl NodeEngine {
         caches: bool,
         sink: Arc<dyn LogSink>,
     ) -> Result<Option<(Self, Vec<CodeCache>)>, EngineLost> {
-        let NodeOptions { spec, memory_bytes, folder, scratch_bytes } = options;
+        let NodeOptions { spec, memory_bytes, folder, scratch_bytes, .. } = options;
         let failed = |what: &str, error: &dyn std::fmt::Display| EngineLost::Failed(format!("{what}: {error}"));
         let scratch = Scratch::create(folder)
             .map_err(|error| failed(&format!("no private folder in {}", folder.display()), &error))?;
@@ -168,15 +225,33 @@ impl NodeEngine {
             scratch: &scratch,
             is_alone: scratch_bytes.is_some(),
         };
-        // A state that is longer than the run's memory cannot be made.
-        let frame_bytes = usize::try_from(*memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES);
-        let process = NodeProcess::spawn(launch, frame_bytes, Arc::clone(&sink))
+        let process = NodeProcess::spawn(launch, frame_bytes(*memory_bytes), Arc::clone(&sink))
             .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
+        let mut engine = Self::around(process, scratch, options, sink)?;
+        let is_sent = matches!(mode, Mode::Sent);
+        let process = engine.process.id();
+        let caches = tokio::select! {
+            ready = timeout(START_WITHIN, engine.get_ready(spec, is_sent, caches)) => match ready {
+                Ok(ready) => ready?,
+                Err(_) => return Err(EngineLost::Failed(format!("it was not ready within {START_WITHIN:?}"))),
+            },
+            () = held(process) => return Ok(None),
+        };
+        Ok(Some((engine, caches)))
+    }
+
+    fn around(
+        process: NodeProcess,
+        scratch: Scratch,
+        options: &NodeOptions,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, EngineLost> {
+        let NodeOptions { spec, memory_bytes, scratch_bytes, .. } = options;
         let quota = scratch_bytes.map(|limit| Quota::watch(&scratch.files(), limit)).transpose();
-        let quota = quota.map_err(|error| failed("cannot watch what the run writes", &error))?;
+        let quota = quota.map_err(|error| EngineLost::Failed(format!("cannot watch what the run writes: {error}")))?;
         let watch =
             Watch { process: process.id(), family: process.family(), memory_bytes: *memory_bytes, peak_bytes: 0 };
-        let mut engine = Self {
+        Ok(Self {
             process,
             quota,
             scratch,
@@ -187,26 +262,12 @@ impl NodeEngine {
             reads: HashMap::new(),
             peak_heap_bytes: None,
             lost: None,
-        };
-        let process = engine.process.id();
-        let caches = tokio::select! {
-            ready = timeout(START_WITHIN, engine.get_ready(spec, mode, caches)) => match ready {
-                Ok(ready) => ready?,
-                Err(_) => return Err(EngineLost::Failed(format!("it was not ready within {START_WITHIN:?}"))),
-            },
-            () = held(process) => return Ok(None),
-        };
-        Ok(Some((engine, caches)))
+        })
     }
 
-    /// Sends what the process needs, and waits until it has loaded it.
-    async fn get_ready(&mut self, spec: &NodeSpec, mode: Mode<'_>, caches: bool) -> Result<Vec<CodeCache>, EngineLost> {
-        let mut bytes = Vec::new();
-        if let Mode::Sent = mode {
-            // No larger than the program is.
-            bytes.extend((source::SOURCE.len() as u32).to_le_bytes());
-            bytes.extend(source::SOURCE.as_bytes());
-        }
+    /// Sends what the process needs, the engine's source if it has none, and waits until it has loaded it.
+    async fn get_ready(&mut self, spec: &NodeSpec, is_sent: bool, caches: bool) -> Result<Vec<CodeCache>, EngineLost> {
+        let mut bytes = if is_sent { source::framed() } else { Vec::new() };
         let adaptors: Vec<Value> = spec.adaptors.iter().map(wanted).collect();
         let setup = json!({ "adaptors": adaptors, "caches": caches }).to_string();
         bytes.extend(encoded(b'p', &[Some(&setup)])?);
@@ -421,6 +482,11 @@ impl CodeCache {
 /// Where the code is that V8 made of a bundle. It checks that it is of the same V8 and the same bundle.
 fn code_cache(bundle: &Path) -> PathBuf {
     bundle.with_added_extension("v8")
+}
+
+/// The longest frame of a run with so much memory: a state that is longer than that cannot be made.
+fn frame_bytes(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes).unwrap_or(usize::MAX).max(SMALL_FRAME_BYTES)
 }
 
 /// Waits until a process is held by a signal.

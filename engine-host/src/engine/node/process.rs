@@ -5,23 +5,24 @@
 //! all its descendants.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, PipeReader, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::engine::TemplateAddress;
 use rustix::io::ioctl_fionread;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::process::Child;
 use tokio::sync::mpsc;
 
 use super::frame::{self, BadFrame, Frame};
 use super::launch::Launch;
+use super::template::{Forked, Parent, Unforked, fork, refused};
 use crate::engine::{LogSink, line_kind};
 use crate::sys::{self, Signals};
 use hosting::guard::say;
@@ -38,6 +39,9 @@ const TAIL_LINES: usize = 8;
 
 /// So many frames may wait. One command has one answer, so more is a process that misbehaves, which then waits.
 const BACKLOG: usize = 4;
+
+/// A template tells what it has loaded, and no values.
+const TEMPLATE_FRAME_BYTES: usize = 1024 * 1024;
 
 /// What a process that ended may still have to say.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -56,6 +60,39 @@ pub(super) struct NodeProcess {
     /// What it prints, to look whether all of it was shown.
     printed: PipeReader,
     tail: Tail,
+}
+
+/// How the process came to be.
+#[derive(Debug)]
+enum Child {
+    /// The host has started it.
+    Started(tokio::process::Child),
+    /// A template was forked, and the worker has adopted it.
+    Forked(Forked),
+}
+
+impl Child {
+    /// Its process id, until its end was seen.
+    fn id(&self) -> Option<Pid> {
+        match self {
+            Self::Started(child) => Pid::from_raw(i32::try_from(child.id()?).ok()?),
+            Self::Forked(child) => child.id(),
+        }
+    }
+
+    fn is_running(&mut self) -> bool {
+        match self {
+            Self::Started(child) => matches!(child.try_wait(), Ok(None)),
+            Self::Forked(child) => child.try_wait().is_none(),
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::Started(child) => child.wait().await,
+            Self::Forked(child) => child.wait().await,
+        }
+    }
 }
 
 /// Which processes belong to one that was started.
@@ -94,26 +131,95 @@ pub(super) enum NoAnswer {
     Unknown(io::Error),
 }
 
+/// The host's ends of what connects it to a process.
+struct Ends {
+    commands: StdUnixStream,
+    replies: StdUnixStream,
+    output: PipeReader,
+}
+
+/// The process's ends.
+struct ItsEnds {
+    commands: StdUnixStream,
+    replies: StdUnixStream,
+    output: PipeWriter,
+}
+
+fn ends() -> io::Result<(Ends, ItsEnds)> {
+    let (commands, its_commands) = StdUnixStream::pair()?;
+    let (replies, its_replies) = StdUnixStream::pair()?;
+    let (output, its_output) = io::pipe()?;
+    let its = ItsEnds { commands: its_commands, replies: its_replies, output: its_output };
+    Ok((Ends { commands, replies, output }, its))
+}
+
 impl NodeProcess {
     /// Starts Node. The process dies with the thread that this is called on, so that has to live as long as the host.
     pub(super) fn spawn(launch: Launch<'_>, frame_bytes: usize, sink: Arc<dyn LogSink>) -> io::Result<Self> {
-        let (commands, its_commands) = StdUnixStream::pair()?;
-        let (replies, its_replies) = StdUnixStream::pair()?;
-        let (output, its_output) = io::pipe()?;
-        let mut command = launch.command();
-        command.stdout(its_output.try_clone()?).stderr(its_output);
         let family = match (launch.needs().child_processes, launch.is_alone) {
             (false, _) => Family::None,
             (true, false) => Family::Own,
             (true, true) => Family::All,
         };
         let signals = if family == Family::None { Signals::Own } else { Signals::All };
-        let descriptors = [OwnedFd::from(its_commands), OwnedFd::from(its_replies)];
-        sys::prepare_process(&mut command, descriptors, signals)?;
-        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-        let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let id = id.ok_or_else(|| io::Error::other("the process has no id"))?;
+        Self::spawn_with(launch, [], (family, signals), frame_bytes, sink)
+    }
 
+    /// Starts a Node that is to be a template, with these descriptors beyond those of any.
+    pub(super) fn spawn_template(
+        launch: Launch<'_>,
+        [control, listener, library]: [OwnedFd; 3],
+        sink: Arc<dyn LogSink>,
+    ) -> io::Result<Self> {
+        // Its children are not its own, and it starts nothing else.
+        let kind = (Family::None, Signals::OfForks);
+        Self::spawn_with(launch, [control, listener, library], kind, TEMPLATE_FRAME_BYTES, sink)
+    }
+
+    fn spawn_with<const N: usize>(
+        launch: Launch<'_>,
+        others: [OwnedFd; N],
+        (family, signals): (Family, Signals),
+        frame_bytes: usize,
+        sink: Arc<dyn LogSink>,
+    ) -> io::Result<Self> {
+        let (ends, its) = ends()?;
+        let mut command = launch.command();
+        command.stdout(its.output.try_clone()?).stderr(its.output);
+        let descriptors = [OwnedFd::from(its.commands), OwnedFd::from(its.replies)].into_iter().chain(others);
+        sys::prepare_process(&mut command, descriptors.collect(), signals)?;
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        Self::with(Child::Started(child), family, ends, frame_bytes, sink)
+    }
+
+    /// Has a template fork one, whose files are subject to `rules`, and tells it what it is by `introduction`.
+    pub(super) async fn fork(
+        address: &TemplateAddress,
+        parent: &dyn Parent,
+        rules: OwnedFd,
+        introduction: impl FnOnce(i32) -> Result<Vec<u8>, Unforked>,
+        frame_bytes: usize,
+        sink: Arc<dyn LogSink>,
+    ) -> Result<Self, Unforked> {
+        let (ends, its) = ends().map_err(refused)?;
+        let descriptors = [its.commands.as_fd(), its.replies.as_fd(), its.output.as_fd(), rules.as_fd()];
+        let newborn = fork(address, parent, descriptors).await?;
+        drop((its, rules));
+        // There is room for it, though the child may not read yet.
+        (&ends.commands).write_all(&introduction(newborn.id())?).map_err(refused)?;
+        let forked = newborn.adopted(&address.host, parent).await?;
+        hosting::process::foster(forked.id());
+        Self::with(Child::Forked(forked), Family::None, ends, frame_bytes, sink).map_err(refused)
+    }
+
+    fn with(
+        child: Child,
+        family: Family,
+        Ends { commands, replies, output }: Ends,
+        frame_bytes: usize,
+        sink: Arc<dyn LogSink>,
+    ) -> io::Result<Self> {
+        let id = child.id().ok_or_else(|| io::Error::other("the process has no id"))?;
         commands.set_nonblocking(true)?;
         let (frames, answers) = mpsc::channel(BACKLOG);
         let tail = Tail::default();
@@ -137,8 +243,8 @@ impl NodeProcess {
 
     /// Whether it has ended, or is held so that it would answer nothing.
     pub(super) fn is_lost(&mut self) -> bool {
-        let is_running = matches!(self.child.try_wait(), Ok(None));
-        if !is_running {
+        let is_running = self.child.is_running();
+        if !is_running && matches!(self.child, Child::Started(_)) {
             // What it has left in its group.
             sys::kill_group(self.id);
         }
@@ -170,7 +276,9 @@ impl NodeProcess {
             () = sending => unreachable!("it waits for ever"),
         };
         // Its descendants have the channel, too.
-        sys::kill_group(*id);
+        if matches!(child, Child::Started(_)) {
+            sys::kill_group(*id);
+        }
         let last = tokio::time::timeout(FAREWELL, replies.recv()).await;
         match (last, status) {
             (Ok(Some(Ok(reply))), _) => Ok(reply),
@@ -195,6 +303,9 @@ impl NodeProcess {
 
     /// Kills it with its descendants. Those of one that has ended were killed then.
     pub(super) fn kill(&mut self) {
+        if let Child::Forked(child) = &self.child {
+            return child.kill();
+        }
         if self.family == Family::All {
             hosting::process::kill_descent();
         }
@@ -213,8 +324,11 @@ impl NodeProcess {
 
 impl Drop for NodeProcess {
     fn drop(&mut self) {
-        sys::engine_ends(self.child.id().map(|_| self.id));
+        sys::engine_ends(self.child.id());
         self.kill();
+        if matches!(self.child, Child::Forked(_)) {
+            hosting::process::foster(None);
+        }
         self.show_rest();
     }
 }

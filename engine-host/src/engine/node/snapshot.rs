@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::engine::{Adaptor, NodeSpec};
+use protocol::engine::{Adaptor, ForkOrigin, NodeSpec};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -132,10 +132,12 @@ pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path, folder: &
                 .map(|adaptor| Adaptor { folder: PathBuf::new(), bundle: None, ..adaptor.clone() })
                 .collect(),
             snapshot: None,
+            origin: ForkOrigin::default(),
         },
         memory_bytes: MEMORY_BYTES,
         folder: folder.to_owned(),
         scratch_bytes: None,
+        forks: None,
     };
     let started = NodeEngine::start_as(&options, Mode::Snapshot(blob), false, Arc::new(Nobody)).await;
     let (engine, _) = started.map_err(|lost| SnapshotError::Failed(lost.to_string()))?;

@@ -27,11 +27,18 @@ const ENGINE: &str = concat!(
     include_str!("js/traps.js"),
     include_str!("js/adaptors.js"),
     include_str!("js/jobs.js"),
+    include_str!("js/template.js"),
     include_str!("js/serve.js"),
 );
 
 /// The script that Node is started with where there is no snapshot.
-pub(super) const BOOT: &str = include_str!("js/boot.js");
+pub(super) const BOOT: &str = concat!(include_str!("js/boot.js"), "engine.serve();\n");
+
+/// The script of a Node that others are forked from.
+pub(super) const TEMPLATE_BOOT: &str = concat!(
+    include_str!("js/boot.js"),
+    "engine.template(take).catch((error) => { console.error(error); process.exit(1); });\n"
+);
 
 /// The engine: an expression whose value is a function of `require` and of what imports a module by its URL, which
 /// only a Node without a snapshot has.
@@ -42,6 +49,13 @@ pub(super) static SOURCE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// The engine as the first frame of a Node that gets it from the host.
+pub(super) fn framed() -> Vec<u8> {
+    // No larger than the program is.
+    let length = (SOURCE.len() as u32).to_le_bytes();
+    length.into_iter().chain(SOURCE.bytes()).collect()
+}
+
 static HASH: LazyLock<String> = LazyLock::new(|| format!("{:016x}", fnv(SOURCE.as_bytes())));
 
 /// A short text that changes with everything of the engine's own that a snapshot has in it.
@@ -50,7 +64,7 @@ pub fn prelude_hash() -> &'static str {
 }
 
 /// FNV-1a: the same in every build, and nobody gains from a collision.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -59,6 +59,12 @@ impl NodeVersion {
         self.major >= 22
     }
 
+    /// Whether a process of it can be forked: the lines that were tried at length, once they can do without the thread
+    /// that waits for a debugger.
+    pub(super) fn has_forks(self) -> bool {
+        (self.major == 22 && self.minor >= 14) || self.major == 24
+    }
+
     /// The flag that takes away all permissions.
     pub(super) fn permission_flag(self) -> &'static str {
         if self.since(&[(22, 13), (23, 5)]) { "--permission" } else { "--experimental-permission" }
@@ -132,5 +138,15 @@ mod tests {
             assert_eq!(version.has_net_permission(), text.starts_with("25"));
         }
         assert!(!version("20.20.2").has_snapshots() && version("22.0.0").has_snapshots());
+        for (text, expected) in [
+            ("20.20.2", false),
+            ("22.13.1", false),
+            ("22.14.0", true),
+            ("23.11.0", false),
+            ("24.0.0", true),
+            ("25.1.0", false),
+        ] {
+            assert_eq!(version(text).has_forks(), expected, "{text}");
+        }
     }
 }

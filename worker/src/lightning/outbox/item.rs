@@ -39,8 +39,7 @@ pub(super) struct Line {
 pub(super) struct StepStart {
     pub(super) step: Uuid,
     pub(super) job_id: String,
-    /// What it gets, as far as Lightning knows it.
-    pub(super) input: Option<StepInput>,
+    pub(super) input: StepInput,
     pub(super) timestamp_us: u64,
 }
 

@@ -22,9 +22,9 @@ function evaluateBundle(file, source, required, { cachedData, variables }) {
   const script = new vm.Script(text, options);
   const module = { exports: {}, id: file, filename: file, loaded: false, children: [], paths: [] };
   const folder = file.slice(0, file.lastIndexOf('/'));
-  const isWatched = variables !== undefined;
-  if (isWatched) watch(file, text, variables);
-  const given = isWatched ? watchedRequire(required) : required;
+  if (variables !== undefined) watch(file, text, variables);
+  else if (isWatched()) sources.set(file, text);
+  const given = isWatched() ? watchedRequire(required) : required;
   apply(script.runInThisContext(), module.exports, [module.exports, given, module, file, folder, (load) => putOff.push(load)]);
   module.loaded = true;
   return { exports: module.exports, script };

@@ -1,5 +1,5 @@
 // What Node is started with when there is no snapshot: reads the engine's source from the host, as the first frame, and
-// runs it. A frame begins with its length, four bytes, the least significant first.
+// evaluates it. A frame begins with its length, four bytes, the least significant first. What it is to do follows.
 const fs = require('node:fs');
 const take = (length) => {
   const bytes = Buffer.allocUnsafe(length);
@@ -12,4 +12,4 @@ const take = (length) => {
 };
 const source = take(take(4).readUInt32LE()).toString();
 const { Script } = require('node:vm');
-new Script(source, { filename: 'openfn:engine' }).runInThisContext()(require, (url) => import(url)).serve();
+const engine = new Script(source, { filename: 'openfn:engine' }).runInThisContext()(require, (url) => import(url));

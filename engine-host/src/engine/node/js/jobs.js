@@ -72,6 +72,7 @@ let spare;
 async function inRoom(work) {
   const room = spare ?? makeRoom();
   spare = undefined;
+  sow?.(room.global.Math.random);
   current = room;
   try {
     return await work(room);

@@ -25,7 +25,7 @@ async function prepare({ adaptors: wantedAdaptors, caches }) {
     for (const [specifier, script] of scripts) if (script !== undefined) send('d', specifier, script.createCachedData());
   }
   send('y', JSON.stringify({ version: process.versions.node, adaptors: known }));
-  spare = makeRoom();
+  spare ??= makeRoom();
   if (wantedAdaptors.some(({ specifier }) => !specifier.startsWith(COMMON))) setTimeout(catchUp, IDLE_MS, isBusy);
 }
 
@@ -51,6 +51,7 @@ function serve({ isCopy = false } = {}) {
     used ||= kind !== 'p';
     if (kind === 'p') prepare(JSON.parse(fields[0])).catch(broken);
     else if (kind === 'j') runJob(JSON.parse(fields[0]), fields[1], fields[2], fields[3]).catch(broken);
+    else if (kind === 'v') prove(JSON.parse(fields[0])).catch(broken);
     else if (kind === 't') test(fields[0], fields[1], fields[2]).catch(broken);
   });
 }
@@ -60,4 +61,4 @@ function broken(error) {
   send('f', error instanceof Error ? `${error.stack}` : String(error));
 }
 
-return { addBundle, serve, unwatch };
+return { addBundle, serve, template, unwatch };

@@ -27,6 +27,16 @@ function replace(object, name, descriptor) {
  */
 const HARMLESS = [/stamp ?= ?nativeNow\(\), ?remaining ?=/, /\bbasePath ?= ?process\.cwd\(\)/];
 
+/** What is loaded from a file, as V8 has it. */
+function sourceOf(file) {
+  if (sources.has(file) || !file?.startsWith('/')) return sources.get(file);
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether the caller of the trap is such code. */
 function isHarmless() {
   const { prepareStackTrace, stackTraceLimit } = Error;
@@ -35,7 +45,7 @@ function isHarmless() {
   const site = new Error().stack[2];
   Error.prepareStackTrace = prepareStackTrace;
   Error.stackTraceLimit = stackTraceLimit;
-  const source = sources.get(site?.getFileName()) ?? '';
+  const source = sourceOf(site?.getFileName()) ?? '';
   const line = source.split('\n', site?.getLineNumber() ?? 0).at(-1) ?? '';
   const column = site?.getColumnNumber() ?? 0;
   const around = line.slice(Math.max(0, column - 20), column + 30);
@@ -199,6 +209,9 @@ function watch(file, source, variables) {
   };
   if (lazy?.get !== undefined) replace(globalThis, 'crypto', { get, set: lazy.set });
 }
+
+/** Whether somebody watches what is read. */
+const isWatched = () => touched !== undefined;
 
 /** What has been read, sorted. */
 const seen = () => [...(touched ?? [])].sort();
