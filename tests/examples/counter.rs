@@ -33,6 +33,11 @@ struct Counter {
 }
 
 impl Counter {
+    fn setting(&self, name: &str) -> Option<String> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
     async fn answer(&self, question: Question) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
         match question {
             Question::Count => {
@@ -41,10 +46,7 @@ impl Counter {
                 self.broker.report(OpsReport { counts, gauges: [("count".to_owned(), count as f64)].into() }).await?;
                 Ok(json!(count))
             }
-            Question::Setting(name) => {
-                let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
-                Ok(json!(settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value)))
-            }
+            Question::Setting(name) => Ok(json!(self.setting(&name))),
             Question::Ask(question) => Ok(self.broker.request(&question, Duration::from_secs(10)).await?),
             Question::Crash(code) => std::process::exit(code),
             Question::Spin => {
@@ -82,6 +84,10 @@ impl Handler for Counter {
 
     async fn stop(&self) {
         let _ = self.broker.notify("stopping").await;
+        if let Some(file) = self.setting("NOTE") {
+            // Whoever wanted it may have taken its folder away.
+            let _ = std::fs::write(file, "stopped");
+        }
     }
 }
 

@@ -112,7 +112,7 @@ async fn main() -> anyhow::Result<()> {
     let broker = Broker::start(None)?;
     // From here on nothing is missed.
     let mut events = broker.events();
-    tokio::spawn(async move {
+    let showing = tokio::spawn(async move {
         while let Ok(event) = events.recv().await {
             show(&event);
         }
@@ -147,6 +147,9 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     broker.shutdown(GRACE).await;
+    drop(broker);
+    // The last events are shown, unless a command holds the broker.
+    let _ = tokio::time::timeout(GRACE, showing).await;
     println!("stopped");
     Ok(())
 }

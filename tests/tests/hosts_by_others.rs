@@ -135,8 +135,9 @@ async fn hosts_answer_ask_tell_count_and_log() {
     assert_eq!(example.status("counter").await["counts"], json!({ "counted": 1 }));
     example.ask(r#"tell counter {"news":1}"#).await;
     drop(example.input.take());
-    example.printed("counter h1 says \"stopping\"").await;
     example.printed("stopped").await;
+    let said = example.seen.iter().filter(|line| line.contains("says \"stopping\"")).count();
+    assert_eq!(said, 2, "what a host says last arrives: {:#?}", example.seen);
     assert!(example.child.wait().await.expect("it can be waited for").success());
 }
 
@@ -231,6 +232,19 @@ async fn busy_hosts_do_not_outlive_their_broker_on_any_road() {
         tokio::time::timeout(DEADLINE, example.child.wait()).await.expect("it ends").expect("it can be waited for");
         assert_eq!(gone(&pids, DEADLINE).await, Vec::<u32>::new(), "{road:?}");
     }
+}
+
+#[tokio::test]
+async fn a_host_does_what_it_does_last_though_its_broker_was_killed() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let note = folder.path().join("note");
+    let mut example = Example::start().await;
+    let set = format!(r#"set counter [["NOTE","{}"]]"#, note.display());
+    assert_eq!(example.ask(&set).await, "done");
+    let pids = example.pids().await;
+    example.signal(Signal::KILL);
+    assert_eq!(gone(&pids, DEADLINE).await, Vec::<u32>::new());
+    assert_eq!(std::fs::read_to_string(&note).ok().as_deref(), Some("stopped"));
 }
 
 #[tokio::test]

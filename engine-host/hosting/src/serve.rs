@@ -124,7 +124,7 @@ impl Broker {
 ///
 /// To be called first thing in `main`: it closes every descriptor but input, output and errors. What the process has
 /// started ends with it.
-pub fn serve<H, F>(start: impl FnOnce(Broker) -> F) -> !
+pub fn serve<H, F>(start: impl FnOnce(Broker) -> F + Send + 'static) -> !
 where
     H: Handler,
     F: Future<Output = Result<H, Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -147,7 +147,7 @@ where
 }
 
 /// Returns what to exit with, and whether the handler has nothing under way.
-fn live<H, F>(launch: Launch, start: impl FnOnce(Broker) -> F) -> (ExitCode, bool)
+fn live<H, F>(launch: Launch, start: impl FnOnce(Broker) -> F + Send + 'static) -> (ExitCode, bool)
 where
     H: Handler,
     F: Future<Output = Result<H, Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -173,7 +173,7 @@ where
             }
         };
         let (link, links) = watch::channel(None);
-        let starting = threads.spawn(start(Broker(links)));
+        let starting = threads.spawn(async move { start(Broker(links)).await });
         tokio::select! {
             biased;
             () = signals.next() => (ExitCode::Normal, false),
@@ -275,8 +275,10 @@ impl<H: Handler> Host<H> {
                 Some(_) = self.under_way.join_next() => {}
             }
         }
-        let is_idle = timeout(H::STOP_WITHIN, self.stop(&mut inbox)).await.is_ok();
-        (code, is_idle)
+        if H::STOP_WITHIN.is_zero() {
+            return (code, self.under_way.is_empty());
+        }
+        (code, timeout(H::STOP_WITHIN, self.stop(&mut inbox)).await.is_ok())
     }
 
     /// Returns when nothing is under way and the handler has done what it does last.

@@ -59,9 +59,11 @@ let hasEnded = false;
 
 const end = async (ending) => {
   if (hasEnded) return;
+  // What JSON cannot say is the handler's error, and comes back here as one.
+  const text = JSON.stringify(ending);
   hasEnded = true;
   await settled();
-  say(ending);
+  socket.write(`${text}\n`);
 };
 const fail = (error) => end({ threw: describe(error) });
 process.on('uncaughtException', fail);

@@ -170,6 +170,7 @@ async fn what_goes_wrong_in_a_handler_ends_its_job_and_nothing_else() {
             "export default () => { setTimeout(() => { throw new Error('later'); }, 1); return new Promise(() => {}); };",
         ),
         ("exits", "export default () => process.exit(3);"),
+        ("odd", "export default () => 1n;"),
         ("large", "export default () => { const all = []; for (;;) all.push(new Array(1e5).fill({})); };"),
         ("busy", "export const timeout = 300; export default () => { for (;;); };"),
         ("fine", "export default () => 'fine';"),
@@ -183,6 +184,7 @@ async fn what_goes_wrong_in_a_handler_ends_its_job_and_nothing_else() {
         ("typed", "bad input", Some("typed-failure/bad-input")),
         ("late", "later", None),
         ("exits", "exit status: 3", None),
+        ("odd", "BigInt", None),
         ("large", "Node ended", None),
         ("busy", "exceeded the allowed 300 ms", Some("typed-failure/timeout")),
     ] {

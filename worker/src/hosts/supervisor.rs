@@ -51,7 +51,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 const FIRST_SIGN: Duration = Duration::from_secs(5);
 /// How long a host may take to go by other variables.
 const SET_ENV: Duration = Duration::from_secs(10);
-/// Questions of a host that may be answered at the same time; more are refused.
+/// What may be under way with a host at the same time; more of its questions are refused, and more notices to it dropped.
 const MOST_TASKS: usize = 256;
 /// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
 const TOLD: usize = 1024 * 1024;
@@ -346,7 +346,10 @@ impl<'a> Supervisor<'a> {
                 }
                 () = self.process.ended() => match late_arrival(&mut self.ticket).await {
                     Some(arrival) => Some(self.receive(arrival)),
-                    None => Some(Event::Exited(self.process.reap().await)),
+                    None => {
+                        self.hear_last().await;
+                        Some(Event::Exited(self.process.reap().await))
+                    }
                 },
                 () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
                     self.deadline = None;
@@ -392,6 +395,11 @@ impl<'a> Supervisor<'a> {
             }
             Command::Discard => return Some(Event::Discarded),
             Command::Tell(notice) => {
+                while self.tasks.try_join_next().is_some() {}
+                if self.tasks.len() >= MOST_TASKS {
+                    warn!(host = %self.identity.id, "the host does not take what it is told: it misses a notice");
+                    return None;
+                }
                 self.ask(
                     |link| async move { link.notify(HostNotice::Custom(notice)).await.err().map(CallError::Ended) },
                 );
@@ -429,6 +437,18 @@ impl<'a> Supervisor<'a> {
                 if let (Some(asked), Some(requests)) = (others, &self.requests) {
                     let _ = requests.try_send(asked, bytes);
                 }
+            }
+        }
+    }
+
+    /// Takes what a host that has ended said before, as far as it is not for a run.
+    async fn hear_last(&mut self) {
+        let deadline = tokio::time::sleep(LAST_OUTPUT);
+        tokio::pin!(deadline);
+        while self.inbox.is_some() {
+            tokio::select! {
+                incoming = next(&mut self.inbox) => self.listen(incoming),
+                () = &mut deadline => return,
             }
         }
     }

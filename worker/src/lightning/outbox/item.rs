@@ -39,7 +39,8 @@ pub(super) struct Line {
 pub(super) struct StepStart {
     pub(super) step: Uuid,
     pub(super) job_id: String,
-    pub(super) input: StepInput,
+    /// What it gets, as far as Lightning knows it.
+    pub(super) input: Option<StepInput>,
     pub(super) timestamp_us: u64,
 }
 

@@ -275,6 +275,7 @@ impl Outbox {
     ) -> OpenStep {
         let id = Uuid::new_v4();
         self.open_step = Some(id);
+        let input = Some(input);
         self.put(Item::StepStart(StepStart { step: id, job_id: job_id.into(), input, timestamp_us }));
         OpenStep { index, job_id: job_id.into(), id }
     }

@@ -105,8 +105,9 @@ impl Outbox {
                 return Push { tag, event: "run:batch_logs", payload: batch_payload(run_id, lines) };
             }
             Item::StepStart(step) => step.payload(match step.input {
-                StepInput::Run => self.options.input_dataclip_id.clone(),
-                StepInput::Step(index) => id_of(index),
+                Some(StepInput::Run) => self.options.input_dataclip_id.clone(),
+                Some(StepInput::Step(index)) => id_of(index),
+                None => None,
             }),
             Item::StepComplete(step) => step.payload(entries[0].form.unwrap_or(Form::String)),
             Item::RunComplete(run) => self.end_payload(run),

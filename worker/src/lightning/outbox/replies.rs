@@ -4,7 +4,7 @@ use protocol::run::{Exit, ExitReason, RunOutcome, StepIndex, StepMemory};
 use tokio::time::Instant;
 
 use super::item::{Item, Line, Output, StepComplete};
-use super::pushes::WINDOW;
+use super::pushes::{WINDOW, redacted_state};
 use super::verdict::{Verdict, judge};
 use super::{Begun, Entry, Outbox, Progress, SUSPICIOUS};
 use crate::lightning::now_us;
@@ -194,7 +194,9 @@ impl Outbox {
             } else if entry.resent && matches!(entry.item, Item::RunStart(_)) {
                 // Servers differ in what they say to a run that has started already.
                 progress = self.accepted(entry, false);
-            } else if self.is_worth_more(&entry.item) && self.takes_other_form(&mut entry, reason) {
+            } else if self.is_worth_more(&entry.item)
+                && (self.takes_other_form(&mut entry, reason) || self.forgets_dataclip(&mut entry.item, reason))
+            {
                 self.requeue(entry);
             } else if self.is_worth_more(&entry.item) && self.degrade(&mut entry.item, REFUSED) {
                 // It stays one that the server may have, in its first form.
@@ -214,6 +216,24 @@ impl Outbox {
         }
         entry.refused_form = entry.form;
         self.forms(entry).next().is_some()
+    }
+
+    /// Takes the reference to a dataclip away that the server does not know, so that nothing else is lost for it.
+    fn forgets_dataclip(&mut self, item: &mut Item, reason: &str) -> bool {
+        let size = item.size();
+        let forgets = match item {
+            Item::StepStart(start) if reason.contains("input_dataclip") => start.input.take().is_some(),
+            Item::RunComplete(run) if reason.contains("final_dataclip_id") => {
+                let step = run.final_step.take();
+                if step.is_some_and(|step| self.withheld.contains(&step)) {
+                    run.final_state = Some(redacted_state());
+                }
+                step.is_some()
+            }
+            _ => false,
+        };
+        self.state_bytes = (self.state_bytes + item.size()).saturating_sub(size);
+        forgets
     }
 
     /// Once the run is given up, only its end counts.

@@ -147,7 +147,7 @@ pub(super) enum ConnectError {
     #[error("the TLS handshake failed: {0}")]
     Tls(#[source] io::Error),
     /// The server answered with an extension that the worker cannot speak.
-    #[error("{0}; --no-compression (WORKER_NO_COMPRESSION) offers none")]
+    #[error(transparent)]
     Extension(#[from] NotOffered),
     /// One of these, with what to do about it.
     #[error("{error}: {hint}")]
@@ -171,7 +171,15 @@ pub(super) async fn connect(
     query: &SecretString,
     compression: bool,
 ) -> Result<Connected, ConnectError> {
-    match attempt(network, endpoint, query, compression).await {
+    let connected = match attempt(network, endpoint, query, compression).await {
+        // What it wants cannot be spoken, and may be of no importance to it.
+        Err(ConnectError::Extension(error)) if compression => {
+            tracing::warn!("{error}: connecting without compression");
+            attempt(network, endpoint, query, false).await
+        }
+        connected => connected,
+    };
+    match connected {
         Err(error) => Err(explained(error, network, endpoint).await),
         connected => connected,
     }
@@ -264,8 +272,9 @@ async fn upgrade(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
     use super::*;
 
@@ -299,6 +308,50 @@ mod tests {
             assert!(!hidden.contains("secret"), "{hidden}");
         }
         assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
+    }
+
+    /// Answers a handshake as a server does that wants this extension, and says whether compression was offered.
+    async fn agree(listener: &TcpListener, extension: Option<&str>) -> (bool, TcpStream) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            request.push(char::from(stream.read_u8().await.unwrap()));
+        }
+        let header = |name: &str| {
+            let mut headers = request.lines().filter_map(|line| line.split_once(": "));
+            headers.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+        };
+        let accept = derive_accept_key(header("Sec-WebSocket-Key").unwrap().as_bytes());
+        let extension = extension.map(|it| format!("Sec-WebSocket-Extensions: {it}\r\n")).unwrap_or_default();
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        let answer = format!("{head}Sec-WebSocket-Accept: {accept}\r\n{extension}\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        (header("Sec-WebSocket-Extensions").is_some(), stream)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_wants_an_extension_that_was_not_offered_is_spoken_to_without() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("ws://{}/worker", listener.local_addr().unwrap()).parse().unwrap();
+        let (network, query) = (Network::default(), "token=x".into());
+        for odd in
+            ["permessage-deflate; client_max_window_bits=10", "permessage-deflate; server_max_window_bits=99", "x"]
+        {
+            for is_stubborn in [false, true] {
+                let server = async {
+                    let (first, _) = agree(&listener, Some(odd)).await;
+                    let (second, stream) = agree(&listener, is_stubborn.then_some(odd)).await;
+                    (first, second, stream)
+                };
+                let (result, (first, second, _stream)) =
+                    tokio::join!(connect(&network, &endpoint, &query, true), server);
+                assert_eq!((first, second), (true, false));
+                match result {
+                    Ok(connected) => assert!(!is_stubborn && !connected.compression, "{odd}"),
+                    Err(error) => assert!(is_stubborn && matches!(error, ConnectError::Extension(_)), "{odd}: {error}"),
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -219,3 +219,33 @@ fn a_refused_end_of_a_step_without_its_dataclip_ends_no_run() {
         rest.iter().any(|push| push.2["message"][0].as_str().is_some_and(|it| it.contains("refused step:complete")));
     assert!(told, "{rest:?}");
 }
+
+#[test]
+fn a_dataclip_that_the_server_does_not_know_costs_its_reference_alone() {
+    for response in
+        [json!({"input_dataclip": ["does not exist"]}), json!({"errors": {"input_dataclip_id": ["is odd"]}})]
+    {
+        let mut it = fixture();
+        it.start(0, StepInput::Run);
+        let pushes = it.pushes();
+        assert_eq!(pushes[0].2["input_dataclip_id"], INPUT);
+        assert_eq!(it.reply(pushes[0].0, &error(response.clone())), Progress::Going);
+        let pushes = it.pushes();
+        assert_eq!((pushes[0].1, pushes[0].2.get("input_dataclip_id")), ("step:start", None));
+        assert!(matches!(it.reply(pushes[0].0, &error(response)), Progress::StopEngine(_)), "there is nothing left");
+    }
+
+    let mut it = fixture();
+    it.deliver_step(0);
+    it.outbox.complete(success(0), 3);
+    let closing = it.pushes();
+    it.accept(&closing);
+    let unknown = error(json!({"errors": {"final_dataclip_id": ["does not exist"]}}));
+    let last = it.pushes().remove(0);
+    assert!(last.2["final_dataclip_id"].is_string());
+    it.reply(last.0, &unknown);
+    let last = it.pushes().remove(0);
+    assert_eq!((last.2.get("final_dataclip_id"), &last.2["final_state"]), (None, &json!({"n": 1})));
+    assert_eq!(last.2["reason"], "success");
+    assert_eq!(it.reply(last.0, &ok()), Progress::Done);
+}
