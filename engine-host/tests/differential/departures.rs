@@ -106,6 +106,7 @@ const WORDS: &[Words] = &[
     words("unexpected *", "Unexpected *"),
     words("Unexpected *", "Unexpected *"),
     words("not a constructor", "* is not a constructor"),
+    words("must be called with new", "Constructor * requires 'new'"),
     words("value is not iterable", "* is not iterable*"),
     words("* is not iterable*", "* is not iterable*"),
     words("* object expected", "Method * called on incompatible receiver *"),
@@ -179,7 +180,10 @@ impl Departures {
             self.meet(OTHER_PLACE);
             states = states.map(|state| without_place(&state));
         }
-        let mut has_long_number = false;
+        let mut has_long_number = is_long_number(code, &states[0], &states[1]);
+        if has_long_number {
+            states[1] = states[0].clone();
+        }
         let mut found = Vec::new();
         let mut differ = |what: &str, expected: &str, actual: &str| {
             if expected != actual {

@@ -50,21 +50,32 @@ function weightByNumber(char) {
   return 0x1000 + number;
 }
 
-/** The weights of a text's characters. */
+/** What case alone says: small letters and what has no case before titles before capitals. */
+function caseOf(char) {
+  if (char === char.toLowerCase()) return 0;
+  return char === char.toUpperCase() ? 2 : 1;
+}
+
+/** The weights of a text's characters: of letter, accent, place among its kind, and case. */
 function weigh(text, isNumeric) {
   const all = [];
   const add = (char, isLike) => {
     if (like.has(char)) for (const other of like.get(char)) add(other, true);
     else if (weights.has(char)) {
       const [letter, accent, place] = weights.get(char);
-      all.push([letter, accent, isLike ? place + 0.5 : place]);
-    } else if (!ignored.test(char)) all.push([weightByNumber(char), 0, 0]);
+      all.push([letter, accent, isLike ? place + 0.5 : place, caseOf(char)]);
+    } else {
+      // Ligatures, characters in a circle and their kind are variants of plain ones.
+      const plain = char.normalize('NFKD');
+      if (plain !== char) for (const other of plain) add(other, true);
+      else if (!ignored.test(char)) all.push([weightByNumber(char), 0, 0, caseOf(char)]);
+    }
   };
   const parts = text.normalize('NFD').match(isNumeric ? /\d+|\D/gsu : /./gsu) ?? [];
   for (const part of parts) {
     if (isNumeric && /^\d/.test(part)) {
       const digits = part.replace(/^0+(?=.)/, '');
-      all.push([weights.get('0')[0] + 0.5, 0, 0], [digits.length, 0, 0]);
+      all.push([weights.get('0')[0] + 0.5, 0, 0, 0], [digits.length, 0, 0, 0]);
       for (const digit of digits) add(digit);
     } else add(part);
   }
@@ -93,7 +104,7 @@ export function compare(one, other, locales, given) {
   if (weights === undefined) readWeights();
   const isNumeric = Boolean(options.numeric);
   const [a, b] = [weigh(one, isNumeric), weigh(other, isNumeric)];
-  const levels = { base: [0], accent: [0, 1], case: [0, 2], variant: [0, 1, 2] }[sensitivity];
+  const levels = { base: [0], accent: [0, 1], case: [0, 3], variant: [0, 1, 2] }[sensitivity];
   for (const level of levels) {
     const order = byLevel(a, b, level);
     if (order !== 0) return order;

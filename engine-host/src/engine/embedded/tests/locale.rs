@@ -112,6 +112,10 @@ fn english_needs_no_tables() {
             r#""Item 1|item 9|item 10|item 010""#,
         ),
         (
+            "[...'łl Łl ŁL łL øo đd Ａa ªa ſs éE ßs ςσ Яя'.split(' '), ['æ', 'ae'], ['Æ', 'ae'], ['æ', 'AE'], ['ﬁ', 'fi'], ['ß', 'SS']].map(([x, y]) => x.localeCompare(y, undefined, { sensitivity: 'case' })).join()",
+            r#""0,1,0,-1,0,0,1,0,0,-1,1,0,1,0,1,-1,0,-1""#,
+        ),
+        (
             "['base', 'accent', 'case', 'variant'].map((sensitivity) => ['aA', 'aá', 'ab'].map(([x, y]) => x.localeCompare(y, undefined, { sensitivity })).join())",
             r#"["0,0,-1","0,-1,-1","-1,0,-1","-1,-1,-1"]"#,
         ),
