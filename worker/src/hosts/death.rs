@@ -278,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn each_signal_that_ends_processes_has_its_name() {
+        let names = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM";
+        let later = [(24, "XCPU"), (25, "XFSZ"), (26, "VTALRM"), (27, "PROF"), (31, "SYS")];
+        for (number, name) in (1..).zip(names.split(' ')).chain(later) {
+            assert_eq!(Status::Signal(number).to_string(), format!("Process killed by signal SIG{name}"));
+        }
+    }
+
+    #[test]
     fn a_run_is_to_blame_only_when_its_own_limit_was_hit() {
         const KILLED: Status = Status::Signal(9);
         let table = [
@@ -298,6 +307,8 @@ mod tests {
         for (events, status, expected) in table {
             assert_eq!(status.with_evidence(OomCounts::parse(events)), expected, "{events:?}");
         }
+        let reasons = [Status::OutOfMemory, Status::UnitOutOfMemory, KILLED].map(Status::unasked_reason);
+        assert_eq!(reasons, [Reason::OutOfMemory, Reason::UnitOutOfMemory, Reason::Crashed]);
         let exit = Status::OutOfMemory.run_exit();
         assert_eq!((exit.reason, exit.error.unwrap().kind.as_str()), (ExitReason::Kill, "OOMError"));
         let exit = Status::UnitOutOfMemory.run_exit();

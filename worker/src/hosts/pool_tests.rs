@@ -449,3 +449,85 @@ fn a_drained_pool_has_no_hosts_until_it_is_resumed() {
     bench.pool.drain(false);
     assert_eq!(bench.run(&embedded()), Some((3, true)));
 }
+
+#[test]
+fn a_loan_that_was_not_used_costs_its_host_nothing() {
+    let recycling = Recycling { max_runs: Some(1), ..Recycling::default() };
+    let size = PoolSize::Shared { least: 1, most: 1, idle: Duration::from_secs(10) };
+    let mut bench = Bench::of(size, None, recycling);
+    bench.pool.wanted(&node("a"), bench.now());
+    bench.keyed(1, &node("a"));
+    for ms in [1_000, 2_000, 3_000] {
+        bench.at(ms);
+        assert_eq!(bench.pool.take_to_lend(Some(&node("a")), bench.now()), Some(1));
+        bench.pool.give_back(1, false, bench.now());
+        does(&mut bench, 0, &[]);
+        assert_eq!(bench.pool.prepared_for(&node("a")), 1, "it still has what it had loaded");
+    }
+    assert_eq!(bench.pool.take_to_lend(None, bench.now()), Some(1));
+    bench.pool.give_back(1, true, bench.now());
+    assert_eq!(bench.pool.prepared_for(&node("a")), 0);
+    does(&mut bench, 1, &[]);
+}
+
+#[test]
+fn outdated_hosts_are_taken_when_there_is_no_other() {
+    type Take = fn(&mut Bench) -> Option<HostNumber>;
+    let takes: [Take; 2] =
+        [|bench| Some(bench.run(&node("a"))?.0), |bench| bench.pool.take_to_lend(Some(&node("a")), bench.now())];
+    for take in takes {
+        let mut bench = Bench::unkeyed();
+        bench.keyed(1, &node("a"));
+        bench.at(10).keyed(2, &node("a"));
+        bench.at(20).ready(3);
+        bench.pool.outdate(1);
+        // Though it has waited the longest, and has what is wanted.
+        for expected in [Some(2), Some(3), Some(1), None] {
+            assert_eq!(take(&mut bench), expected);
+        }
+    }
+}
+
+#[test]
+fn nothing_that_waits_is_let_go_while_somebody_waits_for_it() {
+    let mut bench = Bench::unkeyed();
+    for host in 1..=3 {
+        bench.ready(host);
+    }
+    let smaller = Policy { size: PoolSize::OneRunEach { warm: 0 }, ..bench.pool.policy.clone() };
+    bench.pool.set_policy(smaller);
+    bench.wants(1, 0, None);
+    assert_eq!(bench.plan().retire.len(), 3);
+}
+
+#[test]
+fn a_probe_is_no_host_more_than_there_may_be() {
+    let size = PoolSize::Shared { least: 0, most: 1, idle: Duration::from_secs(10) };
+    for (is_taken, start) in [(true, 0), (false, 0)] {
+        let mut bench = Bench::of(size, None, Recycling::default());
+        bench.ready(1);
+        if is_taken {
+            assert!(bench.pool.take(None, bench.now()).is_some());
+        }
+        for host in 10..18 {
+            bench.at(host * 20_000).fail(host);
+        }
+        assert!(bench.pool.is_open());
+        assert_eq!(bench.at(500_000).plan().start, start, "{is_taken}");
+    }
+}
+
+#[test]
+fn what_failed_before_a_fresh_start_delays_nothing() {
+    let mut bench = Bench::embedded();
+    for host in 0..8 {
+        bench.at(host * 20_000).fail(host);
+    }
+    assert!(bench.pool.is_open());
+    bench.pool.start_afresh();
+    assert!(!bench.pool.is_open());
+    bench.wants(0, 2, None);
+    // And the next failure is the first.
+    bench.fail(10);
+    bench.wants(0, 2, None);
+}

@@ -320,6 +320,50 @@ mod tests {
     }
 
     #[test]
+    fn pauses_begin_anew_after_work_the_end_of_a_run_and_a_lost_link() {
+        type Event = fn(&mut ClaimLoop, Instant);
+        let events: [(&str, Event); 3] = [
+            ("work", |it, now| claim(it, now, 1, 1)),
+            ("the end of a run", |it, _| it.run_ended()),
+            ("a lost link", |it, _| {
+                it.lost();
+                it.joined();
+            }),
+        ];
+        for (name, event) in events {
+            let mut now = Instant::now();
+            let mut it = with_policy(3, Demand::One);
+            claim(&mut it, now, 1, 1);
+            let miss = |it: &mut ClaimLoop, now: &mut Instant| {
+                claim(it, *now, 1, 0);
+                let wake = it.wake_at().expect("there are free slots");
+                let pause = wake - *now;
+                *now = wake;
+                pause
+            };
+            let grown = (0..10).map(|_| miss(&mut it, &mut now)).last();
+            assert!(grown > Some(3 * SECOND), "{grown:?}");
+            event(&mut it, now);
+            assert_eq!(miss(&mut it, &mut now), SECOND, "{name}");
+        }
+    }
+
+    #[test]
+    fn claims_go_on_at_once_after_a_pause() {
+        type Switch = fn(&mut ClaimLoop, bool);
+        for switch in [ClaimLoop::pause as Switch, |it, is_paused| it.hosts_available(!is_paused)] {
+            let now = Instant::now();
+            let mut it = joined(1);
+            claim(&mut it, now, 1, 0);
+            assert_eq!(it.next_claim(now, usize::MAX), None, "it backs off");
+            switch(&mut it, true);
+            assert_eq!((it.next_claim(now + 100 * SECOND, usize::MAX), it.wake_at()), (None, None));
+            switch(&mut it, false);
+            assert_eq!(it.next_claim(now, usize::MAX), Some(1));
+        }
+    }
+
+    #[test]
     fn a_server_that_answers_slowly_is_asked_less() {
         let mut now = Instant::now();
         let mut it = joined(1);
