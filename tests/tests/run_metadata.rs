@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue};
+use tests::node::NodeGround;
 use tests::worker::Worker;
 use worker::mock_lightning::RunState;
 
-async fn jobs_see_their_run(options: &[&str]) {
+async fn jobs_see_their_run(options: &[&str], variables: &[(&str, String)]) {
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start(&lightning, options).await;
+    let worker = Worker::start_at(&lightning.url(), options, variables).await;
     let first = "fn(() => { try { meta.runId = 'mine' } catch (error) { return { data: {}, first: meta, error: error.name } } })";
     let mut plan = chain(&[("a", first), ("b", "fn(state => ({ ...state, second: meta }))")]);
     plan["meta"] = json!({"work_order_id": "an order", "workflow_id": "a workflow", "project_id": "a project"});
@@ -33,10 +34,16 @@ async fn jobs_see_their_run(options: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_embedded_engine() {
-    jobs_see_their_run(&["--engine", "embedded"]).await;
+    jobs_see_their_run(&["--engine", "embedded"], &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_mock_engine() {
-    jobs_see_their_run(&["--mock"]).await;
+    jobs_see_their_run(&["--mock"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_node() {
+    let (ground, runtime) = (NodeGround::start().await, tempfile::tempdir().expect("a temporary folder can be made"));
+    jobs_see_their_run(&[], &ground.variables(runtime.path())).await;
 }
