@@ -20,10 +20,10 @@ const MARGIN: usize = 2;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Demand {
     /// One.
+    #[default]
     One,
     /// One; twice as many as the last claim where that brought all that it asked for and there are slots left, so that a
     /// full queue fills them soon.
-    #[default]
     Growing,
     /// As many as there are slots.
     All,

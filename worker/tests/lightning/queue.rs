@@ -220,3 +220,16 @@ fn a_claim_whose_answer_is_lost_strands_one_run_and_the_log_says_so() {
         assert_eq!(told.len(), 1, "{}", log.text());
     });
 }
+
+#[tokio::test]
+async fn a_claim_asks_for_one_run_so_that_no_lost_answer_strands_more() {
+    let it = setting(5, FakeHosts::new(|spec, host| host.trivial(spec))).await;
+    it.joined().await;
+    let ids: Vec<_> = (0..12).map(|_| it.mock.queue_run(one_job()).unwrap()).collect();
+    it.mock.wake();
+    for id in &ids {
+        assert_eq!(it.end_of(id).await.state, RunState::Success);
+    }
+    let claims = it.mock.activity().claims;
+    assert!(claims.iter().all(|claim| claim.demand == 1), "{claims:?}");
+}
