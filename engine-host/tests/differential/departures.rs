@@ -106,6 +106,7 @@ const WORDS: &[Words] = &[
     words("unexpected *", "Unexpected *"),
     words("Unexpected *", "Unexpected *"),
     words("not a constructor", "* is not a constructor"),
+    words("* is not a constructor", "* is not a constructor"),
     words("must be called with new", "Constructor * requires 'new'"),
     words("value is not iterable", "* is not iterable*"),
     words("* is not iterable*", "* is not iterable*"),
@@ -150,7 +151,8 @@ impl Departures {
             self.meet(if is_order { OTHER_ORDER } else { OTHER_LOCALES });
             return Vec::new();
         }
-        let has_nul = code.contains("\\u0000") || actual.logs.iter().any(|line| line.contains("\\u0000"));
+        let mut texts = [code, &actual.state].into_iter().chain(actual.logs.iter().map(String::as_str));
+        let has_nul = texts.any(|text| text.contains("\\u0000"));
         if code.contains("JSON.stringify") && has_nul && expected != actual {
             self.meet(NUL_INDENTATION);
             return Vec::new();
