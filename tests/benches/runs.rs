@@ -1,6 +1,7 @@
 //! How many runs a second, how long each takes, and what they cost, through the double, the worker and its hosts.
 //!
-//! `cargo bench -p tests --bench runs -- [--runs N] [--capacity N] [--engine KIND]`. Beside each figure stands the
+//! `cargo bench -p tests --bench runs -- [--runs N] [--capacity N] [--engine KIND] [--node-start WAY]`. With two ways of
+//! starting Node, as in `--engine node --node-start snapshot,fork`, both are measured in turns and compared. Beside each figure stands the
 //! reference worker's (1.25 on Node 24, two cores, adaptors installed), as measured on a machine of the same kind.
 
 use std::sync::Arc;
@@ -19,17 +20,23 @@ struct Settings {
     idle_runs: usize,
     capacity: usize,
     engine: String,
+    node_start: Vec<String>,
 }
 
 #[tokio::main]
 async fn main() {
     let settings = settings();
+    if let [one, other] = settings.node_start.as_slice() {
+        return compare(&settings, [one, other]).await;
+    }
     let lightning = lightning::start(LightningOptions::default()).await;
     binaries::worker();
     // Waits when the worker starts, so that its claim is the worker's first.
     let first = lightning.queue_run(trivial()).expect("the plan is valid");
     let started = Instant::now();
-    let options = ["--capacity", &settings.capacity.to_string(), "--engine", &settings.engine, "--log", "warn"];
+    let capacity = settings.capacity.to_string();
+    let way = settings.node_start.first().map_or("auto", String::as_str);
+    let options = ["--capacity", &capacity, "--engine", &settings.engine, "--node-start", way, "--log", "warn"];
     let worker = Worker::start(&lightning, &options).await;
     let first = lightning::end(&lightning, &worker, &first).await;
     warm_up(&lightning, &worker, settings.capacity).await;
@@ -87,8 +94,94 @@ async fn main() {
     assert!(lightning.violations().is_empty(), "{:?}", lightning.violations());
 }
 
+/// Rounds of a comparison.
+const ROUNDS: usize = 5;
+
+/// How long a template may take.
+const WARM: Duration = Duration::from_secs(60);
+
+/// What one way of starting Node has cost.
+#[derive(Default)]
+struct Side {
+    runs: usize,
+    lost: usize,
+    took: Duration,
+    cpu: Duration,
+    idle: Vec<Duration>,
+    pss: u64,
+}
+
+/// Has two workers execute the same runs in turns, each with a way of its own to start Node.
+async fn compare(settings: &Settings, ways: [&String; 2]) {
+    binaries::worker();
+    let mut sides = Vec::new();
+    for way in ways {
+        let lightning = lightning::start(LightningOptions::default()).await;
+        let capacity = settings.capacity.to_string();
+        let options = ["--capacity", &capacity, "--engine", "node", "--node-start", way, "--log", "info"];
+        let worker = Worker::start(&lightning, &options).await;
+        warm_up(&lightning, &worker, settings.capacity).await;
+        if way == "fork" {
+            let end = Instant::now() + WARM;
+            while !worker.output().contains("are forked from now on") {
+                assert!(Instant::now() < end, "there is no template\n{}", worker.output());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // Those that were there before are used up.
+            warm_up(&lightning, &worker, settings.capacity).await;
+        }
+        sides.push((lightning, worker, Side::default()));
+    }
+    for _ in 0..ROUNDS {
+        for (lightning, worker, side) in &mut sides {
+            side.idle.extend(one_at_a_time(lightning, worker, settings.idle_runs.div_ceil(ROUNDS)).await);
+            side.pss = side.pss.max(memory(worker.pid()).1);
+            let (before, began) = (cpu_of_tree(worker.pid()), Instant::now());
+            let records = at_once(lightning, worker, &trivial(), settings.runs.div_ceil(ROUNDS)).await;
+            side.took += began.elapsed();
+            side.cpu += cpu_of_tree(worker.pid()).saturating_sub(before);
+            side.runs += records.len();
+            side.lost += records.iter().filter(|record| record.state != RunState::Success).count();
+        }
+    }
+    println!("node engine, capacity {}, trivial runs of one step, {ROUNDS} rounds in turns\n", settings.capacity);
+    println!("{:<34} {:<28} {:<28} ratio", "", ways[0], ways[1]);
+    let line = |name: &str, value: &dyn Fn(&Side) -> f64, unit: &str| {
+        let [one, other] = [0, 1].map(|side: usize| value(&sides[side].2));
+        println!(
+            "{name:<34} {:<28} {:<28} {:.2}",
+            format!("{one:.1} {unit}"),
+            format!("{other:.1} {unit}"),
+            other / one
+        );
+    };
+    line("throughput", &|side| side.runs as f64 / side.took.as_secs_f64(), "runs/s");
+    line("CPU a run, all processes", &|side| side.cpu.as_secs_f64() * 1e3 / side.runs as f64, "ms");
+    line("claim → complete, idle, p50", &|side| median(&side.idle), "ms");
+    line("memory, waiting, PSS", &|side| side.pss as f64 / 1024.0 / 1024.0, "MB");
+    let lost: usize = sides.iter().map(|(_, _, side)| side.lost).sum();
+    for (lightning, worker, _) in sides {
+        worker.stop().await;
+        assert!(lightning.violations().is_empty(), "{:?}", lightning.violations());
+    }
+    assert_eq!(lost, 0, "runs were lost");
+}
+
+fn median(times: &[Duration]) -> f64 {
+    let mut times = times.to_vec();
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+/// Processor time of the worker, of all that lives below it, and of what those have waited for.
+fn cpu_of_tree(worker: u32) -> Duration {
+    let below: Duration = processes::descendants(worker).iter().map(|process| process.cpu).sum();
+    cpu(worker) + below
+}
+
 fn settings() -> Settings {
-    let mut settings = Settings { runs: 200, idle_runs: 50, capacity: 5, engine: "embedded".into() };
+    let mut settings =
+        Settings { runs: 200, idle_runs: 50, capacity: 5, engine: "embedded".into(), node_start: Vec::new() };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         // Cargo itself passes this one.
@@ -102,7 +195,8 @@ fn settings() -> Settings {
             "--idle-runs" => settings.idle_runs = number(),
             "--capacity" => settings.capacity = number(),
             "--engine" => settings.engine = value,
-            _ => panic!("unknown option {argument}; known are --runs, --idle-runs, --capacity, --engine"),
+            "--node-start" => settings.node_start = value.split(',').map(str::to_owned).collect(),
+            _ => panic!("unknown option {argument}; known are --runs, --idle-runs, --capacity, --engine, --node-start"),
         }
     }
     settings

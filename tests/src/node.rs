@@ -1,16 +1,34 @@
 //! What a worker with the Node engine needs that depends on nothing outside this machine.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::binaries;
 use crate::registry::Registry;
 
 /// The adaptor that the plans of [`crate::lightning::chain`] name.
 pub const COMMON: (&str, &str) = ("@openfn/language-common", "3.3.4");
 /// Its source: as much of it as tests use.
 pub const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports.exit = (code) => process.exit(code);";
+
+/// Whether engines of the Node that workers of tests find are forked here, as the worker itself says.
+pub fn is_forked() -> bool {
+    static TOLD: LazyLock<bool> = LazyLock::new(|| {
+        let output = Command::new(binaries::worker()).args(["doctor", "--secret", "s", "--engine", "node"]).output();
+        let told = String::from_utf8(output.expect("the worker was just built").stdout).expect("it prints text");
+        let line = told.lines().find(|line| line.contains("engines can be forked") || line.contains("not forked"));
+        let is_forked = line.is_some_and(|line| line.contains("can be"));
+        if !is_forked {
+            println!("skipped what is about templates: {}", line.unwrap_or(&told));
+        }
+        is_forked
+    });
+    *TOLD
+}
 
 /// Writes the package of an adaptor into a monorepo.
 pub fn write_local(root: &Path, short_name: &str, manifest: &Value, source: &str) {

@@ -1,7 +1,8 @@
 //! Whoever gets whichever signal, whatever is under way: only the run that is hit is harmed, it gets one end, capacity
 //! comes back, and nothing is left afterwards.
 //!
-//! Some cells of the matrix by chance: `CELLS` says how many (or `all`), `SEED` which.
+//! Some cells of the matrix by chance: `CELLS` says how many (or `all`), `SEED` which. With a Node that is forked
+//! (`WORKER_NODE` names one, else it is the one in the `PATH`) there are cells of templates, too.
 
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ enum Target {
     Host,
     /// The Node process of a host.
     Engine,
+    /// The Node process that engines are forked from.
+    Template,
+    /// The host that looks after it.
+    TemplateHost,
     /// The host that has an adaptor installed.
     Installer,
 }
@@ -54,7 +59,8 @@ struct Cell {
 }
 
 const ENGINES: [Engine; 2] = [Engine::Embedded, Engine::Node];
-const TARGETS: [Target; 4] = [Target::Worker, Target::Host, Target::Engine, Target::Installer];
+const TARGETS: [Target; 6] =
+    [Target::Worker, Target::Host, Target::Engine, Target::Template, Target::TemplateHost, Target::Installer];
 const SIGNALS: [Signal; 3] = [Signal::KILL, Signal::STOP, Signal::TERM];
 const MOMENTS: [Moment; 5] = [Moment::Idle, Moment::Claiming, Moment::Preparing, Moment::Running, Moment::Completing];
 
@@ -65,6 +71,7 @@ fn exists(cell: &Cell) -> bool {
     match cell.target {
         Target::Worker | Target::Host => on_node || !installs,
         Target::Engine => on_node,
+        Target::Template | Target::TemplateHost => on_node && tests::node::is_forked(),
         Target::Installer => on_node && installs,
     }
 }
@@ -106,6 +113,7 @@ const QUICK: &str = "fn(s => { console.log('here'); return s; })";
 struct Stage<'a> {
     cell: Cell,
     ground: &'a NodeGround,
+    number: usize,
     /// An adaptor that no other cell uses.
     adaptor: String,
     runtime: tempfile::TempDir,
@@ -119,6 +127,7 @@ impl<'a> Stage<'a> {
         Self {
             cell,
             ground,
+            number,
             adaptor: format!("{name}@1.0.0"),
             runtime: tempfile::tempdir().expect("a temporary folder can be made"),
             lightning: lightning::start(LightningOptions::default()).await,
@@ -129,9 +138,18 @@ impl<'a> Stage<'a> {
         let mut variables = self.ground.variables(self.runtime.path());
         if self.cell.engine == Engine::Embedded {
             variables.push(("WORKER_ENGINE", "embedded".into()));
+        } else if self.is_of_template() {
+            variables.push(("WORKER_NODE_START", "fork".into()));
+        } else if tests::node::is_forked() {
+            // Engines die alike, however they came to be.
+            variables.push(("WORKER_NODE_START", ["snapshot", "fork"][self.number % 2].into()));
         }
         let options = ["--capacity", "2", "--max-run-duration-seconds", "6", "--host-stop-timeout", "1"];
         Worker::start_at(&self.lightning.url(), &options, &variables).await
+    }
+
+    fn is_of_template(&self) -> bool {
+        matches!(self.cell.target, Target::Template | Target::TemplateHost)
     }
 
     fn plan(&self) -> Value {
@@ -150,7 +168,8 @@ impl<'a> Stage<'a> {
         let worker = self.start().await;
         let bystander = queue(&self.lightning, one_job(SLOW));
         until(&self.lightning, &worker, &bystander, |record| logged(record, "here")).await;
-        if self.cell.target == Target::Engine && matches!(self.cell.moment, Moment::Idle | Moment::Claiming) {
+        let is_before_the_run = matches!(self.cell.moment, Moment::Idle | Moment::Claiming);
+        if self.is_of_template() || self.cell.target == Target::Engine && is_before_the_run {
             self.engine_waits(&worker, &bystander).await;
         }
         let is_held = self.cell.moment == Moment::Preparing;
@@ -237,7 +256,15 @@ impl<'a> Stage<'a> {
         let is_spared = |name: &str| name.len() > 4 && spared.starts_with(name);
         let is_installer =
             |host: &&Process| descendants(host.pid).iter().any(|it| command_line(it.pid).contains("npm"));
-        let hosts: Vec<_> = all.iter().filter(|host| host.parent == worker.pid() && !is_spared(&host.name)).collect();
+        // Engines that were forked are children of the worker, too.
+        let is_host = |process: &&Process| ["engine-host", "run "].iter().any(|name| process.name.starts_with(name));
+        let of_worker = || all.iter().filter(|process| process.parent == worker.pid());
+        let hosts: Vec<_> = of_worker().filter(is_host).filter(|host| !is_spared(&host.name)).collect();
+        if self.is_of_template() {
+            let template = of_worker().find(|process| process.name == "template")?.pid;
+            let node = all.iter().find(|process| process.parent == template)?.pid;
+            return Some(if self.cell.target == Target::Template { node } else { template });
+        }
         if self.cell.target == Target::Installer {
             return hosts.iter().copied().find(is_installer).map(|host| host.pid);
         }
@@ -247,7 +274,14 @@ impl<'a> Stage<'a> {
         let others = || hosts.iter().copied().filter(|host| !is_installer(host));
         let host = others().find(|host| is_of_victim(&host.name)).or(others().next())?.pid;
         match self.cell.target {
-            Target::Engine => all.iter().find(|process| process.parent == host).map(|engine| engine.pid),
+            // Wherever it comes from, it works below its host's folder.
+            Target::Engine => {
+                let folder = working_folder(host)?;
+                let is_its = |process: &&Process| {
+                    process.pid != host && working_folder(process.pid).is_some_and(|it| it.starts_with(&folder))
+                };
+                all.iter().find(is_its).map(|engine| engine.pid)
+            }
             _ => Some(host),
         }
     }
@@ -302,6 +336,10 @@ impl<'a> Stage<'a> {
         worker.stop().await;
         assert_eq!(self.lightning.violations(), []);
     }
+}
+
+fn working_folder(process: u32) -> Option<std::path::PathBuf> {
+    std::fs::read_link(format!("/proc/{process}/cwd")).ok()
 }
 
 /// A worker that is asked to stop while its hosts hang does stop.

@@ -1,7 +1,11 @@
 // What Node does for its host: gets ready, then runs what it is told, one thing at a time.
 
+let isConsoleTaken = false;
+
 /** Lines of adaptors go to the run's log while a job or a condition is under way, else where Node writes to. */
 function takeOverConsole() {
+  if (isConsoleTaken) return;
+  isConsoleTaken = true;
   for (const level of ['debug', 'log', 'info', 'success', 'always', 'warn', 'error']) {
     const original = console[level] ?? console.log;
     console[level] = (...values) => {

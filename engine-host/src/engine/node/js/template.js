@@ -33,6 +33,8 @@ async function template(take) {
   await soon();
   const reads = new Set(seen());
   const failed = wantedAdaptors.map(({ specifier }) => adaptors.get(specifier).failed).find((why) => why !== undefined);
+  // What an adaptor says of calls that nobody made is not for anybody.
+  takeOverConsole();
   isMute = true;
   await warmUp(wantedAdaptors.map(({ specifier }) => specifier));
   isMute = false;
