@@ -172,7 +172,7 @@ impl NodeEngine {
                 "report": launch::REPORT,
                 // One that V8 takes for none is not among them.
                 "seed": u32::from_le_bytes([a, b, c, d]) % 0x7fff_fffe + 1,
-                "turns": u16::from_le_bytes([e, f]) % 16_384,
+                "turns": u16::from_le_bytes([e, f]) % 1_024,
             });
             encoded(b'b', &[Some(&told.to_string())]).map_err(template::refused)
         };
