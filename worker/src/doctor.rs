@@ -19,6 +19,7 @@ use crate::adaptors::{AdaptorsOptions, NodeProgram, npm_environment};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, NodeStart, StartOptions};
 use crate::ctl::{self, Answer, FindError, Request};
 use crate::dial::{dial, resolve};
+use crate::escape::{one_line, without_url_secrets};
 use crate::forking;
 use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use crate::lightning::{Endpoint, LEEWAY, server_time};
@@ -226,7 +227,7 @@ async fn registry(node: &Path, repo: &Path) -> Finding {
         Ok(Ok(output)) => {
             let told = String::from_utf8_lossy(&output.stderr);
             let why = told.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm failed").to_owned();
-            Finding::lacking(WHAT, format!("the registry does not answer: {}; {LACK}", crate::escape::one_line(&why)))
+            Finding::lacking(WHAT, format!("the registry does not answer: {}; {LACK}", without_url_secrets(&one_line(&why))))
         }
         Ok(Err(error)) => Finding::lacking(WHAT, format!("cannot run npm: {error}; {LACK}")),
         Err(_) => Finding::lacking(WHAT, format!("the registry has not answered within {REGISTRY:?}; {LACK}")),
