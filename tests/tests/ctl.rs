@@ -10,6 +10,8 @@ use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queu
 use tests::node::write_local;
 use tests::worker::Worker;
 use tests::{binaries, leftovers, processes};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use worker::mock_lightning::RunState;
 
 async fn ctl(runtime: &Path, arguments: &[&str]) -> Output {
@@ -250,6 +252,31 @@ async fn more_hosts(worker: &Worker, than: usize) {
     while worker.hosts().len() <= than {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_are_few_and_do_not_stay() {
+    let runtime = tempfile::tempdir().expect("a folder");
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let path = runtime.path().join("admin");
+    let socket = path.to_str().expect("it is UTF-8");
+    let options = ["--capacity", "1", "--admin-socket", socket];
+    let worker = Worker::start_in(&lightning, &options, runtime.path()).await;
+    worker.printed("joined Lightning's queue").await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(UnixStream::connect(&path).await.expect("it listens"));
+    }
+    worker.printed("as many are open as it serves at once").await;
+    let refused = ctl(runtime.path(), &["--admin-socket", socket, "status"]).await;
+    assert!(!refused.status.success());
+    // It cuts them, of itself.
+    for mut client in silent {
+        let cut = tokio::time::timeout(lightning::DEADLINE, client.read(&mut [0])).await.expect("it is cut in time");
+        assert_eq!(cut.unwrap_or(0), 0);
+    }
+    assert_eq!(json(runtime.path(), &["status"]).await["status"]["pid"], worker.pid());
+    worker.stop().await;
 }
 
 /// An adaptor that finds the socket above its folder, itself and by a process that nobody is the parent of.

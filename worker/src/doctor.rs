@@ -227,7 +227,10 @@ async fn registry(node: &Path, repo: &Path) -> Finding {
         Ok(Ok(output)) => {
             let told = String::from_utf8_lossy(&output.stderr);
             let why = told.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm failed").to_owned();
-            Finding::lacking(WHAT, format!("the registry does not answer: {}; {LACK}", without_url_secrets(&one_line(&why))))
+            Finding::lacking(
+                WHAT,
+                format!("the registry does not answer: {}; {LACK}", without_url_secrets(&one_line(&why))),
+            )
         }
         Ok(Err(error)) => Finding::lacking(WHAT, format!("cannot run npm: {error}; {LACK}")),
         Err(_) => Finding::lacking(WHAT, format!("the registry has not answered within {REGISTRY:?}; {LACK}")),

@@ -111,10 +111,7 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(_) if clients.len() >= CLIENTS => {
-                    warn!("turned a connection to the admin socket away: {CLIENTS} are open already");
-                }
-                Ok((stream, _)) => match stream.peer_cred().map_err(|_| "nobody knows whose it is").and_then(admit) {
+                Ok((stream, _)) => match admitted(&stream, clients.len()) {
                     Ok(peer) => drop(clients.spawn(answer(stream, peer, Arc::clone(&admin)))),
                     Err(why) if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) => {
                         told = Some(Instant::now());
@@ -130,6 +127,12 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
             Some(_) = clients.join_next() => {}
         }
     }
+}
+
+/// Who the client is, if it may ask while so many others do.
+fn admitted(stream: &UnixStream, clients: usize) -> Result<UCred, &'static str> {
+    let peer = admit(stream.peer_cred().map_err(|_| "nobody knows whose it is")?)?;
+    if clients < CLIENTS { Ok(peer) } else { Err("as many are open as it serves at once") }
 }
 
 /// Lets this user and root in, but none of what runs users' code: hosts, and what they have started.
