@@ -34,6 +34,15 @@ pub struct RunSpec {
     pub options: RunOptions,
 }
 
+impl RunSpec {
+    /// Lets go of what may take megabytes: the input, credentials, default states and code.
+    pub fn forget_data(&mut self) {
+        self.input = Json::null();
+        self.configuration = None;
+        self.steps = Vec::new();
+    }
+}
+
 /// A node of the workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

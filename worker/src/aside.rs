@@ -6,9 +6,14 @@ use tokio::task::spawn_blocking;
 /// Texts of fewer bytes are worked on where they are, some milliseconds at most.
 const LONG: usize = 256 * 1024;
 
+/// Whether a text of so many bytes is long.
+pub(crate) fn is_long(bytes: usize) -> bool {
+    bytes >= LONG
+}
+
 /// Does `work`, which is on a text of so many bytes.
 pub(crate) async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if bytes < LONG {
+    if !is_long(bytes) {
         return work();
     }
     match spawn_blocking(work).await {

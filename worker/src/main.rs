@@ -18,7 +18,7 @@ use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
 use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, oada, panics, privacy, reload, start, telemetry, top};
+use worker::{demo, doctor, oada, panics, privacy, reload, room, start, telemetry, top};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     panics::report();
     privacy::erase(&Cli::secret_variables());
     privacy::keep_descriptors();
+    room::give_memory_back();
     // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
     if !matches!(cli.command, Some(Command::Ctl(_) | Command::Top(_))) {
         privacy::close();

@@ -22,6 +22,11 @@ const BYTES_EACH: u64 = 8 * 1024 * 1024;
 /// Processes and threads of a host that waits, with an engine.
 const TASKS_EACH: u64 = 16;
 
+/// Has large pieces of memory go back to the system as soon as they are free.
+pub fn give_memory_back() {
+    crate::sys::give_memory_back();
+}
+
 /// Open files that a worker may need that has so many hosts, and so many connections to servers.
 pub fn files_needed(hosts: usize, connections: usize) -> u64 {
     let each = |one: u64, many: usize| one.saturating_mul(many as u64);

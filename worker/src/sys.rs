@@ -55,6 +55,21 @@ pub(crate) fn keep_descriptors() {
     unsafe { syscall(CLOSE_RANGE, FIRST, u32::MAX, CLOSE_ON_EXEC) };
 }
 
+/// Has the allocator give a large piece of memory back to the system as soon as it is free. By default it learns to keep
+/// such pieces, once for each thread.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        const MMAP_THRESHOLD: i32 = -3;
+        const LARGE: i32 = 256 * 1024;
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        // SAFETY: sets a number of the allocator.
+        unsafe { mallopt(MMAP_THRESHOLD, LARGE) };
+    }
+}
+
 /// Version of the kernel's Landlock; none if it has none, or has it switched off.
 pub(crate) fn landlock_version() -> Option<u32> {
     const CREATE_RULESET: i64 = 444;

@@ -32,6 +32,8 @@ const OTHER_LOCALES: &str = "`toLocaleString` and its kind";
 const OTHER_ORDER: &str = "`localeCompare`";
 const OTHER_BUFFER: &str = "`Buffer`";
 const NUL_INDENTATION: &str = "`JSON.stringify` that indents with a text that has a NUL";
+const CALLED_CLASS: &str = "a class of the job that an adaptor calls as a function";
+const FROZEN_STATE: &str = "an operation that sets a key of a frozen state";
 const LONG_NUMBERS: &str = "numbers that are not decimal, more than 10 digits long";
 
 /// Every departure. Each example ends differently on the two engines.
@@ -70,7 +72,8 @@ pub(crate) const DEPARTURES: &[Departure] = &[
     ),
     met(NUL_INDENTATION, "fn(() => ({ data: JSON.stringify([1], null, 'a\\u0000b') }));"),
     met(OTHER_BUFFER, "fn(() => ({ data: typeof Buffer.from('a').readUInt8 }));"),
-    avoided("a class of the job that an adaptor calls as a function", "fn(class {});"),
+    met(CALLED_CLASS, "fn(class {});"),
+    met(FROZEN_STATE, "alterState(() => Object.freeze({}));\ncursor(1);"),
     // On Node no job would end that shows it.
     Departure { what: "`chunk(items, 0)`", example: None, newest_node: None, by_chance: false },
 ];
@@ -92,6 +95,7 @@ const WORDS: &[Words] = &[
     words("Cannot convert undefined or null to object", "Cannot destructure *"),
     words("Cannot convert undefined or null to object", "Cannot read properties of * (reading *"),
     words("object is not extensible", "Cannot add property *, object is not extensible"),
+    words("object is not extensible", "Cannot define property *, object is not extensible"),
     words("could not delete property", "Cannot delete property * of *"),
     words("not an object", "Cannot create property * on *"),
     words("null or undefined are forbidden", "* called on null or undefined"),
@@ -157,8 +161,21 @@ impl Departures {
             self.meet(NUL_INDENTATION);
             return Vec::new();
         }
-        if code.contains("(1e21).toString(") && expected != actual {
+        // Taken apart, they are hard to recognise.
+        if ["(1e21).toString(", "(1e-7).toString("].iter().any(|number| code.contains(number)) && expected != actual {
             self.meet(LONG_NUMBERS);
+            return Vec::new();
+        }
+        if fits("TypeError: class constructors must be invoked with 'new'", message(&actual.exit))
+            && fits("Class constructor * cannot be invoked without 'new'", message(&expected.exit))
+        {
+            self.meet(CALLED_CLASS);
+            return Vec::new();
+        }
+        let is_frozen =
+            ["object is not extensible", "'*' is read-only"].iter().any(|it| fits(it, message(&actual.exit)));
+        if code.contains("Object.freeze(") && is_frozen && !is_reworded(&expected.exit, &actual.exit) {
+            self.meet(FROZEN_STATE);
             return Vec::new();
         }
         let lists_methods = code.contains("for (const k in Buffer.from(");

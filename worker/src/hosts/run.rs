@@ -215,7 +215,10 @@ impl Relay {
 
     /// Tells what waited.
     async fn open(&mut self) -> Result<(), Abandoned> {
-        for (event, bytes) in self.opening.take().into_iter().flat_map(|opening| opening.events) {
+        let Some(opening) = self.opening.take() else { return Ok(()) };
+        // No other host will need it.
+        self.job.spec.forget_data();
+        for (event, bytes) in opening.events {
             self.send(RunSignal::Event(event), bytes).await?;
         }
         Ok(())

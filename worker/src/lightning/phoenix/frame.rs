@@ -145,13 +145,25 @@ type Parts<'a> = (Option<Cow<'a, str>>, Option<Cow<'a, str>>, Cow<'a, str>, Cow<
 
 /// Reads a text frame.
 pub(super) fn decode_text(text: &str) -> Result<Message, InvalidFrame> {
+    decode(text, |part| Bytes::copy_from_slice(part.as_bytes()))
+}
+
+/// The same for a long text, of which the answer stays a part.
+pub(super) fn decode_long(text: &Bytes) -> Result<Message, InvalidFrame> {
+    decode(std::str::from_utf8(text).map_err(|_| InvalidFrame::Header)?, |part| text.slice_ref(part.as_bytes()))
+}
+
+/// `own` makes a part of `text` the reply's.
+fn decode(text: &str, own: impl FnOnce(&str) -> Bytes) -> Result<Message, InvalidFrame> {
     let (join_ref, reference, topic, event, payload): Parts<'_> = serde_json::from_str(text)?;
     let body = match &*event {
         "phx_error" => Body::Error,
         "phx_close" => Body::Close,
-        "phx_reply" => Body::Reply { reference: reference.unwrap_or_default().into(), reply: decode_reply(payload)? },
+        "phx_reply" => {
+            Body::Reply { reference: reference.unwrap_or_default().into(), reply: decode_reply(payload, own)? }
+        }
         event => match event.strip_prefix("chan_reply_") {
-            Some(reference) => Body::Reply { reference: reference.into(), reply: decode_reply(payload)? },
+            Some(reference) => Body::Reply { reference: reference.into(), reply: decode_reply(payload, own)? },
             None => Body::Push { event: event.into() },
         },
     };
@@ -168,17 +180,18 @@ struct ReplyPayload<'a> {
     response: Option<&'a RawValue>,
 }
 
-fn decode_reply(payload: &RawValue) -> Result<Reply, InvalidFrame> {
+fn decode_reply(payload: &RawValue, own: impl FnOnce(&str) -> Bytes) -> Result<Reply, InvalidFrame> {
     // The development mock sends some payloads as a string that holds their JSON.
-    let unquoted = match payload.get().starts_with('"') {
-        true => Cow::Owned(serde_json::from_str::<String>(payload.get())?),
-        false => Cow::Borrowed(payload.get()),
-    };
-    let ReplyPayload { status, response } = serde_json::from_str(&unquoted)?;
-    let response = match response {
-        Some(raw) => Json::parse(raw.get().to_owned())?,
-        None => Json::null(),
-    };
+    if payload.get().starts_with('"') {
+        let unquoted: String = serde_json::from_str(payload.get())?;
+        return read_reply(&unquoted, |part| Bytes::copy_from_slice(part.as_bytes()));
+    }
+    read_reply(payload.get(), own)
+}
+
+fn read_reply(payload: &str, own: impl FnOnce(&str) -> Bytes) -> Result<Reply, InvalidFrame> {
+    let ReplyPayload { status, response } = serde_json::from_str(payload)?;
+    let response = response.map_or_else(|| Ok(Json::null()), |raw| Json::parse(own(raw.get())))?;
     Ok(Reply { status: read_status(&status), response: Response::Json(response) })
 }
 
@@ -265,6 +278,7 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(decode_text(text).unwrap(), expected, "{text}");
+            assert_eq!(decode_long(&Bytes::copy_from_slice(text.as_bytes())).unwrap(), expected, "{text}");
         }
     }
 
@@ -282,6 +296,7 @@ mod tests {
             &deep,
         ] {
             assert!(decode_text(text).is_err(), "{}", &text[..text.len().min(60)]);
+            assert!(decode_long(&Bytes::copy_from_slice(text.as_bytes())).is_err(), "{}", &text[..text.len().min(60)]);
         }
     }
 

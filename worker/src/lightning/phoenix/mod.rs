@@ -7,6 +7,7 @@ mod connect;
 mod frame;
 mod fuzzing;
 mod hub;
+mod intake;
 mod payload;
 mod socket;
 

@@ -1,6 +1,6 @@
 //! The actor that owns the websocket: connects, keeps it alive, notices when it is dead, and connects again for ever.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 
 use super::channel::Channel;
 use super::connect::{ConnectError, Connected, Endpoint, Network, WebSocket, connect};
-use super::frame::{Frame, decode_binary, decode_text};
+use super::frame::{Frame, InvalidFrame, Message, decode_binary, decode_long, decode_text};
 use super::hub::{Command, Hub, LinkEnd, Rejoin};
+use super::intake::Intake;
 use super::payload::Payload;
-use crate::aside::aside;
+use crate::aside::{aside, is_long};
 use crate::backoff::{Backoff, jitter};
 use crate::deflate::{Deflater, first_frame};
 use crate::metrics::metrics;
@@ -76,7 +77,8 @@ impl Socket {
         let (link, connected) = watch::channel(false);
         let weak = commands.downgrade();
         let pauses = Pauses::new(options.reconnect);
-        let actor = Actor { options, commands: received, weak, link, pauses, hub: Hub::default() };
+        let actor =
+            Actor { options, commands: received, weak, link, pauses, hub: Hub::default(), intake: Intake::default() };
         let task = tokio::spawn(actor.run());
         Self { commands, connected, next_channel: AtomicU64::new(1), task }
     }
@@ -112,6 +114,7 @@ struct Actor {
     link: watch::Sender<bool>,
     pauses: Pauses,
     hub: Hub,
+    intake: Intake,
 }
 
 /// Why a link ended.
@@ -190,16 +193,21 @@ impl Actor {
         let mut beats = interval_at(Instant::now() + beat, beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = true;
+        let mut decoding = None;
         self.hub.link_up();
         loop {
             self.flush(&frames);
             tokio::select! {
-                message = stream.next() => {
+                message = next(&mut stream, &self.intake), if decoding.is_none() => {
                     heard = true;
                     match message.transpose()? {
-                        Some(message) => self.receive(message).await?,
+                        Some(message) => decoding = self.receive(message)?,
                         None => return Err(LinkError::Closed(String::new())),
                     }
+                }
+                decoded = decoded(&mut decoding) => {
+                    decoding = None;
+                    self.take(decoded);
                 }
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command),
@@ -229,8 +237,13 @@ impl Actor {
     async fn last_words(&mut self, mut stream: SplitStream<WebSocket>, error: WsError) -> LinkError {
         let read = async {
             while let Some(Ok(message)) = stream.next().await {
-                if let Err(closed) = self.receive(message).await {
-                    return Some(closed);
+                match self.receive(message) {
+                    Ok(Some(decoding)) => {
+                        let decoded = decoding.await;
+                        self.take(decoded);
+                    }
+                    Ok(None) => {}
+                    Err(closed) => return Some(closed),
                 }
             }
             None
@@ -262,17 +275,28 @@ impl Actor {
         }
     }
 
-    async fn receive(&mut self, message: WsMessage) -> Result<(), LinkError> {
+    /// Takes a message, or says how it is decoded if that takes long.
+    fn receive(&mut self, message: WsMessage) -> Result<Option<Decoding>, LinkError> {
         let decoded = match message {
-            WsMessage::Text(text) => aside(text.len(), move || decode_text(&text)).await,
+            WsMessage::Text(text) if is_long(text.len()) => {
+                let text = self.intake.admit(text.into());
+                return Ok(Some(Box::pin(aside(text.len(), move || decode_long(&text)))));
+            }
+            WsMessage::Binary(frame) if is_long(frame.len()) => decode_binary(&self.intake.admit(frame)),
+            WsMessage::Text(text) => decode_text(&text),
             WsMessage::Binary(frame) => decode_binary(&frame),
             WsMessage::Close(Some(frame)) if frame.code == CloseCode::Size => return Err(LinkError::TooLong),
             WsMessage::Close(frame) => {
                 let why = frame.map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
                 return Err(LinkError::Closed(why.unwrap_or_default()));
             }
-            WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(()),
+            WsMessage::Ping(_) | WsMessage::Pong(_) | WsMessage::Frame(_) => return Ok(None),
         };
+        self.take(decoded);
+        Ok(None)
+    }
+
+    fn take(&mut self, decoded: Decoded) {
         match decoded {
             Ok(message) => {
                 self.pauses.reset();
@@ -281,7 +305,24 @@ impl Actor {
             // Other channels share the link, so one bad frame does not end it.
             Err(error) => tracing::warn!("the server sent a frame that makes no sense: {error}"),
         }
-        Ok(())
+    }
+}
+
+type Decoded = Result<Message, InvalidFrame>;
+
+/// A long message that another thread decodes. Nothing else is read meanwhile, so that order stays.
+type Decoding = Pin<Box<dyn Future<Output = Decoded> + Send>>;
+
+async fn next(stream: &mut SplitStream<WebSocket>, intake: &Intake) -> Option<Result<WsMessage, WsError>> {
+    intake.room().await;
+    stream.next().await
+}
+
+/// Waits for ever if nothing is decoded.
+async fn decoded(decoding: &mut Option<Decoding>) -> Decoded {
+    match decoding {
+        Some(decoding) => decoding.await,
+        None => std::future::pending().await,
     }
 }
 
