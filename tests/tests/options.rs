@@ -191,3 +191,15 @@ fn what_is_shown_is_a_file_that_means_the_same() {
     };
     assert_eq!(values(&first), values(&second));
 }
+
+#[test]
+fn without_home_the_password_database_says_where_adaptors_go() {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").expect("every system has it");
+    let user = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*uid));
+    let home = user.expect("whoever runs tests is in it")[5];
+    let (code, text) = check(&[], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let expected = format!("repo-dir = \"{}\"", Path::new(home).join(".local/share/openfn-worker/adaptors").display());
+    assert!(text.contains(&expected), "{expected}: {text}");
+}
