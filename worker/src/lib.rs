@@ -39,3 +39,4 @@ pub mod telemetry;
 pub mod top;
 pub mod vitals;
 mod watchers;
+mod writer;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::payload::{Payload, Reader, Text, escape};
+use crate::writer::LongText;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,17 +128,22 @@ impl Frame {
         Self { head, payload: payload.clone() }
     }
 
-    /// The text, to be taken in pieces.
-    pub(super) fn reader(&self) -> Reader<'_> {
-        Reader::new([Text::Plain(&self.head)].into_iter().chain(self.payload.texts()).chain([Text::Plain("]")]))
-    }
-
     /// The text.
     #[cfg(test)]
     pub(super) fn to_vec(&self) -> Vec<u8> {
+        use crate::writer::Pieces;
+
         let mut out = Vec::new();
         self.reader().read(&mut out, usize::MAX);
         out
+    }
+}
+
+impl LongText for Frame {
+    type Reader<'a> = Reader<'a>;
+
+    fn reader(&self) -> Reader<'_> {
+        Reader::new([Text::Plain(&self.head)].into_iter().chain(self.payload.texts()).chain([Text::Plain("]")]))
     }
 }
 

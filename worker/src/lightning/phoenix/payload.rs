@@ -8,6 +8,8 @@ use std::fmt;
 use protocol::Json;
 use serde::Serialize;
 
+use crate::writer::Pieces;
+
 /// An escaped text is up to six times as long, so that less of it is taken at once.
 const ESCAPED_AT_ONCE: usize = 4096;
 
@@ -125,9 +127,10 @@ impl<'a> Reader<'a> {
     pub(super) fn new(texts: impl Iterator<Item = Text<'a>>) -> Self {
         Self { texts: texts.filter(|text| !text.rest().is_empty()).collect() }
     }
+}
 
-    /// Appends what comes next until `out` has `enough` bytes, or a few more, or everything is taken.
-    pub(super) fn read(&mut self, out: &mut Vec<u8>, enough: usize) {
+impl Pieces for Reader<'_> {
+    fn read(&mut self, out: &mut Vec<u8>, enough: usize) {
         while let Some(text) = self.texts.front_mut().filter(|_| out.len() < enough) {
             let room = enough - out.len();
             let rest = text.rest();
@@ -151,8 +154,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether everything is taken.
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 }

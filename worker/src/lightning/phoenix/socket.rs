@@ -4,9 +4,8 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
 use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -14,8 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::protocol::Message as WsMessage;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::channel::Channel;
 use super::connect::{ConnectError, Connected, Endpoint, Network, WebSocket, connect};
@@ -25,17 +23,9 @@ use super::intake::Intake;
 use super::payload::Payload;
 use crate::aside::{aside, is_long};
 use crate::backoff::{Backoff, jitter};
-use crate::deflate::{Deflater, first_frame};
+use crate::deflate::Deflater;
 use crate::metrics::metrics;
-
-/// Text beyond this is sent in fragments, between which pings pass: a link that is busy is not taken for dead.
-const FRAGMENT_BYTES: usize = 1024 * 1024;
-
-/// Text is compressed in pieces of this size, between which everything else goes on.
-const COMPRESSED_AT_ONCE: usize = 256 * 1024;
-
-/// Text below this goes as it is: it fits into one packet, and would cost both ends more than it saves.
-const COMPRESSED_FROM: usize = 1024;
+use crate::writer::write;
 
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -370,76 +360,6 @@ fn report_failure(endpoint: &Endpoint, failures: u32, error: &ConnectError) {
         tracing::error!("no connection to Lightning at {endpoint}: {error}; will keep trying");
     } else {
         tracing::debug!("no connection to Lightning at {endpoint}: {error}");
-    }
-}
-
-/// Writes frames in order, all that are there with one flush, until there are no more to come; then closes.
-async fn write(
-    mut sink: SplitSink<WebSocket, WsMessage>,
-    mut deflater: Option<Deflater>,
-    mut frames: UnboundedReceiver<Frame>,
-    mut pings: UnboundedReceiver<()>,
-) -> Result<(), WsError> {
-    loop {
-        tokio::select! {
-            biased;
-            Some(()) = pings.recv() => sink.feed(WsMessage::Ping(Bytes::new())).await?,
-            frame = frames.recv() => match frame {
-                Some(frame) => feed(&mut sink, deflater.as_mut(), frame, &mut pings).await?,
-                None => return sink.close().await,
-            },
-        }
-        while let Ok(frame) = frames.try_recv() {
-            feed(&mut sink, deflater.as_mut(), frame, &mut pings).await?;
-        }
-        sink.flush().await?;
-    }
-}
-
-/// Puts one text into the sink, a long one in fragments that are made, and compressed, as they go.
-async fn feed(
-    sink: &mut SplitSink<WebSocket, WsMessage>,
-    deflater: Option<&mut Deflater>,
-    frame: Frame,
-    pings: &mut UnboundedReceiver<()>,
-) -> Result<(), WsError> {
-    let at_once = if deflater.is_some() { COMPRESSED_AT_ONCE } else { FRAGMENT_BYTES };
-    let mut text = frame.reader();
-    let mut piece = Vec::new();
-    text.read(&mut piece, at_once);
-    let mut deflater = deflater.filter(|_| piece.len() >= COMPRESSED_FROM);
-    if let Some(deflater) = &mut deflater {
-        deflater.begin();
-    }
-    let mut part = Vec::new();
-    let mut is_first = true;
-    loop {
-        let last = text.is_empty();
-        match &mut deflater {
-            Some(deflater) => deflater.add(&piece, last, &mut part),
-            None => std::mem::swap(&mut part, &mut piece),
-        }
-        if last || part.len() >= FRAGMENT_BYTES {
-            let part = std::mem::take(&mut part);
-            let frame = match (is_first, deflater.is_some()) {
-                (true, true) => first_frame(part, Data::Text, last),
-                (true, false) => WsFrame::message(part, OpCode::Data(Data::Text), last),
-                (false, _) => WsFrame::message(part, OpCode::Data(Data::Continue), last),
-            };
-            sink.feed(WsMessage::Frame(frame)).await?;
-            is_first = false;
-        }
-        if last {
-            return Ok(());
-        }
-        if pings.try_recv().is_ok() {
-            sink.feed(WsMessage::Ping(Bytes::new())).await?;
-        }
-        if deflater.is_some() {
-            tokio::task::yield_now().await;
-        }
-        piece.clear();
-        text.read(&mut piece, at_once);
     }
 }
 

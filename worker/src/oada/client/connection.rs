@@ -1,14 +1,14 @@
 //! The actor that owns the websocket: connects, keeps it alive, notices when it is dead, and connects again for ever.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use secrecy::SecretString;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
@@ -20,6 +20,7 @@ use crate::aside::aside;
 use crate::backoff::{Backoff, jitter};
 use crate::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
 use crate::oada::wire::Incoming;
+use crate::writer::write;
 
 type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -98,7 +99,7 @@ impl Actor {
     async fn connect(&mut self, mut pause: Duration) -> Option<WebSocket> {
         let Self { settings, commands, conversation, backoff } = self;
         for failures in 0.. {
-            let mut attempt = std::pin::pin!(attempt(settings, pause));
+            let mut attempt = pin!(attempt(settings, pause));
             let result = loop {
                 tokio::select! {
                     result = &mut attempt => break result,
@@ -119,7 +120,10 @@ impl Actor {
 
     /// Carries messages until the connection ends; `Ok` when nobody wants it any more.
     async fn serve(&mut self, socket: WebSocket) -> Result<(), ConnectionError> {
-        let (mut sink, mut stream) = socket.split();
+        let (sink, mut stream) = socket.split();
+        let (frames, outgoing) = unbounded_channel();
+        let (ping, pings) = unbounded_channel();
+        let mut writer = pin!(write(sink, None, outgoing, pings));
         let beat = self.settings.heartbeat;
         let mut beats = interval_at(Instant::now() + beat, beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,10 +131,8 @@ impl Actor {
         self.conversation.connected();
         loop {
             for (id, request) in self.conversation.outgoing.drain(..) {
-                let frame = request.frame(&id, &self.settings.token, &self.settings.user_agent);
-                sink.feed(Message::text(frame)).await?;
+                let _ = frames.send(request.frame(&id, &self.settings.token, &self.settings.user_agent));
             }
-            sink.flush().await?;
             tokio::select! {
                 message = stream.next() => {
                     heard = true;
@@ -147,12 +149,14 @@ impl Actor {
                     if !std::mem::take(&mut heard) {
                         return Err(ConnectionError::Silent(beat));
                     }
-                    sink.feed(Message::Ping(Bytes::new())).await?;
+                    let _ = ping.send(());
                 }
+                ended = &mut writer => return ended.map_err(Into::into),
             }
         }
+        drop(frames);
         // Nobody is left who would learn that this failed.
-        let _ = timeout(CLOSE_TIMEOUT, sink.close()).await;
+        let _ = timeout(CLOSE_TIMEOUT, writer).await;
         Ok(())
     }
 
