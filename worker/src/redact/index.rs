@@ -85,13 +85,12 @@ impl Forms {
             let padded = [&[0; 2][..before.min(2)], bytes].concat();
             let unsure_before = before + usize::from(before > 0);
             let sure = padded.len() * 8 / 6;
-            for base64 in &BASE64 {
-                let text = base64.encode(&padded);
-                is_room &= self.add(
-                    &text.as_bytes()[unsure_before..sure],
-                    if beyond > 0 { beyond * 4 / 3 + 1 } else { 0 },
-                    true,
-                );
+            let beyond = if beyond > 0 { beyond * 4 / 3 + 1 } else { 0 };
+            let [standard, for_urls] = BASE64.map(|base64| base64.encode(&padded));
+            is_room &= self.add(&standard.as_bytes()[unsure_before..sure], beyond, true);
+            // Most texts have no character in which the alphabets differ.
+            if for_urls != standard {
+                is_room &= self.add(&for_urls.as_bytes()[unsure_before..sure], beyond, true);
             }
         }
         is_room

@@ -191,6 +191,19 @@ fn what_is_kept_of_large_credentials_is_bounded_and_said() {
     assert_eq!(redactor(&json!({"password": "hunter2"})).gaps(), None);
 }
 
+#[test]
+fn so_many_values_find_room() {
+    let values = |count: u32| {
+        let all: Map = (0..count)
+            .map(|number| (format!("key{number}"), json!(format!("{number:04}{}", "x".repeat(96)))))
+            .collect();
+        redactor(&Value::Object(all))
+    };
+    assert_eq!(values(300).gaps(), None);
+    assert_eq!(values(2_000).gaps().map(|gaps| gaps.values), Some(0));
+    assert_eq!(values(300).text(&data(&format!("0299{}", "x".repeat(96)))), "***");
+}
+
 #[tokio::test]
 async fn large_credentials_are_read_by_another_thread() {
     let large = json!({"filler": "x".repeat(QUICK), "password": "hunter2"});
