@@ -1,10 +1,12 @@
 //! What `worker doctor` tells of the machine and of the options.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tests::binaries;
+use tests::plain_user::PlainUser;
 
 /// What it tells, and its exit code.
 fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
@@ -18,6 +20,14 @@ fn doctor(arguments: &[&str]) -> (Option<i32>, String) {
 fn told(text: &str, beginning: &str, part: &str) {
     let is_it = |line: &str| line.starts_with(beginning) && line.contains(part);
     assert!(text.lines().any(is_it), "{beginning:?} with {part:?} is missing in:\n{text}");
+}
+
+/// The name of a program in a folder that says which Node it is.
+fn fake_node(folder: &Path, version: &str) -> String {
+    let node = folder.join("fake-node");
+    std::fs::write(&node, format!("#!/bin/sh\necho {version}\n")).expect("the folder can be written to");
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    node.to_str().expect("its name is text").to_owned()
 }
 
 #[test]
@@ -68,28 +78,52 @@ fn it_looks_at_what_the_configuration_file_says() {
 #[test]
 fn the_node_and_the_repo_that_are_named_are_looked_at() {
     let folder = tempfile::tempdir().expect("there is a temporary folder");
-    let node = folder.path().join("old-node");
-    let program = |version: &str| {
-        std::fs::write(&node, format!("#!/bin/sh\necho {version}\n")).expect("the folder can be written to");
-        let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&node, all).expect("it is ours");
-    };
     let name = |path: &Path| path.to_str().expect("its name is text").to_owned();
     let repo = folder.path().join("repo/inside");
-    program("v18.0.0");
-    let (code, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&repo)]);
+    let node = fake_node(folder.path(), "v18.0.0");
+    let (code, text) = doctor(&["--node", &node, "--repo-dir", &name(&repo)]);
     told(&text, "BAD", "is Node 18.0.0; 20 or newer is needed");
     assert_eq!(code, Some(1), "{text}");
 
-    program("v24.1.0");
-    let (_, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&repo)]);
-    told(&text, "ok", &format!("24.1.0 at {}", name(&node)));
+    fake_node(folder.path(), "v24.1.0");
+    let (_, text) = doctor(&["--node", &node, "--repo-dir", &name(&repo)]);
+    told(&text, "ok", &format!("24.1.0 at {node}"));
     told(&text, "ok", &format!("can be installed into {}", name(&repo)));
     assert!(!repo.exists(), "nothing is made");
 
-    let (code, text) = doctor(&["--node", &name(&node), "--repo-dir", &name(&node.join("repo"))]);
+    let (code, text) = doctor(&["--node", &node, "--repo-dir", &format!("{node}/repo")]);
     told(&text, "BAD", "cannot be written to (--repo-dir, WORKER_REPO_DIR): Not a directory");
     assert_eq!(code, Some(1), "{text}");
+}
+
+#[test]
+fn a_repo_among_what_the_kernel_shows_cannot_be_made() {
+    let node = tempfile::tempdir().expect("there is a temporary folder");
+    let node = fake_node(node.path(), "v24.1.0");
+    for repo in ["/proc/repo", "/sys/a/repo"] {
+        let (code, text) = doctor(&["--node", &node, "--repo-dir", repo]);
+        told(&text, "BAD", &format!("{repo} cannot be "));
+        assert_eq!(code, Some(1), "{text}");
+    }
+}
+
+#[test]
+fn what_stands_beside_a_repo_that_is_to_be_made_is_not_its_own() {
+    let user = PlainUser::new();
+    let home = user.folder("home");
+    let node = fake_node(&home, "v24.1.0");
+    let foreign = home.join("foreign");
+    std::fs::create_dir(&foreign).expect("the folder is new");
+    std::fs::set_permissions(&foreign, PermissionsExt::from_mode(0o555)).expect("it is ours");
+    let doctor = |repo: &Path| {
+        let mut command = Command::new(user.worker());
+        command.args(["doctor", "--node", &node, "--repo-dir"]).arg(repo).env("WORKER_SECRET", "a secret");
+        command.env("XDG_RUNTIME_DIR", &home).env("HOME", &home).current_dir("/");
+        let output = user.start(&mut command, Command::output).expect("the worker was just copied");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    told(&doctor(&home.join("repo")), "ok", "can be installed into");
+    told(&doctor(&home), "note", &format!("cannot be written to, {}", foreign.display()));
 }
 
 /// All files and folders below one, and all control groups of this process's hierarchy.

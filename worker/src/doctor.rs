@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use protocol::socket::RuntimeDir;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, PROC_SUPER_MAGIC, access, statfs};
 use rustix::io::Errno;
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -177,13 +177,18 @@ fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
     let there = repo.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let can_write = if there.is_dir() { access(there, Access::WRITE_OK | Access::EXEC_OK) } else { Err(Errno::NOTDIR) };
     match can_write {
-        Ok(()) => match foreign_folder(there) {
+        Ok(()) if is_of_the_kernel(there) => Finding::bad(
+            WHAT,
+            format!("{told} cannot be made (--repo-dir, WORKER_REPO_DIR): the kernel makes the folders there"),
+        ),
+        // What stands beside a repo that is still to be made is not its own.
+        Ok(()) => match foreign_folder(&repo) {
             None => Finding::good(WHAT, format!("can be installed into {told}")),
             Some(folder) => {
                 let text = format!(
                     "{told} has a folder that cannot be written to, {}{}",
                     folder.display(),
-                    chown(&folder, there)
+                    chown(&folder, &repo)
                 );
                 Finding::lacking(WHAT, text)
             }
@@ -266,6 +271,12 @@ fn key(options: &StartOptions) -> Finding {
         Some(_) => Finding::good(WHAT, "an RSA public key, by which run tokens are verified"),
         None => Finding::lacking(WHAT, "run tokens are not verified: WORKER_LIGHTNING_PUBLIC_KEY is not set"),
     }
+}
+
+/// Whether a folder is in a file system in which nobody makes any, though root is told that it may write there.
+fn is_of_the_kernel(folder: &Path) -> bool {
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    statfs(folder).is_ok_and(|found| [PROC_SUPER_MAGIC as u64, SYSFS_MAGIC].contains(&(found.f_type as u64)))
 }
 
 /// A folder at most two levels below the repo that this user may not write to, as root leaves it there.
