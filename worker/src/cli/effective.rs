@@ -120,8 +120,14 @@ impl fmt::Display for Effective {
 
 /// A number or a boolean as such, anything else as text.
 pub(super) fn toml_value(value: &str) -> String {
-    let is_number = value.parse::<i64>().is_ok() && !value.starts_with('+');
-    if is_number || matches!(value, "true" | "false") { value.to_owned() } else { toml_text(value) }
+    if is_number(value) || matches!(value, "true" | "false") { value.to_owned() } else { toml_text(value) }
+}
+
+/// Whether TOML takes this for a number, without a sign, an exponent or an underscore.
+fn is_number(value: &str) -> bool {
+    let (whole, rest) = value.split_once('.').unwrap_or((value, "0"));
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits(whole) && is_digits(rest) && whole.len() < 19 && (whole == "0" || !whole.starts_with('0'))
 }
 
 fn toml_text(value: &str) -> String {
@@ -143,6 +149,10 @@ mod tests {
         let shown = |value| Effective { key: "key".into(), value, origin: "default".into() }.to_string();
         let set = |values: &[&str]| shown(Value::Set(values.iter().map(ToString::to_string).collect()));
         assert_eq!(set(&["5"]), "key = 5  # default");
+        assert_eq!(set(&["10.4"]), "key = 10.4  # default");
+        for text in ["1.2.3", "007", "1.", "+5", "99999999999999999999"] {
+            assert_eq!(set(&[text]), format!("key = \"{text}\"  # default"));
+        }
         assert_eq!(set(&["1/10"]), "key = \"1/10\"  # default");
         assert_eq!(set(&["a\"b"]), "key = \"a\\\"b\"  # default");
         assert_eq!(set(&["a", "b"]), "key = [\"a\", \"b\"]  # default");

@@ -120,12 +120,16 @@ fn single(command: &clap::Command, argument: &Arg) -> Value {
     if takes("some-text") || !takes("1") {
         return json!({ "type": "string" });
     }
-    match (takes("1.5"), takes("0")) {
+    let mut number = match (takes("1.5"), takes("0")) {
         (true, true) => json!({ "type": "number", "minimum": 0 }),
         (true, false) => json!({ "type": "number", "exclusiveMinimum": 0 }),
         (false, true) => json!({ "type": "integer", "minimum": 0 }),
         (false, false) => json!({ "type": "integer", "minimum": 1 }),
+    };
+    if !takes("65536") {
+        number["maximum"] = 65535.into();
     }
+    number
 }
 
 fn typed(value: &str) -> Value {
@@ -137,6 +141,8 @@ fn typed(value: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use toml::de::{DeTable, DeValue};
+
     use super::*;
 
     #[test]
@@ -150,7 +156,7 @@ mod tests {
         }
         for (key, expected) in [
             ("capacity", json!({ "type": "integer", "minimum": 1 })),
-            ("port", json!({ "type": "integer", "minimum": 0, "default": 2222 })),
+            ("port", json!({ "type": "integer", "minimum": 0, "maximum": 65535, "default": 2222 })),
             ("run-memory", json!({ "type": "number", "exclusiveMinimum": 0, "default": 500 })),
             ("backoff", json!({ "type": "string", "default": "1/10" })),
             ("secret", json!({ "type": "string" })),
@@ -184,6 +190,16 @@ mod tests {
         let command = Cli::command();
         let defaults = settings.iter().filter(|(_, value)| !value.contains('<'));
         let text: String = defaults.map(|(key, value)| format!("{key} = {value}\n")).collect();
+        for (key, value) in DeTable::parse(&text).unwrap().get_ref() {
+            let type_name = schema["properties"][key.get_ref().as_ref()]["type"].as_str();
+            let is_of_it = type_name.is_none_or(|name| match value.get_ref() {
+                DeValue::String(_) => name == "string",
+                DeValue::Integer(_) => ["integer", "number"].contains(&name),
+                DeValue::Float(_) => name == "number",
+                _ => name == "boolean",
+            });
+            assert!(is_of_it, "{value:?} is no {type_name:?}");
+        }
         super::super::config::parse(&text, &command).unwrap();
     }
 }
