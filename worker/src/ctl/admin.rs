@@ -279,6 +279,10 @@ fn run_report(view: &RunView, pools: &[PoolStatus]) -> RunReport {
 
 /// The run that is meant by the beginning of its id, or by all of it.
 fn the_one(prefix: &str, mut found: Vec<RunView>) -> Result<RunView, String> {
+    // As of a script's variable that nobody has set: every id begins so.
+    if prefix.is_empty() {
+        return Err("no run is named: its id is empty".to_owned());
+    }
     if let Some(exact) = found.iter().position(|view| view.run == prefix) {
         return Ok(found.swap_remove(exact));
     }
@@ -309,6 +313,7 @@ mod tests {
         let found = |prefix: &str, ids: &[&str]| the_one(prefix, runs(ids)).map(|view| view.run);
         assert_eq!(found("ab", &["abc"]).as_deref(), Ok("abc"));
         assert_eq!(found("ab", &["abc", "ab"]).as_deref(), Ok("ab"), "it is another's whole id");
+        assert_eq!(found("", &["abc"]), Err("no run is named: its id is empty".to_owned()));
         assert_eq!(found("x", &[]), Err("no run's id is x, or begins so".to_owned()));
         assert_eq!(found("a", &["ab", "ac"]), Err("the ids of 2 runs begin with a: ab, ac".to_owned()));
         let many: Vec<String> = (0..30).map(|index| format!("a{index}")).collect();
