@@ -9,6 +9,7 @@ const ERROR_TYPES: &[&str] = &[
     "AdaptorError",
     "AggregateError",
     "AutoinstallError",
+    "Cancelled",
     "CompileError",
     "CredentialLoadError",
     "DataClipError",
@@ -22,6 +23,7 @@ const ERROR_TYPES: &[&str] = &[
     "InputError",
     "InstallError",
     "InvalidPlan",
+    "InvalidTokenError",
     "JobError",
     "LightningError",
     "OOMError",
@@ -29,6 +31,7 @@ const ERROR_TYPES: &[&str] = &[
     "PrepareTimeoutError",
     "RangeError",
     "ReferenceError",
+    "RuntimeCrash",
     "RuntimeError",
     "ScratchLimitError",
     "SecurityError",
@@ -37,7 +40,9 @@ const ERROR_TYPES: &[&str] = &[
     "SyntaxError",
     "TimeoutError",
     "TypeError",
+    "URIError",
     "ValidationError",
+    "WorkerCrashError",
 ];
 
 pub(super) const HOST_STATES: &[HostState] =
@@ -93,5 +98,19 @@ mod tests {
         assert_eq!(error_type(&exit("TypeError")), "TypeError");
         assert_eq!(error_type(&exit("Amina Diallo")), "other");
         assert_eq!(error_type(&Exit::success()), "");
+    }
+
+    #[test]
+    fn error_types_that_the_documentation_names_are_told_apart() {
+        let page = include_str!("../../../docs/exit-reasons.md");
+        let rows = page.lines().skip_while(|line| *line != "## Runs").take_while(|line| *line != "## Hosts");
+        let quoted: Vec<&str> =
+            rows.filter(|line| line.starts_with("| `")).flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
+        let types: Vec<&&str> =
+            quoted.iter().filter(|word| word.starts_with(|first: char| first.is_ascii_uppercase())).collect();
+        assert!(types.len() > 20, "{types:?}");
+        for kind in types {
+            assert!(ERROR_TYPES.contains(kind), "{kind} is in docs/exit-reasons.md and counts as other");
+        }
     }
 }
