@@ -59,6 +59,10 @@ async fn it_shows_and_changes_what_a_worker_does() {
     assert_eq!(status["status"]["pools"][0]["pool"], "engines");
     let text = told(runtime, &["status", "--admin-socket", second.to_str().expect("the path is text")]).await;
     assert!(text.contains("queue joined; 1 of 2 runs active"), "{text}");
+    let mut top = tokio::process::Command::new(binaries::worker());
+    let top = top.args(["top", "--admin-socket"]).arg(&second).output().await.expect("the worker was just built");
+    assert!(!top.status.success());
+    assert!(String::from_utf8_lossy(&top.stderr).contains("needs a terminal; `worker ctl status`"), "{top:?}");
     let runs = json(runtime, &["runs"]).await;
     assert_eq!(runs["runs"][0]["run"], busy.as_str());
     let host = runs["runs"][0]["host"].as_str().expect("a run has a host").to_owned();

@@ -3,7 +3,7 @@
 mod model;
 mod view;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ const LINES: usize = 256;
 
 /// Shows the worker that listens at `socket` until `q` is pressed. Fails if there is no terminal, or no worker at first.
 pub async fn watch(socket: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        io::stdin().is_terminal() && io::stdout().is_terminal(),
+        "`worker top` needs a terminal; `worker ctl status`, `hosts` and `runs` tell the same, with --json for programs"
+    );
     let first = look(socket).await?;
     let mut terminal = ratatui::try_init()?;
     let result = run(socket, first, &mut terminal).await;

@@ -27,7 +27,7 @@ pub(super) fn draw(model: &Model, frame: &mut Frame) {
     if let Some(log) = &model.log {
         draw_log(log, frame, body);
     } else {
-        let failures = u16::try_from(failures + 1).unwrap_or(u16::MAX);
+        let failures = u16::try_from(failures + 1).unwrap_or(u16::MAX).min(body.height / 3);
         let [runs, hosts, past] =
             Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(failures)]).areas(body);
         draw_runs(model, frame, runs);
@@ -164,7 +164,8 @@ fn draw_log(log: &Log, frame: &mut Frame, area: Rect) {
     let title = Line::from(format!("Lines of {}", log.title)).bold();
     let from = log.lines.len().saturating_sub(most);
     let lines = log.lines.iter().skip(from).map(|line| Line::from(one_line(line).into_owned()));
-    frame.render_widget(Paragraph::new([title].into_iter().chain(lines).collect::<Vec<_>>()), area);
+    let none = log.lines.is_empty().then(|| Line::from("none so far: what jobs log goes to Lightning").dim());
+    frame.render_widget(Paragraph::new([title].into_iter().chain(none).chain(lines).collect::<Vec<_>>()), area);
 }
 
 fn draw_foot(model: &Model, frame: &mut Frame, area: Rect) {
@@ -267,6 +268,17 @@ mod tests {
     }
 
     #[test]
+    fn failures_leave_room_for_runs_where_there_is_little() {
+        let mut snapshot = snapshot();
+        snapshot.past = vec![snapshot.past[1].clone(); 5];
+        let lines = shown(&Model::new(snapshot), 40, 10);
+        let begins_with = |what: &str| lines.iter().any(|line| line.starts_with(what));
+        for what in ["6f6f5d0", "HOSTS", "h7 engi", "NOT WELL", "0b1c"] {
+            assert!(begins_with(what), "{what} is missing in\n{}", lines.join("\n"));
+        }
+    }
+
+    #[test]
     fn what_is_wrong_or_asked_for_is_said() {
         let mut model = Model::new(snapshot());
         let screen = |model: &Model| shown(model, 80, 24).join("\n");
@@ -280,6 +292,7 @@ mod tests {
         assert!(screen(&model).contains("  no answer  ") && screen(&model).ends_with("the worker has gone"));
         model.pressed(KeyEvent::from(KeyCode::Char('l')));
         assert!(screen(&model).contains("Lines of run 6f6f5d0c") && screen(&model).ends_with("q back"));
+        assert!(screen(&model).contains("none so far"));
     }
 
     #[test]
