@@ -164,6 +164,7 @@ async fn a_browser_shows_a_run_appear_go_on_and_end() {
     browser.until("document.getElementById('link').textContent === 'live'").await;
     browser.until("document.querySelectorAll('#pills li.yes').length === 6").await;
     browser.until("document.querySelectorAll('#host-rows tr').length > 0").await;
+    browser.until("document.getElementById('wanted-exits').innerText === 'none yet'").await;
 
     let id = queue(&lightning, chain(&[("fetch", "fn(s => s)"), ("slow", &waits(3000)), ("last", "fn(s => s)")]));
     let row = format!("document.querySelector('tr[data-run=\"{id}\"]')");
