@@ -188,16 +188,18 @@ pub(super) async fn connect(
 /// The error with what to do about it, where that is known.
 async fn explained(error: ConnectError, network: &Network, endpoint: &Endpoint) -> ConnectError {
     // A server of TLS answers a plain request with an alert, HTTP 400 or by hanging up.
-    let is_handshake = match &error {
+    let status = match &error {
         ConnectError::Handshake(error) => match error.as_ref() {
-            WsError::Http(answer) => answer.status().as_u16() == 400,
-            _ => true,
+            WsError::Http(answer) => Some(answer.status().as_u16()),
+            _ => None,
         },
-        _ => false,
+        _ => None,
     };
+    let is_handshake = matches!(error, ConnectError::Handshake(_)) && status.is_none_or(|status| status == 400);
     let may_be_tls = is_handshake && !endpoint.tls && network.0.is_none();
     let hint = match remedy(&error) {
         Some(remedy) => remedy.to_owned(),
+        None if status == Some(404) => "there is no websocket at this path: Lightning's ends with /worker".to_owned(),
         None if may_be_tls && speaks_tls(&endpoint.host, endpoint.port).await => {
             format!("the server speaks TLS on this port: use {}", endpoint.text.replacen("ws://", "wss://", 1))
         }
@@ -370,6 +372,21 @@ mod tests {
             ConnectError::Explained { hint, .. } => assert!(hint.contains("is it ws://"), "{hint}"),
             error => assert!(matches!(error, ConnectError::Dial(DialError::Tls(_))), "{error}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_not_lightnings_is_told_with_the_right_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint: Endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            stream
+        };
+        let (network, query) = (Network::default(), "token=x".into());
+        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query, true), server);
+        let error = result.map(drop).unwrap_err().to_string();
+        assert!(error.contains("404") && error.ends_with("Lightning's ends with /worker"), "{error}");
     }
 
     #[tokio::test]
