@@ -6,6 +6,9 @@ import { join } from 'node:path';
 const [folder, version, arch] = process.argv.slice(2);
 const ARCHITECTURES = ['x64', 'arm64'];
 const platform = arch => `openfn-worker-linux-${arch}`;
+// npm refuses a provenance from another repository than the manifest names.
+const { GITHUB_SERVER_URL: server, GITHUB_REPOSITORY: name } = process.env;
+const repository = server && name ? { type: 'git', url: `git+${server}/${name}.git` } : undefined;
 
 const main = JSON.parse(readFileSync(join(folder, 'openfn-worker/package.json'), 'utf8'));
 const write = (name, manifest) =>
@@ -14,6 +17,7 @@ const write = (name, manifest) =>
 write('openfn-worker', {
   ...main,
   version,
+  repository,
   optionalDependencies: Object.fromEntries(ARCHITECTURES.map(arch => [platform(arch), version])),
 });
 write(platform(arch), {
@@ -21,6 +25,7 @@ write(platform(arch), {
   version,
   description: `The program of openfn-worker for Linux on ${arch}`,
   license: main.license,
+  repository,
   os: ['linux'],
   cpu: [arch],
   libc: ['glibc'],

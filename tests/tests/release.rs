@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -85,6 +88,30 @@ fn what_workflows_run_is_there() {
             for path in starts.map(|(at, _)| text[at..].split_whitespace().next().unwrap_or_default()) {
                 assert!(root().join(path).exists(), "{name} names {path}, which is not there");
             }
+        }
+    }
+}
+
+#[test]
+fn npm_packages_name_the_repository_that_publishes_them() {
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let manifest = |package: &str| folder.path().join(package).join("package.json");
+    let packages = ["openfn-worker", "openfn-worker-linux-arm64"];
+    for package in packages {
+        fs::create_dir(folder.path().join(package)).expect("the folder is new");
+    }
+    fs::copy(root().join("deploy/npm/openfn-worker/package.json"), manifest(packages[0])).expect("there is room");
+    for (server, expected) in [(Some("https://git.example"), "git+https://git.example/some/worker.git"), (None, "")] {
+        let mut node = Command::new("node");
+        node.arg(root().join("deploy/npm/manifests.mjs")).arg(folder.path()).args(["1.2.3", "arm64"]);
+        node.env_remove("GITHUB_SERVER_URL").env("GITHUB_REPOSITORY", "some/worker");
+        node.envs(server.map(|server| ("GITHUB_SERVER_URL", server)));
+        assert!(node.status().expect("there is a Node").success());
+        for package in packages {
+            let written = fs::read_to_string(manifest(package)).expect("it was written");
+            let written: Value = serde_json::from_str(&written).expect("it is JSON");
+            assert_eq!(written["version"], "1.2.3");
+            assert_eq!(written["repository"]["url"].as_str().unwrap_or_default(), expected, "{package}");
         }
     }
 }
