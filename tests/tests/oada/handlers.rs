@@ -30,7 +30,8 @@ export default async (job, { jobId, log, oada }) => {
 async fn a_job_of_the_real_client_is_run_in_a_host() {
     let oada = Oada::start().await;
     let worker = OadaWorker::start(&oada, &[("hello", HELLO)], &[]).await;
-    let printed = npm::run("post_job.mjs", &[&oada.url(), TOKEN, "demo", "hello", r#"{"who":"world"}"#]).await;
+    let arguments = [&oada.url(), TOKEN, "demo", "hello", r#"{"who":"world"}"#];
+    let Some(printed) = npm::run("post_job.mjs", &arguments).await else { return };
     let job: Value = serde_json::from_str(printed.trim()).unwrap();
     let id = job["_id"].as_str().unwrap();
     let expected = json!({ "hello": "world", "id": id, "by": id, "status": 200, "rev": "1", "head": 200, "posted": 201,

@@ -31,6 +31,7 @@ mod node_handlers;
 mod options;
 mod queues;
 mod real_client;
+mod real_jobs;
 mod refused_writes;
 mod reports;
 mod requests;
