@@ -40,12 +40,7 @@ impl OadaWorker {
         options: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a folder can be made");
-        std::fs::create_dir(folder.path().join("handlers")).expect("a folder can be made");
-        for (kind, source) in handlers {
-            write(folder.path(), kind, source);
-        }
-        Self::spawn(oada, folder, options, environment).await
+        Self::spawn(oada, handlers_in(handlers), options, environment).await
     }
 
     /// Starts the service `demo` with the handlers that are in this folder.
@@ -54,7 +49,23 @@ impl OadaWorker {
     }
 
     async fn spawn(oada: &Oada, folder: TempDir, options: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = command(oada, folder.path());
+        let command = command(oada, folder.path());
+        Self::spawn_as(command, folder, options, environment).await
+    }
+
+    /// Starts the service `demo` with these handlers, after this command of the shell.
+    pub async fn start_limited(oada: &Oada, handlers: &[(&str, &str)], limit: &str) -> Self {
+        let folder = handlers_in(handlers);
+        let service = command(oada, folder.path());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
+            .arg(service.as_std().get_program())
+            .args(service.as_std().get_args());
+        Self::spawn_as(command, folder, &[], &[]).await
+    }
+
+    async fn spawn_as(mut command: Command, folder: TempDir, options: &[&str], environment: &[(&str, &str)]) -> Self {
         command
             .arg("--handlers")
             .arg(folder.path().join("handlers"))
@@ -71,6 +82,13 @@ impl OadaWorker {
     /// Writes a handler.
     pub fn write(&self, kind: &str, source: &str) {
         write(self.folder.path(), kind, source);
+    }
+
+    /// Writes a file below the folder of handlers.
+    pub fn write_file(&self, name: &str, text: &str) {
+        let draft = self.folder.path().join("draft");
+        std::fs::write(&draft, text).expect("the folder can be written");
+        std::fs::rename(&draft, self.folder.path().join("handlers").join(name)).expect("the folder can be written");
     }
 
     /// Takes a handler away.
@@ -114,6 +132,16 @@ fn command(oada: &Oada, folder: &Path) -> Command {
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .stdin(Stdio::null());
     command
+}
+
+/// A folder with handlers, by their types.
+fn handlers_in(handlers: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    std::fs::create_dir(folder.path().join("handlers")).expect("a folder can be made");
+    for (kind, source) in handlers {
+        write(folder.path(), kind, source);
+    }
+    folder
 }
 
 fn write(folder: &Path, kind: &str, source: &str) {

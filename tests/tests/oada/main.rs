@@ -28,6 +28,7 @@ mod log_levels;
 mod lost_connections;
 mod migrated_service;
 mod node_handlers;
+mod open_files;
 mod options;
 mod queues;
 mod real_client;
