@@ -152,3 +152,51 @@ async fn a_run_goes_on_while_its_claim_cannot_be_renewed() {
     assert_eq!(finished(&oada, "JOB").await.result, Some(json!("kept")));
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_alone_is_refused_is_told_once_and_others_go_on() {
+    let oada = Oada::start().await;
+    let worker = OadaWorker::start(&oada, &[("quick", "export default () => 'done';")], &[]).await;
+    oada.inject(Fault::status("no", 403).method("put").path("/resources/ONE").skip(2).times(1000));
+    place(&oada, "ONE", body("quick", json!({})));
+    worker.printed("refuses the queue's token").await;
+    place(&oada, "A", body("quick", json!({})));
+    finished(&oada, "A").await;
+    worker.printed("but not here: put /resources/ONE").await;
+    let before = oada.happened("no");
+    for key in ["B", "C"] {
+        place(&oada, key, body("quick", json!({})));
+        finished(&oada, key).await;
+    }
+    oada.until("more attempts", |oada| (oada.happened("no") > before + 1).then_some(())).await;
+    assert_eq!(worker.http("GET", "/readyz").await.0, 200, "{}", worker.output());
+    for line in ["refuses the queue's token", "takes the queue's token again", "but not here"] {
+        assert_eq!(worker.output().matches(line).count(), 1, "{line}\n{}", worker.output());
+    }
+    worker.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handlers_updates_wait_for_a_token_that_is_taken() {
+    let oada = Oada::start().await;
+    let tells = "export const timeout = 500; export default async (job, { log }) => { await log.info('told'); return 'done'; };";
+    let worker = OadaWorker::start(&oada, &[("tells", tells)], &[]).await;
+    oada.inject(Fault::status("no", 401).method("put").path("/resources/JOB/updates").skip(1).times(3));
+    place(&oada, "JOB", body("tells", json!({})));
+    let job = finished(&oada, "JOB").await;
+    assert_eq!((job.result.clone(), statuses(&job)), (Some(json!("done")), vec!["started", "told", "success"]));
+    assert_eq!(oada.happened("no"), 3);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_filed_or_unlinked_stays_in_its_list_until_it_can() {
+    let oada = Oada::start().await;
+    let _service = start(&oada, service(&oada)).await;
+    oada.inject(Fault::status("unlinking", 403).method("delete").path("/jobs/pending/JOB").times(2));
+    oada.inject(Fault::status("filing", 400).method("put").path("/jobs/success/day-index"));
+    let key = place(&oada, "JOB", body("work", json!({})));
+    let job = finished(&oada, &key).await;
+    assert_eq!((shelves(&oada, &key), statuses(&job)), (vec!["success".to_owned()], vec!["started", "success"]));
+    assert_eq!((oada.happened("filing"), oada.happened("unlinking")), (1, 2));
+}

@@ -141,7 +141,12 @@ impl ClientError {
     pub fn is_unauthorized(&self) -> bool {
         match self {
             Self::Status { status: 401, .. } => true,
-            Self::Status { status: 403, method, .. } => matches!(*method, "put" | "post"),
+            Self::Status { status: 403, method, path, .. } => match *method {
+                "put" | "post" => true,
+                // A resource that is not there is answered so, too.
+                "delete" => !path.starts_with("/resources/"),
+                _ => false,
+            },
             _ => false,
         }
     }

@@ -11,11 +11,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
+use super::access::Ask;
 use super::claim::{Claim, KEYS};
 use super::handler::{Outcome, Target};
 use super::pending::{CancelSignal, Cancelled, Verdict};
 use super::queue::QueueEnv;
 use super::reporters::Finished;
+use super::runner::LOOK_AGAIN;
 use crate::metrics::metrics;
 use crate::oada::client::ClientError;
 use crate::oada::job::{Failure, Job, JobError, Status};
@@ -183,13 +185,14 @@ impl Finisher<'_> {
         loop {
             let rev = self.rev.load(Ordering::Acquire);
             let conditional = self.env.conditional(request.clone(), &self.target.id, rev);
-            let written = self.env.persist(|| self.env.client.send(conditional.clone()).boxed()).await;
+            let written = self.env.persist(self.writing(), || self.env.client.send(conditional.clone()).boxed()).await;
             let error = match written {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_conflict() => error,
                 Err(error) => return Err(Unwritten::of(error)),
             };
-            let read = self.env.persist(|| self.env.client.get(&path).boxed()).await.map_err(Unwritten::of)?;
+            let read =
+                self.env.persist(Ask::Read, || self.env.client.get(&path).boxed()).await.map_err(Unwritten::of)?;
             let body = read.data.unwrap_or_default();
             let is_ours = Claim::read(&body).is_some_and(|claim| claim.is_of(&self.env.shared.instance));
             if self.env.shared.options.claim_lease.is_some() && !is_ours {
@@ -208,10 +211,14 @@ impl Finisher<'_> {
         }
     }
 
+    fn writing(&self) -> Ask<'_> {
+        Ask::Write(&self.target.id)
+    }
+
     async fn write_update(&self, status: Status) {
         let meta = Some(Value::from(FINISHED));
         let update = || post_update(&self.env.client, &self.target.id, status.as_str(), meta.clone()).boxed();
-        if let Err(error) = self.env.persist(update).await {
+        if let Err(error) = self.env.persist(self.writing(), update).await {
             self.complain("its last update was not written", &error);
         }
     }
@@ -230,12 +237,14 @@ impl Finisher<'_> {
             Status::Success => Shelf::Success,
             Status::Failure => Shelf::Failure,
         };
-        let filed = self.file(shelf, date).await;
+        // What is on no shelf stays in the list, where it can be found.
+        let Ok(filed) = self.file(shelf, date).await else { return Verdict::Later(LOOK_AGAIN, None) };
+        // They say again what is filed already. What goes wrong is logged there.
         if let (Status::Failure, Some(kind)) = (status, kind) {
-            self.file(Shelf::TypedFailure(kind), date).await;
+            let _ = self.file(Shelf::TypedFailure(kind), date).await;
         }
         if dead_letter {
-            self.file(Shelf::DeadLetter, date).await;
+            let _ = self.file(Shelf::DeadLetter, date).await;
         }
         self.link_back(links).await;
         self.take_out().await;
@@ -257,7 +266,7 @@ impl Finisher<'_> {
             return;
         }
         let link = format!("{}/{}", self.env.shared.paths.pending(), self.target.key);
-        match self.env.persist(|| self.env.client.delete(&link).boxed()).await {
+        match self.env.persist(Ask::Write(&link), || self.env.client.delete(&link).boxed()).await {
             Err(error) if !error.is_missing() => self.complain("it was not taken out of the list", &error),
             _ => {}
         }
@@ -280,25 +289,25 @@ impl Finisher<'_> {
     }
 
     /// Links the job on a shelf. Returns the path of the day, if the shelf exists in these paths.
-    async fn file(&self, shelf: Shelf<'_>, date: Date) -> Option<String> {
+    async fn file(&self, shelf: Shelf<'_>, date: Date) -> Result<Option<String>, ClientError> {
         let paths = &self.env.shared.paths;
-        let day = paths.day(shelf, date)?;
+        let Some(day) = paths.day(shelf, date) else { return Ok(None) };
         let mut links = Map::new();
         links.insert(self.target.key.clone(), paths.filed_link(&self.target.id));
         let tree = paths.tree();
         let put = || self.env.client.put_tree(&day, Value::Object(links.clone()), &tree).boxed();
-        let mut filed = self.env.persist(put).await;
+        let mut filed = self.env.persist(Ask::Write(&day), put).await;
         for _ in 1..FILE_TRIES {
             // Others file theirs on the same shelf.
             if !filed.as_ref().is_err_and(ClientError::is_conflict) {
                 break;
             }
-            filed = self.env.persist(put).await;
+            filed = self.env.persist(Ask::Write(&day), put).await;
         }
-        if let Err(error) = filed {
-            self.complain("it was not filed", &error);
+        if let Err(error) = &filed {
+            self.complain("it was not filed", error);
         }
-        Some(day)
+        filed.map(|_| Some(day))
     }
 
     /// Has the resources that the job names link to it. Never fails the job.

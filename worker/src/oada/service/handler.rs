@@ -3,13 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures_util::FutureExt as _;
 use serde_json::Value;
 
+use super::access::Ask;
 use super::batch::Collector;
 use super::lease::{Lease, RunOver};
 use super::options::TypeOptions;
+use super::queue::QueueEnv;
 use crate::oada::client::{Client, ClientError, Watch, WatchEvent};
 use crate::oada::job::{Failure, Job};
 use crate::oada::request::post_update;
@@ -77,15 +80,17 @@ struct Inner {
     queue: String,
     lease: Arc<Lease>,
     links: Mutex<Vec<String>>,
+    left: OnceLock<String>,
 }
 
 impl Context {
     /// For a run under `lease`. `rev` learns of the job's revisions.
-    pub(super) fn new(target: &Target, lease: Arc<Lease>, client: &Client, queue: &str, rev: Arc<AtomicU64>) -> Self {
-        let log = JobLog { id: target.id.clone(), lease: Arc::clone(&lease), client: client.clone(), rev };
-        let oada = JobClient { lease: Arc::clone(&lease), client: client.clone() };
-        let (job_id, queue) = (target.job_id.clone(), queue.to_owned());
-        Self { log, oada, inner: Arc::new(Inner { job_id, queue, lease, links: Mutex::default() }) }
+    pub(super) fn new(target: &Target, lease: Arc<Lease>, env: &Arc<QueueEnv>, rev: Arc<AtomicU64>) -> Self {
+        let log = JobLog { id: target.id.clone(), lease: Arc::clone(&lease), env: Arc::clone(env), rev };
+        let oada = JobClient { lease: Arc::clone(&lease), client: env.client.clone() };
+        let (job_id, queue) = (target.job_id.clone(), env.id.clone());
+        let inner = Inner { job_id, queue, lease, links: Mutex::default(), left: OnceLock::new() };
+        Self { log, oada, inner: Arc::new(inner) }
     }
 
     /// What handlers call the job: its resource's id, or, in the second generation, its key in the list.
@@ -114,6 +119,16 @@ impl Context {
         self.links().push(path.into());
     }
 
+    /// Has the job left for later instead of ended: its handler was not begun.
+    pub(crate) fn leave(&self, why: String) {
+        // The first reason is the reason.
+        let _ = self.inner.left.set(why);
+    }
+
+    pub(super) fn why_left(&self) -> Option<&str> {
+        self.inner.left.get().map(String::as_str)
+    }
+
     pub(super) fn take_links(&self) -> Vec<String> {
         std::mem::take(&mut self.links())
     }
@@ -139,7 +154,7 @@ pub enum JobClientError {
 pub struct JobLog {
     id: String,
     lease: Arc<Lease>,
-    client: Client,
+    env: Arc<QueueEnv>,
     /// The job's revision as far as it is known.
     rev: Arc<AtomicU64>,
 }
@@ -148,10 +163,11 @@ pub struct JobLog {
 const LOGGING: &str = "OADA_JOBS_LOGGING";
 
 impl JobLog {
-    /// Writes an update.
+    /// Writes an update: waits until the store takes it, or has refused it for good.
     pub async fn info(&self, status: &str, meta: impl Into<Option<Value>>) -> Result<(), JobClientError> {
-        let update = post_update(&self.client, &self.id, status, meta.into());
-        let rev = self.lease.while_open(update).await??;
+        let meta = meta.into();
+        let update = || post_update(&self.env.client, &self.id, status, meta.clone()).boxed();
+        let rev = self.lease.while_open(self.env.persist(Ask::Write(&self.id), update)).await??;
         self.rev.fetch_max(rev, Ordering::AcqRel);
         Ok(())
     }

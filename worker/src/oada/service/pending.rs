@@ -74,6 +74,11 @@ impl Pending {
         true
     }
 
+    /// Whether an entry leads to this resource.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.entries.values().any(|entry| entry.id == id)
+    }
+
     /// The list was read: this is all of it.
     pub(super) fn list(&mut self, links: BTreeMap<String, String>) {
         let gone: Vec<String> = self.entries.keys().filter(|key| !links.contains_key(*key)).cloned().collect();

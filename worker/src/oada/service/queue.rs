@@ -1,5 +1,6 @@
 //! One queue: its lists, its watch, and the jobs that are under way.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::Shared;
-use super::access::Access;
+use super::access::{Access, Ask};
 use super::gauges::Backlog;
 use super::pending::{Pending, Verdict};
 use super::runner;
@@ -22,7 +23,7 @@ use crate::oada::paths::Shelf;
 use crate::oada::wire::Request;
 
 /// Shortest and longest pause between attempts to do what the store does not take.
-const PERSIST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+pub(super) const PERSIST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Shortest and longest pause between attempts to watch a list.
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -57,6 +58,12 @@ pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
     let _ = phase.wait_for(|phase| *phase >= wanted).await;
 }
 
+impl fmt::Debug for QueueEnv {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("QueueEnv").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl QueueEnv {
     /// Whether it hears of its jobs: it is connected and its list is watched.
     pub(super) fn is_watched(&self) -> bool {
@@ -77,12 +84,13 @@ impl QueueEnv {
     /// nothing more is waited for, and the outcome is that the client is closed.
     pub(super) async fn persist<'a, T>(
         &self,
+        ask: Ask<'_>,
         what: impl Fn() -> BoxFuture<'a, Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let passing = |error: &ClientError| error.is_passing() || error.is_unauthorized();
         let heard = || async {
             let outcome = what().await;
-            self.access.heard(&outcome);
+            self.access.heard(ask, &outcome);
             outcome
         };
         self.repeat(u32::MAX, passing, heard).await
@@ -150,7 +158,7 @@ pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
             watching = queue.watch() => watching,
             () = reached(&mut phase, Phase::Drain) => break,
         };
-        queue.env.access.heard(&watching);
+        queue.env.access.heard(Ask::Ensure(&queue.env.shared.paths.pending()), &watching);
         match watching {
             Ok(watch) => {
                 queue.env.list_is_watched.store(true, Ordering::Relaxed);
@@ -226,6 +234,7 @@ impl Queue {
         verification.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.backlog.set(self.pending.waiting());
+            self.env.access.keep_jobs(|id| self.pending.has(id));
             let slots = Arc::clone(&self.env.shared.slots);
             tokio::select! {
                 event = watch.next() => match event {
@@ -270,7 +279,7 @@ impl Queue {
             list = self.env.client.get(&pending) => list,
             () = reached(phase, Phase::Drain) => return false,
         };
-        self.env.access.heard(&list);
+        self.env.access.heard(Ask::Read, &list);
         let list = match list {
             Ok(list) => list,
             Err(error) if error.is_unauthorized() => return false,

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::{AbortHandle, JoinError};
 
 use super::Handling;
+use super::access::Ask;
 use super::claim::{self, Observed, Standing};
 use super::finish::{End, Finisher};
 use super::gauges::{Counted, State, UNKNOWN_TYPE};
@@ -18,7 +19,7 @@ use super::handler::{Context, Handler, Outcome, Registered, Target};
 use super::lease::Lease;
 use super::options::{HalfRun, UnknownType, named_resources};
 use super::pending::{CancelSignal, Cancelled, Due, Verdict};
-use super::queue::{Phase, QueueEnv, reached};
+use super::queue::{PERSIST, Phase, QueueEnv, reached};
 use crate::oada::client::ClientError;
 use crate::oada::job::{Failure, InvalidJob, Job, JobError, overdue};
 use crate::oada::paths::Layout;
@@ -30,7 +31,7 @@ const READS: u32 = 6;
 /// The pause before the second reading; each is twice as long as the one before.
 const READ_PAUSE: Duration = Duration::from_millis(25);
 /// When a job is looked at again that cannot be read, or that nobody handles.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// When a job is looked at again that changed between reading and claiming.
 const CLAIM_AGAIN: Duration = Duration::from_millis(20);
 /// When a job is looked at again that another queue, or another link, of this service has led to already.
@@ -123,7 +124,7 @@ impl Run {
         for _ in 0..READS {
             self.check_cancelled()?;
             let read = self.env.client.get(&self.path()).await;
-            self.env.access.heard(&read);
+            self.env.access.heard(Ask::Read, &read);
             match read {
                 Ok(response) => {
                     self.note_rev(response.rev());
@@ -193,6 +194,10 @@ impl Run {
         let end = match self.obstacle(&job, &registered, attempt) {
             Some(end) => end,
             None => match self.run_handler(&job, &registered, &kind).await {
+                (_, context) if context.why_left().is_some() => {
+                    let why = context.why_left().unwrap_or_default();
+                    return self.leave(why, (retry.attempts > 1).then_some(attempt - 1)).await;
+                }
                 (Ending::Finished(Err(failure)), _) if retry.pause_after(attempt).is_some() => {
                     let pause = retry.pause_after(attempt).unwrap_or_default();
                     return self.run_again_after(pause, attempt, &failure).await;
@@ -287,7 +292,7 @@ impl Run {
         let request = Request::new(Method::Put, self.path()).body("application/json", Value::Object(with));
         let request = self.env.conditional(request, &self.target.id, self.rev.load(Ordering::Acquire));
         let claimed = self.env.client.send(request).await;
-        self.env.access.heard(&claimed);
+        self.env.access.heard(Ask::Write(&self.target.id), &claimed);
         match claimed {
             Ok(response) => {
                 self.note_rev(response.rev());
@@ -306,8 +311,7 @@ impl Run {
     async fn run_handler(&mut self, job: &Job, registered: &Arc<Registered>, kind: &str) -> (Ending, Context) {
         let _running = Counted::new(self.env.shared.paths.service(), kind, State::Running);
         let lease = Arc::new(Lease::default());
-        let context =
-            Context::new(&self.target, Arc::clone(&lease), &self.env.client, &self.env.id, Arc::clone(&self.rev));
+        let context = Context::new(&self.target, Arc::clone(&lease), &self.env, Arc::clone(&self.rev));
         let started = self.update("started", Value::from("Runner started"));
         let mut cancel = self.cancel.clone();
         tokio::select! {
@@ -331,7 +335,7 @@ impl Run {
             }
             why = cancelled(&mut cancel) => Ending::Cancelled(why),
             () = self.keep_claim() => Ending::ClaimLost,
-            timeout = elapsed(timeout) => Ending::Finished(Err(overdue(timeout).into())),
+            timeout = self.elapsed(timeout) => Ending::Finished(Err(overdue(timeout).into())),
         };
         if running.is_finished() {
             lease.close().await;
@@ -346,6 +350,17 @@ impl Run {
         (ending, context)
     }
 
+    /// Returns when a handler's time is up. That does not end while the store does not take the token: the handler may wait
+    /// for an update to be written, and its end could not be written either.
+    async fn elapsed(&self, timeout: Option<Duration>) -> Duration {
+        let Some(timeout) = timeout else { return std::future::pending().await };
+        tokio::time::sleep(timeout).await;
+        while self.env.access.is_refused() {
+            tokio::time::sleep(PERSIST.1).await;
+        }
+        timeout
+    }
+
     /// Renews the claim. Returns when it is lost: another has it, or the job is gone. While the store is away, or does
     /// not let this service in, nobody can take it; whether somebody did in between, the job says afterwards.
     async fn keep_claim(&self) {
@@ -356,7 +371,7 @@ impl Run {
             let claim = claim::claiming(&shared.instance, Timestamp::now(), lease);
             let request = Request::new(Method::Put, self.path()).body("application/json", claim);
             let job = self.env.client.get(&self.path()).await;
-            self.env.access.heard(&job);
+            self.env.access.heard(Ask::Read, &job);
             let job = match job {
                 Ok(response) => response,
                 Err(error) if error.is_passing() || error.is_unauthorized() => continue,
@@ -368,7 +383,7 @@ impl Run {
             }
             let request = self.env.conditional(request, &self.target.id, job.rev().unwrap_or(0));
             let renewed = self.env.client.send(request).await;
-            self.env.access.heard(&renewed);
+            self.env.access.heard(Ask::Write(&self.target.id), &renewed);
             match renewed {
                 Ok(response) => self.note_rev(response.rev()),
                 // The job changed meanwhile, which its own updates do, too.
@@ -392,6 +407,21 @@ impl Run {
         Verdict::Later(pause, None)
     }
 
+    /// Leaves a job that was not begun for later, and says why.
+    async fn leave(&self, why: &str, attempts: Option<u32>) -> Verdict {
+        self.update(RETRY, serde_json::json!({ "reason": why })).await;
+        let mut claim = claim::releasing();
+        if let Some(attempts) = attempts {
+            claim["attempts"] = attempts.into();
+        }
+        let path = self.path();
+        let release = || self.env.client.put(&path, "application/json", claim.clone()).boxed();
+        if let Err(error) = self.env.persist(Ask::Write(&self.target.id), release).await {
+            tracing::debug!(job = self.target.id, "the claim was not given up and will run out: {error}");
+        }
+        Verdict::Later(LOOK_AGAIN, None)
+    }
+
     /// Leaves the job to whoever comes next.
     async fn give_up(&self) -> Verdict {
         if self.env.shared.options.claim_lease.is_some() {
@@ -411,7 +441,7 @@ impl Run {
 
     async fn try_update(&self, status: &str, meta: &Value) -> Result<(), ClientError> {
         let update = || post_update(&self.env.client, &self.target.id, status, Some(meta.clone())).boxed();
-        let written = self.env.persist(update).await;
+        let written = self.env.persist(Ask::Write(&self.target.id), update).await;
         if let Err(error) = &written {
             tracing::warn!(job = self.target.id, status, "an update was not written: {error}");
         }
@@ -443,16 +473,6 @@ async fn cancelled(cancel: &mut CancelSignal) -> Cancelled {
     match why {
         Some(why) => why,
         // Nobody is left who could say so.
-        None => std::future::pending().await,
-    }
-}
-
-async fn elapsed(timeout: Option<Duration>) -> Duration {
-    match timeout {
-        Some(timeout) => {
-            tokio::time::sleep(timeout).await;
-            timeout
-        }
         None => std::future::pending().await,
     }
 }
