@@ -88,6 +88,11 @@ impl Handler for Counter {
             // Whoever wanted it may have taken its folder away.
             let _ = std::fs::write(file, "stopped");
         }
+        if self.setting("HANG").is_some() {
+            loop {
+                std::hint::spin_loop();
+            }
+        }
     }
 }
 

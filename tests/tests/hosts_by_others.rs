@@ -209,9 +209,36 @@ enum Road {
     Stop,
 }
 
+const ROADS: [Road; 5] = [Road::Exit, Road::Abort, Road::Kill, Road::Terminate, Road::Stop];
+
+impl Example {
+    /// Takes a road to its end.
+    async fn end(&mut self, road: Road) {
+        match road {
+            Road::Exit => self.say("exit").await,
+            Road::Abort => self.say("abort").await,
+            Road::Kill => self.signal(Signal::KILL),
+            Road::Terminate => self.signal(Signal::TERM),
+            Road::Stop => drop(self.input.take()),
+        }
+        tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("it ends").expect("it can be waited for");
+    }
+}
+
+#[tokio::test]
+async fn hosts_whose_stop_hook_hangs_do_not_outlive_their_broker_on_any_road() {
+    for road in ROADS {
+        let mut example = Example::start().await;
+        assert_eq!(example.ask(r#"set counter [["HANG","yes"]]"#).await, "done");
+        let pids = example.pids().await;
+        example.end(road).await;
+        assert_eq!(gone(&pids, DEADLINE).await, Vec::<u32>::new(), "{road:?}");
+    }
+}
+
 #[tokio::test]
 async fn busy_hosts_do_not_outlive_their_broker_on_any_road() {
-    for road in [Road::Exit, Road::Abort, Road::Kill, Road::Terminate, Road::Stop] {
+    for road in ROADS {
         let mut example = Example::start().await;
         let pids = example.pids().await;
         example.say(r#"ask counter "spin""#).await;
@@ -222,14 +249,7 @@ async fn busy_hosts_do_not_outlive_their_broker_on_any_road() {
             counter |= line.starts_with("counter h");
             adder |= line.starts_with("adder h");
         }
-        match road {
-            Road::Exit => example.say("exit").await,
-            Road::Abort => example.say("abort").await,
-            Road::Kill => example.signal(Signal::KILL),
-            Road::Terminate => example.signal(Signal::TERM),
-            Road::Stop => drop(example.input.take()),
-        }
-        tokio::time::timeout(DEADLINE, example.child.wait()).await.expect("it ends").expect("it can be waited for");
+        example.end(road).await;
         assert_eq!(gone(&pids, DEADLINE).await, Vec::<u32>::new(), "{road:?}");
     }
 }
