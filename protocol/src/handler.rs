@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Json;
 
+/// Calls of the store that one handler may have under way at the same time.
+pub const MOST_CALLS: usize = 64;
+
 /// What is asked of a host that runs handlers. It does one thing at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HandlerRequest {
@@ -52,6 +55,8 @@ pub struct NodeHandler {
     pub version: String,
     /// The handler's file: an absolute path.
     pub file: PathBuf,
+    /// Another one is another handler: what the file imports has changed.
+    pub revision: u64,
 }
 
 /// Tell what a module says about itself.
@@ -66,8 +71,13 @@ pub struct Inspect {
 /// The answer to [`Inspect`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Inspected {
-    /// Its exports but the default one, as a JSON object.
-    Handler(Json),
+    /// It is one.
+    Handler {
+        /// Its exports but the default one, as a JSON object.
+        exports: Json,
+        /// Files that it has loaded beside its own, without packages.
+        files: Vec<PathBuf>,
+    },
     /// It is no handler: why.
     Unusable(String),
 }
@@ -92,6 +102,8 @@ pub enum Handled {
     Returned(Option<Json>),
     /// It threw: an object with name, message, stack and more for an error, anything else as it is.
     Threw(Json),
+    /// It was not begun, because its module cannot be loaded: why.
+    NotLoaded(String),
 }
 
 /// Tell the handler that is at work to end.

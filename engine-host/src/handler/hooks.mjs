@@ -6,8 +6,9 @@ const TYPED = /\.[cm]?ts$/;
 const MOST_BYTES = 64 * 1024 * 1024;
 
 let host;
+let loads;
 export const initialize = (data) => {
-  host = data.host;
+  ({ host, loads } = data);
 };
 
 /** TypeScript imports `./other.js` and means `./other.ts`. */
@@ -29,6 +30,7 @@ export const resolve = async (specifier, context, next) => {
 };
 
 export const load = async (url, context, next) => {
+  if (url.startsWith('file:')) loads.postMessage(fileURLToPath(url));
   if (!url.startsWith('file:') || !TYPED.test(new URL(url).pathname)) return next(url, context);
   const options = { encoding: 'utf8', maxBuffer: MOST_BYTES, stdio: ['ignore', 'pipe', 'pipe'] };
   let source;

@@ -15,7 +15,7 @@ use std::thread;
 
 use protocol::Json;
 use protocol::handler::{
-    Handle, Handled, HandlerReply, Inspect, Inspected, Module, NodeHandler, StoreAnswer, StoreCall,
+    Handle, Handled, HandlerReply, Inspect, Inspected, MOST_CALLS, Module, NodeHandler, StoreAnswer, StoreCall,
 };
 use protocol::link::{HostSide, Link};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub fn load(module: Module, memory_bytes: u64) -> Loading {
         let Some(node) = &module.node else { return Err("only Node loads handlers ahead of their jobs".to_owned()) };
         let mut process = NodeProcess::spawn(&module, node, memory_bytes).map_err(|error| error.to_string())?;
         match process.loaded().await {
-            Inspected::Handler(_) => Ok(Loaded(process)),
+            Inspected::Handler { .. } => Ok(Loaded(process)),
             Inspected::Unusable(why) => Err(why),
         }
     })
@@ -113,7 +113,7 @@ impl Session {
                     };
                     handled(match loaded {
                         Ok(Loaded(mut process)) => process.handle(&handle.job, &handle.job_id, &link, aborts).await,
-                        Err(why) => script::Ending::Lost(why),
+                        Err(why) => script::Ending::NotLoaded(why),
                     })
                 }
             }
@@ -169,7 +169,7 @@ async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, lin
     let mut ending = None;
     loop {
         tokio::select! {
-            word = said.recv(), if ending.is_none() => match word {
+            word = said.recv(), if ending.is_none() && calls.len().max(idle.len()) < MOST_CALLS => match word {
                 Some(Said::Ask(id, call)) => {
                     let link = link.clone();
                     let calls = if is_idle(&call) { &mut idle } else { &mut calls };
@@ -267,6 +267,7 @@ fn handled(ending: script::Ending) -> HandlerReply {
         },
         script::Ending::Threw(text) => Handled::Threw(Json::parse(text).unwrap_or_else(|_| Json::null())),
         script::Ending::Lost(why) => Handled::Threw(failed("EngineError", &why).unwrap_or_else(|_| Json::null())),
+        script::Ending::NotLoaded(why) => Handled::NotLoaded(why),
     };
     HandlerReply::Handled(handled)
 }
@@ -274,12 +275,12 @@ fn handled(ending: script::Ending) -> HandlerReply {
 fn inspected(ending: script::Ending) -> HandlerReply {
     let inspected = match ending {
         script::Ending::Returned(Some(text)) => match Json::parse(text) {
-            Ok(exports) => Inspected::Handler(exports),
+            Ok(exports) => Inspected::Handler { exports, files: Vec::new() },
             Err(error) => Inspected::Unusable(error.to_string()),
         },
         script::Ending::Returned(None) => Inspected::Unusable("its exports are not JSON".to_owned()),
         script::Ending::Threw(text) => Inspected::Unusable(message_of(&text)),
-        script::Ending::Lost(why) => Inspected::Unusable(why),
+        script::Ending::Lost(why) | script::Ending::NotLoaded(why) => Inspected::Unusable(why),
     };
     HandlerReply::Inspected(inspected)
 }
@@ -287,7 +288,12 @@ fn inspected(ending: script::Ending) -> HandlerReply {
 fn message_of(thrown: &str) -> String {
     let value: Value = serde_json::from_str(thrown).unwrap_or_default();
     let text = |name: &str| value.get(name).and_then(Value::as_str);
+    // QuickJS says there, and nowhere else, where it could not read on.
+    let place = text("stack").and_then(|stack| stack.lines().find_map(|line| line.trim().strip_prefix("at ")));
     match (text("name"), text("message")) {
+        (Some(name @ "SyntaxError"), Some(message)) if place.is_some_and(|it| !it.contains([' ', '<'])) => {
+            format!("{name}: {message} ({})", place.unwrap_or_default())
+        }
         (Some(name), Some(message)) => format!("{name}: {message}"),
         _ => value.to_string(),
     }

@@ -7,10 +7,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use protocol::Json;
-use protocol::handler::{Inspected, Module, NodeHandler};
+use protocol::handler::{Inspected, MOST_CALLS, Module, NodeHandler};
 use protocol::link::{HostSide, Link};
 use rustix::process::Pid;
 use serde_json::{Value, json};
@@ -30,8 +31,6 @@ const CLIENT: &str = include_str!("client.js");
 
 /// Longest line that Node may send, in bytes: a result, or something for the store.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
-/// Calls of the store that may be under way at the same time.
-const MOST_CALLS: usize = 256;
 
 /// Modules need not say in `package.json` that they are some, and what is still an experiment in old versions is no news.
 const FLAGS: [&str; 3] =
@@ -85,7 +84,7 @@ impl NodeProcess {
         let inspected = match self.next().await {
             Ok(message) => match (message.get("ready"), message.get("unusable").and_then(Value::as_str)) {
                 (Some(exports), _) => match Json::encode(exports) {
-                    Ok(exports) => Inspected::Handler(exports),
+                    Ok(exports) => Inspected::Handler { exports, files: files_in(&message) },
                     Err(error) => Inspected::Unusable(error.to_string()),
                 },
                 (None, Some(why)) => Inspected::Unusable(why.to_owned()),
@@ -107,7 +106,7 @@ impl NodeProcess {
         mut aborts: UnboundedReceiver<()>,
     ) -> Ending {
         if let Inspected::Unusable(why) = self.loaded().await {
-            return Ending::lost(&why);
+            return Ending::NotLoaded(why);
         }
         let begin = format!("{{\"begin\":{{\"job\":{},\"jobId\":{}}}}}\n", job.as_str(), Value::from(job_id));
         let mut outgoing = vec![begin];
@@ -121,7 +120,7 @@ impl NodeProcess {
                 }
             }
             tokio::select! {
-                read = read_line(&mut self.lines, &mut line), if calls.len() + idle.len() < MOST_CALLS => {
+                read = read_line(&mut self.lines, &mut line), if calls.len().max(idle.len()) < MOST_CALLS => {
                     let message = match read.and_then(|()| parse(&mut line)) {
                         Ok(message) => message,
                         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -195,6 +194,12 @@ impl Drop for NodeProcess {
         }
         hosting::process::kill_descent();
     }
+}
+
+/// The files that Node has loaded, as it tells.
+fn files_in(message: &Value) -> Vec<PathBuf> {
+    let files = message.get("files").and_then(Value::as_array);
+    files.into_iter().flatten().filter_map(|file| file.as_str().map(PathBuf::from)).collect()
 }
 
 /// Reads a line to its end. What was read before the future was dropped stays in `line`.

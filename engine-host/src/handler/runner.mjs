@@ -4,6 +4,7 @@ import { createRequire, register } from 'node:module';
 import { Socket } from 'node:net';
 import { pathToFileURL } from 'node:url';
 import { Script } from 'node:vm';
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 
 const { file, host, hooks, client } = JSON.parse(process.argv[1]);
 process.argv.length = 1;
@@ -69,9 +70,13 @@ const fail = (error) => end({ threw: describe(error) });
 process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
 
-register(`data:text/javascript,${encodeURIComponent(hooks)}`, { data: { host } });
+const { port1: loads, port2: tellLoads } = new MessageChannel();
+register(`data:text/javascript,${encodeURIComponent(hooks)}`, {
+  data: { host, loads: tellLoads },
+  transferList: [tellLoads],
+});
 // The same for what CommonJS requires.
-const { _extensions: extensions } = createRequire(import.meta.url)('node:module');
+const { _extensions: extensions, _cache: required } = createRequire(import.meta.url)('node:module');
 extensions['.ts'] = extensions['.cts'] = (module, filename) => {
   module._compile(execFileSync(host, ['strip-types', filename], { encoding: 'utf8' }), filename);
 };
@@ -83,6 +88,37 @@ const load = async () => {
   const { default: handler, ...exports } = isNested ? module.default : module;
   if (typeof handler !== 'function') throw new TypeError('its default export must be a function');
   return { handler, exports };
+};
+
+/** The files that were loaded beside the handler's own, without packages. */
+const loadedFiles = () => {
+  const files = new Set(Object.keys(required));
+  for (let load; (load = receiveMessageOnPort(loads)) !== undefined; ) files.add(load.message);
+  return [...files].filter((it) => it !== file && !it.includes('/node_modules/'));
+};
+
+/** Where a module threw, or where V8 could not read on, which the error itself does not say. */
+const placeOf = async (error) => {
+  const theirs = String(error?.stack ?? '').split('\n').filter((line) => !/node:|\[eval/.test(line));
+  const [place] = /(file:\/\/)?\/[^\s()]+:\d+/.exec(theirs.join('\n')) ?? [];
+  if (place !== undefined || !(error instanceof SyntaxError)) return place;
+  const { Session } = await import('node:inspector');
+  const session = new Session();
+  session.connect();
+  const post = (method, parameters) =>
+    new Promise((resolve, reject) => {
+      session.post(method, parameters, (refusal, answer) => (refusal === null ? resolve(answer) : reject(refusal)));
+    });
+  const unread = [];
+  session.on('Debugger.scriptFailedToParse', ({ params }) => unread.push(params.url));
+  await post('Debugger.enable');
+  await post('Debugger.setSkipAllPauses', { skip: true });
+  await import(`${pathToFileURL(file)}?again`).catch(() => {});
+  globalThis.unreadable = error;
+  const { result } = await post('Runtime.evaluate', { expression: 'globalThis.unreadable' });
+  const { exceptionDetails } = await post('Runtime.getExceptionDetails', { errorObjectId: result.objectId });
+  session.disconnect();
+  return `${unread[0]?.replace('?again', '') ?? 'a module that it imports'}:${exceptionDetails.lineNumber + 1}`;
 };
 
 let loaded;
@@ -118,10 +154,10 @@ socket.on('end', () => process.exit(0));
 
 loaded = load();
 loaded.then(
-  ({ exports }) => say({ ready: JSON.parse(json(exports) ?? '{}') }),
-  (error) => {
-    const place = String(error?.stack ?? '').split('\n')[0];
+  ({ exports }) => say({ ready: JSON.parse(json(exports) ?? '{}'), files: loadedFiles() }),
+  async (error) => {
+    const place = await placeOf(error).catch(() => undefined);
     const { name = 'Error', message = String(error) } = error ?? {};
-    say({ unusable: `${name}: ${message}${place.startsWith('file:') ? ` (${place})` : ''}` });
+    say({ unusable: `${name}: ${message}${place === undefined ? '' : ` (${place})`}` });
   },
 );

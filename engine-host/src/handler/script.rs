@@ -36,6 +36,8 @@ pub(super) enum Ending {
     Threw(String),
     /// The engine cannot go on.
     Lost(String),
+    /// The handler was not begun, because its module cannot be loaded.
+    NotLoaded(String),
 }
 
 impl Ending {

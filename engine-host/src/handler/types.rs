@@ -5,6 +5,7 @@ use std::path::Path;
 
 use oxc::allocator::Allocator;
 use oxc::codegen::Codegen;
+use oxc::diagnostics::OxcDiagnostic;
 use oxc::parser::Parser;
 use oxc::semantic::SemanticBuilder;
 use oxc::span::SourceType;
@@ -30,15 +31,21 @@ pub fn strip<'a>(file: &Path, source: &'a str) -> Result<Cow<'a, str>, String> {
     let allocator = Allocator::default();
     let mut parsed = Parser::new(&allocator, source, kind).parse();
     if let Some(problem) = parsed.diagnostics.first() {
-        return Err(format!("{name}: {problem}"));
+        return Err(told(&name, source, problem));
     }
     let scoping = SemanticBuilder::new().with_enum_eval(true).build(&parsed.program).semantic.into_scoping();
     let transformer = Transformer::new(&allocator, file, &TransformOptions::default());
     let transformed = transformer.build_with_scoping(scoping, &mut parsed.program);
     if let Some(problem) = transformed.diagnostics.first() {
-        return Err(format!("{name}: {problem}"));
+        return Err(told(&name, source, problem));
     }
     Ok(Cow::Owned(Codegen::new().build(&parsed.program).code))
+}
+
+fn told(name: &str, source: &str, problem: &OxcDiagnostic) -> String {
+    let place = problem.labels.first().and_then(|label| source.get(..label.offset() as usize));
+    let line = place.map(|before| format!(":{}", before.matches('\n').count() + 1)).unwrap_or_default();
+    format!("{name}{line}: {problem}")
 }
 
 #[cfg(test)]
@@ -66,7 +73,7 @@ mod tests {
             stripped("a.mts", "export enum E { A = 1 } export class C { constructor(private x: number) {} }").unwrap();
         assert!(made.contains("E[\"A\"]") && made.contains("this.x = x"), "{made}");
         assert_eq!(stripped("a.js", "const a: number = 1").as_deref(), Ok("const a: number = 1"));
-        let wrong = stripped("/handlers/a.ts", "const a: = 1").unwrap_err();
-        assert!(wrong.starts_with("a.ts: "), "{wrong}");
+        let wrong = stripped("/handlers/a.ts", "\nconst a: = 1").unwrap_err();
+        assert!(wrong.starts_with("a.ts:2: "), "{wrong}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::oada::program::{self, OadaWorker};
-use tests::oada::{Fault, Oada};
+use tests::oada::{Action, Direction, Fault, Oada};
 use tests::processes::{self, command_line, gone};
 
 use crate::support::{body, finished, place, shelves, statuses, within};
@@ -288,4 +288,112 @@ async fn the_embedded_engine_has_what_any_javascript_world_has() {
         "url": ["http://User@example.org/a/d%20e?b=++1&n=%C3%A9#h", "  1", "example.org", "http://User@example.org/c?x#y", false] });
     assert_eq!(result, expected);
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_whose_import_changes_is_loaded_anew_and_its_jobs_wait_while_it_cannot_be() {
+    let files = [
+        ("job.mjs", "import { text } from './lib/text.mjs';\nexport default () => text;"),
+        ("common.cjs", "const { text } = require('./lib/text.cjs');\nmodule.exports = () => text;"),
+        ("lib/text.mjs", "export const text = 'first';"),
+        ("lib/text.cjs", "exports.text = 'first';"),
+    ];
+    let oada = Oada::start().await;
+    let worker = OadaWorker::start_in(&oada, folder(&files), &NODE).await;
+    let kinds = ["job", "common"];
+    for kind in kinds {
+        place(&oada, &format!("{kind}1"), body(kind, json!({})));
+        assert_eq!(finished(&oada, &format!("{kind}1")).await.result, Some(json!("first")));
+    }
+    // Some hosts have loaded what was there, and others are to load this.
+    worker.write_file("lib/text.mjs", "\nexport const text = ;");
+    worker.write_file("lib/text.cjs", "\nexports.text = ;");
+    for kind in kinds {
+        worker.printed(&format!(":2); jobs of its type wait kind=\"{kind}\"")).await;
+        place(&oada, &format!("{kind}2"), body(kind, json!({})));
+    }
+    let (status, text) = worker.http("GET", "/readyz").await;
+    assert!(status == 503 && text.contains("SyntaxError"), "{text}");
+    worker.write_file("lib/text.mjs", "export const text = 'second';");
+    worker.write_file("lib/text.cjs", "exports.text = 'second';");
+    for kind in kinds {
+        let job = finished(&oada, &format!("{kind}2")).await;
+        assert_eq!(job.result, Some(json!("second")), "{kind}\n{}", worker.output());
+        assert_eq!(statuses(&job), ["started", "success"]);
+    }
+    assert_eq!(worker.http("GET", "/readyz").await.0, 200);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_handler_was_broken_since_it_was_looked_at_is_left_for_later() {
+    // The second time that it is loaded, it cannot be; the first time, it is looked at.
+    let handler = "import { appendFileSync, readFileSync } from 'node:fs';
+        appendFileSync('loads', '.');
+        if (readFileSync('loads', 'utf8').length === 2) throw new Error('not now');
+        export default () => 'done';";
+    let oada = Oada::start().await;
+    let options = [&NODE[..], &["--concurrency", "1", "--warm-hosts", "1", "--half-run", "fail"]].concat();
+    let worker = OadaWorker::start_in(&oada, folder(&[("odd.mjs", handler)]), &options).await;
+    place(&oada, "JOB", body("odd", json!({})));
+    let job = finished(&oada, "JOB").await;
+    assert_eq!(job.result, Some(json!("done")), "{:?}\n{}", job.result, worker.output());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_syntax_error_is_told_with_its_line() {
+    let files = [
+        ("esm.mjs", "export const timeout = 1;\n\nexport default () => { const x = ; };"),
+        ("common.cjs", "\nconst y = ;"),
+        ("typed.ts", "\n\nexport default (a: ) => 1;"),
+        ("thrown.mjs", "throw new SyntaxError('mine');"),
+    ];
+    let oada = Oada::start().await;
+    let worker = OadaWorker::start_in(&oada, folder(&files), &NODE).await;
+    let (_, text) = worker.http("GET", "/readyz").await;
+    let told: Value = serde_json::from_str(&text).expect("it is JSON");
+    let places =
+        [("esm", "esm.mjs:3"), ("common", "common.cjs:2"), ("typed", "typed.ts:3"), ("thrown", "thrown.mjs:1")];
+    for (kind, part) in places {
+        let why = told["withheld_types"][kind].as_str().expect("it is withheld");
+        assert!(why.starts_with("SyntaxError: ") && why.contains(part), "{why}");
+    }
+    worker.stop().await;
+}
+
+/// For both engines.
+const MANY: &str = "export default async (job, { oada }) => {
+  for (let i = 0; i < 300; i += 1) oada.put({ path: '/resources/MANY', data: { [`key${i}`]: i } });
+  return 'done';
+};";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_has_begun_is_written_and_so_much_at_a_time() {
+    for engine in ["node", "embedded"] {
+        let oada = Oada::start().await;
+        oada.put("/resources/MANY", "application/json", json!({}));
+        oada.inject(Fault::new("slow", Action::Delay(Duration::from_millis(20))).path("/resources/MANY").times(1000));
+        let options = ["--handler-engine", engine, "--requests", "1000"];
+        let worker = OadaWorker::start(&oada, &[("many", MANY)], &options).await;
+        place(&oada, "JOB", body("many", json!({})));
+        assert_eq!(finished(&oada, "JOB").await.result, Some(json!("done")), "{engine}");
+        let written = oada.get("/resources/MANY").expect("it is there");
+        let keys = written.as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("key")).count();
+        let (mut under_way, mut most) = (std::collections::HashSet::new(), 0);
+        for entry in oada.trace() {
+            match entry.direction {
+                Direction::FromClient if entry.message["path"] == "/resources/MANY" => {
+                    under_way.insert(entry.message["requestId"].to_string());
+                }
+                Direction::FromClient => {}
+                Direction::FromStore => {
+                    under_way.remove(&entry.message["requestId"].to_string());
+                }
+            }
+            most = most.max(under_way.len());
+        }
+        assert!(keys == 300 && (2..=64).contains(&most), "{engine}: {keys} were written, {most} at a time");
+        worker.stop().await;
+    }
 }

@@ -20,10 +20,36 @@ const EXTENSIONS: [&str; 4] = ["js", "mjs", "cjs", "ts"];
 /// How long jobs of a type are left alone whose handler is gone: files are replaced in many ways, and some take a while.
 const GONE_FOR_GOOD: Duration = Duration::from_secs(60);
 
-/// What tells one version of a file from another without reading it.
+/// How long until a file is looked at again that cannot be used: what it lacks may have come, such as a package.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A file, and what tells one version of it from another without reading it.
+type FileStamp = (PathBuf, Option<SystemTime>, u64);
+
+/// What tells one version of a handler's own file from another; of more than one file, if they are for the same type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    files: Vec<(PathBuf, Option<SystemTime>, u64)>,
+    files: Vec<FileStamp>,
+}
+
+impl Stamp {
+    fn of(files: Vec<PathBuf>) -> Self {
+        let stamp = |file: PathBuf| {
+            let found = std::fs::metadata(&file).ok();
+            let modified = found.as_ref().and_then(|found| found.modified().ok());
+            (file, modified, found.map_or(0, |found| found.len()))
+        };
+        Self { files: files.into_iter().map(stamp).collect() }
+    }
+
+    /// Of the same files, as they are now.
+    fn again(&self) -> Self {
+        Self::of(self.files.iter().map(|(file, ..)| file.clone()).collect())
+    }
+
+    fn is_as_it_was(&self) -> bool {
+        *self == self.again()
+    }
 }
 
 /// A handler that can be used.
@@ -47,10 +73,16 @@ pub(super) struct Folder {
     options: HandlerOptions,
     /// By type, as they were when they were looked at last.
     known: BTreeMap<String, Stamp>,
+    /// What handlers import, by type.
+    imports: BTreeMap<String, Stamp>,
+    /// Loads so far.
+    revision: u64,
     /// Types that have a handler.
     handled: BTreeSet<String>,
     /// Types whose file cannot be used as it is now, and why.
     unusable: BTreeMap<String, String>,
+    /// When they were looked at.
+    tried: BTreeMap<String, Instant>,
     /// Types whose file is gone, and since when.
     gone: BTreeMap<String, Instant>,
     changes: Vec<(String, Change)>,
@@ -58,8 +90,9 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn new(hosts: Hosts, options: HandlerOptions) -> Self {
-        let (known, handled, unusable, gone) = Default::default();
-        Self { hosts, options, known, handled, unusable, gone, changes: Vec::new() }
+        let (known, imports, handled, unusable, tried, gone) = Default::default();
+        let (revision, changes) = Default::default();
+        Self { hosts, options, known, imports, revision, handled, unusable, tried, gone, changes }
     }
 
     /// What the last looks have found that nobody has taken.
@@ -104,10 +137,11 @@ impl Folder {
         let folder = self.options.folder.clone();
         let mut found = scan(&folder).map_err(|source| FolderError { folder: folder.clone(), source })?;
         self.miss(&found, Instant::now());
-        let changed = found.iter().filter(|(kind, stamp)| self.known.get(*kind) != Some(*stamp));
+        let changed = found.iter().filter(|(kind, stamp)| self.known.get(*kind) != Some(*stamp) || self.is_due(kind));
         for (kind, stamp) in changed.map(|(kind, stamp)| (kind.clone(), stamp.clone())).collect::<Vec<_>>() {
             match self.load(&kind, &stamp).await {
-                Ok(handler) => {
+                Ok((handler, imports)) => {
+                    self.imports.insert(kind.clone(), imports);
                     self.handled.insert(kind.clone());
                     self.unusable.remove(&kind);
                     self.changes.push((kind, Change::Use(handler)));
@@ -125,6 +159,13 @@ impl Folder {
         Ok(())
     }
 
+    /// Whether a type is to be looked at though its own file is as it was.
+    fn is_due(&self, kind: &str) -> bool {
+        let tried = self.tried.get(kind).filter(|_| self.options.node.is_some() && self.unusable.contains_key(kind));
+        tried.is_some_and(|tried| tried.elapsed() >= LOOK_AGAIN)
+            || self.imports.get(kind).is_some_and(|imports| !imports.is_as_it_was())
+    }
+
     /// Notes what is not there any more.
     fn miss(&mut self, found: &BTreeMap<String, Stamp>, now: Instant) {
         self.gone.retain(|kind, _| !found.contains_key(kind));
@@ -134,6 +175,7 @@ impl Folder {
             info!(kind, "a handler is gone: its jobs wait for another one for {}s", GONE_FOR_GOOD.as_secs());
             self.handled.remove(&kind);
             self.unusable.remove(&kind);
+            self.imports.remove(&kind);
             self.gone.insert(kind.clone(), now);
             self.changes.push((kind, Change::Withhold("its handler is gone".to_owned())));
         }
@@ -143,20 +185,27 @@ impl Folder {
         }
     }
 
-    /// A file cannot be used as it is: what was there before it goes on.
+    /// A file cannot be used as it is. The embedded engine has what was there before it, and goes on with that; Node
+    /// reads the file for each job.
     fn cannot_use(&mut self, kind: String, why: String) {
-        let goes_on = self.handled.contains(&kind);
+        let goes_on = self.options.node.is_none() && self.handled.contains(&kind);
         if self.unusable.get(&kind) != Some(&why) {
             let what = if goes_on { "the one before goes on" } else { "jobs of its type wait" };
             error!(kind, "a handler cannot be used: {why}; {what}");
         }
         if !goes_on {
+            self.handled.remove(&kind);
             self.changes.push((kind.clone(), Change::Withhold(why.clone())));
+        }
+        self.tried.insert(kind.clone(), Instant::now());
+        if let Some(imports) = self.imports.get_mut(&kind) {
+            *imports = imports.again();
         }
         self.unusable.insert(kind, why);
     }
 
-    async fn load(&self, kind: &str, stamp: &Stamp) -> Result<Handler, InspectError> {
+    /// The handler, and what it imports.
+    async fn load(&mut self, kind: &str, stamp: &Stamp) -> Result<(Handler, Stamp), InspectError> {
         let unusable = |why: String| InspectError::Unusable(why);
         let [(file, ..)] = stamp.files.as_slice() else {
             let names: Vec<String> = stamp.files.iter().map(|(file, ..)| name(file)).collect();
@@ -164,17 +213,20 @@ impl Folder {
         };
         let source = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
         let file = file.canonicalize().map_err(|error| unusable(error.to_string()))?;
+        self.revision += 1;
+        let revision = self.revision;
         let node = self.options.node.as_ref().map(|node| NodeHandler {
             program: node.path.clone(),
             version: node.version.clone(),
             file: file.clone(),
+            revision,
         });
         let module = Module { name: name(&file), source, node };
-        let options = module::inspect(&self.hosts, &module, &self.options).await?;
+        let (options, imports) = module::inspect(&self.hosts, &module, &self.options).await?;
         info!(kind, timeout = ?options.timeout, "a handler is there");
         let runner = Runner::new(self.hosts.clone(), module, self.options.memory_bytes);
         runner.expect();
-        Ok(Handler { options, runner: Arc::new(runner) })
+        Ok((Handler { options, runner: Arc::new(runner) }, Stamp::of(imports)))
     }
 }
 

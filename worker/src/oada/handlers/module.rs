@@ -1,5 +1,6 @@
 //! What a handler's module says about itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,18 +47,19 @@ pub(super) enum InspectError {
     Host(String),
 }
 
-/// Has a host read the module: how its jobs are run.
+/// Has a host read the module: how its jobs are run, and what files it has loaded beside its own.
 pub(super) async fn inspect(
     hosts: &Hosts,
     module: &Module,
     options: &HandlerOptions,
-) -> Result<TypeOptions, InspectError> {
+) -> Result<(TypeOptions, Vec<PathBuf>), InspectError> {
     let host = hosts.lend().await.map_err(|error| InspectError::Host(error.to_string()))?;
     let inspect = Inspect { module: module.clone(), memory_bytes: options.memory_bytes };
     match host.call(inspect, INSPECTION).await {
-        Ok(Inspected::Handler(exports)) => {
+        Ok(Inspected::Handler { exports, files }) => {
             let exports = exports.decode().map_err(|error| InspectError::Unusable(format!("its exports: {error}")))?;
-            type_options(exports, options.timeout).map_err(InspectError::Unusable)
+            let options = type_options(exports, options.timeout).map_err(InspectError::Unusable)?;
+            Ok((options, files))
         }
         Ok(Inspected::Unusable(why)) => Err(InspectError::Unusable(why)),
         // Most likely it took too long, or took its host down.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use protocol::Json;
 use protocol::engine::EngineSpec;
-use protocol::handler::{Abort, Handle, Handled, Module, StoreAnswer, StoreCall};
+use protocol::handler::{Abort, Handle, Handled, MOST_CALLS, Module, StoreAnswer, StoreCall};
 use protocol::link::{Responder, WorkerSide};
 use protocol::message::{Prepare, WorkerReply, WorkerRequest};
 use protocol::queue;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::hosts::{Asked, Hosts, LentHost, LoanError};
 use crate::oada::client::WatchEvent;
@@ -100,12 +101,24 @@ impl Runner {
         let watches = Arc::<Watches>::default();
         let mut told_to_end = false;
         let mut grace = std::pin::pin!(grace(context));
+        let (mut busy, mut idle) = (JoinSet::new(), JoinSet::new());
+        let mut handled = None;
         loop {
+            // What the handler has begun is done, though it has ended.
+            if let Some(handled) = handled.take_if(|_| busy.is_empty()) {
+                return Some(outcome(handled, context));
+            }
+            let is_at_work = handled.is_none();
             tokio::select! {
-                handled = &mut call => return Some(outcome(handled)),
-                Some((request, responder)) = next(&mut requests) => {
-                    serve(request, responder, context.clone(), Arc::clone(&watches));
+                ended = &mut call, if is_at_work => handled = Some(ended),
+                Some((request, responder)) = next(&mut requests), if busy.len().max(idle.len()) < MOST_CALLS => {
+                    // Anything else is refused as the responder is dropped.
+                    let WorkerRequest::Store(call) = request else { continue };
+                    let tasks = if matches!(call, StoreCall::Next { .. }) { &mut idle } else { &mut busy };
+                    tasks.spawn(serve(call, responder, context.clone(), Arc::clone(&watches)));
                 }
+                Some(_) = busy.join_next() => {}
+                Some(_) = idle.join_next() => {}
                 () = context.cancelled(), if !told_to_end => {
                     told_to_end = true;
                     // If it cannot be told, its host is killed.
@@ -143,13 +156,17 @@ fn give_back(mut host: Borrowed) {
     drop(host.0.take());
 }
 
-fn outcome(handled: Result<Handled, LoanError>) -> Outcome {
+fn outcome(handled: Result<Handled, LoanError>, context: &Context) -> Outcome {
     match handled {
         Ok(Handled::Returned(None)) => Ok(Value::Null),
         Ok(Handled::Returned(Some(value))) => {
             value.decode().map_err(|error| Failure::new(format!("the handler's result: {error}")))
         }
         Ok(Handled::Threw(thrown)) => Err(Failure::read(thrown.decode().ok().as_ref())),
+        Ok(Handled::NotLoaded(why)) => {
+            context.leave(why.clone());
+            Err(Failure::new(why))
+        }
         Err(error) => Err(host_failed(error.to_string())),
     }
 }
@@ -160,24 +177,20 @@ fn host_failed(why: String) -> Failure {
 }
 
 /// Does what a handler wants of the store, in the name of its job.
-fn serve(request: WorkerRequest, responder: Responder<WorkerSide>, context: Context, watches: Arc<Watches>) {
-    // Anything else is refused as the responder is dropped.
-    let WorkerRequest::Store(call) = request else { return };
-    tokio::spawn(async move {
-        let answer = match call {
-            StoreCall::Request { method, path, content_type, data, headers } => {
-                match request_of(&method, path, content_type, data, headers) {
-                    Ok(request) => store_request(&context, request).await,
-                    Err(why) => refused(why),
-                }
+async fn serve(call: StoreCall, responder: Responder<WorkerSide>, context: Context, watches: Arc<Watches>) {
+    let answer = match call {
+        StoreCall::Request { method, path, content_type, data, headers } => {
+            match request_of(&method, path, content_type, data, headers) {
+                Ok(request) => store_request(&context, request).await,
+                Err(why) => refused(why),
             }
-            StoreCall::Watch { path, rev } => watches.begin(&context, &path, rev).await,
-            StoreCall::Next { watch } => watches.next(watch).await,
-            StoreCall::Unwatch { watch } => watches.end(watch),
-            StoreCall::Update { level, status, meta } => update(&context, &level, &status, meta).await,
-        };
-        responder.reply(WorkerReply::Store(answer));
-    });
+        }
+        StoreCall::Watch { path, rev } => watches.begin(&context, &path, rev).await,
+        StoreCall::Next { watch } => watches.next(watch).await,
+        StoreCall::Unwatch { watch } => watches.end(watch),
+        StoreCall::Update { level, status, meta } => update(&context, &level, &status, meta).await,
+    };
+    responder.reply(WorkerReply::Store(answer));
 }
 
 /// Headers that are not a handler's to set.
