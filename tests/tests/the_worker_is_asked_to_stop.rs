@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tests::lightning::{self, DEADLINE, LightningOptions, logged, one_job, queue, until};
+use tests::node::NodeGround;
 use tests::processes;
 use tests::worker::Worker;
 use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
@@ -94,4 +95,23 @@ fn check_shutdown(lightning: &worker::mock_lightning::MockLightning, id: &str) {
     assert_eq!(record.state, RunState::Killed);
     assert_eq!(record.error_type.as_deref(), Some("Shutdown"));
     assert_eq!(record.steps[0].reason.as_deref(), Some("kill"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_end_with_the_worker_and_are_not_given_up() {
+    if !tests::node::is_forked() {
+        return;
+    }
+    let (ground, runtime) = (NodeGround::start().await, tempfile::tempdir().expect("a folder"));
+    let lightning = lightning::start(LightningOptions::default()).await;
+    let mut variables = ground.variables(runtime.path());
+    variables.push(("WORKER_NODE_START", "fork".into()));
+    let worker = Worker::start_at(&lightning.url(), &["--capacity", "1"], &variables).await;
+    let id = queue(&lightning, one_job("fn(s => s)"));
+    until(&lightning, &worker, &id, |record| record.state == RunState::Success).await;
+    worker.printed("are forked from now on").await;
+    worker.signal(Signal::TERM);
+    worker.printed(" stopped").await;
+    assert!(!worker.output().contains("not forked"), "{}", worker.output());
+    assert_eq!(worker.exit(DEADLINE).await, Some(0));
 }

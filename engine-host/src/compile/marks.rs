@@ -1,14 +1,17 @@
 //! Gives statements a place of their own in QuickJS's tables: it knows those of names, calls and operators, and takes an
 //! error in what has none, such as the pattern of a declaration, for one of the statement before. So a `0;` with the
-//! statement's place goes before it.
+//! statement's place goes before it. What an arrow function consists of becomes a statement for that.
+//!
+//! And sets apart what QuickJS would read in another way than it is meant.
 
 use oxc::allocator::{ArenaVec, TakeIn};
 use oxc::ast::ast::{
-    BindingPattern, Expression, ForStatementInit, ForStatementLeft, NumberBase, Statement, VariableDeclaration,
+    ArrowFunctionBody, ArrowFunctionExpression, BindingPattern, Expression, ForStatementInit, ForStatementLeft,
+    NewExpression, NumberBase, Statement, VariableDeclaration,
 };
 use oxc::ast::builder::AstBuilder;
 use oxc::ast_visit::{VisitMut, walk_mut};
-use oxc::span::{GetSpan, Span};
+use oxc::span::{GetSpan, SPAN, Span};
 
 use super::Job;
 
@@ -33,12 +36,44 @@ impl<'a> VisitMut<'a> for Marks<'a, '_> {
         });
         *statements = ArenaVec::from_iter_in(marked, self.ast);
     }
+
+    fn visit_arrow_function_expression(&mut self, function: &mut ArrowFunctionExpression<'a>) {
+        walk_mut::walk_arrow_function_expression(self, function);
+        if !function.body.as_expression().is_some_and(begins_without_place) {
+            return;
+        }
+        let span = function.body.span();
+        let expression = function.body.take_in(self.ast).into_expression();
+        let statements = [self.mark(span), Statement::new_return_statement(span, Some(expression), self.ast)];
+        let statements = ArenaVec::from_iter_in(statements, self.ast);
+        // The printer maps one of what has the same place: not the body, but the mark.
+        function.body = ArrowFunctionBody::new_function_body(SPAN, ArenaVec::new_in(self.ast), statements, self.ast);
+    }
+
+    fn visit_new_expression(&mut self, expression: &mut NewExpression<'a>) {
+        walk_mut::walk_new_expression(self, expression);
+        self.set_apart(&mut expression.callee);
+    }
 }
 
 impl<'a> Marks<'a, '_> {
+    /// QuickJS reads `new new A().b()` as a call of `new A().b`. The printer has no parentheses, but around a sequence.
+    fn set_apart(&self, callee: &mut Expression<'a>) {
+        if let Expression::NewExpression(inner) = callee {
+            let span = inner.span;
+            let expressions = ArenaVec::from_iter_in([self.zero(span), callee.take_in(self.ast)], self.ast);
+            *callee = Expression::new_sequence_expression(span, expressions, self.ast);
+        } else if let Some(member) = callee.as_member_expression_mut() {
+            self.set_apart(member.object_mut());
+        }
+    }
+
     fn mark(&self, span: Span) -> Statement<'a> {
-        let zero = Expression::new_numeric_literal(span, 0.0, None, NumberBase::Decimal, self.ast);
-        Statement::new_expression_statement(span, zero, self.ast)
+        Statement::new_expression_statement(span, self.zero(span), self.ast)
+    }
+
+    fn zero(&self, span: Span) -> Expression<'a> {
+        Expression::new_numeric_literal(span, 0.0, None, NumberBase::Decimal, self.ast)
     }
 }
 
@@ -46,14 +81,22 @@ fn needs_mark(statement: &Statement<'_>) -> bool {
     match statement {
         Statement::VariableDeclaration(variables) => {
             has_pattern(variables)
-                || variables.declarations.iter().filter_map(|it| it.init.as_ref()).any(reads_of_no_name)
+                || variables.declarations.iter().filter_map(|it| it.init.as_ref()).any(begins_without_place)
         }
-        Statement::ReturnStatement(statement) => statement.argument.as_ref().is_some_and(reads_of_no_name),
+        Statement::ReturnStatement(statement) => statement.argument.as_ref().is_some_and(begins_without_place),
+        Statement::IfStatement(statement) => begins_without_place(&statement.test),
+        Statement::WhileStatement(statement) => begins_without_place(&statement.test),
+        Statement::SwitchStatement(statement) => begins_without_place(&statement.discriminant),
         Statement::ForStatement(statement) => {
             matches!(&statement.init, Some(ForStatementInit::VariableDeclaration(variables)) if has_pattern(variables))
+                || statement.test.as_ref().is_some_and(begins_without_place)
         }
-        Statement::ForInStatement(statement) => binds_pattern(&statement.left),
-        Statement::ForOfStatement(statement) => binds_pattern(&statement.left),
+        Statement::ForInStatement(statement) => {
+            binds_pattern(&statement.left) || begins_without_place(&statement.right)
+        }
+        Statement::ForOfStatement(statement) => {
+            binds_pattern(&statement.left) || begins_without_place(&statement.right)
+        }
         _ => false,
     }
 }
@@ -67,12 +110,29 @@ fn has_pattern(variables: &VariableDeclaration<'_>) -> bool {
     variables.declarations.iter().any(|it| is_pattern(&it.id))
 }
 
-/// Whether an expression reads a property of what is neither a name nor called, such as `this.a`.
-fn reads_of_no_name(expression: &Expression<'_>) -> bool {
-    let mut innermost = expression;
-    while let Some(member) = innermost.as_member_expression() {
-        innermost = member.object();
+/// Whether what an expression does first may throw, and has no place: neither a name, a call nor an operator.
+fn begins_without_place(expression: &Expression<'_>) -> bool {
+    match expression {
+        Expression::Identifier(_)
+        | Expression::NewExpression(_)
+        | Expression::AssignmentExpression(_)
+        | Expression::FunctionExpression(_)
+        | Expression::ArrowFunctionExpression(_)
+        | Expression::ThisExpression(_)
+        | Expression::RegExpLiteral(_) => false,
+        Expression::AwaitExpression(it) => begins_without_place(&it.argument),
+        Expression::BinaryExpression(it) => begins_without_place(&it.left),
+        Expression::CallExpression(it) => begins_without_place(&it.callee),
+        Expression::ConditionalExpression(it) => begins_without_place(&it.test),
+        Expression::LogicalExpression(it) => begins_without_place(&it.left),
+        Expression::SequenceExpression(it) => it.expressions.iter().any(begins_without_place),
+        Expression::TaggedTemplateExpression(it) => begins_without_place(&it.tag),
+        expression if expression.is_literal() => false,
+        expression => match expression.as_member_expression().map(|member| member.object()) {
+            Some(Expression::Identifier(_)) => false,
+            Some(object @ Expression::CallExpression(_)) => begins_without_place(object),
+            Some(object) => !object.is_member_expression() || begins_without_place(object),
+            None => true,
+        },
     }
-    let is_read = !std::ptr::eq(innermost, expression);
-    is_read && !matches!(innermost, Expression::Identifier(_) | Expression::CallExpression(_))
 }

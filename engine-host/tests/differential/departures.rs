@@ -34,6 +34,8 @@ const OTHER_BUFFER: &str = "`Buffer`";
 const NUL_INDENTATION: &str = "`JSON.stringify` that indents with a text that has a NUL";
 const CALLED_CLASS: &str = "a class of the job that an adaptor calls as a function";
 const FROZEN_STATE: &str = "an operation that sets a key of a frozen state";
+const OTHER_REALM: &str = "`instanceof` of what an operation made";
+const ODD_DATES: &str = "a text that is a date in no usual form";
 const LONG_NUMBERS: &str = "numbers that are not decimal, more than 10 digits long";
 
 /// Every departure. Each example ends differently on the two engines.
@@ -73,6 +75,8 @@ pub(crate) const DEPARTURES: &[Departure] = &[
     met(NUL_INDENTATION, "fn(() => ({ data: JSON.stringify([1], null, 'a\\u0000b') }));"),
     met(OTHER_BUFFER, "fn(() => ({ data: typeof Buffer.from('a').readUInt8 }));"),
     met(CALLED_CLASS, "fn(class {});"),
+    met(OTHER_REALM, "parseCsv('a\\n1\\n');\nfn((state) => ({ data: state.references instanceof Object }));"),
+    met(ODD_DATES, "fn(() => ({ data: new Date('1706659200000Sun, 01 Mar 1903 00:00:00 GMT').getTime() }));"),
     met(FROZEN_STATE, "alterState(() => Object.freeze({}));\ncursor(1);"),
     // On Node no job would end that shows it.
     Departure { what: "`chunk(items, 0)`", example: None, newest_node: None, by_chance: false },
@@ -162,8 +166,15 @@ impl Departures {
             return Vec::new();
         }
         // Taken apart, they are hard to recognise.
-        if ["(1e21).toString(", "(1e-7).toString("].iter().any(|number| code.contains(number)) && expected != actual {
+        if ["(1e21).toString(", "(1e-7).toString(", "(0.000001).toString("].iter().any(|number| code.contains(number))
+            && expected != actual
+        {
             self.meet(LONG_NUMBERS);
+            return Vec::new();
+        }
+        // A number and a text, put together.
+        if code.contains(".getTime() + (") && code.contains("UTCString()") && expected != actual {
+            self.meet(ODD_DATES);
             return Vec::new();
         }
         if fits("TypeError: class constructors must be invoked with 'new'", message(&actual.exit))
@@ -203,6 +214,7 @@ impl Departures {
         if has_long_number {
             states[1] = states[0].clone();
         }
+        let mut is_of_other_realm = false;
         let mut found = Vec::new();
         let mut differ = |what: &str, expected: &str, actual: &str| {
             if expected != actual {
@@ -217,14 +229,20 @@ impl Departures {
             let line = |end: &End| end.logs.get(i).cloned().unwrap_or_else(|| "no line".to_owned());
             let (expected, actual) = (line(expected), line(actual));
             let is_stack = |text: &str| text.contains("\\n    at ");
+            let is_instance = ["JOB info [\"false\"]", "JOB info [\"true\"]"] == [expected.as_str(), actual.as_str()];
             if is_long_number(code, &expected, &actual) {
                 has_long_number = true;
+            } else if is_instance && code.contains("instanceof") {
+                is_of_other_realm = true;
             } else if !((is_stack(&expected) && is_stack(&actual)) || logs_words(&expected, &actual)) {
                 differ("log", &expected, &actual);
             }
         }
         if has_long_number {
             self.meet(LONG_NUMBERS);
+        }
+        if is_of_other_realm {
+            self.meet(OTHER_REALM);
         }
         if found.is_empty() && expected.state != actual.state && !is_reworded {
             self.meet(OTHER_PLACE);

@@ -214,17 +214,21 @@ impl Inner {
     async fn live(self: &Arc<Self>, number: Number, key: &Prepare) {
         let print = print_of(key);
         let begun = Instant::now();
-        let lent = match self.hosts.upgrade() {
-            Some(hosts) => hosts.lend().await.map_err(|error| error.to_string()),
-            None => return,
+        let Some(hosts) = self.hosts.upgrade() else { return };
+        // It is given to nobody else, and ends when this does.
+        let lent = match hosts.lend().await {
+            Ok(lent) => Lent(Some(lent)),
+            // That there is none says nothing of the template.
+            Err(error) => {
+                debug!("no host becomes the template of {}: {error}", describe(key));
+                drop(hosts);
+                tokio::time::sleep(LOOK_EVERY).await;
+                return self.shelf().ended(number);
+            }
         };
+        drop(hosts);
         let variables = self.shelf().variables();
         let wanted = BeTemplate { engine: key.engine.clone(), memory_bytes: key.memory_bytes, variables };
-        let lent = match lent {
-            // It is given to nobody else, and ends when this does.
-            Ok(lent) => Lent(Some(lent)),
-            Err(why) => return self.failed(number, key, why, print),
-        };
         match lent.call(wanted).await {
             Ok(Template { address, private_bytes }) => {
                 let host = address.host.clone();

@@ -263,3 +263,100 @@ fn errors_are_on_the_line_where_v8_finds_them_in_the_source() {
     }
     assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Those of these jobs whose error is not on the line that its source has `HERE` on.
+fn elsewhere(sources: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for source in sources {
+        let line = source.lines().position(|line| line.contains("HERE")).unwrap() as u32 + 1;
+        let source = source.replace("HERE", "");
+        let adaptor = Adaptor { specifier: "@openfn/language-common", exports: None };
+        let compiled = compile::compile_for(&source, &[adaptor], Places::Few).unwrap();
+        let Ok(JobEnd::Threw(thrown)) = Bench::new().run(module(&compiled.code, r#"{"data":{}}"#)) else {
+            panic!("{source} throws")
+        };
+        let found = thrown.position.and_then(|(line, column)| compiled.source_position(&source, line, column - 1));
+        if found.as_ref().map(|it| it.line) != Some(line) {
+            wrong.push(format!(
+                "{source}\n  {} is not on line {line}: {found:?}; {:?} in\n{}",
+                thrown.message, thrown.position, compiled.code
+            ));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn an_error_is_in_its_own_statement_whatever_that_begins_with() {
+    let expressions = [
+        "null.x",
+        "[null.x]",
+        "({ b: null.x })",
+        "`${null.x}`",
+        "1 + null.x",
+        "null.x + 1",
+        "!null.x",
+        "-null.x",
+        "null.x ? 1 : 2",
+        "a && null.x",
+        "null.x || a",
+        "(1, null.x)",
+        "(null.x, 1)",
+        "await null.x",
+        "null.x.y.z",
+        "null.x()",
+        "f(null.x)",
+        "f([null.x])",
+        "new (null.x)()",
+        "delete null.x",
+        "typeof null.x",
+        "[...null.x]",
+        "f`${null.x}`",
+        "f(...null.x)",
+        "null.x++",
+        "(q = null.x)",
+        "null[f(1)]",
+        "('a' in null)",
+        "Symbol() + ''",
+        "(() => null.x)()",
+        "(() => [null.x])()",
+        "await (async () => null.x)()",
+        "this.x.y",
+        "[].x.y",
+    ];
+    let statements = [
+        "return EXPRESSION;",
+        "const b = EXPRESSION;",
+        "let b; b = EXPRESSION;",
+        "throw EXPRESSION;",
+        "if (EXPRESSION) {}",
+        "while (EXPRESSION) {}",
+        "switch (EXPRESSION) {}",
+        "for (; EXPRESSION;) {}",
+        "for (const b of EXPRESSION) {}",
+        "for (const b in EXPRESSION) {}",
+        "const { b } = EXPRESSION;",
+        "const g = async () => EXPRESSION; await g();",
+        "await f(null).then(async () => EXPRESSION);",
+    ];
+    let wrong = elsewhere(statements.iter().flat_map(|statement| {
+        expressions.map(|expression| {
+            let statement = statement.replace("EXPRESSION", expression);
+            format!("let q;\nfn(async a => {{\nconst f = async x => x;\nawait f(1);\n\n{statement}HERE\n\nf(2);\n}})")
+        })
+    }));
+    assert!(wrong.is_empty(), "{} differ\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_error_in_an_operation_that_is_an_expression_is_on_its_line() {
+    let operations = [
+        "fn(s => (null.x))",
+        "fn(s => [null.x])",
+        "fn(s => null.x).then(s => s)",
+        "fn(s => !null.x).catch(e => { throw e; })",
+    ];
+    let wrong =
+        elsewhere(operations.map(|it| format!("fn(s => s);\nfn(s => ({{ ...s, a: s.b }}));\n{it};HERE\nfn(s => s);")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

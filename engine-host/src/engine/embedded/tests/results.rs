@@ -249,3 +249,28 @@ fn a_function_assigned_to_an_undeclared_name_becomes_a_global_and_nothing_else_d
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{code}");
     }
 }
+
+#[test]
+fn what_new_makes_is_made_anew() {
+    for made in [
+        "new (new A().constructor)()",
+        "new (new A()['constructor'])()",
+        "new new A().constructor()",
+        "new (new (new A().constructor)().constructor)()",
+        "new (new A().self.constructor)()",
+        "new ((() => A)())()",
+        "new (new A().made().constructor)()",
+        "new (new (class { constructor() { this.B = A; } })().B)()",
+    ] {
+        let class = "class A { get self() { return this; } made() { return new A(); } constructor() { this.x = 1; } }";
+        let code = format!("{class}\nfn(() => ({{ data: {made} }}));");
+        let adaptor = crate::compile::Adaptor { specifier: "@openfn/language-common@3.3.4", exports: None };
+        let compiled = crate::compile::compile_for(&code, &[adaptor], crate::compile::Places::Few).unwrap();
+        match Bench::new().run(module(&compiled.code, "{}")) {
+            Ok(JobEnd::Returned(result)) => {
+                assert_eq!(result.state.as_ref().map(Json::as_str), Some(r#"{"data":{"x":1}}"#), "{made}");
+            }
+            other => panic!("{made}: {other:?}\n{}", compiled.code),
+        }
+    }
+}
