@@ -32,6 +32,8 @@ const READS: u32 = 6;
 const READ_PAUSE: Duration = Duration::from_millis(25);
 /// When a job is looked at again that cannot be read, or that nobody handles.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// How often that time is doubled for a job whose handler can be loaded to be looked at, and not to work.
+const MOST_DOUBLINGS: usize = 8;
 /// When a job is looked at again that changed between reading and claiming.
 const CLAIM_AGAIN: Duration = Duration::from_millis(20);
 /// When a job is looked at again that another queue, or another link, of this service has led to already.
@@ -196,7 +198,9 @@ impl Run {
             None => match self.run_handler(&job, &registered, &kind).await {
                 (_, context) if context.why_left().is_some() => {
                     let why = context.why_left().unwrap_or_default();
-                    return self.leave(why, (retry.attempts > 1).then_some(attempt - 1)).await;
+                    let left = job.updates.iter().filter(|update| update.status == RETRY).count();
+                    let pause = LOOK_AGAIN * (1 << left.min(MOST_DOUBLINGS));
+                    return self.leave(pause, why, (retry.attempts > 1).then_some(attempt - 1)).await;
                 }
                 (Ending::Finished(Err(failure)), _) if retry.pause_after(attempt).is_some() => {
                     let pause = retry.pause_after(attempt).unwrap_or_default();
@@ -408,7 +412,7 @@ impl Run {
     }
 
     /// Leaves a job that was not begun for later, and says why.
-    async fn leave(&self, why: &str, attempts: Option<u32>) -> Verdict {
+    async fn leave(&self, pause: Duration, why: &str, attempts: Option<u32>) -> Verdict {
         self.update(RETRY, serde_json::json!({ "reason": why })).await;
         let mut claim = claim::releasing();
         if let Some(attempts) = attempts {
@@ -419,7 +423,7 @@ impl Run {
         if let Err(error) = self.env.persist(Ask::Write(&self.target.id), release).await {
             tracing::debug!(job = self.target.id, "the claim was not given up and will run out: {error}");
         }
-        Verdict::Later(LOOK_AGAIN, None)
+        Verdict::Later(pause, None)
     }
 
     /// Leaves the job to whoever comes next.
