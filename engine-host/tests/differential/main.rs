@@ -145,7 +145,8 @@ async fn compare(seed: u64, count: u64, adaptors: &Path) {
         println!("\nseed {seed}, state {state}\n{}\n  {}", &code[PRELUDE.len()..], differences.join("\n  "));
     }
     println!("{count} jobs in {:?}; departures:{}", began.elapsed(), departures.told());
-    assert!(refused * 10 <= count, "{refused} of {count} jobs do not compile, and compare nothing");
+    // A twelfth does not, give or take.
+    assert!(refused * 6 <= count, "{refused} of {count} jobs do not compile, and compare nothing");
     let seeds: Vec<_> = found.iter().map(|(seed, ..)| seed.to_string()).collect();
     assert!(found.is_empty(), "{} of {count} jobs differ: {}", found.len(), seeds.join(" "));
 }
