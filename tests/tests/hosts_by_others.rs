@@ -135,7 +135,7 @@ async fn hosts_answer_ask_tell_count_and_log() {
     assert_eq!(example.status("counter").await["counts"], json!({ "counted": 1 }));
     example.ask(r#"tell counter {"news":1}"#).await;
     drop(example.input.take());
-    example.printed("stopped").await;
+    while example.next().await != "stopped" {}
     let said = example.seen.iter().filter(|line| line.contains("says \"stopping\"")).count();
     assert_eq!(said, 2, "what a host says last arrives: {:#?}", example.seen);
     assert!(example.child.wait().await.expect("it can be waited for").success());
