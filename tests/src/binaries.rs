@@ -12,10 +12,12 @@ pub fn worker() -> &'static Path {
     PROGRAM.get_or_init(|| {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
         let mut command = Command::new(env!("CARGO"));
-        command.args(["build", "--quiet", "--package", "worker", "--bin", "worker", "--message-format", "json"]);
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
+        command.args(["build", "--quiet", "--bin", "worker", "--message-format", "json"]);
+        match cfg!(debug_assertions) {
+            // With the features that a test of the workspace has, so that nothing is built a second time.
+            true => command.args(["--workspace", "--test", this_test()]),
+            false => command.args(["--package", "worker", "--release"]),
+        };
         command.arg("--manifest-path").arg(manifest).stderr(Stdio::inherit());
         // Crates that read what cargo tells a test of its own package would be built anew for it, and the worker with them.
         for (name, _) in std::env::vars_os() {
@@ -28,8 +30,19 @@ pub fn worker() -> &'static Path {
         String::from_utf8_lossy(&output.stdout)
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "worker")
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .expect("cargo names the program that it built")
+    })
+}
+
+/// The name of the test that asks, by the name of its program: `options-0d2a3dcd25169133`.
+fn this_test() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let program = std::env::current_exe().expect("a process knows its program");
+        let name = program.file_stem().and_then(|name| name.to_str()).expect("cargo gives names in UTF-8");
+        name.rsplit_once('-').expect("cargo ends them in a hash").0.to_owned()
     })
 }
 
