@@ -45,11 +45,20 @@ pub fn close_inherited() {
     platform::close_inherited();
 }
 
-/// Makes the process a session of its own, ties it to the process `parent` that started it, and offers it to the system
-/// when memory runs out. What a system cannot do is left out: the link's end is noticed everywhere.
+/// How much lower a host's priority is than that of its parent, in steps of `nice`. Enough for the broker to be served
+/// first when all hosts are busy at once; on a machine with time to spare it changes nothing.
+const NICER_BY: i32 = 5;
+
+/// The lowest priority there is.
+const NICEST: i32 = 19;
+
+/// Makes the process a session of its own, ties it to the process `parent` that started it, offers it to the system
+/// when memory runs out, and lets its parent go first when processor time does. What a system cannot do is left out: the
+/// link's end is noticed everywhere.
 pub fn detach(parent: u32, at_parents_death: AtParentsDeath) -> Parent {
     // Fails only for who leads a session already.
     let _ = process::setsid();
+    let_go_first(parent);
     platform::offer_to_oom_killer();
     platform::at_parents_death(match at_parents_death {
         AtParentsDeath::Kill => Signal::KILL,
@@ -61,6 +70,15 @@ pub fn detach(parent: u32, at_parents_death: AtParentsDeath) -> Parent {
         Some(actual) if actual.as_raw_nonzero().get().unsigned_abs() != parent => Parent::Gone,
         _ => Parent::Alive,
     }
+}
+
+/// Lowers the priority below that of `parent`. Asked twice, it is not lowered further.
+fn let_go_first(parent: u32) {
+    let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
+    let Some(Ok(priority)) = parent.map(|parent| process::getpriority_process(Some(parent))) else { return };
+    let priority = (priority + NICER_BY).min(NICEST);
+    let _ = process::setpriority_process(None, priority);
+    platform::set_session_priority(priority);
 }
 
 /// Ends the process at once, whatever its other threads hold or wait for.
@@ -200,6 +218,12 @@ mod platform {
         let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     }
 
+    /// Where sessions share the processor between them (`sched_autogroup_enabled`), that of a process counts within its
+    /// session alone.
+    pub(super) fn set_session_priority(priority: i32) {
+        let _ = std::fs::write("/proc/self/autogroup", priority.to_string());
+    }
+
     pub(super) fn at_parents_death(signal: Signal) {
         let _ = set_parent_process_death_signal(Some(signal));
     }
@@ -233,6 +257,8 @@ mod platform {
     pub(super) fn close_inherited() {}
 
     pub(super) fn offer_to_oom_killer() {}
+
+    pub(super) fn set_session_priority(_priority: i32) {}
 
     pub(super) fn at_parents_death(_signal: super::Signal) {}
 

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use protocol::handshake::HandshakeError;
-use rustix::process::{Pid, Signal, getsid, kill_process};
+use rustix::process::{Pid, Signal, getpriority_process, getsid, kill_process};
 
 use super::*;
 
@@ -56,6 +56,14 @@ async fn it_is_a_session_of_its_own() {
     let worker = Worker::new();
     let (host, _process) = worker.start().await;
     assert_eq!(getsid(Some(pid(host.pid))).unwrap(), pid(host.pid));
+}
+
+#[tokio::test]
+async fn its_worker_goes_first_when_the_processor_is_busy() {
+    let worker = Worker::new();
+    let (host, _process) = worker.start().await;
+    let own = getpriority_process(None).unwrap();
+    assert_eq!(getpriority_process(Some(pid(host.pid))).unwrap(), (own + 5).min(19));
 }
 
 #[tokio::test]
