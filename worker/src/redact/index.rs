@@ -18,9 +18,9 @@ const HEAD: usize = 48;
 /// Bytes of a form that are kept. What is beyond them is taken for granted when all of them were found.
 const KEPT: usize = 4 * 1024;
 /// Bytes of heads in all, which the matcher takes some thirty times as many for while it is built.
-const HEADS: usize = 96 * 1024;
+const HEADS: usize = 64 * 1024;
 /// Bytes of forms in all.
-const FORMS: usize = 384 * 1024;
+const FORMS: usize = 256 * 1024;
 /// Bytes of a base64 text that may follow what is sure of it: a character that another byte is in, and padding.
 const BASE64_END: usize = 3;
 
