@@ -48,7 +48,7 @@ impl Default for ServiceOptions {
             claim_lease: Some(Duration::from_secs(30)),
             instance: None,
             finish_reporters: Vec::new(),
-            verify_interval: Duration::from_secs(300),
+            verify_interval: Duration::from_secs(60),
         }
     }
 }

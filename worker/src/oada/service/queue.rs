@@ -240,7 +240,7 @@ impl Queue {
                 event = watch.next() => match event {
                     Some(WatchEvent::Changed(set)) => {
                         if !list_changes(&set).into_iter().all(|change| self.pending.apply(change)) {
-                            self.list_is_gone = true;
+                            self.lose_list();
                             return self.pending.list(Default::default());
                         }
                     }
@@ -250,7 +250,9 @@ impl Queue {
                         }
                     }
                     Some(WatchEvent::Refused(answer)) => {
-                        self.list_is_gone = answer.is_missing();
+                        if answer.is_missing() {
+                            self.lose_list();
+                        }
                         return;
                     }
                     None => return,
@@ -283,9 +285,12 @@ impl Queue {
         let list = match list {
             Ok(list) => list,
             Err(error) if error.is_unauthorized() => return false,
+            Err(error) if error.is_missing() => {
+                self.lose_list();
+                return false;
+            }
             Err(error) => {
                 tracing::warn!(queue = self.env.id, "the list of pending jobs cannot be read: {error}");
-                self.list_is_gone = error.is_missing();
                 return false;
             }
         };
@@ -294,9 +299,18 @@ impl Queue {
             watch.caught_up(rev);
         }
         match (watch.resource(), list.resource_id()) {
-            (Some(watched), Some(read)) => watched == read,
+            (Some(watched), Some(read)) if watched != read => {
+                tracing::warn!(queue = self.env.id, "the list of pending jobs was replaced: switching to the new one");
+                false
+            }
             _ => true,
         }
+    }
+
+    /// Notes that the list was deleted. It is made again before it is watched again.
+    fn lose_list(&mut self) {
+        tracing::warn!(queue = self.env.id, "the list of pending jobs was deleted: making a new one");
+        self.list_is_gone = true;
     }
 
     fn start_next(&mut self, permit: OwnedSemaphorePermit) {
