@@ -74,6 +74,74 @@ fn encoded_forms() {
 }
 
 #[test]
+fn logins_under_every_name() {
+    let names = [
+        "user",
+        "username",
+        "email",
+        "login",
+        "id",
+        "client_id",
+        "clientId",
+        "account_sid",
+        "accountSid",
+        "api_key",
+        "apiKey",
+    ];
+    let secrets = [
+        "password",
+        "pass",
+        "passwd",
+        "pwd",
+        "pin",
+        "secret",
+        "client_secret",
+        "clientSecret",
+        "token",
+        "auth_token",
+        "AUTH_TOKEN",
+    ];
+    let words = ["an_id", "s3c"];
+    let basic = format!("Authorization: Basic {}", data(&words.join(":")));
+    for name in names {
+        check_text(&json!({ name: words[0], "pin": words[1] }), &basic, "Authorization: Basic ***");
+        check_text(&json!({ name: words[0], "other": words[1] }), &basic, &basic);
+    }
+    for secret in secrets {
+        check_text(&json!({ "login": words[0], secret: words[1] }), &basic, "Authorization: Basic ***");
+        check_text(&json!({ "login": words[0], secret: words[1] }), "curl -u an_id:s3c", "curl -u ***");
+    }
+    // Neither half is one by itself, nor are two that stand in different objects.
+    check_text(&json!({ "login": words[0], "pin": words[1] }), "an_id or s3c", "an_id or s3c");
+    check_text(&json!([{ "login": words[0] }, { "pin": words[1] }]), &basic, &basic);
+}
+
+#[test]
+fn values_behind_every_name_of_a_secret() {
+    for name in ["pass", "Password", "pwd", "client_secret", "access_token", "apiKey", "sig", "X-Auth", "credential"] {
+        let url = json!({ "url": format!("https://h/x?{name}=abcdef&page=ghijkl") });
+        check_text(&url, "abcdef ghijkl", "*** ghijkl");
+    }
+    for name in ["session", "JWT"] {
+        check_text(&json!({ "host": format!("a=b;{name}=abcdef;c") }), "abcdef", "***");
+    }
+    check_text(&json!({ "url": "https://h/x?page=abcdef" }), "abcdef", "abcdef");
+}
+
+#[test]
+fn lines_of_a_value_are_found_without_their_indentation() {
+    let key = json!({ "key": "  first line\r\n\tsecond line  \n   \n  tiny  " });
+    check_text(&key, "a first line, a second line, tiny", "a ***, a ***, tiny");
+}
+
+#[test]
+fn both_alphabets_of_base64() {
+    let token = json!({ "token": "\u{7f}?>~~~\u{7f}?>~~~" });
+    check_text(&token, "a fz8+fn5+fz8+fn5+ b", "a *** b");
+    check_text(&token, "a fz8-fn5-fz8-fn5- b", "a *** b");
+}
+
+#[test]
 fn escaped_forms() {
     let secret = json!({"password": "p@ss \"w<o>rd\"&é"});
     let forms = [

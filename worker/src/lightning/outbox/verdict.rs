@@ -118,6 +118,28 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_say_that_a_run_is_over() {
+        let answers = [
+            json!({"state": ["already in completed state"]}),
+            json!({"errors": {"state": ["is in a final state"]}}),
+            json!({"reason": "Run not found"}),
+            json!({"run_id": ["does not exist"]}),
+            json!("Token expired"),
+        ];
+        for answer in answers {
+            let response = Response::Json(Json::encode(&answer).unwrap());
+            let reply = Reply { status: Status::Error, response };
+            assert_eq!(says_gone(&reply), Some(describe(&Json::encode(&answer).unwrap())), "{answer}");
+            assert!(!is_busy(&reply), "{answer}");
+        }
+        for answer in [json!("not found"), json!({"step": ["does not exist"]}), json!("server busy"), json!(null)] {
+            let reply = Reply { status: Status::Error, response: Response::Json(Json::encode(&answer).unwrap()) };
+            assert_eq!(says_gone(&reply), None, "{answer}");
+            assert_eq!(is_busy(&reply), answer == "server busy", "{answer}");
+        }
+    }
+
+    #[test]
     fn anything_with_ok_is_accepted() {
         for response in [Response::Json(Json::null()), Response::Binary(Default::default())] {
             assert_eq!(judge(&Reply { status: Status::Ok, response }, false), Verdict::Accepted);

@@ -245,3 +245,78 @@ fn a_server_that_is_joined_anew_because_it_is_slow_loses_nothing() {
     assert_eq!(pushes[1].2["output_dataclip"], "{}");
     assert_eq!(it.accept(&pushes), Progress::Going);
 }
+
+#[test]
+fn a_line_that_crashes_the_channel_each_time_is_dropped_with_batches_too() {
+    let batch = BatchOptions { interval: Duration::from_millis(10), limit: 9 };
+    for (batch, crashes) in [(None, 3), (Some(batch), 6)] {
+        let mut it = with_batches(batch);
+        it.log("a line that the server takes, in a batch if there are any");
+        it.now += Duration::from_millis(20);
+        assert_eq!(it.deliver().len(), 1);
+        it.log("poison");
+        it.now += Duration::from_millis(20);
+        for crash in 0..crashes {
+            assert_eq!(it.outbox.lines_dropped(), 0, "after {crash} crashes");
+            assert_eq!(it.pushes().len(), 1, "after {crash} crashes");
+            it.outbox.down(Loss::Channel);
+            it.joined();
+            it.now += Duration::from_millis(20);
+        }
+        assert_eq!((it.pushes(), it.outbox.lines_dropped(), it.outbox.unconfirmed()), (Vec::new(), 1, 0));
+        it.log("next");
+        it.now += Duration::from_millis(20);
+        assert_eq!(it.deliver().len(), 1);
+    }
+}
+
+#[test]
+fn nothing_follows_the_end_of_a_run_whatever_goes_again() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    it.outbox.step_completed(step, end(StepOutput::State(state("{}"))), 2);
+    let mut outcome = success(0);
+    outcome.final_state = Some(state(r#"{"n":"\u0000"}"#));
+    it.outbox.complete(outcome, 9);
+    let last = loop {
+        let pushes = it.pushes();
+        if pushes.iter().any(|push| push.1 == "run:complete") {
+            break pushes;
+        }
+        it.accept(&pushes);
+    };
+    assert_eq!(last.len(), 1);
+    it.outbox.down(Loss::Channel);
+    it.joined();
+    // A line says what was replaced, and its answer is lost.
+    let told = it.pushes();
+    assert_eq!(events(&told), ["run:log"]);
+    it.log("too late");
+    it.outbox.down(Loss::Link);
+    it.joined();
+    assert_eq!(events(&it.deliver()), ["run:log", "run:complete"]);
+    assert_eq!(it.outbox.unconfirmed(), 0);
+}
+
+#[test]
+fn a_run_may_be_complete_from_when_its_end_was_sent() {
+    let mut it = fixture();
+    assert!(!it.outbox.may_be_complete());
+    it.outbox.complete(RunOutcome { exit: Exit::success(), final_state: None, final_step: None }, 9);
+    assert!(!it.outbox.may_be_complete(), "it waits");
+    let line = it.pushes();
+    assert_eq!(events(&line), ["run:log"]);
+    it.outbox.down(Loss::Link);
+    assert!(!it.outbox.may_be_complete(), "a line was sent, the end was not");
+    it.joined();
+    let line = it.pushes();
+    it.accept(&line);
+    let last = it.pushes();
+    assert_eq!(events(&last), ["run:complete"]);
+    assert!(it.outbox.may_be_complete(), "it is in flight");
+    it.outbox.down(Loss::Link);
+    assert!(it.outbox.may_be_complete(), "its answer was lost");
+    it.joined();
+    assert_eq!(events(&it.deliver()), ["run:complete"]);
+    assert!(!it.outbox.may_be_complete(), "it is");
+}

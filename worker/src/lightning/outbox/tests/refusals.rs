@@ -249,3 +249,42 @@ fn a_dataclip_that_the_server_does_not_know_costs_its_reference_alone() {
     assert_eq!(last.2["reason"], "success");
     assert_eq!(it.reply(last.0, &ok()), Progress::Done);
 }
+
+#[test]
+fn a_withheld_dataclip_takes_no_room() {
+    let mut it = fixture();
+    let step = it.start(0, StepInput::Run);
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(MAX_STATE_BYTES));
+    it.outbox.step_completed(step, end(StepOutput::State(state(&large))), 2);
+    let started = it.pushes();
+    it.accept(&started);
+    let mut ended = it.pushes().remove(0);
+    assert!(it.outbox.is_congested());
+    while !ended.2["output_dataclip"].is_null() {
+        it.reply(ended.0, &error(json!({"output_dataclip": ["is too large"]})));
+        ended = it.pushes().remove(0);
+    }
+    assert!(!it.outbox.is_congested(), "it is still to be delivered, without what it had");
+    assert_eq!(it.outbox.delivery().states_withheld, 1);
+}
+
+#[test]
+fn pauses_grow_while_the_server_is_busy_and_begin_anew_once_it_takes_something() {
+    let mut it = fixture();
+    let busy = error(json!("server busy"));
+    let pause = |it: &mut Fixture| {
+        let pushes = it.pushes();
+        it.reply(pushes[0].0, &busy);
+        assert_eq!(it.pushes(), [], "it is left alone for a while");
+        let until = it.outbox.wake_at().unwrap();
+        let pause = until - it.now;
+        it.now = until;
+        pause
+    };
+    it.log("a");
+    let (first, second) = (pause(&mut it), pause(&mut it));
+    assert!(second > first, "{first:?} {second:?}");
+    assert_eq!(it.deliver().len(), 1);
+    it.log("b");
+    assert_eq!(pause(&mut it), first);
+}
