@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|frames: Vec<&[u8]>| worker::lightning::feed_frames(frames));
+fuzz_target!(|frames: Vec<&[u8]>| lightning::feed_frames(frames));

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::Value;
 use tests::leftovers;
 use tests::lightning::{self, LightningOptions, chain, end};
 use tests::processes;
 use tests::random::Random;
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunRecord, RunState};
 
 /// How much more memory the worker may take in the end than after the warm-up: what allocators keep, not what leaks.
 const WORKER_MAY_GROW: u64 = 16 * 1024 * 1024;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions};
 use tests::processes;
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunRecord, RunState};
 
 struct Settings {
     runs: usize,

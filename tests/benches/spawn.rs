@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use hosts::{HostProgram, Hosts, HostsOptions, PoolSize};
 use tests::binaries;
-use worker::hosts::{HostProgram, Hosts, HostsOptions, PoolSize};
 
 const GIB: usize = 1024 * 1024 * 1024;
 

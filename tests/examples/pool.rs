@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use hosts::{
+    Answers, Broker, HostEvent, HostProgram, Hosts, HostsOptions, PoolEvent, PoolSize, Recycling, watch_files,
+};
 use protocol::Json;
 use protocol::message::Refusal;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use worker::hosts::{
-    Answers, Broker, HostEvent, HostProgram, Hosts, HostsOptions, PoolEvent, PoolSize, Recycling, watch_files,
-};
 
 /// How long hosts may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);

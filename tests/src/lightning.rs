@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mock_lightning::{self, Hooks, MockLightning, MockOptions, RunRecord};
 use serde_json::{Value, json};
-use worker::mock_lightning::{self, Hooks, MockLightning, MockOptions, RunRecord};
 
 use crate::worker::Worker;
 

@@ -1,6 +1,6 @@
 //! Runs with a large state, and what they cost the worker.
 
-use worker::mock_lightning::{MockLightning, RunRecord};
+use mock_lightning::{MockLightning, RunRecord};
 
 use crate::lightning::{end, one_job, queue};
 use crate::processes::{forget_peak, peak_memory};

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use mock_lightning::RunState;
 use serde_json::json;
 use tests::binaries;
 use tests::lightning::{self, LightningOptions, chain, end, queue, until};
@@ -9,7 +10,6 @@ use tests::node::write_local;
 use tests::worker::{Worker, local_adaptors};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_is_answered_while_the_port_is_flooded() {

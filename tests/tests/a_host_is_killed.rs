@@ -1,9 +1,9 @@
 //! A host that is killed in the middle of a run harms that run alone.
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queue, until};
 use tests::worker::{Worker, send};
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_run_crashes_and_others_go_on() {

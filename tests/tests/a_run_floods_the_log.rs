@@ -1,8 +1,8 @@
 //! What a run can put into the worker's own log is bounded.
 
+use mock_lightning::RunState;
 use tests::lightning::{self, LightningOptions, end, one_job, queue};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 /// Bytes that a run may put there, and what the worker says itself.
 const MOST: usize = 3 * 1024 * 1024;

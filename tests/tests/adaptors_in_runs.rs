@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use mock_lightning::{MockLightning, RunState};
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, messages, one_job, queue};
 use tests::registry::Registry;
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunState};
 
 const COMMON: &str = "@openfn/language-common";
 const SOURCE: &str = "exports.fn = (f) => async (state) => f(state); exports.version = () => '1.0.0';";

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use mock_lightning::{MockLightning, RunState};
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue, until};
 use tests::node::write_local;
 use tests::processes;
 use tests::worker::{UNCONFINED, Worker, local_adaptors};
 use tests::{binaries, leftovers};
-use worker::mock_lightning::{MockLightning, RunState};
 
 /// What executes the attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -558,7 +558,7 @@ async fn node_stands_it() {
     let go = stage.folder.path().join("go");
     let code = format!("console.log('here'); {}; return 'unharmed'", exists(&go));
     let other = queue(&stage.lightning, by("native", &code));
-    let started = |record: &worker::mock_lightning::RunRecord| !lightning::messages(record, "ADA").is_empty();
+    let started = |record: &mock_lightning::RunRecord| !lightning::messages(record, "ADA").is_empty();
     until(&stage.lightning, &stage.worker, &other, started).await;
     let host = stage.worker.host_of(&other).pid;
     let engine = stage.worker.hosts().into_iter().find(|process| process.parent == host).expect("it has an engine");

@@ -14,13 +14,13 @@ use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use mock_lightning::RunRecord;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tests::lightning::{self, DEADLINE, LightningOptions};
 use tests::matching::differences;
 use tests::worker::Worker;
 use tokio::net::TcpListener;
-use worker::mock_lightning::RunRecord;
 
 /// How a case may differ from the reference.
 enum Departure {

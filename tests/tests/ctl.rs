@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, logged, one_job, queue, until};
@@ -12,7 +13,6 @@ use tests::worker::Worker;
 use tests::{binaries, leftovers, processes};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use worker::mock_lightning::RunState;
 
 async fn ctl(runtime: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(binaries::worker());

@@ -2,10 +2,11 @@
 //! one. [`cell`] is the whole matrix, for both engines, with the reason where there is nothing to try.
 //!
 //! What a real host cannot be brought to from outside, a host that obeys the test does, in the worker's own tests
-//! (`worker/tests/hosts/attribution.rs`).
+//! (`worker/hosts/tests/hosts/attribution.rs`).
 
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::binaries;
@@ -13,7 +14,6 @@ use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, q
 use tests::node::{NodeGround, SOURCE};
 use tests::processes::{Process, process};
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Engine {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use base::metrics::{Format, metrics};
 use clap::{Arg, CommandFactory};
+use lightning::{LightningStatus, WorkloopStatus};
 use serde_json::Value;
 use worker::cli::Cli;
-use worker::lightning::{LightningStatus, WorkloopStatus};
-use worker::metrics::{Format, metrics};
 use worker::vitals::Vitals;
 
 fn read(path: &str) -> String {
@@ -25,7 +25,8 @@ fn samples() -> BTreeSet<String> {
     drop(metrics().oada_queues_refused("service"));
     let workloops = vec![WorkloopStatus { name: "*".into(), capacity: 1, ..Default::default() }];
     let lightning = LightningStatus { workloops, ..Default::default() };
-    let text = metrics().render(&Vitals { lightning: Some(lightning), ..Default::default() }, Format::OpenMetrics);
+    Vitals { lightning: Some(lightning), ..Default::default() }.show(metrics());
+    let text = metrics().render(Format::OpenMetrics);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types
         .flat_map(|(name, kind)| {

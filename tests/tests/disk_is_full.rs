@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, DEADLINE, LightningOptions, chain, end, queue};
 use tests::node::write_local;
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunState};
 
 /// What the worker's file system has room for.
 const MOUNT: &str = "mount -t tmpfs -o size=64m,nr_inodes=200 tmpfs \"$XDG_RUNTIME_DIR\"";

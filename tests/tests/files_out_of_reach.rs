@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions, chain, end, queue};
 use tests::node::{write_local, write_package};
 use tests::worker::{UNCONFINED, Worker, local_adaptors};
-use worker::mock_lightning::RunState;
 
 /// An adaptor that may start processes, which Node's own permissions do not reach.
 const SHELL: &str = "const { spawnSync } = require('node:child_process');

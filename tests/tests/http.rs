@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use serde_json::Value;
 use tests::binaries;
 use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
 use tests::worker::{Worker, send};
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_that_it_lives() {

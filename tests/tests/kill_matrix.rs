@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use mock_lightning::{MockLightning, RunState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tests::leftovers;
@@ -15,7 +16,6 @@ use tests::processes::{Process, command_line, descendants, gone};
 use tests::random::{Random, amount};
 use tests::registry::Fault;
 use tests::worker::{Worker, send};
-use worker::mock_lightning::{MockLightning, RunState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Engine {

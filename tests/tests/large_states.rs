@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use mock_lightning::{Hooks, Incoming, RunState, Verdict};
 use tests::lightning::{self, LightningOptions, end, messages, one_job, queue};
 use tests::states::{MB, ROOMY, run_with_state};
 use tests::worker::Worker;
-use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_states_arrive_whole_and_cost_no_second_copy() {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use mock_lightning::RunState;
 use tests::lightning::{self, LightningOptions, end, logged, messages, one_job, queue, until};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 const TEN_LINES: &str = "fn(async s => {
   for (let i = 0; i < 10; i += 1) { console.log('line ' + i); await new Promise(r => setTimeout(r, 60)); }

@@ -1,10 +1,10 @@
 //! Adaptors that a developer works on: `@local`, from the folders of `--monorepo-dir`.
 
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue};
 use tests::node::write_local as add;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 const ECHO: &str =
     "(...steps) => async (state) => { for (const step of steps) state = await step(state); return state; }";

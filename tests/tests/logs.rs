@@ -49,7 +49,7 @@ async fn printed_with(rust_log: &str, until: &str) -> String {
 async fn rust_log_beats_the_level_unless_it_says_nothing() {
     let output = printed_with("error", "refuse").await;
     assert!(!output.contains("INFO"), "{output}");
-    let output = printed_with("off,worker::hosts=debug", "host ready").await;
+    let output = printed_with("off,hosts=debug", "host ready").await;
     assert!(!output.contains("worker starts"), "{output}");
     for says_nothing in ["", "worker=loud"] {
         let output = printed_with(says_nothing, "refuse").await;

@@ -1,9 +1,9 @@
 //! `--mock`: runs of any workflow, with nothing installed and nothing looked up.
 
+use mock_lightning::RunState;
 use tests::lightning::{self, LightningOptions, end, messages, one_job, queue};
 use tests::registry::Registry;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_have_the_core_operations_whatever_adaptor_they_name() {

@@ -1,9 +1,9 @@
 //! Whatever a job returns or logs, its run reaches Lightning, over one connection.
 
+use mock_lightning::RunState;
 use serde_json::json;
 use tests::lightning::{self, LightningOptions, end, one_job, queue};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_run_is_lost_to_its_values() {

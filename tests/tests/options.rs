@@ -83,7 +83,7 @@ impl Sample {
 }
 
 fn public_key() -> String {
-    let pem = include_str!("../../worker/tests/mock_lightning/public.pem");
+    let pem = include_str!("../../worker/mock-lightning/tests/mock_lightning/public.pem");
     base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pem)
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
+use mock_lightning::RunState;
 use serde_json::Value;
 use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
 use tests::node::{COMMON, SOURCE};
@@ -14,7 +15,6 @@ use tests::registry::Registry;
 use tests::worker::Worker;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use worker::mock_lightning::RunState;
 
 /// What the worker prints for a command.
 fn output(user: &PlainUser, runtime: &Path, arguments: &[&str]) -> (Output, String) {

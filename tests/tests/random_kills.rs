@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mock_lightning::RunState;
 use rustix::process::{Pid, Signal, kill_process};
 use tests::leftovers;
 use tests::lightning::{self, LightningOptions, end, one_job};
 use tests::random::{Random, amount};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_other_run_is_harmed_and_nothing_is_left() {

@@ -10,11 +10,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, logged, messages, queue};
 use tests::worker::Worker;
 use tokio::net::TcpListener;
-use worker::mock_lightning::RunState;
 
 const HTTP: &str = "@openfn/language-http@7.2.10";
 

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use tests::binaries;
 use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 fn pids(worker: &Worker) -> HashSet<u32> {
     worker.hosts().into_iter().map(|host| host.pid).collect()

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, queue};
 use tests::node::NodeGround;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 async fn jobs_see_their_run(options: &[&str], variables: &[(&str, String)]) {
     let lightning = lightning::start(LightningOptions::default()).await;

@@ -1,9 +1,9 @@
 //! A run that succeeds, one that fails and one that cannot be compiled reach Lightning as such.
 
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, messages, one_job, queue};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn success_failure_and_compile_error() {

@@ -5,13 +5,13 @@
 use std::io::Error;
 use std::process::Command;
 
+use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, end, one_job, queue};
 use tests::node::COMMON;
 use tests::registry::Registry;
 use tests::worker::Worker;
 use tests::{binaries, seccomp};
-use worker::mock_lightning::RunState;
 
 fn profile() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/seccomp/openfn-worker.json");

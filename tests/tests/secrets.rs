@@ -1,10 +1,10 @@
 //! Nobody finds the worker's secrets beside it.
 
+use mock_lightning::RunState;
 use serde_json::json;
 use tests::lightning::{self, LightningOptions, SECRET, chain, end, one_job, queue};
 use tests::node::write_local;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 /// An adaptor that writes past the console.
 const LOUD: &str = "exports.shout = () => (state) => {

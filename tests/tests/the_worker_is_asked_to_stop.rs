@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mock_lightning::{Hooks, Incoming, RunState, Verdict};
 use rustix::process::Signal;
 use tests::lightning::{self, DEADLINE, LightningOptions, logged, one_job, queue, until};
 use tests::node::NodeGround;
 use tests::processes;
 use tests::worker::Worker;
-use worker::mock_lightning::{Hooks, Incoming, RunState, Verdict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_under_way_is_finished() {
@@ -90,7 +90,7 @@ async fn the_grace_period_has_an_end() {
     check_shutdown(&lightning, &id);
 }
 
-fn check_shutdown(lightning: &worker::mock_lightning::MockLightning, id: &str) {
+fn check_shutdown(lightning: &mock_lightning::MockLightning, id: &str) {
     let record = lightning.run(id).expect("it was queued");
     assert_eq!(record.state, RunState::Killed);
     assert_eq!(record.error_type.as_deref(), Some("Shutdown"));

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use tests::lightning::{self, LightningOptions, logged, one_job, queue, until};
 use tests::processes;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_host_outlives_it() {

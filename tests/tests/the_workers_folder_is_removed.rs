@@ -1,10 +1,10 @@
 //! A worker whose private folder is removed, as by a system that cleans up after its user, lets its runs end and ends,
 //! so that it is started anew.
 
+use mock_lightning::RunState;
 use rustix::process::Signal;
 use tests::lightning::{self, DEADLINE, LightningOptions, end, logged, one_job, queue, until};
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_finishes_its_runs_and_says_why_it_ends() {

@@ -1,10 +1,10 @@
 //! `wss://`: the system's trust roots decide, which files can add to, what is wrong is told with what to do, and a proxy may
 //! lie between.
 
+use mock_lightning::RunState;
 use tests::lightning::{self, LightningOptions, end, one_job, queue};
 use tests::relay;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_certificate_is_trusted_gets_its_runs_done() {

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunState};
 use serde_json::{Value, json};
 use tests::lightning::{self, DEADLINE, LightningOptions, chain, end, queue};
 use tests::node::write_local;
 use tests::processes::{gone, process};
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunState};
 
 /// An adaptor whose process goes on after the shell that started it, and that waits until it is let go.
 const DETACHED: &str = "const { spawn } = require('node:child_process');

@@ -1,11 +1,11 @@
 //! What of the worker's surroundings a job can notice: not its time zone, its language or its environment, unless the
 //! operator passes a variable on. The same on each engine.
 
+use mock_lightning::RunState;
 use serde_json::json;
 use tests::lightning::{self, LightningOptions, chain, end, messages, queue};
 use tests::node::write_local;
 use tests::worker::Worker;
-use worker::mock_lightning::RunState;
 
 const JOB: &str = "fn(state => {
   const d = new Date(Date.UTC(2024, 1, 3, 22, 30));

@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use mock_lightning::{MockLightning, RunState};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lesser_kernel::{Lacks, on_a_kernel_that};
 use tests::lightning::{self, LightningOptions, chain, end, queue};
 use tests::node::write_local;
 use tests::worker::{Worker, local_adaptors};
-use worker::mock_lightning::{MockLightning, RunState};
 
 const SHELL: &str = "const { spawnSync } = require('node:child_process');
     exports.read = (path) => () => ({ data: String(spawnSync('cat', [path]).stdout) });";

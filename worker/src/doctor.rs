@@ -6,7 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base::dial::{dial, resolve};
+use base::escape::{one_line, without_url_secrets};
+use base::node::NodeProgram;
+use base::room::{files_needed, raise_files};
+use hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
 use jiff::Timestamp;
+use lightning::{Endpoint, LEEWAY, server_time};
 use protocol::socket::RuntimeDir;
 use rustix::fs::{Access, PROC_SUPER_MAGIC, access, statfs};
 use rustix::io::Errno;
@@ -15,15 +21,11 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::adaptors::{AdaptorsOptions, NodeProgram, npm_environment};
+use crate::adaptors::{AdaptorsOptions, npm_environment};
 use crate::cli::{EngineKind, MOCK_ENDPOINT, NodeStart, StartOptions};
 use crate::ctl::{self, Answer, FindError, Request};
-use crate::dial::{dial, resolve};
-use crate::escape::{one_line, without_url_secrets};
+use crate::embedded::EMBEDDED;
 use crate::forking;
-use crate::hosts::{HostProgram, Hosts, HostsOptions, Means, PoolSize};
-use crate::lightning::{Endpoint, LEEWAY, server_time};
-use crate::room::{files_needed, raise_files};
 use crate::start;
 
 /// How long Lightning may take to take a connection.
@@ -119,7 +121,7 @@ async fn engine_host(options: &StartOptions) -> Finding {
         Ok(folder) => folder,
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };
-    let program = match HostProgram::find_to_try(options.hosts.engine_host.as_deref(), folder.path()) {
+    let program = match HostProgram::find_to_try(options.hosts.engine_host.as_deref(), EMBEDDED, folder.path()) {
         Ok(program) => program,
         Err(error) => return Finding::bad(WHAT, error.to_string()),
     };
@@ -318,19 +320,15 @@ fn make(repo: &Path, there: &Path, can_look: bool, (own, group): (u32, u32)) -> 
 
 fn memory(options: &StartOptions) -> Finding {
     const WHAT: &str = "memory";
-    let wanted = Means::foresee(&options.supervision);
-    match (&wanted, options.supervision.cgroups) {
-        (Means::Groups, _) => Finding::good(WHAT, wanted.to_string()),
-        (_, true) => Finding::lacking(WHAT, format!("--cgroups is not possible here: {wanted}")),
-        (_, false) => {
-            let tried = crate::cli::SupervisionArgs { cgroups: true, ..options.supervision.clone() };
-            match Means::foresee(&tried) {
-                Means::Groups => {
-                    Finding::good(WHAT, format!("{wanted}; control groups are possible here, too: --cgroups"))
-                }
-                other => Finding::good(WHAT, format!("{wanted}; with --cgroups: {other}")),
-            }
+    let with_groups = Means::foresee();
+    let without = Means::Watch(None);
+    match (&with_groups, options.supervision.cgroups) {
+        (Means::Groups, true) => Finding::good(WHAT, with_groups.to_string()),
+        (_, true) => Finding::lacking(WHAT, format!("--cgroups is not possible here: {with_groups}")),
+        (Means::Groups, false) => {
+            Finding::good(WHAT, format!("{without}; control groups are possible here, too: --cgroups"))
         }
+        (_, false) => Finding::good(WHAT, format!("{without}; with --cgroups: {with_groups}")),
     }
 }
 

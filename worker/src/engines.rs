@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::execution::{Executor, Reservation, ReserveError};
+use base::node::NodeProgram;
 use futures_util::future::try_join_all;
+use hosts::{self, Broker, Hosts, HostsOptions};
 use protocol::engine::{Adaptor, EngineSpec, ForkOrigin, NodeSpec};
 use protocol::message::Prepare;
 use protocol::run::{Exit, RunSpec, Step};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::adaptors::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Requirement, Wanted};
+use crate::adaptors::{Adaptors, AdaptorsOptions, Refused, Requirement, Wanted};
 use crate::cli::{EngineKind, RepoArgs};
-use crate::execution::{Executor, Reservation, ReserveError};
-use crate::hosts::{self, Broker, Hosts, HostsOptions};
 
 /// The adaptor of jobs that name none, where it is at hand.
 const DEFAULT_ADAPTOR: &str = "@openfn/language-common";

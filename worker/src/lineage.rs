@@ -5,12 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use base::processes::parent;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use crate::hosts::own_group;
-use crate::processes::parent;
+use hosts::own_group;
 
 /// Where a process that is out of sight was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,8 @@ use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
+use base::escape::Escaping;
+use base::run_log::TARGET;
 use rustix::fs::fstat;
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber, warn};
@@ -18,11 +20,12 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
-use crate::escape::Escaping;
 use crate::telemetry::collector;
 
-/// The target of lines that come from a run's log, by which they can be told from the worker's own.
-pub const RUN_LOG: &str = "run";
+const WORKER: &str = "worker";
+
+/// The targets of the worker's own lines: its crates.
+pub(crate) const OWN_TARGETS: [&str; 7] = [WORKER, "base", "hosts", "lightning", "mock_lightning", "oada", "protocol"];
 
 /// Where log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub enum LogTarget {
 /// collected from level `collected` on, for who else wants them.
 pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: Option<Level>) {
     let named = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
-    let (filter, wrong) = match named.map(EnvFilter::try_new) {
+    let (filter, wrong) = match named.map(|named| EnvFilter::try_new(with_crates(&named))) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(directives(level, target)), Some(error)),
         None => (EnvFilter::new(directives(level, target)), None),
@@ -134,7 +137,28 @@ fn directives(level: LogLevel, target: LogTarget) -> String {
     // What libraries say is of interest when something is wrong.
     let others = if level == LogLevel::Error { "error" } else { "warn" };
     let runs = if target == LogTarget::Stdout { own } else { "off" };
-    format!("{others},worker={own},protocol={own},engine_host={own},{RUN_LOG}={runs}")
+    let ours = OWN_TARGETS.map(|name| format!("{name}={own}")).join(",");
+    format!("{others},{ours},engine_host={own},{TARGET}={runs}")
+}
+
+/// Directives in which `worker` stands for all crates of the worker, and `worker::hosts` for the one of this name.
+fn with_crates(directives: &str) -> String {
+    let crates = || OWN_TARGETS.into_iter().filter(|name| *name != WORKER);
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '=', '[']);
+    let (mut all, mut named) = (Vec::new(), Vec::new());
+    for directive in directives.split(',') {
+        let of_worker = directive.trim().strip_prefix(WORKER).filter(|rest| ends(rest));
+        match of_worker.map(|rest| (rest, rest.strip_prefix("::"))) {
+            Some((_, Some(path))) if crates().any(|name| path.strip_prefix(name).is_some_and(ends)) => {
+                named.push(path.to_owned());
+            }
+            Some((rest, None)) => all.extend(crates().chain([WORKER]).map(|name| format!("{name}{rest}"))),
+            _ => named.push(directive.to_owned()),
+        }
+    }
+    // The more exact ones beat those before them.
+    all.extend(named);
+    all.join(",")
 }
 
 #[cfg(test)]
@@ -157,6 +181,20 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn who_names_the_worker_means_all_of_its_crates() {
+        let all = "base=debug,hosts=debug,lightning=debug,mock_lightning=debug,oada=debug,protocol=debug,worker=debug";
+        for (named, expected) in [
+            ("info,worker::hosts=debug", "info,hosts=debug".to_owned()),
+            ("worker=debug,hyper=info", format!("{all},hyper=info")),
+            ("worker::lightning::run=warn, worker=debug", format!("{all},lightning::run=warn")),
+            ("worker::start=debug,workers=info,hosts", "worker::start=debug,workers=info,hosts".to_owned()),
+        ] {
+            assert_eq!(with_crates(named), expected);
+            assert!(EnvFilter::try_new(with_crates(named)).is_ok());
         }
     }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use mock_lightning::{self, FaultOptions, Faults, MockOptions};
 use secrecy::SecretString;
 use tracing::{Level, info, warn};
 use worker::adaptors::manage;
@@ -17,8 +18,7 @@ use worker::cli::{
 use worker::ctl::{self, Answer, CtlError};
 use worker::keys::Keys;
 use worker::logging::{self, LogTarget};
-use worker::mock_lightning::{self, FaultOptions, Faults, MockOptions};
-use worker::{demo, doctor, oada, panics, privacy, reload, room, start, telemetry, top};
+use worker::{demo, doctor, oada_command, panics, privacy, reload, start, top};
 
 /// Exit code for options that are missing or wrong.
 const WRONG_OPTIONS: u8 = 2;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     panics::report();
     privacy::erase(&Cli::secret_variables());
     privacy::keep_descriptors();
-    room::give_memory_back();
+    privacy::give_memory_back();
     // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
     if !matches!(cli.command, Some(Command::Ctl(_) | Command::Top(_))) {
         privacy::close();
@@ -99,7 +99,7 @@ async fn start_worker(
         warn!("{warning}");
     }
     if options.observation.hide_names {
-        telemetry::hide_names();
+        lightning::timeline::hide_names();
     }
     start::run(options, effective, reread).await?;
     Ok(ExitCode::SUCCESS)
@@ -187,7 +187,7 @@ async fn work_off(options: OadaOptions) -> anyhow::Result<ExitCode> {
     // What a command prints is its own.
     let target = if options.command.is_some() { LogTarget::Stderr } else { LogTarget::Stdout };
     logging::start(options.log, LogFormat::Human, target, None);
-    oada::command::run(options).await
+    oada_command::run(options).await
 }
 
 async fn serve_mock(options: MockLightningOptions) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,7 @@ use std::panic;
 
 use tracing::{dispatcher, error};
 
-use crate::metrics::metrics;
+use base::metrics::metrics;
 
 /// Logs and counts panics from now on. Those before logging has started are printed as Rust prints them.
 pub fn report() {

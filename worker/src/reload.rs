@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::cli::{Effective, StartOptions};
-use crate::hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
 use crate::start::template_options_of;
 
 /// Options with what is in force of each.

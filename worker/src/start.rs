@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use base::room::{MOST_PER_SLOT, files_needed, have_files};
+use hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling, TemplatePolicy};
+use lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use protocol::confinement::Confinement;
 use protocol::engine::{EngineSpec, JOB_ENVIRONMENT_VARIABLE};
 use protocol::message::Prepare;
@@ -16,13 +19,11 @@ use tracing::{error, info, warn};
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
 use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, NodeStart, StartOptions, SupervisionArgs};
 use crate::ctl::{self, Admin, AdminSocketError};
+use crate::embedded::EMBEDDED;
 use crate::engines::{self, Choice, Engines};
 use crate::forking;
-use crate::hosts::{self, Broker, Containment, HostProgram, Hosts, HostsOptions, PoolSize, Recycling, TemplatePolicy};
 use crate::http::{self, Operations, Probed};
-use crate::lightning::{self, BatchOptions, Collections, Journal, Lightning, LightningOptions, Workloop};
 use crate::reload::{Reload, Reread};
-use crate::room::{MOST_PER_SLOT, files_needed, have_files};
 use crate::sys::landlock_version;
 use crate::systemd;
 use crate::vitals::{Readiness, Vitals};
@@ -147,7 +148,7 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     {
         warn!("cannot make {}, the folder of adaptors (--repo-dir, WORKER_REPO_DIR): {error}", repo.display());
     }
-    let containment = Containment::choose(&options.supervision);
+    let containment = Containment::choose(options.supervision.group_limits());
     let hosts_options =
         HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, equipment.as_ref())? };
     let program = hosts_options.program.path().to_owned();
@@ -420,7 +421,7 @@ pub(crate) fn hosts_options_of(
     adaptors: Option<&AdaptorsOptions>,
 ) -> Result<HostsOptions, StartError> {
     let warm = warm_hosts(options)?;
-    let program = HostProgram::find(options.hosts.engine_host.as_deref())?;
+    let program = HostProgram::find(options.hosts.engine_host.as_deref(), EMBEDDED)?;
     let supervision = &options.supervision;
     let embedded = Prepare { engine: EngineSpec::Embedded, memory_bytes: options.limits.run_memory.bytes() };
     Ok(HostsOptions {

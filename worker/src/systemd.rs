@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::lightning::LightningStatus;
+use lightning::LightningStatus;
 
 /// The worker can take runs.
 pub(crate) fn ready() {

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
-use crate::hosts::PoolStatus;
-use crate::lightning::LightningStatus;
+use base::metrics::Metrics;
+
+use hosts::{HostState, HostStatus, PoolStatus};
+use lightning::LightningStatus;
 
 /// A look at the worker.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +56,28 @@ impl Vitals {
         };
         let ready = engine_answered && queue_joined && circuit_closed && tokens_accepted && not_draining;
         Readiness { ready, engine_answered, queue_joined, circuit_closed, tokens_accepted, not_draining, reason }
+    }
+
+    /// Sets the gauges to it.
+    pub fn show(&self, metrics: &Metrics) {
+        metrics.draining.set(i64::from(!self.readiness().not_draining));
+        if let Some(lightning) = &self.lightning {
+            metrics.connected.set(i64::from(lightning.connected));
+            metrics.joined.set(i64::from(lightning.joined));
+            metrics.token_circuit_open.set(i64::from(lightning.token_fault.is_some()));
+            for it in &lightning.workloops {
+                metrics.workloop(&it.name, it.capacity, it.active, it.open);
+            }
+        }
+        let pool = self.pool.as_ref();
+        let hosts = pool.map_or(&[][..], |pool| &pool.hosts);
+        for state in HostState::ALL {
+            metrics.hosts(state.as_str(), hosts.iter().filter(|host| host.state == state).count());
+        }
+        let bytes = hosts.iter().map(HostStatus::resident_bytes).sum::<u64>();
+        metrics.hosts_memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        metrics.hosts_waiting.set(pool.map_or(0, |pool| i64::try_from(pool.waiting).unwrap_or(i64::MAX)));
+        metrics.circuit_open.set(pool.map_or(0, |pool| i64::from(pool.is_circuit_open)));
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::metrics::metrics;
+use hosts::Hosts;
+use lightning::Lightning;
+use lightning::timeline;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::StartOptions;
-use crate::hosts::Hosts;
 use crate::http::Dashboard;
-use crate::lightning::Lightning;
-use crate::metrics::metrics;
 use crate::systemd;
 use crate::telemetry::{self, export_traces, lines, profile_steps, report_errors};
 
@@ -40,13 +41,7 @@ impl Watchers {
         tasks.spawn(systemd::keep_watchdog());
         if let Some(collector) = wanted.otlp_endpoint.clone() {
             let source = telemetry::Source::new(options.claiming.name.clone());
-            traces.spawn(export_traces(
-                source,
-                collector,
-                wanted.otlp_headers.clone(),
-                telemetry::subscribe(),
-                stopped,
-            ));
+            traces.spawn(export_traces(source, collector, wanted.otlp_headers.clone(), timeline::subscribe(), stopped));
         }
         if let Some(dsn) = wanted.sentry_dsn.clone() {
             tasks.spawn(report_errors(dsn, wanted.sentry_env.clone(), lines().subscribe()));
@@ -67,7 +62,7 @@ impl Watchers {
         }
         if options.observation.profile {
             let pause = options.observation.profile_poll_interval_ms;
-            self.tasks.spawn(profile_steps(Arc::clone(hosts), pause, telemetry::subscribe()));
+            self.tasks.spawn(profile_steps(Arc::clone(hosts), pause, timeline::subscribe()));
         }
     }
 

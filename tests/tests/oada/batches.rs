@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use oada::JobError;
+use oada::cron::Cron;
+use oada::service::{BatchOptions, BatchOutcome};
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::JobError;
-use worker::oada::cron::Cron;
-use worker::oada::service::{BatchOptions, BatchOutcome};
 
 use crate::support::{LONG, body, demo, finished, place, start, statuses, within};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::JobError;
+use oada::service::HalfRun;
 use serde_json::{Value, json};
 use tests::oada::{Fault, Oada};
-use worker::oada::JobError;
-use worker::oada::service::HalfRun;
 
 use crate::support::{LONG, PENDING, body, demo, finished, place, read, start, statuses};
 

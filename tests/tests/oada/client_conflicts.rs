@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use oada::paths::Shelf;
+use oada::{Layout, Paths};
 use serde_json::{Value, json};
 use tests::oada::{Action, Fault, Oada};
-use worker::oada::paths::Shelf;
-use worker::oada::{Layout, Paths};
 
 use crate::support::{client, within};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use oada::{Client, ClientOptions};
 use serde_json::json;
 use tests::oada::{Oada, TOKEN};
 use tokio::net::TcpListener;
 use tokio_tungstenite::accept_async;
-use worker::oada::{Client, ClientOptions};
 
 use crate::support::{client, quick, within};
 

@@ -1,8 +1,8 @@
 //! A resource that is created and linked: in two steps, or in one that the store does.
 
+use oada::client::EnsureLink;
 use serde_json::json;
 use tests::oada::{Action, Fault, Oada};
-use worker::oada::client::EnsureLink;
 
 use crate::support::{JOBS, client, within};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use oada::{ClientError, ClientOptions};
 use serde_json::json;
 use tests::oada::{Action, Fault, Oada};
-use worker::oada::{ClientError, ClientOptions};
 
 use crate::support::{JSON, client, client_with, quick, within};
 

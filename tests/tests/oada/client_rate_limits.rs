@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use oada::ClientOptions;
+use oada::client::RetryPolicy;
 use serde_json::json;
 use tests::oada::{Action, Fault, Oada};
-use worker::oada::ClientOptions;
-use worker::oada::client::RetryPolicy;
 
 use crate::support::{JSON, client, client_with, quick, within};
 

@@ -1,8 +1,8 @@
 //! A watch tells each change once and in order, whatever happens to the connection, or says that it missed some.
 
+use oada::client::{Watch, WatchEvent};
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::client::{Watch, WatchEvent};
 
 use crate::support::{JOBS, client, within};
 

@@ -1,9 +1,9 @@
 //! `worker oada list`, `print`, `retry` and `post`.
 
+use oada::{JobError, Layout, Paths};
 use serde_json::{Value, json};
 use tests::oada::Oada;
 use tests::oada::program::run;
-use worker::oada::{JobError, Layout, Paths};
 
 use crate::support::{LONG, PENDING, body, demo, finished, job, place, start};
 
@@ -15,7 +15,7 @@ fn text(output: &std::process::Output) -> String {
 async fn jobs_are_listed_printed_posted_and_tried_again() {
     let oada = Oada::start().await;
     let service = demo(&oada)
-        .options(|options| options.unknown_type = worker::oada::service::UnknownType::Leave)
+        .options(|options| options.unknown_type = oada::service::UnknownType::Leave)
         .on("ok", LONG, |job, _| async move { Ok::<_, JobError>(json!(job.config)) })
         .on("bad", LONG, |_, _| async { Err::<Value, _>(JobError::new("broken")) });
     let _service = start(&oada, service).await;

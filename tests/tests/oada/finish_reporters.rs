@@ -3,12 +3,12 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use oada::JobError;
 use serde_json::{Value, json};
 use tests::lightning::DEADLINE;
 use tests::oada::Oada;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use worker::oada::JobError;
 
 use crate::support::{LONG, body, demo, finished, place, start};
 

@@ -1,9 +1,9 @@
 //! A job that is finished already when it is found is filed under the day on which it was.
 
+use oada::JobError;
 use serde_json::json;
 use tests::oada::Oada;
 use tests::oada::program::OadaWorker;
-use worker::oada::JobError;
 
 use crate::support::{LONG, demo, finished, place, start, statuses};
 

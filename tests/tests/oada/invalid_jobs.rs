@@ -1,8 +1,8 @@
 //! What is in the list and is no job: it is read more than once, then fails, once, and the service lives.
 
+use oada::JobError;
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::JobError;
 
 use crate::support::{JOB, LONG, PENDING, body, demo, finished, make_lists, place, shelves, start};
 

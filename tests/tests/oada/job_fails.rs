@@ -1,8 +1,8 @@
 //! Jobs that fail: what is stored, and where they are filed.
 
+use oada::{Failure, JobError};
 use serde_json::{Map, Value, json};
 use tests::oada::Oada;
-use worker::oada::{Failure, JobError};
 
 use crate::support::{LONG, body, demo, finished, place, shelves, start, statuses};
 
@@ -51,7 +51,7 @@ async fn failures_are_stored_and_filed_by_their_type() {
 #[tokio::test]
 async fn a_config_that_does_not_pass_its_check_never_gets_to_the_handler() {
     let oada = Oada::start().await;
-    let mut options = worker::oada::service::TypeOptions::new(LONG);
+    let mut options = oada::service::TypeOptions::new(LONG);
     options.check = Some(std::sync::Arc::new(|config| match config.get("to") {
         Some(_) => Ok(()),
         None => Err("`to` is missing".to_owned()),

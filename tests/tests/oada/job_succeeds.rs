@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use oada::JobError;
 use serde_json::{Value, json};
 use tests::oada::{Direction, Fault, Oada, USER};
-use worker::oada::JobError;
 
 use crate::support::{LONG, body, demo, finished, place, shelves, start, statuses};
 

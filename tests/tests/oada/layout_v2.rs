@@ -1,8 +1,8 @@
 //! The paths of the second generation.
 
+use oada::{JobError, Layout};
 use serde_json::{Value, json};
 use tests::oada::Oada;
-use worker::oada::{JobError, Layout};
 
 use crate::support::{JOB, LONG, body, demo, start};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::service::ServiceOptions;
+use oada::{JobError, Service};
 use serde_json::{Value, json};
 use tests::oada::Oada;
-use worker::oada::service::ServiceOptions;
-use worker::oada::{JobError, Service};
 
 use crate::support::{
     JOB, JOBS, LONG, PENDING, body, demo, finished, make_lists, place, read, shelves, start, statuses,

@@ -1,9 +1,9 @@
 //! Resources that a job names link to it when it is finished.
 
+use oada::JobError;
+use oada::service::TypeOptions;
 use serde_json::json;
 use tests::oada::{Fault, Oada};
-use worker::oada::JobError;
-use worker::oada::service::TypeOptions;
 
 use crate::support::{JSON, LONG, body, demo, finished, place, start};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::JobError;
 use serde_json::json;
 use tests::oada::{Action, Fault, Oada};
-use worker::oada::JobError;
 
 use crate::support::{LONG, PENDING, body, demo, finished, place, start, statuses};
 

@@ -148,7 +148,7 @@ async fn get(address: (Ipv4Addr, u16)) -> std::io::Result<String> {
 }
 
 /// The times of a job's updates with this status.
-fn time<'a>(job: &'a worker::oada::Job, status: &str) -> &'a str {
+fn time<'a>(job: &'a oada::Job, status: &str) -> &'a str {
     &job.updates.iter().find(|update| update.status == status).unwrap().time
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::{Client, JobError, ServiceBuilder, post_job};
 use serde_json::{Value, json};
 use tests::oada::Oada;
 use tokio::sync::Notify;
-use worker::oada::{Client, JobError, ServiceBuilder, post_job};
 
 use crate::support::{JSON, LONG, demo, job, quick, start, within};
 
@@ -17,7 +17,7 @@ const LIST: &str = "/bookmarks/services/demo/jobs/pending";
 /// Posts a job to the queue of this account, and waits for the end of it.
 async fn run_in(oada: &Oada, token: &str) -> Value {
     let client = Client::connect(oada.url().parse().unwrap(), token.into(), quick());
-    let paths = worker::oada::Paths::new("demo", worker::oada::Layout::V5).unwrap();
+    let paths = oada::Paths::new("demo", oada::Layout::V5).unwrap();
     within("the list", oada, client.ensure(LIST, &paths.tree())).await.unwrap();
     let posted = within("the post", oada, post_job(&client, LIST, &job("ok", json!({})))).await.unwrap();
     oada.until("the end of the job", |oada| {
@@ -71,7 +71,7 @@ async fn they_come_change_and_go() {
 async fn a_service_whose_token_is_wrong_does_not_start() {
     let oada = Oada::start().await;
     let domain = oada.url().parse().unwrap();
-    let service = worker::oada::Service::builder("demo", domain, "wrong".into()).options(|it| it.client = quick());
+    let service = oada::Service::builder("demo", domain, "wrong".into()).options(|it| it.client = quick());
     let error = within("the error", &oada, service.start()).await.err().unwrap().to_string();
     assert!(error.contains("own queue cannot be served") && error.contains("401"), "{error}");
 }
@@ -103,7 +103,7 @@ async fn a_queue_whose_token_changes_while_its_job_runs_does_not_run_it_again() 
     oada.until("the list of queues", |oada| oada.get(QUEUES)).await;
     oada.link(QUEUES, "anns", json!({ "domain": oada.url(), "token": "old-token" }));
     let client = Client::connect(oada.url().parse().unwrap(), "new-token".into(), quick());
-    let paths = worker::oada::Paths::new("demo", worker::oada::Layout::V5).unwrap();
+    let paths = oada::Paths::new("demo", oada::Layout::V5).unwrap();
     within("the list", &oada, client.ensure(LIST, &paths.tree())).await.unwrap();
     let first = within("the post", &oada, post_job(&client, LIST, &job("ok", json!({})))).await.unwrap();
     let updates = format!("/{}/updates", first.id);

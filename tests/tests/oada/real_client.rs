@@ -1,8 +1,8 @@
 //! The double does what the real `@oada/client` expects of a store, and a service does what it expects of one.
 
+use oada::JobError;
 use serde_json::{Value, json};
 use tests::oada::{Oada, TOKEN, npm};
-use worker::oada::JobError;
 
 use crate::support::{LONG, demo, finished, shelves, start, statuses};
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::service::{Retry, TypeOptions};
+use oada::{JobError, ServiceBuilder};
 use serde_json::{Value, json};
 use tests::oada::program::OadaWorker;
 use tests::oada::{Fault, Oada};
-use worker::oada::service::{Retry, TypeOptions};
-use worker::oada::{JobError, ServiceBuilder};
 
 use crate::support::{LONG, body, demo, finished, place, read, shelves, start, statuses, within};
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oada::cron::Cron;
+use oada::report::{Column, Report, Rows, parse_attachment};
+use oada::{JobError, ServiceBuilder};
 use serde_json::{Map, Value, json};
 use tests::oada::Oada;
-use worker::oada::cron::Cron;
-use worker::oada::report::{Column, Report, Rows, parse_attachment};
-use worker::oada::{JobError, ServiceBuilder};
 
 use crate::support::{LONG, body, demo, finished, place, start, within};
 
@@ -195,7 +195,7 @@ async fn a_service_with_reports_stops() {
 #[tokio::test]
 async fn the_second_generation_has_no_place_for_them() {
     let oada = Oada::start().await;
-    let service = service(&oada).options(|options| options.layout = worker::oada::Layout::V2);
+    let service = service(&oada).options(|options| options.layout = oada::Layout::V2);
     let error = service.report(report("weekly", NEVER, false)).start().await.err().unwrap();
     assert!(error.to_string().contains("reports need the paths of the present generation"), "{error}");
 }

@@ -1,9 +1,9 @@
 //! Jobs from the side of those who post them.
 
+use oada::request::JobRequestError;
+use oada::{JobError, JobEvent, JobRequest, Layout, do_job, post_job, post_update};
 use serde_json::{Value, json};
 use tests::oada::Oada;
-use worker::oada::request::JobRequestError;
-use worker::oada::{JobError, JobEvent, JobRequest, Layout, do_job, post_job, post_update};
 
 use crate::support::{LONG, PENDING, client, demo, finished, job, start, statuses, within};
 
@@ -23,7 +23,7 @@ async fn a_job_is_done_and_its_end_comes_back() {
     let error = within("the end", &oada, do_job(&client, &job("bad", json!({})))).await.unwrap_err();
     let JobRequestError::Failed(failure) = error else { panic!("{error}") };
     assert_eq!((failure.kind(), failure.to_string().as_str()), (Some("bad-input"), "Error: bad input"));
-    let elsewhere = worker::oada::NewJob { service: "a/b".to_owned(), ..job("ok", json!({})) };
+    let elsewhere = oada::NewJob { service: "a/b".to_owned(), ..job("ok", json!({})) };
     assert!(matches!(do_job(&client, &elsewhere).await, Err(JobRequestError::Name(_))));
 }
 

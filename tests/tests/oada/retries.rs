@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oada::JobError;
+use oada::service::{Retry, TypeOptions};
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::JobError;
-use worker::oada::service::{Retry, TypeOptions};
 
 use crate::support::{LONG, body, demo, finished, place, shelves, start, statuses};
 

@@ -1,8 +1,8 @@
 //! Several services in one process.
 
+use oada::{JobError, NewJob, Service, do_job};
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::{JobError, NewJob, Service, do_job};
 
 use crate::support::{LONG, client, quick, start, within};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use oada::client::RetryPolicy;
+use oada::{Client, ClientOptions, Job, NewJob, Service, ServiceBuilder};
 use serde_json::{Value, json};
 use tests::lightning::DEADLINE;
 use tests::oada::{Oada, TOKEN};
-use worker::oada::client::RetryPolicy;
-use worker::oada::{Client, ClientOptions, Job, NewJob, Service, ServiceBuilder};
 
 /// The media type that tests write with when it does not matter.
 pub(crate) const JSON: &str = "application/json";

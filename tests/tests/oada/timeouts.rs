@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use oada::JobError;
 use serde_json::{Value, json};
 use tests::lightning::DEADLINE;
 use tests::oada::Oada;
 use tokio::sync::Mutex;
 use tokio::sync::oneshot;
-use worker::oada::JobError;
 
 use crate::support::{body, demo, finished, place, shelves, start, statuses};
 

@@ -1,9 +1,9 @@
 //! Jobs of a type without a handler fail, stay, or wait for one; the service goes on in any case.
 
+use oada::JobError;
+use oada::service::{TypeOptions, UnknownType};
 use serde_json::json;
 use tests::oada::Oada;
-use worker::oada::JobError;
-use worker::oada::service::{TypeOptions, UnknownType};
 
 use crate::support::{LONG, body, demo, finished, place, shelves, start, statuses};
 

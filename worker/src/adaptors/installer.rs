@@ -4,6 +4,9 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base::folders;
+use base::metrics::metrics;
+use hosts::{Hosts, LoanError};
 use protocol::engine::Adaptor;
 use protocol::install::{
     Install, InstalledAdaptor, MakeSnapshot, Progress, Prune, Pruned, Repo, Resolve, Resolved, SnapshotOutcome, Survey,
@@ -17,9 +20,6 @@ use tracing::{info, warn};
 use super::ledger::InstallFailure;
 use super::npmrc::{self, Named};
 use super::progress::Watcher;
-use crate::folders;
-use crate::hosts::{Hosts, LoanError};
-use crate::metrics::metrics;
 
 /// How long a look into the repo, or at the registry, may take.
 const QUICK: Duration = Duration::from_secs(60);

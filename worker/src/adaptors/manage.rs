@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use base::node::NodeProgram;
 use futures_util::future::join_all;
+use hosts::{self, Broker, HostProgram, HostsOptions};
 use protocol::engine::Adaptor;
 use protocol::install::{InstalledAdaptor, KnownSnapshot, SnapshotOutcome, Surveyed};
 
 use super::progress::Watcher;
-use super::{Adaptors, AdaptorsOptions, NodeProgram, Refused, Wanted};
+use super::{Adaptors, AdaptorsOptions, Refused, Wanted};
+
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
-use crate::hosts::{self, Broker, HostProgram, HostsOptions};
+use crate::embedded::EMBEDDED;
 use crate::start::StartError;
 
 /// How long hosts may take to stop.
@@ -92,7 +95,7 @@ async fn with(
     watcher: Option<Watcher>,
     work: impl AsyncFnOnce(&Adaptors) -> Result<String, ManageError>,
 ) -> Result<String, ManageError> {
-    let program = HostProgram::find(arguments.engine_host.as_deref()).map_err(StartError::from)?;
+    let program = HostProgram::find(arguments.engine_host.as_deref(), EMBEDDED).map_err(StartError::from)?;
     let node = NodeProgram::find(arguments.repo.node.as_deref()).await;
     let node = node.map_err(|error| StartError::Options(format!("{error}. Name one by --node or WORKER_NODE")))?;
     let options = AdaptorsOptions::new(&arguments.repo, &[], node).map_err(StartError::Options)?;

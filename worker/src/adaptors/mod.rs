@@ -7,7 +7,6 @@ mod installer;
 mod ledger;
 mod local;
 pub mod manage;
-mod node;
 mod npmrc;
 mod options;
 pub mod progress;
@@ -18,6 +17,7 @@ mod wanted;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use hosts::{Broker, HostsOptions, StartError};
 use protocol::confinement::Confinement;
 use protocol::engine::Adaptor;
 use protocol::install::{InstalledAdaptor, Pruned, Repo, SnapshotOutcome, Surveyed};
@@ -30,12 +30,10 @@ pub(crate) use self::installer::npm_environment;
 use self::installer::{Installer, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
 pub use self::local::PACKAGES;
-pub use self::node::{NodeError, NodeProgram};
 pub use self::options::AdaptorsOptions;
 pub(crate) use self::options::default_repo;
 use self::snapshots::{Set, Snapshots};
 pub use self::wanted::{Refused, Requirement, Wanted};
-use crate::hosts::{Broker, HostsOptions, StartError};
 
 /// What the pool of hosts that look after adaptors is called.
 const POOL: &str = "installers";

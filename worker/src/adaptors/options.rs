@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::NodeProgram;
+use base::folders;
+use base::node::NodeProgram;
+
 use super::progress::Watcher;
+
 use crate::cli::RepoArgs;
-use crate::folders;
 
 /// How long an answer of the registry about tags is good.
 const TAGS_FOR: Duration = Duration::from_secs(300);

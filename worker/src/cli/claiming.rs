@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use lightning::{Workloops, parse_workloops};
 
 use super::values::{Backoff, at_least_one, backoff, seconds};
-use crate::lightning::{Workloops, parse_workloops};
 
 /// Which runs are claimed, and how many.
 #[derive(Debug, Clone, Args)]

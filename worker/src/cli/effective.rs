@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use base::escape::without_url_secrets;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
@@ -9,7 +10,6 @@ use super::StartOptions;
 use super::config::{NOT_KEYS, is_secret};
 use super::environment::Origins;
 use crate::adaptors;
-use crate::escape::without_url_secrets;
 use crate::start::DEFAULT_CAPACITY;
 
 /// An option with what is in force.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use base::escape::{shown_url, without_url_secrets};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::config::{ConfigFile, try_flag};
-use crate::escape::{shown_url, without_url_secrets};
 
 /// The commands that a configuration file is for, beside none at all.
 pub(super) const CONFIGURED: &[&str] = &["start", "check-config", "doctor"];

@@ -1,10 +1,10 @@
 //! Options of `worker start`: where Lightning is, and how the worker proves itself.
 
 use clap::Args;
+use lightning::{Endpoint, RunTokenKey};
 use secrecy::SecretString;
 
 use super::values::{endpoint, secret};
-use crate::lightning::{Endpoint, RunTokenKey};
 
 /// Where Lightning is, and how the worker proves itself.
 #[derive(Debug, Clone, Args)]

@@ -16,25 +16,25 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 pub use clap_complete::Shell;
 use secrecy::SecretString;
 
+use self::environment::{CONFIGURED, layered, name_variable, worker_name};
+use self::values::{port, seconds, secret};
 use config::ConfigFile;
-use environment::{CONFIGURED, layered, name_variable, worker_name};
-use values::{port, seconds, secret};
 
-use crate::mock_lightning::{DataclipForm, MAX_MESSAGE_BYTES};
+use mock_lightning::{DataclipForm, MAX_MESSAGE_BYTES};
 
-pub use adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
-pub use claiming::ClaimingArgs;
-pub use ctl::{CtlCommand, CtlOptions, TopOptions};
-pub use delivery::DeliveryArgs;
-pub use effective::Effective;
-pub use hosts::{EngineKind, HostArgs, NodeStart};
-pub use lightning::LightningArgs;
-pub use limits::LimitArgs;
-pub use oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
-pub use observation::ObservationArgs;
-pub use operation::{LogFormat, LogLevel, OperationArgs};
-pub use supervision::SupervisionArgs;
-pub use values::{Backoff, MOCK_ENDPOINT, Megabytes};
+pub use self::adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
+pub use self::claiming::ClaimingArgs;
+pub use self::ctl::{CtlCommand, CtlOptions, TopOptions};
+pub use self::delivery::DeliveryArgs;
+pub use self::effective::Effective;
+pub use self::hosts::{EngineKind, HostArgs, NodeStart};
+pub use self::lightning::LightningArgs;
+pub use self::limits::LimitArgs;
+pub use self::oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+pub use self::observation::ObservationArgs;
+pub use self::operation::{LogFormat, LogLevel, OperationArgs};
+pub use self::supervision::SupervisionArgs;
+pub use self::values::{Backoff, MOCK_ENDPOINT, Megabytes};
 
 mod adaptors;
 mod claiming;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use oada::service::{FinishReporter, HalfRun, UnknownType};
+use oada::{Domain, Layout};
 
 use super::operation::LogLevel;
 use super::values::{Megabytes, at_least_one, megabytes, seconds, variable_name};
-use crate::oada::service::{FinishReporter, HalfRun, UnknownType};
-use crate::oada::{Domain, Layout};
 
 /// Options of `worker oada`.
 #[derive(Debug, Args)]

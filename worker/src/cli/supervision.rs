@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{ArgAction, BoolishValueParser};
+use hosts::GroupLimits;
 
 use super::values::{Megabytes, megabytes, seconds, whole_number};
 
@@ -109,4 +110,12 @@ pub struct SupervisionArgs {
     /// Replace waiting hosts that take more memory, in MB.
     #[arg(long, env = "WORKER_HOST_MAX_MEMORY_MB", value_name = "MB", value_parser = megabytes)]
     pub host_max_memory: Option<Megabytes>,
+}
+
+impl SupervisionArgs {
+    /// What each host's control group allows, if there are to be some.
+    pub fn group_limits(&self) -> Option<GroupLimits> {
+        let overhead_bytes = self.cgroup_memory_overhead_mb.bytes();
+        self.cgroups.then_some(GroupLimits { overhead_bytes, processes: self.host_max_processes })
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::lightning::{Endpoint, InvalidEndpoint};
+use lightning::{Endpoint, InvalidEndpoint};
 
 /// What `-l mock` stands for: the small Lightning that comes with the worker, where it listens by default.
 pub const MOCK_ENDPOINT: &str = "ws://localhost:8888/worker";

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use base::room::{MOST_PER_SLOT, Room};
+use hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus, TemplateState, TemplateStatus, Templates};
+use lightning::timeline::{RunView, history};
+use lightning::{Lightning, WorkloopStatus};
 use protocol::run::{Exit, ExitReason};
 
 use super::message::{
     Answer, HostReport, LightningReport, PastRun, PoolReport, Request, RunReport, StatusReport, TemplateReport,
     WholeRun, WorkloopReport,
 };
-use crate::hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus, TemplateState, TemplateStatus, Templates};
-use crate::lightning::{Lightning, WorkloopStatus};
-use crate::metrics::host_state;
-use crate::room::{MOST_PER_SLOT, Room};
-use crate::telemetry::{RunView, history};
 
 /// A worker as its admin socket sees it.
 #[derive(Debug)]
@@ -207,7 +206,7 @@ fn workloop_report(workloop: WorkloopStatus) -> WorkloopReport {
 fn pool_report(status: &PoolStatus) -> PoolReport {
     let mut hosts = BTreeMap::new();
     for host in &status.hosts {
-        *hosts.entry(host_state(host.state).to_owned()).or_default() += 1;
+        *hosts.entry(host.state.as_str().to_owned()).or_default() += 1;
     }
     let counts = status.ops.counts.iter().map(|(name, count)| (name.clone(), *count as f64));
     let gauges = status.ops.gauges.iter().map(|(name, value)| (name.clone(), *value));
@@ -249,7 +248,7 @@ fn host_reports(status: &PoolStatus) -> impl Iterator<Item = HostReport> {
         id: host.id.clone(),
         pool: status.pool.clone(),
         pid: host.pid,
-        state: host_state(host.state).to_owned(),
+        state: host.state.as_str().to_owned(),
         engine: host.prepared.clone(),
         run: host.run.clone(),
         age_s: host.age.as_secs(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::{Delivery, RunView, StepView};
+use lightning::timeline::{Delivery, RunView, StepView};
 
 /// What is asked of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

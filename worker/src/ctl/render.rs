@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
+use base::escape::one_line;
 use jiff::Timestamp;
+use lightning::timeline::Delivery;
 
 use super::message::{
     Answer, HostReport, PastRun, PastStep, PoolReport, RunReport, StatusReport, TemplateReport, WholeRun,
 };
-use crate::escape::one_line;
-use crate::telemetry::Delivery;
 
 /// What a run's phases are called, in their order.
 const PHASES: [&str; 4] = ["prepare", "start", "execute", "deliver"];

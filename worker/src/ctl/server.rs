@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hosts::HostLine;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, UCred};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,7 +17,6 @@ use tracing::{debug, info, warn};
 
 use super::admin::Admin;
 use super::message::{Answer, LineReport, Request};
-use crate::hosts::HostLine;
 use crate::lineage::descends_from_this;
 
 /// Longest request, in bytes.

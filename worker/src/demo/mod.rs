@@ -8,6 +8,9 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hosts::{HostProgram, HostsOptions, PoolSize};
+use lightning::{LightningOptions, Workloop};
+use mock_lightning::{self, InvalidPlan, MockError, MockLightning, MockOptions, RecordedEvent, RunState};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -15,10 +18,8 @@ use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
 
 use crate::cli::{DemoOptions, EngineKind};
+use crate::embedded::EMBEDDED;
 use crate::engines;
-use crate::hosts::{HostProgram, HostsOptions, PoolSize};
-use crate::lightning::{LightningOptions, Workloop};
-use crate::mock_lightning::{self, InvalidPlan, MockError, MockLightning, MockOptions, RecordedEvent, RunState};
 use crate::start::{StartError, Worker};
 
 pub use printer::Printer;
@@ -114,7 +115,7 @@ fn lightning_options(mock: &MockLightning, secret: SecretString) -> LightningOpt
 }
 
 fn hosts_options(options: &DemoOptions) -> Result<HostsOptions, StartError> {
-    let program = HostProgram::find(options.engine_host.as_deref())?;
+    let program = HostProgram::find(options.engine_host.as_deref(), EMBEDDED)?;
     let usual = HostsOptions::new(program);
     let first = usual.first.clone().filter(|_| options.engine != EngineKind::Node);
     Ok(HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, first, ..usual })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::escape::one_line;
+use base::escape::one_line;
 
 /// Turns the events that Lightning got into lines for people.
 #[derive(Debug)]

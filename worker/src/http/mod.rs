@@ -1,6 +1,5 @@
 //! The worker's HTTP server: liveness, readiness, metrics, claims on request, and a dashboard.
 
-mod connections;
 mod dashboard;
 mod same_site;
 
@@ -16,14 +15,14 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base::connections;
+use base::metrics::{Format, metrics};
 use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpSocket};
 
-pub(crate) use self::connections::{MOST as MOST_CONNECTIONS, serve as serve_connections};
 pub use self::dashboard::Dashboard;
 pub use self::same_site::Access;
-use crate::metrics::{Format, metrics};
 use crate::vitals::Vitals;
 
 /// What the server asks of whatever it answers for.
@@ -96,13 +95,13 @@ pub async fn serve<O: Operations>(
     let shown = dashboard.map(|dashboard| guarded(dashboard::routes(dashboard, Arc::clone(&worker)), false));
     let claims = guarded(Router::new().route("/claim", post(claim::<O>)).with_state(Arc::clone(&worker)), true);
     let router = probes().with_state(worker).merge(claims).merge(shown.unwrap_or_default());
-    connections::serve(listener, router.layer(from_fn(answer_panics)), MOST_CONNECTIONS).await;
+    connections::serve(listener, router.layer(from_fn(answer_panics)), connections::MOST).await;
 }
 
 /// Serves for ever, liveness, readiness and metrics alone.
 pub async fn serve_probes<P: Probed>(listener: TcpListener, probed: Arc<P>) {
     let router = probes().with_state(probed).layer(from_fn(answer_panics));
-    connections::serve(listener, router, MOST_CONNECTIONS).await;
+    connections::serve(listener, router, connections::MOST).await;
 }
 
 fn probes<P: Probed>() -> Router<Arc<P>> {
@@ -135,7 +134,8 @@ async fn ready<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
 async fn measure<P: Probed>(State(worker): State<Arc<P>>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    let text = metrics().render(&worker.vitals().await, format);
+    worker.vitals().await.show(metrics());
+    let text = metrics().render(format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
 }
 

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::dial::{DialError, dial, tls_config};
-use crate::metrics::metrics;
+use base::dial::{DialError, dial, tls_config};
+use base::metrics::metrics;
 
 /// How long a collector may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use base::clock::now_us;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tracing::field::{Field, Visit};
@@ -15,7 +16,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::now_us;
+use crate::logging::OWN_TARGETS;
 
 /// Lines that are kept for who comes later.
 const KEPT: usize = 500;
@@ -80,7 +81,7 @@ impl Lines {
 
 /// The layer that collects lines from this level on.
 pub fn collector<S: Subscriber + for<'a> LookupSpan<'a>>(level: Level) -> impl Layer<S> {
-    Collector.with_filter(Targets::new().with_targets([("worker", level), ("protocol", level)]))
+    Collector.with_filter(Targets::new().with_targets(OWN_TARGETS.map(|target| (target, level))))
 }
 
 struct Collector;

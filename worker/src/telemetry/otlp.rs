@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use lightning::timeline::{Phase, RunView, StepView};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,7 +16,6 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::export::{Destination, Exporter};
-use super::timeline::{Phase, RunView, StepView};
 
 /// Runs that are sent at once.
 const BATCH: usize = 64;
@@ -248,7 +248,7 @@ mod tests {
             reason: Some("fail"),
             error_type: Some("JobError"),
             usage: None,
-            delivery: crate::telemetry::Delivery::default(),
+            delivery: lightning::timeline::Delivery::default(),
             delivered: true,
         }
     }

@@ -9,8 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::field::display;
 
-use super::timeline::{Phase, RunView};
-use crate::hosts::{HostState, Hosts};
+use hosts::{HostState, Hosts};
+use lightning::timeline::{Phase, RunView};
 
 /// Logs the peak memory of each step that ends from now on, measured every `pause`; for ever.
 pub async fn profile_steps(hosts: Arc<Hosts>, pause: Duration, mut runs: broadcast::Receiver<Arc<RunView>>) {
@@ -82,9 +82,9 @@ impl Peaks {
 
 #[cfg(test)]
 mod tests {
+    use lightning::timeline::{Timeline, subscribe};
     use protocol::run::{Exit, RunSpec, StepCompleted, StepInput, StepMemory, StepOutput, StepStarted};
 
-    use super::super::timeline::{Timeline, subscribe};
     use super::*;
 
     fn spec() -> RunSpec {

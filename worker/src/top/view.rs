@@ -1,5 +1,6 @@
 //! The screen. Fits 80 columns and 24 lines, and uses what more there is.
 
+use base::escape::one_line;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -8,7 +9,6 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
 use super::model::{Focus, Log, Model};
 use crate::ctl::{HostReport, PastRun, RunReport, StatusReport, duration, megabytes, precise};
-use crate::escape::one_line;
 
 /// The most lines that failures take.
 const FAILURES: usize = 5;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::telemetry::{Phase, RunView};
+use lightning::timeline::{Phase, RunView};
 
 /// Runs that are remembered; those that go on are always.
 const RUNS: usize = 200;

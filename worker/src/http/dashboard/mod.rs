@@ -15,6 +15,8 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::stream::unfold;
+use hosts::HostEvent;
+use lightning::timeline;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -23,8 +25,6 @@ use uuid::Uuid;
 use self::board::{Board, HostExit};
 use self::update::Follower;
 use super::Operations;
-use crate::hosts::HostEvent;
-use crate::telemetry;
 
 /// The page; the nonce takes the place of `NONCE`.
 const PAGE: &str = include_str!("page.html");
@@ -51,7 +51,7 @@ impl Dashboard {
 
     /// Remembers what happens to runs, for ever.
     pub async fn follow_runs(&self) {
-        let mut runs = telemetry::subscribe();
+        let mut runs = timeline::subscribe();
         loop {
             match runs.recv().await {
                 Ok(run) => self.with(|board| board.run_changed(run, now().as_secs())),

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::processes::resident;
+use hosts::HostStatus;
+use lightning::timeline::{self, RunView};
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
@@ -10,11 +13,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::board::{HostExit, Point};
 use super::{Dashboard, now};
-use crate::hosts::HostStatus;
 use crate::http::Operations;
-use crate::metrics::host_state;
-use crate::processes::resident;
-use crate::telemetry::{self, Line, RunView, lines};
+use crate::telemetry::{Line, lines};
 use crate::vitals::{Readiness, Vitals};
 
 /// Time between updates.
@@ -88,7 +88,7 @@ impl<O: Operations> Follower<O> {
     pub(super) fn new(dashboard: Arc<Dashboard>, worker: Arc<O>, seat: OwnedSemaphorePermit) -> Self {
         let mut ticks = interval(PACE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (runs, lines) = (telemetry::subscribe(), lines().subscribe());
+        let (runs, lines) = (timeline::subscribe(), lines().subscribe());
         Self { dashboard, worker, runs, lines, ticks, count: 0, _seat: seat }
     }
 
@@ -143,7 +143,7 @@ impl HostView {
             memory: host.resident_bytes(),
             id: host.id,
             pid: host.pid,
-            state: host_state(host.state),
+            state: host.state.as_str(),
             prepared: host.prepared,
             age_ms: u64::try_from(host.age.as_millis()).unwrap_or(u64::MAX),
             runs: host.runs,

@@ -1,0 +1,18 @@
+//! What several parts of the worker need, and none of them owns. Knows neither hosts nor where work comes from.
+
+pub mod aside;
+pub mod backoff;
+pub mod clock;
+pub mod connections;
+pub mod deflate;
+pub mod dial;
+pub mod escape;
+pub mod execution;
+pub mod folders;
+pub mod metrics;
+pub mod node;
+pub mod processes;
+pub mod redact;
+pub mod room;
+pub mod run_log;
+pub mod writer;

@@ -1,0 +1,400 @@
+//! The task that owns a pool: it starts hosts, lends them, and hears how they fare.
+
+mod lending;
+mod managing;
+mod reports;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::metrics::metrics;
+use protocol::Json;
+use protocol::message::Prepare;
+use protocol::run::Exit;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use self::lending::{Caller, Waiter};
+use self::managing::{Closing, Wait};
+use super::StartError;
+use super::broker::Ground;
+use super::death::{Death, Reason};
+use super::host::platform_fault;
+use super::loan::Borrower;
+use super::ops::OpsTotals;
+use super::options::HostsOptions;
+use super::pool::{Dismissal, HostNumber, Pool};
+use super::run::{GONE, Job};
+use super::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus, describe};
+use super::supervisor::{Command, Identity, Report, Setup, supervise};
+use super::{ManageError, ManageResult};
+
+/// What others tell the pool.
+#[derive(Debug)]
+pub(super) enum Message {
+    Reserve(Prepare, Caller),
+    Borrow(Borrower),
+    /// A borrower whose host was not to be had after all.
+    BorrowAgain(Borrower),
+    /// Somebody is likely to borrow a host for this.
+    Expect(Prepare),
+    GiveBack(HostNumber, Returned),
+    /// A run whose host died before anything was heard of it.
+    Return(Job),
+    Report(HostNumber, Report),
+    Status(oneshot::Sender<PoolStatus>),
+    NotifyAll(Json),
+    /// Change something, and say when it is done.
+    Manage(Order, oneshot::Sender<ManageResult>),
+    /// End the run of this id, and say whether there is one.
+    Cancel(String, Exit, oneshot::Sender<bool>),
+    /// Stop all hosts, those that are left at the deadline by force, and say when it is done.
+    Shutdown(Instant, oneshot::Sender<()>),
+    /// Nobody is left who could want a host.
+    Abandon,
+}
+
+/// How a host comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// Nothing was asked of it.
+    Unused,
+    Used,
+    /// Nobody knows what it does now.
+    Spent,
+}
+
+/// What is to change.
+#[derive(Debug)]
+pub(super) enum Order {
+    Recycle,
+    Drain,
+    Resume,
+    Resize(usize),
+    Reconfigure(Box<HostsOptions>),
+}
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    name: Arc<str>,
+    setup: Arc<Setup>,
+    options: HostsOptions,
+    pool: Pool,
+    hosts: BTreeMap<HostNumber, Member>,
+    started: u64,
+    last_death: Option<(String, Death)>,
+    ops: OpsTotals,
+    waiting: VecDeque<Waiter>,
+    messages: mpsc::UnboundedReceiver<Message>,
+    /// For the hosts, and for those who get one.
+    sender: mpsc::UnboundedSender<Message>,
+    events: broadcast::Sender<HostEvent>,
+    /// Whether the circuit is closed, for who would bring runs.
+    availability: watch::Sender<bool>,
+    waits: Vec<Wait>,
+    closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Member {
+    id: String,
+    pid: Option<u32>,
+    state: HostState,
+    /// What it has prepared, or will have when it is ready.
+    prepared: Option<Prepare>,
+    since: Instant,
+    /// When it began to get ready.
+    preparing_since: Instant,
+    runs: u32,
+    /// The run that it executes.
+    run: Option<String>,
+    bytes: Option<u64>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Member {
+    fn command(&self, command: Command) {
+        // Fails when the host is dead, which is about to be reported.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(
+        name: Arc<str>,
+        options: HostsOptions,
+        ground: Arc<Ground>,
+        events: broadcast::Sender<HostEvent>,
+    ) -> (Self, mpsc::UnboundedSender<Message>) {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let keeper = Self {
+            name,
+            setup: Arc::new(Setup::new(&options, ground)),
+            pool: Pool::new(options.policy()),
+            options,
+            hosts: BTreeMap::new(),
+            started: 0,
+            last_death: None,
+            ops: OpsTotals::default(),
+            waiting: VecDeque::new(),
+            messages,
+            sender: sender.clone(),
+            events,
+            availability: watch::Sender::new(true),
+            waits: Vec::new(),
+            closing: None,
+        };
+        (keeper, sender)
+    }
+
+    /// Whether hosts can be had, as that changes.
+    pub(super) fn availability(&self) -> watch::Receiver<bool> {
+        self.availability.subscribe()
+    }
+
+    /// Starts the first host, several times if need be, where there is always to be one.
+    pub(super) async fn validate(&mut self) -> Result<(), StartError> {
+        if self.pool.plan(now(), 0).start == 0 {
+            return Ok(());
+        }
+        let mut attempt = 0;
+        loop {
+            let Some(death) = self.start_first().await else { return Ok(()) };
+            if attempt == self.options.validation_retries {
+                return Err(StartError::Unusable { attempts: attempt + 1, death });
+            }
+            let pause = retry_pause(attempt);
+            warn!(pool = &*self.name, "no host got ready; trying again in {pause:?}");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    /// Returns the death of the host if it does not get ready.
+    async fn start_first(&mut self) -> Option<Death> {
+        self.launch(self.options.validation_timeout);
+        loop {
+            let message = self.messages.recv().await?;
+            let is_ready = matches!(message, Message::Report(_, Report::Ready));
+            let death = if let Message::Report(_, Report::Died(death)) = &message { Some(death.clone()) } else { None };
+            self.handle(message);
+            if is_ready || death.is_some() {
+                return death;
+            }
+        }
+    }
+
+    /// Keeps the pool until it is to be shut down and all hosts are dead.
+    pub(super) async fn run(mut self) {
+        loop {
+            let again_at = self.tend();
+            self.settle_waits();
+            if self.closing.is_some() && self.hosts.is_empty() {
+                break;
+            }
+            tokio::select! {
+                Some(message) = self.messages.recv() => self.handle(message),
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {}
+            }
+            if self.is_overdue() {
+                break;
+            }
+        }
+        let Self { closing, hosts, setup, mut messages, .. } = self;
+        for host in hosts.values() {
+            error!(host = %host.id, pid = host.pid, "the host does not die");
+        }
+        // The socket goes with the last pool, before anybody hears that it is gone.
+        drop(setup);
+        messages.close();
+        while let Ok(message) = messages.try_recv() {
+            if let Message::Return(job) = message {
+                job.give_up(platform_fault(GONE.to_owned()));
+            }
+        }
+        for done in closing.into_iter().flat_map(|closing| closing.done) {
+            // Fails when nobody waits.
+            let _ = done.send(());
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Reserve(wanted, caller) => {
+                self.pool.wanted(&wanted, now());
+                self.waiting.push_back(Waiter::Caller(wanted, caller));
+            }
+            Message::Borrow(borrower) => {
+                if let Some(wanted) = &borrower.wanted {
+                    self.pool.wanted(wanted, now());
+                }
+                self.waiting.push_back(Waiter::Borrower(borrower));
+            }
+            Message::BorrowAgain(borrower) => self.waiting.push_front(Waiter::Borrower(borrower)),
+            Message::Expect(wanted) => self.pool.wanted(&wanted, now()),
+            Message::Return(job) => self.waiting.push_front(Waiter::Run(job)),
+            Message::GiveBack(host, returned) => self.take_back(host, returned),
+            Message::Report(host, report) => self.hear(host, report),
+            Message::Status(asker) => {
+                // Fails when nobody waits.
+                let _ = asker.send(self.status());
+            }
+            Message::NotifyAll(notice) => self.command_all(|| Command::Tell(notice.clone())),
+            Message::Manage(order, done) => self.manage(order, done),
+            Message::Cancel(run_id, exit, asker) => {
+                let host = self.hosts.values().find(|member| member.run.as_ref() == Some(&run_id));
+                let is_there = host.is_some();
+                host.into_iter().for_each(|host| host.command(Command::Cancel(exit.clone())));
+                let _ = asker.send(is_there);
+            }
+            Message::Shutdown(deadline, done) => self.close(deadline, Some(done)),
+            Message::Abandon => self.close(Instant::now(), None),
+        }
+    }
+
+    /// Lends what is ready, starts what is missing. Returns when this is to be done again.
+    fn tend(&mut self) -> Option<Instant> {
+        self.waiting.retain(|waiter| !waiter.is_gone());
+        if self.closing.is_some() {
+            return self.tend_to_closing();
+        }
+        self.lend_all();
+        self.follow_circuit();
+        if self.pool.is_open() {
+            let why = self.last_death.as_ref().map_or_else(String::new, |(_, death)| format!("; the last one {death}"));
+            self.refuse_all(&format!("hosts fail one after the other{why}"));
+        }
+        let plan = self.pool.plan(now(), self.waiting.len());
+        for _ in 0..plan.start {
+            self.launch(self.options.start_timeout);
+        }
+        for (host, wanted) in plan.prepare {
+            self.prepare(host, wanted);
+        }
+        for (host, dismissal) in plan.retire {
+            self.retire(host, dismissal);
+        }
+        plan.again_at.map(Instant::from_std)
+    }
+
+    /// Tells whoever brings runs when the circuit opens and, by whatever that was, closes.
+    fn follow_circuit(&self) {
+        let is_closed = !self.pool.is_open();
+        let has_changed = self.availability.send_if_modified(|was_closed| {
+            let has_changed = *was_closed != is_closed;
+            *was_closed = is_closed;
+            has_changed
+        });
+        if has_changed && is_closed {
+            info!(pool = &*self.name, "hosts get ready again");
+            self.publish(HostEvent::CircuitClosed);
+        }
+    }
+
+    fn launch(&mut self, start_timeout: Duration) {
+        self.started += 1;
+        metrics().host_started();
+        let number = self.started;
+        let id = self.setup.ground.next_host_id();
+        let (commands, incoming) = mpsc::unbounded_channel();
+        let identity = Identity { number, id: id.clone(), pool: self.sender.clone() };
+        let prepared = self.pool.started(number, now(), chance());
+        tokio::spawn(supervise(Arc::clone(&self.setup), identity, prepared.clone(), start_timeout, incoming));
+        let since = Instant::now();
+        let member = Member {
+            id,
+            pid: None,
+            state: HostState::Starting,
+            prepared,
+            since,
+            preparing_since: since,
+            runs: 0,
+            run: None,
+            bytes: None,
+            commands,
+        };
+        self.hosts.insert(number, member);
+    }
+
+    /// Has an idle host get something ready.
+    fn prepare(&mut self, host: HostNumber, wanted: Prepare) {
+        let Some(member) = self.hosts.get_mut(&host) else { return };
+        debug!(host = %member.id, "the host is to prepare {}", describe(&wanted));
+        member.state = HostState::Starting;
+        member.preparing_since = Instant::now();
+        member.prepared = Some(wanted.clone());
+        self.pool.preparing(host, wanted.clone());
+        member.command(Command::Prepare(wanted));
+    }
+
+    /// Has an idle host exit.
+    fn retire(&mut self, host: HostNumber, dismissal: Dismissal) {
+        let Some(member) = self.hosts.get_mut(&host) else { return };
+        member.state = HostState::Stopping;
+        self.pool.leaving(host);
+        member.command(Command::Stop(match dismissal {
+            Dismissal::Surplus => Reason::Retired,
+            Dismissal::Recycled => Reason::Recycled,
+            Dismissal::Drained => Reason::Drained,
+        }));
+    }
+
+    fn status(&self) -> PoolStatus {
+        let hosts = self.hosts.values().map(|member| HostStatus {
+            id: member.id.clone(),
+            pid: member.pid,
+            state: member.state,
+            prepared: member.prepared.as_ref().map(describe),
+            run: member.run.clone(),
+            age: member.since.elapsed(),
+            runs: member.runs,
+            bytes: member.bytes,
+        });
+        PoolStatus {
+            pool: self.name.to_string(),
+            hosts: hosts.collect(),
+            size: self.options.size,
+            waiting: self.waiting.len(),
+            started: self.started,
+            last_death: self.last_death.clone(),
+            is_circuit_open: self.pool.is_open(),
+            is_draining: self.pool.is_draining(),
+            ops: self.ops.status(),
+        }
+    }
+
+    fn publish(&self, event: HostEvent) {
+        // Both fail when nobody listens.
+        let _ = self.events.send(event.clone());
+        let _ = self.setup.ground.events.send(PoolEvent { pool: Arc::clone(&self.name), event });
+    }
+}
+
+/// Pause before the first host is started once more: 1, 2, 4 seconds and so on, up to a minute.
+fn retry_pause(attempt: u32) -> Duration {
+    Duration::from_secs(1 << attempt.min(6)).min(Duration::from_secs(60))
+}
+
+/// The clock that policy goes by.
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// A random number in 0..1; a half where the operating system has no randomness to give.
+fn chance() -> f64 {
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_host_is_tried_again_after_ever_longer_pauses() {
+        for (attempt, seconds) in [(0, 1), (1, 2), (2, 4), (6, 60), (u32::MAX, 60)] {
+            assert_eq!(retry_pause(attempt), Duration::from_secs(seconds));
+        }
+    }
+}

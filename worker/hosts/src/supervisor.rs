@@ -1,0 +1,692 @@
+//! The task that owns one host's process from its start to its grave.
+//!
+//! It turns what happens into [`Event`]s for the host's state machine and does what that says. It ends when the process
+//! has been reaped, and in no other way.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base::processes::waited_for_processor;
+use base::room::is_out_of_memory;
+use base::run_log::RunLog;
+use protocol::Json;
+use protocol::link::{CallError, Inbox, Incoming, Link, Responder, WorkerSide};
+use protocol::message::{
+    Cancel, Custom, HostNotice, OpsReport, Ping, Prepare, SetEnv, Stop, WorkerNotice, WorkerRequest,
+};
+use protocol::queue;
+use protocol::run::Exit;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use super::answers::Answers;
+use super::arrivals::{Arrival, Ticket};
+use super::broker::Ground;
+use super::cgroup::{Cgroups, Group};
+use super::death::{Death, Reason};
+use super::host::{Action, Event, Host, Patience};
+use super::keeper::Message;
+use super::loan::{Asked, Borrower, Claim, LentHost, Told};
+use super::options::HostsOptions;
+use super::output::{Allowance, Speaker, Stream, pump};
+use super::own_time::OwnTime;
+use super::pool::HostNumber;
+use super::process::Process;
+use super::program::HostProgram;
+use super::run::{Job, Verdict, Witness, execute, hand_back};
+use super::spawn::Invitation;
+use super::templates::Demand;
+use super::wards::Wards;
+
+/// How long a dead host's output is still read for, and what it did before is waited for: something that it started may
+/// hold the pipes open.
+const LAST_OUTPUT: Duration = Duration::from_millis(100);
+
+/// How long a host that was given a run may take to show that it lives.
+const FIRST_SIGN: Duration = Duration::from_secs(5);
+/// How long a host may take to go by other variables.
+const SET_ENV: Duration = Duration::from_secs(10);
+/// What may be under way with a host at the same time; more of its questions are refused, and more notices to it dropped.
+const MOST_TASKS: usize = 256;
+/// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
+const TOLD: usize = 1024 * 1024;
+
+/// What all hosts of a pool that are started at a time have in common.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) ground: Arc<Ground>,
+    program: HostProgram,
+    environment: Vec<(String, String)>,
+    cgroups: Option<Cgroups>,
+    memory_bytes: Option<u64>,
+    answers: Option<Answers>,
+    patience: Patience,
+    ping_every: Duration,
+    ping_timeout: Duration,
+}
+
+impl Setup {
+    pub(super) fn new(options: &HostsOptions, ground: Arc<Ground>) -> Self {
+        Self {
+            ground,
+            program: options.program.clone(),
+            environment: options.environment(),
+            cgroups: options.cgroups.clone(),
+            memory_bytes: options.memory_bytes,
+            answers: options.answers.clone(),
+            patience: options.patience(),
+            ping_every: options.ping_every,
+            ping_timeout: options.ping_timeout,
+        }
+    }
+}
+
+/// What the pool wants of a host.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Get this ready.
+    Prepare(Prepare),
+    /// Say how much memory it takes.
+    Measure,
+    /// Execute this.
+    Run(Job),
+    /// End the run like this.
+    Cancel(Exit),
+    /// Be this one's for a while.
+    Lend(Claim, Borrower),
+    /// Who had it is done with it.
+    TakeBack,
+    /// Who had it does not know what it does now.
+    Discard,
+    /// Tell it this.
+    Tell(Json),
+    /// Have it go by these variables.
+    SetEnv(SetEnv),
+    /// Exit, for this reason.
+    Stop(Reason),
+    /// Exit now.
+    Shutdown,
+}
+
+/// What the pool has to know of a host.
+#[derive(Debug)]
+pub(super) enum Report {
+    Started(Option<u32>),
+    Ready,
+    /// It could not prepare what it was told to, and waits with nothing: why.
+    Unprepared(String),
+    /// It takes so much memory, in bytes.
+    Measured(u64),
+    /// It executes the run of this id.
+    Running(String),
+    /// It said something of its run.
+    Heard,
+    /// It said something that is not about a run.
+    Said(Said),
+    /// It was asked to stop, after a run or because it is not needed.
+    Stopping,
+    /// It goes by other variables from now on, or it does not.
+    EnvSet(bool),
+    /// The last one.
+    Died(Death),
+}
+
+/// What a host says that is not about a run.
+#[derive(Debug)]
+pub(super) enum Said {
+    Message(Json),
+    Ops(OpsReport),
+}
+
+/// Which host it is, and whom it reports to.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) number: HostNumber,
+    pub(super) id: String,
+    pub(super) pool: mpsc::UnboundedSender<Message>,
+}
+
+impl Identity {
+    pub(super) fn report(&self, report: Report) {
+        // Fails when the pool is gone, which then does not need to know.
+        let _ = self.pool.send(Message::Report(self.number, report));
+    }
+}
+
+/// Starts a host and stays with it. Ends it when `commands` is closed.
+pub(super) async fn supervise(
+    setup: Arc<Setup>,
+    identity: Identity,
+    first: Option<Prepare>,
+    start_timeout: Duration,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let folder = setup.ground.folder().join(&identity.id);
+    let mut pumps = JoinSet::new();
+    let announced = watch::Sender::new(None);
+    let patience = Patience { start: start_timeout, ..setup.patience };
+    let death = match start(&setup, &identity.id, &folder).await {
+        Ok((process, ticket)) => {
+            let mut supervisor = Supervisor::new(&setup, &identity, process, ticket, announced.subscribe());
+            supervisor.pump_output(&mut pumps);
+            let pid = supervisor.process.id();
+            let death = supervisor.serve(first, patience, &mut commands).await;
+            pid.into_iter().for_each(|pid| setup.ground.orphans.buried(pid));
+            death
+        }
+        Err(_) if setup.ground.is_lost() => {
+            Death::unborn(format!("{}, the worker's folder, is gone", setup.ground.folder().display()))
+        }
+        Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
+    };
+    announced.send_replace(Some(death.clone()));
+    commands.close();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Run(job) => hand_back(job, &identity.pool),
+            // Fails when the pool is gone, and with it whoever waits.
+            Command::Lend(_, borrower) => drop(identity.pool.send(Message::BorrowAgain(borrower))),
+            _ => {}
+        }
+    }
+    // What still reads after that is aborted.
+    let _ = timeout(LAST_OUTPUT, async { while pumps.join_next().await.is_some() {} }).await;
+    drop(pumps);
+    setup.ground.orphans.sweep().await;
+    remove(folder).await;
+    drop(setup);
+    identity.report(Report::Died(death));
+}
+
+async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Process, Ticket)> {
+    let ground = &setup.ground;
+    let ticket = ground.arrivals.expect(host_id)?;
+    let invitation = Invitation { address: ground.arrivals.address(), ticket: &ticket };
+    let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
+    let wards = |group| Wards::new(Arc::clone(&ground.orphans), ground.templates().cloned(), group);
+    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), wards);
+    setup.memory_bytes.into_iter().for_each(|most| process.bound(most));
+    Ok((process, ticket))
+}
+
+/// The group of a host. Without one it still has its engine's limit.
+fn group(cgroups: &Cgroups, host_id: &str) -> Option<Group> {
+    cgroups.make(host_id).inspect_err(|error| warn!(host = %host_id, "cannot make a control group: {error}")).ok()
+}
+
+async fn remove(folder: PathBuf) {
+    let name = folder.display().to_string();
+    // Most are empty.
+    let remove = move || std::fs::remove_dir(&folder).or_else(|_| std::fs::remove_dir_all(&folder));
+    let removed = tokio::task::spawn_blocking(remove).await;
+    match removed {
+        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            warn!("failed to remove {name}, the folder of an engine host: {error}");
+        }
+        // Otherwise the runtime shuts down; the folder goes with the one that it is in.
+        _ => {}
+    }
+}
+
+struct Supervisor<'a> {
+    setup: &'a Setup,
+    identity: &'a Identity,
+    process: Process,
+    /// Where the link comes from, until it is there.
+    ticket: Option<Ticket>,
+    link: Option<Link<WorkerSide>>,
+    /// Until the run gets it.
+    inbox: Option<Inbox<WorkerSide>>,
+    /// A run that was taken and not started yet.
+    job: Option<Job>,
+    /// Who is to get the host, and how it comes back.
+    borrower: Option<(Claim, Borrower)>,
+    /// Where the notices of a lent host go.
+    notices: Option<queue::Sender<WorkerNotice>>,
+    /// Where its requests go.
+    requests: Option<queue::Sender<Asked>>,
+    /// Where the end of a lost run goes.
+    verdict: Option<oneshot::Sender<Verdict>>,
+    /// Whether the host waits because nobody takes what it says.
+    is_held_up: Arc<AtomicBool>,
+    /// The run, for the output.
+    run: watch::Sender<Option<Arc<RunLog>>>,
+    speaker: Speaker,
+    log_allowance: Allowance,
+    deadline: Option<Instant>,
+    /// What is left of the time for a start, while it lasts.
+    start: Option<OwnTime>,
+    /// When to ask whether it lives.
+    ping_at: Instant,
+    events: mpsc::UnboundedReceiver<Event>,
+    event_sender: mpsc::UnboundedSender<Event>,
+    /// Calls and watches that are of no use without this.
+    tasks: JoinSet<()>,
+    /// Where its end is told to who has it.
+    announced: watch::Receiver<Option<Death>>,
+    death: Option<Death>,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(
+        setup: &'a Setup,
+        identity: &'a Identity,
+        process: Process,
+        ticket: Ticket,
+        announced: watch::Receiver<Option<Death>>,
+    ) -> Self {
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let run = watch::Sender::default();
+        let lines = setup.ground.lines.clone();
+        let speaker = Speaker { host: identity.id.clone(), run: run.subscribe(), lines };
+        Self {
+            setup,
+            identity,
+            process,
+            ticket: Some(ticket),
+            link: None,
+            inbox: None,
+            job: None,
+            borrower: None,
+            notices: None,
+            requests: None,
+            verdict: None,
+            is_held_up: Arc::default(),
+            run,
+            speaker,
+            log_allowance: Allowance::new(std::time::Instant::now()),
+            deadline: None,
+            start: None,
+            ping_at: Instant::now() + setup.ping_every,
+            events,
+            event_sender,
+            tasks: JoinSet::new(),
+            announced,
+            death: None,
+        }
+    }
+
+    fn pump_output(&mut self, pumps: &mut JoinSet<()>) {
+        let (stdout, stderr) = self.process.take_output();
+        if let Some(stdout) = stdout {
+            pumps.spawn(pump(stdout, Stream::Stdout, self.speaker.clone()));
+        }
+        if let Some(stderr) = stderr {
+            pumps.spawn(pump(stderr, Stream::Stderr, self.speaker.clone()));
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        first: Option<Prepare>,
+        patience: Patience,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Death {
+        self.identity.report(Report::Started(self.process.id()));
+        let (mut host, begin) = Host::spawned(first, patience);
+        self.perform(begin);
+        let mut is_wanted = true;
+        loop {
+            let event = tokio::select! {
+                biased;
+                command = commands.recv(), if is_wanted => {
+                    is_wanted = command.is_some();
+                    self.obey(command.unwrap_or(Command::Shutdown), &host)
+                }
+                arrival = arrival(&mut self.ticket) => Some(self.receive(arrival)),
+                Some(event) = self.events.recv() => Some(event),
+                incoming = next(&mut self.inbox) => {
+                    self.listen(incoming);
+                    None
+                }
+                () = self.process.ended() => match late_arrival(&mut self.ticket).await {
+                    Some(arrival) => Some(self.receive(arrival)),
+                    None => {
+                        self.hear_last().await;
+                        Some(Event::Exited(self.process.reap().await))
+                    }
+                },
+                () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
+                    self.deadline = None;
+                    Some(Event::Deadline)
+                }
+                () = until_look(self.start.as_ref()), if self.start.is_some() => self.look_at_start(),
+                () = sleep_until(self.ping_at), if self.link.is_some() => {
+                    self.ping(self.setup.ping_timeout);
+                    None
+                }
+            };
+            for action in event.into_iter().flat_map(|event| host.on(event)) {
+                self.perform(action);
+            }
+            if let Some(death) = self.death.take() {
+                return death;
+            }
+        }
+    }
+
+    /// What a command means to the host.
+    fn obey(&mut self, command: Command, host: &Host) -> Option<Event> {
+        match command {
+            Command::Prepare(wanted) => return Some(Event::Prepare(wanted)),
+            Command::Measure => self.measure(),
+            Command::Run(job) if host.is_ready() => {
+                let timeout_ms = job.spec.options.timeout_ms;
+                self.job = Some(job);
+                return Some(Event::Run { timeout_ms });
+            }
+            Command::Run(job) => hand_back(job, &self.identity.pool),
+            Command::Cancel(exit) => return Some(Event::Cancel(exit)),
+            Command::Lend(claim, borrower) if host.is_ready() => {
+                self.borrower = Some((claim, borrower));
+                return Some(Event::Lend);
+            }
+            // Fails when the pool is gone, and with it whoever waits.
+            Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::BorrowAgain(borrower))),
+            Command::TakeBack => {
+                self.notices = None;
+                self.requests = None;
+                return Some(Event::Returned);
+            }
+            Command::Discard => return Some(Event::Discarded),
+            Command::Tell(notice) => {
+                while self.tasks.try_join_next().is_some() {}
+                if self.tasks.len() >= MOST_TASKS {
+                    warn!(host = %self.identity.id, "the host does not take what it is told: it misses a notice");
+                    return None;
+                }
+                self.ask(
+                    |link| async move { link.notify(HostNotice::Custom(notice)).await.err().map(CallError::Ended) },
+                );
+            }
+            Command::SetEnv(set) => self.set_env(set),
+            Command::Stop(reason) => return Some(Event::Stop(reason)),
+            Command::Shutdown => return Some(Event::Shutdown),
+        }
+        None
+    }
+
+    /// Takes what the host sends while it executes no run.
+    fn listen(&mut self, incoming: Option<(Incoming<WorkerSide>, usize)>) {
+        let Some((incoming, bytes)) = incoming else { return self.inbox = None };
+        match incoming {
+            Incoming::Notice(WorkerNotice::Custom(message)) => {
+                self.identity.report(Report::Said(Said::Message(message)));
+            }
+            Incoming::Notice(WorkerNotice::Ops(report)) => self.identity.report(Report::Said(Said::Ops(report))),
+            Incoming::Notice(WorkerNotice::Log(line)) => self.speaker.log(&line, &mut self.log_allowance),
+            Incoming::Notice(WorkerNotice::NotForked(told)) => self.setup.ground.not_forked(&told),
+            Incoming::Notice(notice) => {
+                if let Some(notices) = &self.notices {
+                    // Fails when too many wait, or nobody takes them.
+                    let _ = notices.try_send(notice, bytes);
+                }
+            }
+            Incoming::Request(WorkerRequest::Custom(Custom(question)), responder) if self.setup.answers.is_some() => {
+                self.answer(question, responder);
+            }
+            // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
+            Incoming::Request(request, responder) => {
+                let Some(link) = &self.link else { return };
+                let others = self.process.wards().answer(request, responder, link);
+                if let (Some(asked), Some(requests)) = (others, &self.requests) {
+                    let _ = requests.try_send(asked, bytes);
+                }
+            }
+        }
+    }
+
+    /// Takes what a host that has ended said before, as far as it is not for a run.
+    async fn hear_last(&mut self) {
+        let deadline = tokio::time::sleep(LAST_OUTPUT);
+        tokio::pin!(deadline);
+        while self.inbox.is_some() {
+            tokio::select! {
+                incoming = next(&mut self.inbox) => self.listen(incoming),
+                () = &mut deadline => return,
+            }
+        }
+    }
+
+    fn receive(&mut self, arrival: Arrival) -> Event {
+        self.ticket = None;
+        match arrival {
+            Ok((link, inbox)) => {
+                let (watched, events) = (link.clone(), self.event_sender.clone());
+                self.tasks.spawn(async move {
+                    // Fails when the host is dead.
+                    let _ = events.send(Event::LinkEnded(watched.ended().await.to_string()));
+                });
+                (self.link, self.inbox) = (Some(link), Some(inbox));
+                Event::Connected
+            }
+            Err(failure) => Event::Unfit(failure.to_string()),
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Prepare(wanted) => self.prepare(wanted),
+            Action::AnnounceReady => {
+                self.identity.report(Report::Ready);
+                // Where the worker does not see what it uses, a host may not wait long enough to tell it otherwise.
+                self.measure();
+            }
+            Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
+            Action::Execute => self.execute(),
+            Action::HandOver => self.hand_over(),
+            Action::AskToCancel(exit) => self.ask(|link| async move { link.call(Cancel { exit }).await.err() }),
+            Action::AskToStop => {
+                self.identity.report(Report::Stopping);
+                self.ask(|link| async move { link.call(Stop {}).await.err() });
+            }
+            Action::Terminate => self.process.terminate(),
+            Action::Kill => self.process.kill(),
+            Action::SetDeadline(limit) => (self.deadline, self.start) = (limit.map(after), None),
+            Action::AllowStart(limit) => {
+                (self.deadline, self.start) = (None, Some(OwnTime::new(limit, std::time::Instant::now())));
+            }
+            Action::EndRun(exit) => self.judge(Verdict { exit, may_move: false }),
+            Action::LoseRun(exit) => self.judge(Verdict { exit, may_move: true }),
+            Action::AnnounceDeath(death) => self.death = Some(death),
+        }
+    }
+
+    /// Looks how much of its time a host that gets ready has had. Its time is up when that was all.
+    fn look_at_start(&mut self) -> Option<Event> {
+        let waited = self.process.id().and_then(waited_for_processor);
+        let is_up = self.start.as_mut().is_some_and(|start| start.look(std::time::Instant::now(), waited));
+        if is_up {
+            self.start = None;
+        }
+        is_up.then_some(Event::Deadline)
+    }
+
+    fn prepare(&mut self, mut wanted: Prepare) {
+        self.setup.ground.offer_template(&mut wanted.engine, wanted.memory_bytes, Demand::New);
+        let events = self.event_sender.clone();
+        self.process.bound(wanted.memory_bytes);
+        self.ask(move |link| async move {
+            // The host's state has a deadline for that.
+            let event = match link.call_within(wanted, Duration::MAX).await {
+                Ok(_) => Event::Prepared,
+                Err(failure @ CallError::Ended(_)) => return Some(failure),
+                Err(failure) => Event::Unfit(failure.to_string()),
+            };
+            // Fails when the host is dead.
+            let _ = events.send(event);
+            None
+        });
+    }
+
+    /// Answers what the host asks, on a task of its own.
+    fn answer(&mut self, question: Json, responder: Responder<WorkerSide>) {
+        while self.tasks.try_join_next().is_some() {}
+        match &self.setup.answers {
+            Some(answers) if self.tasks.len() < MOST_TASKS => {
+                self.tasks.spawn(answers.clone().answer(self.identity.id.clone(), question, responder));
+            }
+            // Refused, as the responder is dropped.
+            _ => {}
+        }
+    }
+
+    fn set_env(&mut self, set: SetEnv) {
+        let identity = self.identity.clone();
+        if self.link.is_none() {
+            return identity.report(Report::EnvSet(false));
+        }
+        self.ask(move |link| async move {
+            let failure = link.call_within(set, SET_ENV).await.err();
+            identity.report(Report::EnvSet(failure.is_none()));
+            failure
+        });
+    }
+
+    fn measure(&mut self) {
+        let pid = self.process.id();
+        let identity = self.identity.clone();
+        self.ask(move |link| async move {
+            match link.call(Ping {}).await {
+                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
+                Err(failure) => return Some(failure),
+            }
+            None
+        });
+    }
+
+    /// Asks whether the host lives.
+    fn ping(&mut self, timeout: Duration) {
+        self.ping_at = Instant::now() + self.setup.ping_every.max(timeout);
+        let (identity, events, pid) = (self.identity.clone(), self.event_sender.clone(), self.process.id());
+        let is_held_up = Arc::clone(&self.is_held_up);
+        self.ask(move |link| async move {
+            // An answer comes after all that was said before it, which may wait for being taken.
+            let (was_held_up, heard) = (is_held_up.load(Ordering::Relaxed), link.heard());
+            let is_silent = || !was_held_up && !is_held_up.load(Ordering::Relaxed) && link.heard() == heard;
+            match link.call_within(Ping {}, timeout).await {
+                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
+                Err(CallError::Timeout { .. }) if is_silent() => {
+                    // Fails when the host is dead.
+                    let _ = events.send(Event::Silent { has_memory: !is_out_of_memory() });
+                }
+                Err(failure) => return Some(failure),
+            }
+            None
+        });
+    }
+
+    fn hand_over(&mut self) {
+        let (Some((claim, borrower)), Some(link)) = (self.borrower.take(), self.link.clone()) else { return };
+        let (sender, notices) = queue::channel(TOLD);
+        self.notices = Some(sender);
+        let (sender, requests) = queue::channel(TOLD);
+        self.requests = Some(sender);
+        let death = self.announced.clone();
+        // It comes back by itself when nobody waits.
+        let _ =
+            borrower.send(Ok(LentHost::new(self.identity.id.clone(), link, Told { notices, requests }, death, claim)));
+    }
+
+    fn execute(&mut self) {
+        let (mut job, link, inbox) = match (self.job.take(), self.link.clone(), self.inbox.take()) {
+            (Some(job), Some(link), Some(inbox)) => (job, link, inbox),
+            (job, ..) => {
+                // The host ended between two looks: it was ready, and has got a run of which nothing was heard.
+                job.into_iter().for_each(|job| hand_back(job, &self.identity.pool));
+                return drop(self.event_sender.send(Event::Abandoned));
+            }
+        };
+        let memory_bytes = job.spec.options.memory_bytes;
+        self.setup.ground.offer_template(&mut job.spec.engine, memory_bytes, Demand::Known);
+        self.process.bound(memory_bytes);
+        self.identity.report(Report::Running(job.spec.run_id.clone()));
+        self.run.send_replace(Some(Arc::clone(&job.log)));
+        let (verdict, lost) = oneshot::channel();
+        self.verdict = Some(verdict);
+        // Not among the tasks that end with this one: it has the last word on the run.
+        let witness = Witness {
+            events: self.event_sender.clone(),
+            identity: self.identity.clone(),
+            is_held_up: Arc::clone(&self.is_held_up),
+            wards: self.process.wards().clone(),
+            ground: Arc::clone(&self.setup.ground),
+        };
+        tokio::spawn(execute(link, inbox, job, lost, witness));
+        // A host that hung while it waited is found out before the run has lost much time.
+        self.ping(self.setup.ping_timeout.min(FIRST_SIGN));
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        if let Some(judge) = self.verdict.take() {
+            // Fails when the run has been reported.
+            let _ = judge.send(verdict);
+        }
+    }
+
+    /// Asks something of the host without waiting for the answer. What fails shows by itself: the host's state has a
+    /// deadline, and its link is watched.
+    fn ask<F: Future<Output = Option<CallError>> + Send + 'static>(
+        &mut self,
+        question: impl FnOnce(Link<WorkerSide>) -> F,
+    ) {
+        let Some(link) = self.link.clone() else { return };
+        let (answer, host) = (question(link), self.identity.id.clone());
+        self.tasks.spawn(async move {
+            if let Some(failure) = answer.await {
+                debug!(%host, "the engine host did not answer: {failure}");
+            }
+        });
+    }
+}
+
+/// Memory of a host and of what it has started, in bytes: what it says, or what can be seen of it if it cannot tell.
+fn measured(pid: Option<u32>, told: u64) -> u64 {
+    if told > 0 { told } else { pid.map_or(0, base::processes::resident_tree) }
+}
+
+/// Waits for what `ticket` promises; for ever if there is none.
+async fn arrival(ticket: &mut Option<Ticket>) -> Arrival {
+    if let Some(ticket) = ticket
+        && let Ok(arrival) = (&mut ticket.arrival).await
+    {
+        return arrival;
+    }
+    std::future::pending().await
+}
+
+/// What became of the handshake of a process that has ended, which tells more than its exit code: a host that was turned
+/// away may have ended before that was heard of here.
+async fn late_arrival(ticket: &mut Option<Ticket>) -> Option<Arrival> {
+    ticket.as_ref()?;
+    let late = timeout(LAST_OUTPUT, arrival(ticket)).await.ok();
+    *ticket = None;
+    late
+}
+
+/// What the host sends next; waits for ever if somebody else takes that.
+async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<(Incoming<WorkerSide>, usize)> {
+    match inbox {
+        Some(inbox) => inbox.next_weighed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the clock of a start is to be looked at.
+async fn until_look(start: Option<&OwnTime>) {
+    match start {
+        Some(start) => sleep_until(start.next_look().into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A moment from now. Limits that are beyond the clock are as good as a year.
+fn after(limit: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + limit.min(YEAR)
+}

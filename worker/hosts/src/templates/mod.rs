@@ -1,0 +1,319 @@
+//! Templates: processes that have an engine's adaptors loaded, and that engines are forked from.
+//!
+//! `shelf.rs` decides which there are to be. Around it here are the hosts that look after them, one each, and the files
+//! that they were loaded from.
+
+mod shelf;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use base::metrics::metrics;
+use protocol::engine::{EngineSpec, NodeSpec, TemplateAddress};
+use protocol::message::{BeTemplate, ForkFault, NotForked, Prepare, Template};
+use tokio::sync::{Notify, oneshot};
+use tracing::{debug, info, warn};
+
+pub(super) use self::shelf::Demand;
+pub use self::shelf::TemplatePolicy;
+use self::shelf::{Action, Lacking, Number, Print, Seen, Shelf};
+use super::handle::WeakHosts;
+use super::status::describe;
+use super::{Hosts, HostsOptions, ManageError};
+
+/// How often it is looked whether templates are too old, and their files still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a template may take to load everything and to prove itself.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// The templates of a worker. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Templates(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    hosts: WeakHosts,
+    shelf: Mutex<Shelf>,
+    /// What lets a template go.
+    retiring: Mutex<HashMap<Number, oneshot::Sender<()>>>,
+    /// There may be something to do.
+    nudge: Notify,
+}
+
+/// A look at what is known of engines of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateStatus {
+    /// The engines.
+    pub engine: String,
+    /// Their template.
+    pub state: TemplateState,
+}
+
+/// What a template does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplateState {
+    /// There is none.
+    Unwanted,
+    /// It loads its adaptors, and proves itself.
+    Warming,
+    /// Engines are forked from it.
+    Ready {
+        /// The host that looks after it.
+        host: String,
+        /// Memory that it had for itself when it was ready, in bytes.
+        bytes: u64,
+        /// Since when.
+        age: Duration,
+        /// Engines that were forked.
+        forks: u64,
+    },
+    /// There is none for a while.
+    GivenUp {
+        /// For how long.
+        left: Duration,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Templates {
+    pub(super) fn start(hosts: Hosts, policy: TemplatePolicy) -> Self {
+        let hosts = hosts.downgrade();
+        let shelf = Mutex::new(Shelf::new(policy));
+        let inner = Arc::new(Inner { hosts, shelf, retiring: Mutex::default(), nudge: Notify::new() });
+        tokio::spawn(tend(Arc::downgrade(&inner)));
+        Self(inner)
+    }
+
+    /// What an engine that somebody is to get can be forked from, if there is something.
+    pub(super) fn offer(&self, spec: &NodeSpec, memory_bytes: u64, demand: Demand) -> Option<TemplateAddress> {
+        // Whether there is a snapshot by now makes no difference.
+        let spec = NodeSpec { snapshot: None, ..spec.clone() };
+        let key = Prepare { engine: EngineSpec::Node(spec), memory_bytes };
+        let offered = self.0.shelf().wanted(&key, demand, Instant::now()).cloned();
+        if demand == Demand::New {
+            if let Err(lacking) = offered {
+                metrics().fork_fallback(reason_of_lack(lacking));
+            }
+            self.0.nudge.notify_one();
+        }
+        offered.ok()
+    }
+
+    /// An engine was forked and adopted.
+    pub(super) fn forked(&self, host: &str, took: Duration) {
+        metrics().forked(took);
+        self.0.shelf().forked(host);
+    }
+
+    /// A template was of no use.
+    pub(super) fn not_forked(&self, NotForked { template, fault, why }: &NotForked) {
+        metrics().fork_fallback(reason_of_fault(*fault));
+        debug!(host = %template, "an engine was not forked: {why}");
+        let (actions, given_up) = {
+            let mut shelf = self.0.shelf();
+            let (actions, given_up) = shelf.fault(template, why, Instant::now());
+            (actions, given_up.map(describe))
+        };
+        if let Some(engine) = given_up {
+            warn!("engines of {engine} are not forked for an hour: the last one was not because {why}");
+        }
+        self.0.perform(actions);
+        self.0.nudge.notify_one();
+    }
+
+    /// What is known of engines, those of templates first.
+    pub fn status(&self) -> Vec<TemplateStatus> {
+        let shelf = self.0.shelf();
+        let status = shelf.looks(Instant::now()).into_iter().map(|look| TemplateStatus {
+            engine: describe(look.key),
+            state: match look.state {
+                Seen::Unwanted => TemplateState::Unwanted,
+                Seen::Warming => TemplateState::Warming,
+                Seen::Ready { host, bytes, age, forks } => {
+                    TemplateState::Ready { host: host.to_owned(), bytes, age, forks }
+                }
+                Seen::GivenUp { left, why } => TemplateState::GivenUp { left, why: why.to_owned() },
+            },
+        });
+        let mut status: Vec<_> = status.filter(|it| it.state != TemplateState::Unwanted).collect();
+        status.sort_by_key(|it| (!matches!(it.state, TemplateState::Ready { .. }), it.engine.clone()));
+        status
+    }
+
+    /// Lets all templates go. Others are started as engines are wanted.
+    pub fn start_afresh(&self) {
+        let actions = self.0.shelf().start_afresh();
+        self.0.perform(actions);
+    }
+
+    /// Goes by these options from now on, with so much memory for all templates. They are started anew.
+    pub async fn reconfigure(&self, options: HostsOptions, memory_bytes: u64) -> Result<(), ManageError> {
+        self.0.shelf().set_memory(memory_bytes);
+        self.start_afresh();
+        self.0.hosts.upgrade().ok_or(ManageError::Closed)?.reconfigure(options).await
+    }
+}
+
+/// Sees to it that there are the templates that are to be, for as long as there is a pool for them.
+async fn tend(inner: Weak<Inner>) {
+    let mut look_at = Instant::now() + LOOK_EVERY;
+    loop {
+        let Some(inner) = inner.upgrade().filter(|inner| inner.hosts.upgrade().is_some()) else { return };
+        let pause = look_at.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(pause, inner.nudge.notified()).await.is_err() {
+            look_at = Instant::now() + LOOK_EVERY;
+            // A few files for each.
+            let actions = inner.shelf().look(print_of);
+            inner.perform(actions);
+        }
+        let actions = inner.shelf().plan(Instant::now());
+        inner.perform(actions);
+    }
+}
+
+impl Inner {
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retiring(&self) -> MutexGuard<'_, HashMap<Number, oneshot::Sender<()>>> {
+        self.retiring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn perform(self: &Arc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Start(number, key) => {
+                    let (retire, retired) = oneshot::channel();
+                    self.retiring().insert(number, retire);
+                    tokio::spawn(Arc::clone(self).keep(number, *key, retired));
+                }
+                // Fails when it has ended.
+                Action::Drop(number) => drop(self.retiring().remove(&number).map(|retire| retire.send(()))),
+            }
+        }
+        metrics().templates(self.shelf().bytes());
+    }
+
+    /// Starts a template, and stays with it to its end.
+    async fn keep(self: Arc<Self>, number: Number, key: Prepare, mut retired: oneshot::Receiver<()>) {
+        tokio::select! {
+            () = self.live(number, &key) => {}
+            _ = &mut retired => debug!("the template of {} is let go", describe(&key)),
+        }
+        self.retiring().remove(&number);
+        self.nudge.notify_one();
+    }
+
+    async fn live(self: &Arc<Self>, number: Number, key: &Prepare) {
+        let print = print_of(key);
+        let begun = Instant::now();
+        let Some(hosts) = self.hosts.upgrade() else { return };
+        // It is given to nobody else, and ends when this does.
+        let lent = match hosts.lend().await {
+            Ok(lent) => Lent(Some(lent)),
+            // That there is none says nothing of the template.
+            Err(error) => {
+                debug!("no host becomes the template of {}: {error}", describe(key));
+                drop(hosts);
+                tokio::time::sleep(LOOK_EVERY).await;
+                return self.shelf().ended(number);
+            }
+        };
+        drop(hosts);
+        let variables = self.shelf().variables();
+        let wanted = BeTemplate { engine: key.engine.clone(), memory_bytes: key.memory_bytes, variables };
+        match lent.call(wanted).await {
+            Ok(Template { address, private_bytes }) => {
+                let host = address.host.clone();
+                if !self.shelf().ready(number, address, private_bytes, print, Instant::now()) {
+                    return;
+                }
+                metrics().templates(self.shelf().bytes());
+                info!(host = %host, after = ?begun.elapsed(), "engines of {} are forked from now on", describe(key));
+                let death = lent.died().await;
+                info!(host = %host, "the template of {} has ended: {death}", describe(key));
+                self.shelf().ended(number);
+            }
+            Err(why) => self.failed(number, key, why, print),
+        }
+    }
+
+    fn failed(&self, number: Number, key: &Prepare, why: String, print: Option<Print>) {
+        let told = why.clone();
+        if self.shelf().failed(number, why, print, Instant::now()) {
+            warn!("engines of {} are not forked for an hour: {told}", describe(key));
+        }
+    }
+}
+
+/// A host that is a template or becomes one. It is killed when this is dropped, as it is of no other use.
+#[derive(Debug)]
+struct Lent(Option<super::LentHost>);
+
+impl Lent {
+    async fn call(&self, wanted: BeTemplate) -> Result<Template, String> {
+        let Some(lent) = &self.0 else { return Err("there is no host".to_owned()) };
+        lent.call(wanted, READY_WITHIN).await.map_err(|error| error.to_string())
+    }
+
+    async fn died(&self) -> String {
+        match &self.0 {
+            Some(lent) => lent.died().await.map_or_else(|| "the pool is gone".to_owned(), |death| death.to_string()),
+            None => String::new(),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(lent) = self.0.take() {
+            lent.discard();
+        }
+    }
+}
+
+/// What the files are like that an engine loads; none if one is missing.
+fn print_of(key: &Prepare) -> Option<Print> {
+    let EngineSpec::Node(spec) = &key.engine else { return None };
+    let mut hasher = DefaultHasher::new();
+    let of_adaptors = spec.adaptors.iter().map(|it| match &it.bundle {
+        Some(bundle) => bundle.clone(),
+        None => it.folder.join("package.json"),
+    });
+    for file in [spec.program.clone()].into_iter().chain(of_adaptors) {
+        print(&file)?.hash(&mut hasher);
+    }
+    Some(hasher.finish())
+}
+
+fn print(file: &PathBuf) -> Option<(u64, u64, i64, i64)> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// What the metric calls it.
+fn reason_of_lack(lacking: Lacking) -> &'static str {
+    match lacking {
+        Lacking::Unwanted => "unwanted",
+        Lacking::Warming => "warming",
+        Lacking::GivenUp => "given_up",
+        Lacking::StartsProcesses => "starts_processes",
+    }
+}
+
+/// What the metric calls it.
+fn reason_of_fault(fault: ForkFault) -> &'static str {
+    match fault {
+        ForkFault::Refused => "refused",
+        ForkFault::NotAdopted => "not_adopted",
+        ForkFault::Died => "died",
+        ForkFault::Silent => "silent",
+    }
+}

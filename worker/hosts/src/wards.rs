@@ -1,0 +1,161 @@
+//! Engines that were forked for a host, and belong to it though they are children of the worker.
+//!
+//! A template hands its children to the worker, as any process does that has lost its parent. The host for which one was
+//! made says so before that runs anything: from then on it is in the host's control group, dies with the host, and its end
+//! is told to the host.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base::processes::{parent, session};
+use protocol::link::{Link, Responder, WorkerSide};
+use protocol::message::{Adopt, Adopted, EngineEnded, HostNotice, Refusal, RefusalCode, WorkerReply, WorkerRequest};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::cgroup::Group;
+use super::orphans::Orphans;
+use super::sys::watch_readable;
+use super::templates::Templates;
+
+/// Engines that a host may have at a time: it has one, and another when that was of no use.
+const MOST: usize = 4;
+
+/// How long those that were killed are waited for.
+const BURIAL: Duration = Duration::from_secs(2);
+
+/// Those of one host. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Wards(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    orphans: Arc<Orphans>,
+    templates: Option<Templates>,
+    group: Option<Arc<Group>>,
+    state: Mutex<State>,
+    /// One was buried.
+    buried: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By process id.
+    living: HashMap<u32, Arc<OwnedFd>>,
+    /// Whether the host is gone, which gets no more.
+    is_over: bool,
+}
+
+impl Wards {
+    pub(super) fn new(orphans: Arc<Orphans>, templates: Option<Templates>, group: Option<Arc<Group>>) -> Self {
+        Self(Arc::new(Inner { orphans, templates, group, state: Mutex::default(), buried: Notify::new() }))
+    }
+
+    /// Answers the request to adopt one, if it is that.
+    pub(super) fn answer(
+        &self,
+        request: WorkerRequest,
+        responder: Responder<WorkerSide>,
+        link: &Link<WorkerSide>,
+    ) -> Option<(WorkerRequest, Responder<WorkerSide>)> {
+        let WorkerRequest::Adopt(adopt) = request else { return Some((request, responder)) };
+        match self.adopt(&adopt, link) {
+            Ok(()) => {
+                if let Some(templates) = &self.0.templates {
+                    templates.forked(&adopt.template, Duration::from_nanos(adopt.fork_ns));
+                }
+                responder.reply(WorkerReply::Adopted(Adopted {}));
+            }
+            Err(why) => responder.refuse(Refusal::new(RefusalCode::WrongState, why)),
+        }
+        None
+    }
+
+    fn adopt(&self, Adopt { pid, .. }: &Adopt, link: &Link<WorkerSide>) -> Result<(), String> {
+        let pid = *pid;
+        let id = Pid::from_raw(pid.cast_signed()).ok_or("that is no process")?;
+        let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(|error| format!("no such process: {error}"))?;
+        // What a host says is not believed: it could name what belongs to another one.
+        if parent(pid) != Some(std::process::id()) {
+            return Err("that process is no child of the worker".to_owned());
+        }
+        if !session(pid).is_some_and(|template| template != pid && self.0.orphans.has(template)) {
+            return Err("that process was not forked from a template just now".to_owned());
+        }
+        let watched = pidfd.try_clone().and_then(watch_readable).map_err(|error| error.to_string())?;
+        let pidfd = Arc::new(pidfd);
+        {
+            let mut state = self.0.state();
+            if state.is_over || state.living.len() >= MOST {
+                return Err("the host gets no more engines".to_owned());
+            }
+            if !self.0.orphans.foster(pid) {
+                return Err("that process belongs to another host".to_owned());
+            }
+            state.living.insert(pid, pidfd);
+        }
+        if let Some(Err(error)) = self.0.group.as_ref().map(|group| group.enter(pid)) {
+            warn!(pid, "cannot put an engine into the control group of its host: {error}");
+        }
+        let (inner, link) = (Arc::clone(&self.0), link.clone());
+        tokio::spawn(async move {
+            // On an error its end is not seen, but waited for just the same.
+            let _ = watched.readable().await;
+            let status = loop {
+                match waitpid(Some(id), WaitOptions::NOHANG) {
+                    Ok(Some((_, status))) => break Some(status.as_raw()),
+                    Ok(None) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Err(error) => {
+                        debug!(pid, "nobody knows how an engine ended: {error}");
+                        break None;
+                    }
+                }
+            };
+            inner.orphans.unfoster(pid);
+            inner.state().living.remove(&pid);
+            inner.buried.notify_waiters();
+            if let Some(status) = status {
+                // Fails when the host is gone.
+                let _ = link.notify(HostNotice::EngineEnded(EngineEnded { pid, status })).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Kills all that there are.
+    pub(super) fn kill(&self) {
+        for pidfd in self.0.state().living.values() {
+            // Fails when it has ended.
+            let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
+        }
+    }
+
+    /// Kills all that there are, lets no more come, and waits until they are buried.
+    pub(super) async fn end(&self) {
+        self.0.state().is_over = true;
+        self.kill();
+        let gone = async {
+            loop {
+                let buried = self.0.buried.notified();
+                tokio::pin!(buried);
+                buried.as_mut().enable();
+                if self.0.state().living.is_empty() {
+                    return;
+                }
+                buried.await;
+            }
+        };
+        if tokio::time::timeout(BURIAL, gone).await.is_err() {
+            warn!("an engine does not die");
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,55 @@
+//! Which jobs this service works on: several of its queues, or several links, may lead to the same one, and claims tell
+//! services apart, not these.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::client::Domain;
+
+/// A job: where its store is, and its id.
+type Name = (Domain, String);
+
+/// All jobs that are being worked on.
+#[derive(Debug, Default)]
+pub(super) struct Holds(Mutex<HashSet<Name>>);
+
+/// A job that nobody else in this service works on as long as this lives.
+#[derive(Debug)]
+pub(super) struct Hold {
+    holds: Arc<Holds>,
+    name: Name,
+}
+
+impl Holds {
+    /// Takes a job; none if it is being worked on.
+    pub(super) fn take(self: &Arc<Self>, domain: &Domain, id: &str) -> Option<Hold> {
+        let name = (domain.clone(), id.to_owned());
+        self.names().insert(name.clone()).then(|| Hold { holds: Arc::clone(self), name })
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<Name>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds.names().remove(&self.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_held_once() {
+        let holds = Arc::<Holds>::default();
+        let domain = |text: &str| text.parse::<Domain>().unwrap();
+        let first = holds.take(&domain("x.org"), "resources/J");
+        assert!(first.is_some() && holds.take(&domain("https://x.org"), "resources/J").is_none());
+        assert!(holds.take(&domain("y.org"), "resources/J").is_some());
+        drop(first);
+        assert!(holds.take(&domain("x.org"), "resources/J").is_some());
+    }
+}
