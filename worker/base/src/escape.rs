@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Writes on to another writer with [`is_unsafe`] characters escaped as in Rust: `\n`, `\u{1b}`.
+/// Writes on to another writer with unsafe characters escaped as in Rust: `\n`, `\u{1b}`.
 pub struct Escaping<W>(pub W);
 
 impl<W: Write> Write for Escaping<W> {

@@ -3,8 +3,8 @@
 //! Owns the host processes, the socket that they connect to and the folder that both lie in. Knows nothing of where
 //! runs come from, and never runs users' code.
 //!
-//! A [`Broker`] has pools by type. Two state machines decide and do nothing else: [`host`] for one host, [`pool`] for
-//! which there are to be. Around each is one task: [`supervisor`] for a host, [`keeper`] for the pool.
+//! A [`Broker`] has pools by type. Two state machines decide and do nothing else: `host` for one host, `pool` for
+//! which there are to be. Around each is one task: `supervisor` for a host, `keeper` for the pool.
 //!
 //! ```text
 //! reserve() -> keeper -> Lease -> start(spec) -> supervisor -> run -> RunSignals

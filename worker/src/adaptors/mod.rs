@@ -1,7 +1,7 @@
 //! The adaptors that runs need: which versions they come down to, and that they are there.
 //!
-//! One actor owns what is known of the repo and who waits for what ([`ledger`] decides). All that touches the disk, npm
-//! or Node is done by engine hosts that are started for it ([`installer`]); this process runs none of it.
+//! One actor owns what is known of the repo and who waits for what (`ledger` decides). All that touches the disk, npm
+//! or Node is done by engine hosts that are started for it (`installer`); this process runs none of it.
 
 mod installer;
 mod ledger;

@@ -60,7 +60,7 @@ pub enum HandlerEngine {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 pub struct ServeArgs {
-    /// A folder with a file <type>.js, .mjs, .cjs or .ts for each type of jobs.
+    /// A folder with a file `<type>.js`, `.mjs`, `.cjs` or `.ts` for each type of jobs.
     #[arg(long, env = "WORKER_OADA_HANDLERS", value_name = "DIR")]
     pub handlers: Option<PathBuf>,
     /// What runs handlers; node if there is one that can be used, unless set.
