@@ -13,10 +13,11 @@ pub fn worker() -> &'static Path {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--quiet", "--bin", "worker", "--message-format", "json"]);
+        // With the features that a test of the workspace has, so that nothing is built a second time.
+        command.arg("--workspace");
         match cfg!(debug_assertions) {
-            // With the features that a test of the workspace has, so that nothing is built a second time.
-            true => command.args(["--workspace", "--test", this_test()]),
-            false => command.args(["--package", "worker", "--release"]),
+            true => command.args(["--test", this_test()]),
+            false => command.args(["--release", "--bench", this_test()]),
         };
         command.arg("--manifest-path").arg(manifest).stderr(Stdio::inherit());
         // Crates that read what cargo tells a test of its own package would be built anew for it, and the worker with them.
@@ -36,7 +37,7 @@ pub fn worker() -> &'static Path {
     })
 }
 
-/// The name of the test that asks, by the name of its program: `options-0d2a3dcd25169133`.
+/// The name of the test or benchmark that asks, by the name of its program: `options-0d2a3dcd25169133`.
 fn this_test() -> &'static str {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| {

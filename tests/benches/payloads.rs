@@ -1,0 +1,194 @@
+//! What large states and many log lines cost: how much more processor time and time a run takes than a trivial one does,
+//! through the double, the worker and its hosts.
+//!
+//! `cargo bench -p tests --bench payloads -- [--engine KIND] [--node-start WAY] [--runs N] [--state-bytes N,N]
+//! [--lines N,N]`. Each run has the worker to itself; the kinds take turns, so that what else the machine does is the same
+//! for all. Processor time is that of the worker and its hosts, without the double.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::binaries;
+use tests::lightning::{self, LightningOptions};
+use tests::processes;
+use tests::worker::Worker;
+use worker::mock_lightning::{MockLightning, RunRecord, RunState};
+
+/// Rounds in which the kinds take turns.
+const ROUNDS: usize = 5;
+
+/// How long a template may take.
+const WARM: Duration = Duration::from_secs(60);
+
+struct Settings {
+    engine: String,
+    node_start: String,
+    runs: usize,
+    state_bytes: Vec<usize>,
+    lines: Vec<usize>,
+}
+
+/// Runs of one kind, and what they have cost.
+struct Kind {
+    name: String,
+    plan: Value,
+    cpu: Duration,
+    times: Vec<Duration>,
+}
+
+#[tokio::main]
+async fn main() {
+    let settings = settings();
+    let lightning = lightning::start(LightningOptions { any_length: true, ..LightningOptions::default() }).await;
+    binaries::worker();
+    let Settings { engine, node_start, .. } = &settings;
+    // A state of 10 MB is longer than a message may be unless the limits are raised.
+    let limits = ["--payload-memory", "100", "--max-message-mb", "200", "--log", "info"];
+    let options = [&["--capacity", "1", "--engine", engine, "--node-start", node_start][..], &limits].concat();
+    let worker = Worker::start(&lightning, &options).await;
+    let mut kinds = kinds(&settings);
+    warm_up(&lightning, &worker, &kinds[0].plan, node_start).await;
+
+    for _ in 0..ROUNDS {
+        for kind in &mut kinds {
+            let before = cpu_of_tree(worker.pid());
+            for _ in 0..settings.runs.div_ceil(ROUNDS) {
+                kind.times.push(claim_to_complete(&run(&lightning, &worker, &kind.plan).await));
+            }
+            // What takes the place of a host that was used up is a part of what the run costs.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            kind.cpu += cpu_of_tree(worker.pid()).saturating_sub(before);
+        }
+    }
+    worker.stop().await;
+    assert!(lightning.violations().is_empty(), "{:?}", lightning.violations());
+
+    println!("{engine} engine, {ROUNDS} rounds of {} runs in turns\n", settings.runs.div_ceil(ROUNDS));
+    println!("{:<24} {:>12} {:>12} {:>12} {:>12}", "", "CPU a run", "more", "p50", "more");
+    let (cpu, p50) = (kinds[0].cpu_a_run(), kinds[0].median());
+    for kind in &kinds {
+        let columns = [kind.cpu_a_run(), kind.cpu_a_run() - cpu, kind.median(), kind.median() - p50];
+        let [cpu, more_cpu, p50, more] = columns.map(|value| format!("{value:.1} ms"));
+        println!("{:<24} {cpu:>12} {more_cpu:>12} {p50:>12} {more:>12}", kind.name);
+    }
+}
+
+impl Kind {
+    fn cpu_a_run(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e3 / self.times.len() as f64
+    }
+
+    fn median(&self) -> f64 {
+        let mut times = self.times.clone();
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    }
+}
+
+/// A trivial run, and those with so large a state or so many lines.
+fn kinds(settings: &Settings) -> Vec<Kind> {
+    let kind = |name: String, plan| Kind { name, plan, cpu: Duration::ZERO, times: Vec::new() };
+    let of = |body: &str| json!({ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body });
+    let job = of("fn(state => ({ ...state, answer: 42 }))");
+    let trivial = json!({ "jobs": [&job], "edges": [], "triggers": [] });
+    let states = settings.state_bytes.iter().map(|bytes| {
+        let clips = json!({ "large": { "data": rows(*bytes) } });
+        let plan = json!({ "jobs": [&job], "edges": [], "triggers": [], "dataclip_id": "large", "dataclips": clips });
+        kind(format!("a state of {bytes} bytes"), plan)
+    });
+    let lines = settings.lines.iter().map(|lines| {
+        let body = format!(
+            "fn(state => {{ for (let n = 0; n < {lines}; n += 1) console.log('row', n, 'is stored'); return state; }})"
+        );
+        kind(format!("{lines} lines"), json!({ "jobs": [of(&body)], "edges": [], "triggers": [] }))
+    });
+    [kind("trivial".to_owned(), trivial)].into_iter().chain(states).chain(lines).collect()
+}
+
+/// Rows as a database has them, of so many bytes of JSON.
+fn rows(bytes: usize) -> Value {
+    let mut rows = Vec::new();
+    let mut length = 0;
+    while length < bytes {
+        let number = rows.len();
+        let row = json!({
+            "id": format!("patient-{number:07}"),
+            "name": "Amina Diallo",
+            "village": "Kijiji \u{e9}cole \"B\"",
+            "age": number % 90,
+            "weight": 51.5 + number as f64,
+            "visits": [{ "on": "2026-01-05T08:30:00Z", "by": "nurse 7", "due": true }, { "on": null }],
+        });
+        length += row.to_string().len() + 1;
+        rows.push(row);
+    }
+    Value::Array(rows)
+}
+
+async fn warm_up(lightning: &MockLightning, worker: &Worker, plan: &Value, node_start: &str) {
+    for _ in 0..4 {
+        run(lightning, worker, plan).await;
+    }
+    if node_start != "fork" {
+        return;
+    }
+    let end = Instant::now() + WARM;
+    while !worker.output().contains("are forked from now on") {
+        assert!(Instant::now() < end, "there is no template\n{}", worker.output());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Those that were there before are used up.
+    for _ in 0..4 {
+        run(lightning, worker, plan).await;
+    }
+}
+
+async fn run(lightning: &MockLightning, worker: &Worker, plan: &Value) -> RunRecord {
+    let id = lightning::queue(lightning, plan.clone());
+    let record = lightning::end(lightning, worker, &id).await;
+    assert_eq!(record.state, RunState::Success, "{}", worker.output());
+    // A host takes the place of the one that was used up.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    record
+}
+
+fn claim_to_complete(record: &RunRecord) -> Duration {
+    let claimed = record.claimed_at.expect("a finished run was claimed");
+    let finished = record.finished_at.expect("a finished run has an end");
+    Duration::from_micros(finished.saturating_sub(claimed))
+}
+
+/// Processor time of the worker, of all that lives below it, and of what those have waited for.
+fn cpu_of_tree(worker: u32) -> Duration {
+    let below: Duration = processes::descendants(worker).iter().map(|process| process.cpu).sum();
+    processes::process(worker).map_or(Duration::ZERO, |process| process.cpu) + below
+}
+
+fn settings() -> Settings {
+    let mut settings = Settings {
+        engine: "embedded".to_owned(),
+        node_start: "auto".to_owned(),
+        runs: 50,
+        state_bytes: vec![1_000_000],
+        lines: vec![1_000],
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        // Cargo itself passes this one.
+        if argument == "--bench" {
+            continue;
+        }
+        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{argument} needs a number, not {text}"));
+        let numbers = || value.split(',').filter(|text| !text.is_empty()).map(number).collect();
+        match argument.as_str() {
+            "--engine" => settings.engine = value,
+            "--node-start" => settings.node_start = value,
+            "--runs" => settings.runs = number(&value),
+            "--state-bytes" => settings.state_bytes = numbers(),
+            "--lines" => settings.lines = numbers(),
+            _ => panic!("unknown option {argument}; known are --engine, --node-start, --runs, --state-bytes, --lines"),
+        }
+    }
+    settings
+}
