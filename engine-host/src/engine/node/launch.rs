@@ -32,8 +32,10 @@ pub(super) const REPORT: &str = "fatal.json";
 const MEGABYTE: u64 = 1024 * 1024;
 
 /// Flags of a Node that is forked: V8 without threads whose work a child would wait for, none that waits for a debugger,
-/// and no collecting of garbage while a child waits, which would copy what it shares.
-const FORKABLE: &[&str] = &["--single-threaded", "--v8-pool-size=1", "--no-memory-reducer", "--disable-sigusr1"];
+/// no collecting of garbage while a child waits, which would copy what it shares, and no forgetting of what was compiled,
+/// which each child would compile anew.
+const FORKABLE: &[&str] =
+    &["--single-threaded", "--v8-pool-size=1", "--no-memory-reducer", "--no-flush-bytecode", "--disable-sigusr1"];
 
 /// How Node gets the engine.
 #[derive(Debug, Clone, Copy)]

@@ -34,8 +34,9 @@ const ENGINE: &str = concat!(
 /// The script that Node is started with where there is no snapshot.
 pub(super) const BOOT: &str = concat!(include_str!("js/boot.js"), "engine.serve();\n");
 
-/// The script of a Node that others are forked from.
+/// The script of a Node that others are forked from. It compiles all of the engine, and not what is called first only.
 pub(super) const TEMPLATE_BOOT: &str = concat!(
+    "require('node:v8').setFlagsFromString('--no-lazy');\n",
     include_str!("js/boot.js"),
     "engine.template(take).catch((error) => { console.error(error); process.exit(1); });\n"
 );

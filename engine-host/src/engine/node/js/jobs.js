@@ -16,9 +16,13 @@ const NO_CODE = { strings: false, wasm: false };
 const MainError = Error;
 let prelude;
 
+function compilePrelude() {
+  prelude ??= new vm.Script(preludeSource, { filename: 'openfn:prelude' });
+}
+
 /** A new context with the prelude in it: its hooks, and what is to be undone when the job is over. */
 function makeRoom() {
-  prelude ??= new vm.Script(preludeSource, { filename: 'openfn:prelude' });
+  compilePrelude();
   const sandbox = vm.constants?.DONT_CONTEXTIFY ?? Object.create(null);
   const context = vm.createContext(sandbox, { codeGeneration: NO_CODE });
   const room = { context, timers: new Map(), settle: undefined, hooks: undefined };

@@ -17,6 +17,9 @@ let sow;
  * same in all children, and blocks for as long as the template lives; from then on this is one of the children.
  */
 async function template(take) {
+  const { setFlagsFromString } = require('node:v8');
+  compilePrelude();
+  setFlagsFromString('--lazy');
   const next = () => fieldsOf(take(take(4).readUInt32LE()));
   const { adaptors: wantedAdaptors, variables } = JSON.parse(next()[0]);
   const crypto = require('node:crypto');
@@ -41,7 +44,7 @@ async function template(take) {
   // What is drawn in jobs is the jobs' own, as long as it is not kept here.
   for (const name of unwatch()) if (/^(Math\.random|crypto\.)/.test(name)) reads.add(name);
   spare = makeRoom();
-  collectGarbage();
+  await tidyUp();
   send('w', JSON.stringify({ version: process.versions.node, reads: [...reads].sort(), failed }));
   // Not from within the polling of the event loop, of which a child gets another one.
   setImmediate(() => {
@@ -62,10 +65,16 @@ async function warmUp(specifiers) {
   for (let round = 0; round < WARM_ROUNDS; round += 1) {
     for (const specifier of specifiers.length === 0 ? [undefined] : specifiers) {
       const imports = specifier === undefined ? '' : `import * as adaptor from "${specifier}"; export * from "${specifier}";`;
-      await run(`${imports} export default [(state) => { console.log('warm', state.data); return { ...state }; }];`);
+      const operation = specifier === undefined ? '' : '(adaptor.fn ?? ((it) => it))';
+      await run(`${imports} export default [
+        (state) => { console.log('warm', state.data); return { ...state }; },
+        ${operation}((state) => ({ ...state })),
+      ];`);
     }
   }
   const server = require('node:http').createServer((request, response) => {
+    // What time it is would be kept for a second.
+    response.sendDate = false;
     response.setHeader('connection', 'close');
     response.setHeader('content-type', 'application/json');
     request.resume().on('end', () => response.end('{"a":1}'));
@@ -92,6 +101,19 @@ function collectGarbage() {
   const collect = vm.runInNewContext('gc');
   setFlagsFromString('--no-expose-gc');
   for (let i = 0; i < 4; i += 1) collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+}
+
+/** Leaves nothing that each child would have to do: to sweep memory, to load what its beginning takes. */
+async function tidyUp() {
+  const { report } = process;
+  report.directory = report.directory;
+  report.filename = report.filename;
+  process.chdir(process.cwd());
+  new Socket({ readable: true, writable: false }).destroy();
+  collectGarbage();
+  // To count objects, V8 sweeps all that was left for later.
+  require('node:v8').queryObjects(class {}, { format: 'count' });
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 /** What a child does before anything else: it becomes a process of its own for JavaScript, too. */
