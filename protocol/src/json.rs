@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use bytes::Bytes;
+use memchr::memchr;
 use serde::de::{Error as _, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -92,7 +93,7 @@ impl Json {
     pub fn without_nul(&self) -> Option<Self> {
         let mut mended: Option<Vec<u8>> = None;
         let mut at = 0;
-        while let Some(next) = self.0[at..].iter().position(|&byte| byte == b'\\') {
+        while let Some(next) = memchr(b'\\', self.0.get(at..).unwrap_or_default()) {
             at += next;
             if unit(&self.0, at) == Some(0) {
                 mended.get_or_insert_with(|| self.0.to_vec())[at..at + ESCAPE].copy_from_slice(br"\ufffd");
@@ -120,7 +121,7 @@ const ESCAPE: usize = 6;
 fn lone_surrogates(text: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
     let mut at = 0;
-    while let Some(next) = text[at..].iter().position(|&byte| byte == b'\\') {
+    while let Some(next) = memchr(b'\\', text.get(at..).unwrap_or_default()) {
         at += next;
         match (unit(text, at), unit(text, at + ESCAPE)) {
             (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => at += 2 * ESCAPE,

@@ -7,6 +7,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::state::mentions;
+
 /// `json` less these keys, if it is an object; all else stays as it is, and in its order.
 pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
     // The prelude has taken them out of nearly every state, and a large one need not be read for nothing.
@@ -21,11 +23,6 @@ pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> 
 /// A job's result less these keys, and less what is for the webhook.
 pub(super) fn of_result(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
     without(without(json, keys)?, &["webhookResponse".to_owned()])
-}
-
-/// Whether `key` may be a key in it, at any depth.
-fn mentions(json: &Json, key: &str) -> bool {
-    serde_json::to_string(key).is_ok_and(|quoted| json.as_str().contains(&quoted))
 }
 
 /// An object's keys in order, with the text of their values.

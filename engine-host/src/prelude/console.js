@@ -22,7 +22,7 @@ function masked(configuration) {
 
 /** The text of a value in a line. That of an error begins with `{ `, so that it is told from an object like it. */
 function logText(value) {
-  if (isText(value)) return stringify(value);
+  if (typeof value !== 'object' && typeof value !== 'function' && typeof value !== 'bigint') return stringify(value) ?? 'null';
   if (isError(value)) return `{ ${slice(stringify(shownInLog(value)), 1)}`;
   try {
     return (isObject(value) || typeof value === 'bigint' ? carefully(value, shownInLog) : stringify(value)) ?? 'null';
@@ -32,12 +32,17 @@ function logText(value) {
 }
 
 function makeConsole(source) {
-  const at = (level) => (...values) => {
-    if (values.length === 0 || (values.length === 1 && values[0] === null)) return;
-    if (!host.wants(source, level)) return;
-    let line = '';
-    for (let i = 0; i < values.length; i += 1) line += (i === 0 ? '[' : ',') + logText(values[i]);
-    host.log(source, level, `${line}]`);
+  const at = (level) => {
+    // What is wanted once is wanted to the end.
+    let isWanted = false;
+    return (...values) => {
+      if (values.length === 0 || (values.length === 1 && values[0] === null)) return;
+      isWanted ||= host.wants(source, level);
+      if (!isWanted) return;
+      let line = '';
+      for (let i = 0; i < values.length; i += 1) line += (i === 0 ? '[' : ',') + logText(values[i]);
+      host.log(source, level, `${line}]`);
+    };
   };
   const info = at('info');
   return {

@@ -51,6 +51,15 @@ async fn a_signal_has_its_name() {
 }
 
 #[tokio::test]
+async fn what_ends_the_process_at_once_loses_no_line_of_many() {
+    for end in ["process.kill(process.pid, 'SIGKILL')", "process.abort()", "process.reallyExit(3)"] {
+        let code = format!("{ESCAPE} for (let i = 0; i < 2000; i += 1) console.log(i); {end}; export default [];");
+        let (_, lines) = lost("exports.fn = (f) => f;", &code).await;
+        assert_eq!((lines.len(), lines[1999].as_str()), (2000, "JOB info [1999]"), "{end}");
+    }
+}
+
+#[tokio::test]
 async fn the_process_and_its_folder_go_with_the_engine() {
     let repo = Repo::new();
     let adaptor = repo.bundled("@openfn/language-a", "exports.fn = (f) => f; exports.process = process;");

@@ -42,6 +42,17 @@ async fn buffers_count_though_they_are_not_in_the_heap() {
 }
 
 #[tokio::test]
+async fn lines_before_too_much_memory_are_not_lost() {
+    let mut bench = Bench::with_memory(&[], LIMIT).await;
+    let code = "export default [() => {
+        for (let i = 0; i < 1000; i += 1) console.log(i);
+        for (let all = []; ;) all.push(Buffer.alloc(10 * 2 ** 20, 1));
+    }];";
+    assert_eq!(bench.run(job(code)).await, Err(EngineLost::OutOfMemory));
+    assert_eq!(bench.lines().last().map(String::as_str), Some("JOB info [999]"));
+}
+
+#[tokio::test]
 async fn what_an_adaptor_starts_counts_too() {
     let repo = Repo::new();
     let source = "const { spawn } = require('node:child_process');

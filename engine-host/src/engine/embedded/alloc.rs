@@ -65,13 +65,19 @@ impl Meter {
         }
     }
 
+    // Only the engine's thread allocates, so that nothing is lost between reading a number and writing it; to have the
+    // processor see to that would cost as much as the rest of an allocation.
+
     fn add(&self, bytes: usize) {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        self.peak.fetch_max(used, Ordering::Relaxed);
+        let used = self.used.load(Ordering::Relaxed) + bytes;
+        self.used.store(used, Ordering::Relaxed);
+        if used > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(used, Ordering::Relaxed);
+        }
     }
 
     fn subtract(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.used.store(self.used.load(Ordering::Relaxed).saturating_sub(bytes), Ordering::Relaxed);
     }
 }
 

@@ -42,6 +42,9 @@ type Language = (
 /// Memory in use when cycles are collected for the first time. Most jobs end before.
 const FIRST_COLLECTION_BYTES: usize = 4 * 1024 * 1024;
 
+/// How many times as long as its text a state may be in memory, as it comes and as it is left. There is no cycle in it.
+const STATE_TIMES: usize = 16;
+
 /// The prelude's functions for the engine, where the callbacks of QuickJS find them.
 pub(super) type SharedHooks = Rc<RefCell<Option<Persistent<Object<'static>>>>>;
 
@@ -130,6 +133,8 @@ impl Sandbox {
     /// Runs a job. The sandbox cannot be used again.
     pub(super) fn run_job(&self, job: &JobCall) -> Result<JobEnd, EngineLost> {
         self.imports_lodash.set(modules::imports_lodash(&job.code));
+        let for_state = (job.state.len() * STATE_TIMES).min(self.evidence.surroundings.memory_bytes / 4);
+        self.context.runtime().set_gc_threshold(FIRST_COLLECTION_BYTES + for_state);
         let end = self.with_session(|session| session.run_job(job));
         let Evidence { meter, surroundings } = &self.evidence;
         surroundings.peak_heap_bytes.store(meter.peak() as u64, Ordering::Relaxed);

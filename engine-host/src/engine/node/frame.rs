@@ -6,17 +6,22 @@
 
 use std::io::{self, Read};
 
+use bytes::Bytes;
+
 const ABSENT: u32 = u32::MAX;
 
 /// So much is allocated before any of a frame has come.
 const FIRST_BYTES: usize = 64 * 1024;
+
+/// What most frames have at most.
+const FIELDS: usize = 4;
 
 /// A frame from Node.
 #[derive(Debug)]
 pub(super) struct Frame {
     /// What it is.
     pub(super) kind: u8,
-    fields: std::vec::IntoIter<Option<Vec<u8>>>,
+    fields: std::vec::IntoIter<Option<Bytes>>,
 }
 
 /// A frame that makes no sense.
@@ -38,7 +43,7 @@ impl Frame {
     /// The next field as text, if there is one.
     pub(super) fn text(&mut self) -> Result<Option<String>, BadFrame> {
         let field = self.fields.next().flatten();
-        field.map(|bytes| String::from_utf8(bytes).map_err(|_| BadFrame::NotText)).transpose()
+        field.map(|bytes| String::from_utf8(bytes.into()).map_err(|_| BadFrame::NotText)).transpose()
     }
 
     /// The next field as text, which must be there.
@@ -46,9 +51,14 @@ impl Frame {
         self.text()?.ok_or(BadFrame::Missing)
     }
 
+    /// The next field as bytes, if there is one. They share the frame's memory.
+    pub(super) fn shared(&mut self) -> Option<Bytes> {
+        self.fields.next().flatten()
+    }
+
     /// The next field as bytes, which must be there.
-    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, BadFrame> {
-        self.fields.next().flatten().ok_or(BadFrame::Missing)
+    pub(super) fn bytes(&mut self) -> Result<Bytes, BadFrame> {
+        self.shared().ok_or(BadFrame::Missing)
     }
 }
 
@@ -83,16 +93,22 @@ pub(super) fn read(stream: &mut impl Read, limit: usize) -> Result<Option<Frame>
         return Err(BadFrame::TooLong { length, limit });
     }
     let mut bytes = Vec::with_capacity(length.min(FIRST_BYTES));
-    stream.take(length as u64).read_to_end(&mut bytes)?;
-    if bytes.len() < length {
-        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-    }
-    parse(&bytes).map(Some)
+    let mut take = |until: usize, bytes: &mut Vec<u8>| -> io::Result<()> {
+        let missing = until - bytes.len();
+        bytes.reserve_exact(missing);
+        match stream.by_ref().take(missing as u64).read_to_end(bytes)? {
+            all if all == missing => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    take(length.min(FIRST_BYTES), &mut bytes)?;
+    take(length, &mut bytes)?;
+    parse(&bytes.into()).map(Some)
 }
 
-fn parse(bytes: &[u8]) -> Result<Frame, BadFrame> {
+fn parse(bytes: &Bytes) -> Result<Frame, BadFrame> {
     let (kind, mut rest) = bytes.split_first().ok_or(BadFrame::Torn)?;
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(FIELDS);
     while !rest.is_empty() {
         let (length, after) = rest.split_first_chunk().ok_or(BadFrame::Torn)?;
         rest = after;
@@ -101,7 +117,7 @@ fn parse(bytes: &[u8]) -> Result<Frame, BadFrame> {
             length => {
                 let (field, after) = rest.split_at_checked(length as usize).ok_or(BadFrame::Torn)?;
                 rest = after;
-                Some(field.to_vec())
+                Some(bytes.slice_ref(field))
             }
         });
     }
@@ -123,7 +139,7 @@ mod tests {
         assert_eq!(frame.kind, b'a');
         assert_eq!(frame.needed().unwrap(), "x");
         assert_eq!(frame.text().unwrap(), None);
-        assert_eq!(frame.bytes().unwrap(), b"");
+        assert!(frame.bytes().unwrap().is_empty());
         assert!(matches!(frame.needed(), Err(BadFrame::Missing)));
         assert_eq!(read(&mut stream, 100).unwrap().unwrap().kind, b'b');
         assert!(read(&mut stream, 100).unwrap().is_none());

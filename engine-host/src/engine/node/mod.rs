@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use protocol::Json;
 use protocol::engine::{Adaptor, NodeSpec, TemplateAddress};
 use protocol::message::{ForkFault, NotForked};
@@ -327,6 +328,7 @@ impl NodeEngine {
             }
             Err(()) => {
                 self.process.kill();
+                self.process.drain().await;
                 Err(self.lose(EngineLost::OutOfMemory))
             }
         }
@@ -385,10 +387,10 @@ impl NodeEngine {
     }
 
     fn job_result(&mut self, answer: &mut Frame, job: &JobCall) -> Result<JobResult, EngineLost> {
-        let read = |answer: &mut Frame| -> Result<_, BadFrame> { Ok((answer.text()?, answer.text()?, answer.text()?)) };
-        let (state, webhook_response, heap) = read(answer).map_err(|bad| self.misbehaved(&bad))?;
+        let (state, webhook_response) = (answer.shared(), answer.shared());
+        let heap = answer.text().map_err(|bad| self.misbehaved(&bad))?;
         self.peak_heap_bytes = heap.and_then(|bytes| bytes.parse().ok());
-        let parse = |text: Option<String>| text.map(Json::parse).transpose();
+        let parse = |text: Option<Bytes>| text.map(Json::parse).transpose();
         let without = |state| withheld::of_result(state, &job.state_props_to_remove);
         let result = parse(state).and_then(|state| state.map(without).transpose()).and_then(|state| {
             let webhook_response = parse(webhook_response)?;
@@ -470,7 +472,7 @@ impl Loaded {
 /// What V8 made of an adaptor's bundle.
 struct CodeCache {
     specifier: String,
-    code: Vec<u8>,
+    code: Bytes,
 }
 
 impl CodeCache {

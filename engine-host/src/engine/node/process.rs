@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use protocol::engine::TemplateAddress;
 use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -40,11 +41,27 @@ const TAIL_LINES: usize = 8;
 /// So many frames may wait. One command has one answer, so more is a process that misbehaves, which then waits.
 const BACKLOG: usize = 4;
 
+/// What Node may write before the host reads.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// So much of what Node writes is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A job that has written so many lines is likely to write more.
+const MANY_LINES: usize = 16;
+
+/// How long lines gather of a job that has written many. They are safe in the pipe: what ends the process does not end
+/// that. To wake up for each would cost more than all else that is done for it.
+const GATHERING: Duration = Duration::from_micros(300);
+
 /// A template tells what it has loaded, and no values.
 const TEMPLATE_FRAME_BYTES: usize = 1024 * 1024;
 
 /// What a process that ended may still have to say.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long the last lines of a process that was killed may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How long what it printed last may take to be shown.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
@@ -134,20 +151,23 @@ pub(super) enum NoAnswer {
 /// The host's ends of what connects it to a process.
 struct Ends {
     commands: StdUnixStream,
-    replies: StdUnixStream,
+    replies: PipeReader,
     output: PipeReader,
 }
 
 /// The process's ends.
 struct ItsEnds {
     commands: StdUnixStream,
-    replies: StdUnixStream,
+    replies: PipeWriter,
     output: PipeWriter,
 }
 
 fn ends() -> io::Result<(Ends, ItsEnds)> {
     let (commands, its_commands) = StdUnixStream::pair()?;
-    let (replies, its_replies) = StdUnixStream::pair()?;
+    // Unlike a socket's, the lines in a pipe take no more room than they are long.
+    let (replies, its_replies) = io::pipe()?;
+    // Without, a large state takes more turns.
+    let _ = fcntl_setpipe_size(&replies, PIPE_BYTES);
     let (output, its_output) = io::pipe()?;
     let its = ItsEnds { commands: its_commands, replies: its_replies, output: its_output };
     Ok((Ends { commands, replies, output }, its))
@@ -292,6 +312,12 @@ impl NodeProcess {
         self.exchange(&[]).await
     }
 
+    /// Waits until all is read that it wrote before it was killed.
+    pub(super) async fn drain(&mut self) {
+        let all = async { while self.replies.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_LINES, all).await;
+    }
+
     /// Waits until what it has printed is taken, but not for long: something that it started may print for ever. The host
     /// may exit right after, and nobody would see the last lines.
     fn show_rest(&self) {
@@ -338,24 +364,26 @@ fn named(name: &str) -> thread::Builder {
 }
 
 /// Passes log lines on to the sink and all other frames to who waits for them, until the stream ends.
-fn read_frames(
-    mut stream: StdUnixStream,
-    limit: usize,
-    sink: &dyn LogSink,
-    frames: &mpsc::Sender<Result<Frame, BadFrame>>,
-) {
+fn read_frames(stream: PipeReader, limit: usize, sink: &dyn LogSink, frames: &mpsc::Sender<Result<Frame, BadFrame>>) {
+    let mut stream = BufReader::with_capacity(READ_BYTES, stream);
+    let mut lines = 0;
     loop {
+        if lines >= MANY_LINES && stream.buffer().is_empty() {
+            thread::sleep(GATHERING);
+        }
         let mut frame = match frame::read(&mut stream, limit) {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(bad) => return drop(frames.blocking_send(Err(bad))),
         };
         if frame.kind != LOG {
+            lines = 0;
             if frames.blocking_send(Ok(frame)).is_err() {
                 return;
             }
             continue;
         }
+        lines += 1;
         if let Err(bad) = write_line(&mut frame, sink) {
             return drop(frames.blocking_send(Err(bad)));
         }
@@ -363,8 +391,9 @@ fn read_frames(
 }
 
 fn write_line(frame: &mut Frame, sink: &dyn LogSink) -> Result<(), BadFrame> {
-    let (source, level, text) = (frame.needed()?, frame.needed()?, frame.needed()?);
-    if let Some((source, level)) = line_kind(&source, &level) {
+    let (source, level, text) = (frame.bytes()?, frame.bytes()?, frame.needed()?);
+    let word = |bytes| std::str::from_utf8(bytes).map_err(|_| BadFrame::NotText);
+    if let Some((source, level)) = line_kind(word(&source)?, word(&level)?) {
         sink.write(source, level, text);
     }
     Ok(())

@@ -9,45 +9,53 @@ const { apply } = Reflect;
 const COMMANDS = 3;
 const REPLIES = 4;
 const ABSENT = 0xffffffff;
-/** So much of a text is encoded at once, in UTF-16 units. */
-const AT_ONCE = 256 * 1024;
+/** A frame is put together in so many bytes; one that may be longer is sent piece by piece. */
+const ROOM = 64 * 1024;
+/** So much of a text is encoded at once, in UTF-16 units, each of which takes three bytes at most. */
+const AT_ONCE = Math.floor(ROOM / 3);
+/** What comes before the fields. */
+const HEAD = 5;
 
-/** Whether nobody is told anything. */
+/** Whether nobody is told anything, though all is done that it takes. */
 let isMute = false;
+/** Made when it is first needed. What is in it is on its way before anything else is put there. */
+let room;
 
-/** Sends a frame, and returns when it is on its way: a host that is slow to read holds the job. */
+// Kept, since adaptors may replace what is in the module.
+const { writeSync } = fs;
+
+/**
+ * Sends a frame, and returns when it is on its way: a host that is slow to read holds the job, and what was sent is not lost
+ * with this process, whatever ends it.
+ */
 function send(kind, ...fields) {
-  if (isMute) return;
-  const units = fields.reduce((sum, field) => sum + (field?.length ?? 0), 0);
-  if (units > AT_ONCE) return sendLarge(kind, fields);
-  const parts = fields.map((field) => (field === undefined || Buffer.isBuffer(field) ? field : Buffer.from(field)));
-  const length = parts.reduce((sum, part) => sum + 4 + (part?.length ?? 0), 1);
-  const head = Buffer.allocUnsafe(5);
-  head.writeUInt32LE(length);
-  head.write(kind, 4, 'latin1');
-  const chunks = [head];
-  for (const part of parts) {
-    const size = Buffer.allocUnsafe(4);
-    size.writeUInt32LE(part === undefined ? ABSENT : part.length);
-    chunks.push(size);
-    if (part !== undefined) chunks.push(part);
+  room ??= Buffer.allocUnsafeSlow(ROOM);
+  let most = HEAD;
+  for (let i = 0; i < fields.length; i += 1) most += 4 + 3 * (fields[i]?.length ?? 0);
+  if (most > ROOM) return sendLarge(kind, fields);
+  let at = HEAD;
+  for (let i = 0; i < fields.length; i += 1) {
+    const field = fields[i];
+    const length = field === undefined ? ABSENT : typeof field === 'string' ? room.write(field, at + 4) : field.copy(room, at + 4);
+    room.writeUInt32LE(length, at);
+    at += length === ABSENT ? 4 : 4 + length;
   }
-  write(Buffer.concat(chunks));
+  room[4] = kind.charCodeAt(0);
+  room.writeUInt32LE(at - 4);
+  write(room, at);
 }
 
 /** Sends a frame piece by piece, as a copy of a large state may be more than there is room for. */
 function sendLarge(kind, fields) {
   const lengths = fields.map((field) => (field === undefined ? 0 : Buffer.byteLength(field)));
-  const head = Buffer.allocUnsafe(5);
-  head.writeUInt32LE(lengths.reduce((sum, length) => sum + 4 + length, 1));
-  head.write(kind, 4, 'latin1');
-  write(head);
+  room[4] = kind.charCodeAt(0);
+  room.writeUInt32LE(lengths.reduce((sum, length) => sum + 4 + length, 1));
+  write(room, HEAD);
   for (let i = 0; i < fields.length; i += 1) {
     const field = fields[i];
-    const size = Buffer.allocUnsafe(4);
-    size.writeUInt32LE(field === undefined ? ABSENT : lengths[i]);
-    write(size);
-    if (Buffer.isBuffer(field)) write(field);
+    room.writeUInt32LE(field === undefined ? ABSENT : lengths[i]);
+    write(room, 4);
+    if (Buffer.isBuffer(field)) write(field, field.length);
     else if (field !== undefined) writeText(field);
   }
 }
@@ -57,19 +65,21 @@ function writeText(text) {
     let end = Math.min(at + AT_ONCE, text.length);
     // Not between the two halves of a character.
     if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end -= 1;
-    write(Buffer.from(text.slice(at, end)));
+    write(room, room.write(text.slice(at, end)));
     at = end;
   }
 }
 
 const isHighSurrogate = (unit) => unit >= 0xd800 && unit <= 0xdbff;
 
-// Kept, since adaptors may replace what is in the module.
-const { writeSync } = fs;
-
-function write(bytes) {
-  for (let at = 0; at < bytes.length; ) at += writeSync(REPLIES, bytes, at);
+/** Writes the first bytes of a buffer. */
+function write(bytes, length) {
+  if (isMute) return void writeSync(REPLIES, bytes, 0, 0);
+  for (let at = 0; at < length; ) at += writeSync(REPLIES, bytes, at, length - at);
 }
+
+/** A longer frame from the host is freed at once. */
+const LARGE = 256 * 1024;
 
 /** Calls `onFrame(kind, fields)` for each frame of the host's. Keeps the process alive until the host goes. */
 function listen(onFrame) {
@@ -100,7 +110,7 @@ function listen(onFrame) {
 
 /** Frees a large frame now, and not when V8 finds the time: a job's state is beside it twice, as text and as objects. */
 function forget({ buffer, length }) {
-  if (length > AT_ONCE) buffer.transfer?.(0);
+  if (length > LARGE) buffer.transfer?.(0);
 }
 
 function fieldsOf(frame) {
