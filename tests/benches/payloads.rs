@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
+use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions};
 use tests::processes;
 use tests::worker::Worker;
-use worker::mock_lightning::{MockLightning, RunRecord, RunState};
 
 /// Rounds in which the kinds take turns.
 const ROUNDS: usize = 5;
