@@ -15,10 +15,12 @@ pub fn worker() -> &'static Path {
         command.args(["build", "--quiet", "--bin", "worker", "--message-format", "json"]);
         // With the features that a test of the workspace has, so that nothing is built a second time.
         command.arg("--workspace");
-        match cfg!(debug_assertions) {
-            true => command.args(["--test", this_test()]),
-            false => command.args(["--release", "--bench", this_test()]),
-        };
+        let is_bench =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(this_test()).with_extension("rs").exists();
+        command.args([if is_bench { "--bench" } else { "--test" }, this_test()]);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
         command.arg("--manifest-path").arg(manifest).stderr(Stdio::inherit());
         // Crates that read what cargo tells a test of its own package would be built anew for it, and the worker with them.
         for (name, _) in std::env::vars_os() {
