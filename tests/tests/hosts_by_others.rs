@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::binaries;
@@ -227,13 +228,14 @@ impl Example {
 
 #[tokio::test]
 async fn hosts_whose_stop_hook_hangs_do_not_outlive_their_broker_on_any_road() {
-    for road in ROADS {
+    let roads = ROADS.map(async |road| {
         let mut example = Example::start().await;
         assert_eq!(example.ask(r#"set counter [["HANG","yes"]]"#).await, "done");
         let pids = example.pids().await;
         example.end(road).await;
         assert_eq!(gone(&pids, DEADLINE).await, Vec::<u32>::new(), "{road:?}");
-    }
+    });
+    join_all(roads).await;
 }
 
 #[tokio::test]
