@@ -1,6 +1,6 @@
 //! What delivery takes: a thousand log lines over a distance, and the worker's memory for large states.
 //!
-//! `cargo bench -p tests --bench delivery`.
+//! `cargo bench --workspace --bench delivery`.
 
 use std::time::{Duration, Instant};
 

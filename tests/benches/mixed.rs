@@ -1,6 +1,6 @@
 //! Workflows with five different sets of adaptors for a while: what they cost, and that nothing stays.
 //!
-//! `cargo bench -p tests --bench mixed -- [--minutes N] [--capacity N]`. Adaptors come from the real registry, into
+//! `cargo bench --workspace --bench mixed -- [--minutes N] [--capacity N]`. Adaptors come from the real registry, into
 //! `WORKER_REPO_DIR` if it is set; `WORKER_NODE` names the Node. It fails if a run is lost or ends otherwise than it
 //! should, if a process or a file is left, or if the worker or what waits in the end takes more memory than at first.
 

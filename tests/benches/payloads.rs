@@ -1,7 +1,7 @@
 //! What large states and many log lines cost: how much more processor time and time a run takes than a trivial one does,
 //! through the double, the worker and its hosts.
 //!
-//! `cargo bench -p tests --bench payloads -- [--engine KIND] [--node-start WAY] [--runs N] [--state-bytes N,N]
+//! `cargo bench --workspace --bench payloads -- [--engine KIND] [--node-start WAY] [--runs N] [--state-bytes N,N]
 //! [--lines N,N]`. Each run has the worker to itself; the kinds take turns, so that what else the machine does is the same
 //! for all. Processor time is that of the worker and its hosts, without the double.
 

@@ -1,6 +1,6 @@
 //! How many runs a second, how long each takes, and what they cost, through the double, the worker and its hosts.
 //!
-//! `cargo bench -p tests --bench runs -- [--runs N] [--capacity N] [--engine KIND] [--node-start WAY]`. With two ways of
+//! `cargo bench --workspace --bench runs -- [--runs N] [--capacity N] [--engine KIND] [--node-start WAY]`. With two ways of
 //! starting Node, as in `--engine node --node-start snapshot,fork`, both are measured in turns and compared. Beside each figure stands the
 //! reference worker's (1.25 on Node 24, two cores, adaptors installed), as measured on a machine of the same kind.
 

@@ -1,6 +1,6 @@
 //! What a host costs its worker, with little memory and with a lot of it.
 //!
-//! `cargo bench -p tests --bench spawn -- [--hosts N]`. A program that starts others by `fork` pays for every page that
+//! `cargo bench --workspace --bench spawn -- [--hosts N]`. A program that starts others by `fork` pays for every page that
 //! it has; ours must not.
 
 use std::time::{Duration, Instant};
