@@ -11,7 +11,7 @@ use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::Value;
 use tests::leftovers;
 use tests::lightning::{self, LightningOptions, chain, end};
-use tests::processes;
+use tests::measure::{self, mb, number, options, rss};
 use tests::random::Random;
 use tests::worker::Worker;
 
@@ -70,11 +70,11 @@ async fn main() {
     warm_up(&lightning, &worker, &settings).await;
     let first = sample(&worker).await;
     print_sample("memory after the warm-up", &first);
-    let cpu = cpu(&worker);
+    let cpu = measure::cpu(worker.pid());
     let began = Instant::now();
     let (runs, pids, peak) = work(&lightning, &worker, &settings).await;
     let took = began.elapsed();
-    let cpu = self::cpu(&worker).saturating_sub(cpu);
+    let cpu = measure::cpu(worker.pid()).saturating_sub(cpu);
     let last = sample(&worker).await;
     print_sample("memory at the end", &last);
     println!("memory, peak under load            {}", mb(peak));
@@ -103,17 +103,11 @@ async fn main() {
 
 fn settings() -> Settings {
     let mut settings = Settings { minutes: 10.0, capacity: 5 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        // Cargo itself passes this one.
-        if argument == "--bench" {
-            continue;
-        }
-        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
-        match argument.as_str() {
-            "--minutes" => settings.minutes = value.parse().unwrap_or_else(|_| panic!("not a number: {value}")),
-            "--capacity" => settings.capacity = value.parse().unwrap_or_else(|_| panic!("not a number: {value}")),
-            _ => panic!("unknown option {argument}; known are --minutes, --capacity"),
+    for (name, value) in options() {
+        match name.as_str() {
+            "--minutes" => settings.minutes = number(&name, &value),
+            "--capacity" => settings.capacity = number(&name, &value),
+            _ => panic!("unknown option {name}; known are --minutes, --capacity"),
         }
     }
     settings
@@ -197,16 +191,4 @@ fn print_runs(runs: &[(RunRecord, RunState)], took: Duration, cpu: Duration) {
         at(1.0)
     );
     println!("CPU a run                          {:.1} ms", cpu.as_secs_f64() * 1e3 / runs.len().max(1) as f64);
-}
-
-fn cpu(worker: &Worker) -> Duration {
-    processes::process(worker.pid()).map_or(Duration::ZERO, |process| process.cpu)
-}
-
-fn rss(pid: u32) -> u64 {
-    processes::process(pid).map_or(0, |process| process.rss)
-}
-
-fn mb(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1024.0 / 1024.0)
 }

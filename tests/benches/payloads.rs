@@ -5,20 +5,17 @@
 //! [--lines N,N]`. Each run has the worker to itself; the kinds take turns, so that what else the machine does is the same
 //! for all. Processor time is that of the worker and its hosts, without the double.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions};
-use tests::processes;
+use tests::measure::{claim_to_complete, cpu_of_tree, median, number, options, until_forked};
 use tests::worker::Worker;
 
 /// Rounds in which the kinds take turns.
 const ROUNDS: usize = 5;
-
-/// How long a template may take.
-const WARM: Duration = Duration::from_secs(60);
 
 struct Settings {
     engine: String,
@@ -65,9 +62,9 @@ async fn main() {
 
     println!("{engine} engine, {ROUNDS} rounds of {} runs in turns\n", settings.runs.div_ceil(ROUNDS));
     println!("{:<24} {:>12} {:>12} {:>12} {:>12}", "", "CPU a run", "more", "p50", "more");
-    let (cpu, p50) = (kinds[0].cpu_a_run(), kinds[0].median());
+    let (cpu, p50) = (kinds[0].cpu_a_run(), median(&kinds[0].times));
     for kind in &kinds {
-        let columns = [kind.cpu_a_run(), kind.cpu_a_run() - cpu, kind.median(), kind.median() - p50];
+        let columns = [kind.cpu_a_run(), kind.cpu_a_run() - cpu, median(&kind.times), median(&kind.times) - p50];
         let [cpu, more_cpu, p50, more] = columns.map(|value| format!("{value:.1} ms"));
         println!("{:<24} {cpu:>12} {more_cpu:>12} {p50:>12} {more:>12}", kind.name);
     }
@@ -76,12 +73,6 @@ async fn main() {
 impl Kind {
     fn cpu_a_run(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e3 / self.times.len() as f64
-    }
-
-    fn median(&self) -> f64 {
-        let mut times = self.times.clone();
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e3
     }
 }
 
@@ -132,11 +123,7 @@ async fn warm_up(lightning: &MockLightning, worker: &Worker, plan: &Value, node_
     if node_start != "fork" {
         return;
     }
-    let end = Instant::now() + WARM;
-    while !worker.output().contains("are forked from now on") {
-        assert!(Instant::now() < end, "there is no template\n{}", worker.output());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_forked(worker).await;
     // Those that were there before are used up.
     for _ in 0..4 {
         run(lightning, worker, plan).await;
@@ -152,18 +139,6 @@ async fn run(lightning: &MockLightning, worker: &Worker, plan: &Value) -> RunRec
     record
 }
 
-fn claim_to_complete(record: &RunRecord) -> Duration {
-    let claimed = record.claimed_at.expect("a finished run was claimed");
-    let finished = record.finished_at.expect("a finished run has an end");
-    Duration::from_micros(finished.saturating_sub(claimed))
-}
-
-/// Processor time of the worker, of all that lives below it, and of what those have waited for.
-fn cpu_of_tree(worker: u32) -> Duration {
-    let below: Duration = processes::descendants(worker).iter().map(|process| process.cpu).sum();
-    processes::process(worker).map_or(Duration::ZERO, |process| process.cpu) + below
-}
-
 fn settings() -> Settings {
     let mut settings = Settings {
         engine: "embedded".to_owned(),
@@ -172,22 +147,15 @@ fn settings() -> Settings {
         state_bytes: vec![1_000_000],
         lines: vec![1_000],
     };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        // Cargo itself passes this one.
-        if argument == "--bench" {
-            continue;
-        }
-        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
-        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{argument} needs a number, not {text}"));
-        let numbers = || value.split(',').filter(|text| !text.is_empty()).map(number).collect();
-        match argument.as_str() {
+    for (name, value) in options() {
+        let numbers = || value.split(',').filter(|text| !text.is_empty()).map(|text| number(&name, text)).collect();
+        match name.as_str() {
             "--engine" => settings.engine = value,
             "--node-start" => settings.node_start = value,
-            "--runs" => settings.runs = number(&value),
+            "--runs" => settings.runs = number(&name, &value),
             "--state-bytes" => settings.state_bytes = numbers(),
             "--lines" => settings.lines = numbers(),
-            _ => panic!("unknown option {argument}; known are --engine, --node-start, --runs, --state-bytes, --lines"),
+            _ => panic!("unknown option {name}; known are --engine, --node-start, --runs, --state-bytes, --lines"),
         }
     }
     settings

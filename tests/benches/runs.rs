@@ -12,6 +12,7 @@ use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions};
+use tests::measure::{self, claim_to_complete, cpu_of_tree, mb, median, number, options, until_forked};
 use tests::processes;
 use tests::worker::Worker;
 
@@ -47,7 +48,7 @@ async fn main() {
 
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (rss, pss, hosts) = memory(worker.pid());
-    row("memory, idle: worker", mb(own_rss(worker.pid())), "");
+    row("memory, idle: worker", mb(measure::rss(worker.pid())), "");
     row(
         &format!("memory, idle: worker and {hosts} hosts"),
         format!("{} RSS / {} PSS", mb(rss), mb(pss)),
@@ -57,13 +58,13 @@ async fn main() {
     let idle = one_at_a_time(&lightning, &worker, settings.idle_runs).await;
     row("claim → complete, idle", percentiles(idle), "p50 854 ms");
 
-    let cpu_before = cpu(worker.pid());
+    let cpu_before = measure::cpu(worker.pid());
     let peak = Peak::watch(worker.pid());
     let began = Instant::now();
     let records = at_once(&lightning, &worker, &trivial(), settings.runs).await;
     let took = began.elapsed();
     let peak = peak.stop();
-    let cpu = cpu(worker.pid()).saturating_sub(cpu_before);
+    let cpu = measure::cpu(worker.pid()).saturating_sub(cpu_before);
 
     let lost = records.iter().filter(|record| record.state != RunState::Success).count();
     row("runs, lost", format!("{}, {lost}", records.len()), "");
@@ -78,9 +79,9 @@ async fn main() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     row("memory, after the load, RSS", mb(memory(worker.pid()).0), "1,304 / 2,771 MB at 5 / 10");
 
-    let cpu_before = self::cpu(worker.pid());
+    let cpu_before = measure::cpu(worker.pid());
     let chains = at_once(&lightning, &worker, &five_steps(), settings.runs.div_ceil(4)).await;
-    let cpu = self::cpu(worker.pid()).saturating_sub(cpu_before);
+    let cpu = measure::cpu(worker.pid()).saturating_sub(cpu_before);
     row("CPU a run of five steps", format!("{:.1} ms", cpu.as_secs_f64() * 1e3 / chains.len() as f64), "1,430 ms");
     let lost = lost + chains.iter().filter(|record| record.state != RunState::Success).count();
     worker.stop().await;
@@ -96,9 +97,6 @@ async fn main() {
 
 /// Rounds of a comparison.
 const ROUNDS: usize = 5;
-
-/// How long a template may take.
-const WARM: Duration = Duration::from_secs(60);
 
 /// What one way of starting Node has cost.
 #[derive(Default)]
@@ -122,11 +120,7 @@ async fn compare(settings: &Settings, ways: [&String; 2]) {
         let worker = Worker::start(&lightning, &options).await;
         warm_up(&lightning, &worker, settings.capacity).await;
         if way == "fork" {
-            let end = Instant::now() + WARM;
-            while !worker.output().contains("are forked from now on") {
-                assert!(Instant::now() < end, "there is no template\n{}", worker.output());
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            until_forked(&worker).await;
             // Those that were there before are used up.
             warm_up(&lightning, &worker, settings.capacity).await;
         }
@@ -167,36 +161,17 @@ async fn compare(settings: &Settings, ways: [&String; 2]) {
     assert_eq!(lost, 0, "runs were lost");
 }
 
-fn median(times: &[Duration]) -> f64 {
-    let mut times = times.to_vec();
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1e3
-}
-
-/// Processor time of the worker, of all that lives below it, and of what those have waited for.
-fn cpu_of_tree(worker: u32) -> Duration {
-    let below: Duration = processes::descendants(worker).iter().map(|process| process.cpu).sum();
-    cpu(worker) + below
-}
-
 fn settings() -> Settings {
     let mut settings =
         Settings { runs: 200, idle_runs: 50, capacity: 5, engine: "embedded".into(), node_start: Vec::new() };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        // Cargo itself passes this one.
-        if argument == "--bench" {
-            continue;
-        }
-        let value = arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
-        let number = || value.parse().unwrap_or_else(|_| panic!("{argument} needs a number, not {value}"));
-        match argument.as_str() {
-            "--runs" => settings.runs = number(),
-            "--idle-runs" => settings.idle_runs = number(),
-            "--capacity" => settings.capacity = number(),
+    for (name, value) in options() {
+        match name.as_str() {
+            "--runs" => settings.runs = number(&name, &value),
+            "--idle-runs" => settings.idle_runs = number(&name, &value),
+            "--capacity" => settings.capacity = number(&name, &value),
             "--engine" => settings.engine = value,
             "--node-start" => settings.node_start = value.split(',').map(str::to_owned).collect(),
-            _ => panic!("unknown option {argument}; known are --runs, --idle-runs, --capacity, --engine, --node-start"),
+            _ => panic!("unknown option {name}; known are --runs, --idle-runs, --capacity, --engine, --node-start"),
         }
     }
     settings
@@ -238,32 +213,17 @@ async fn at_once(lightning: &MockLightning, worker: &Worker, plan: &Value, count
     records
 }
 
-fn claim_to_complete(record: &RunRecord) -> Duration {
-    let claimed = record.claimed_at.expect("a finished run was claimed");
-    let finished = record.finished_at.expect("a finished run has an end");
-    Duration::from_micros(finished.saturating_sub(claimed))
-}
-
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
     format!("p50 {:.1} ms, p95 {:.1} ms", at(0.5), at(0.95))
 }
 
-/// Processor time of the worker and of the hosts that it has waited for.
-fn cpu(worker: u32) -> Duration {
-    processes::process(worker).map_or(Duration::ZERO, |process| process.cpu)
-}
-
-fn own_rss(worker: u32) -> u64 {
-    processes::process(worker).map_or(0, |process| process.rss)
-}
-
 fn memory(worker: u32) -> (u64, u64, usize) {
     let hosts = processes::descendants(worker);
     let pids = hosts.iter().map(|process| process.pid).chain([worker]);
     let pss = pids.map(processes::proportional_memory).sum();
-    (own_rss(worker) + hosts.iter().map(|process| process.rss).sum::<u64>(), pss, hosts.len())
+    (measure::rss(worker) + hosts.iter().map(|process| process.rss).sum::<u64>(), pss, hosts.len())
 }
 
 struct Peak {
@@ -280,7 +240,7 @@ impl Peak {
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 let hosts: u64 = processes::descendants(worker).iter().map(|process| process.rss).sum();
-                highest.fetch_max(own_rss(worker) + hosts, Ordering::Relaxed);
+                highest.fetch_max(measure::rss(worker) + hosts, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
@@ -292,10 +252,6 @@ impl Peak {
         self.thread.join().expect("watching memory does not panic");
         self.peak.load(Ordering::Relaxed)
     }
-}
-
-fn mb(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1024.0 / 1024.0)
 }
 
 fn row(name: &str, ours: String, reference: &str) {

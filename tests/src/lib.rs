@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod lesser_kernel;
 pub mod lightning;
 pub mod matching;
+pub mod measure;
 pub mod node;
 pub mod oada;
 #[cfg(target_os = "linux")]
