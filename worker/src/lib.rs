@@ -25,3 +25,5 @@ pub mod telemetry;
 pub mod top;
 pub mod vitals;
 mod watchers;
+
+pub use self::sys::give_memory_back;

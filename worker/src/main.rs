@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     panics::report();
     privacy::erase(&Cli::secret_variables());
     privacy::keep_descriptors();
-    privacy::give_memory_back();
+    worker::give_memory_back();
     // The worker that it talks to looks whose process it is, which a system may allow only for one that is open.
     if !matches!(cli.command, Some(Command::Ctl(_) | Command::Top(_))) {
         privacy::close();

@@ -18,11 +18,6 @@ pub fn keep_descriptors() {
     sys::keep_descriptors();
 }
 
-/// Has large pieces of memory go back to the system as soon as they are free.
-pub fn give_memory_back() {
-    sys::give_memory_back();
-}
-
 /// Forbids others of the same user to look into the memory of this process.
 pub fn close() {
     // Only for a core file does this make a difference that somebody could miss.

@@ -57,7 +57,7 @@ pub(crate) fn keep_descriptors() {
 
 /// Has the allocator give a large piece of memory back to the system as soon as it is free. By default it learns to keep
 /// such pieces, once for each thread.
-pub(crate) fn give_memory_back() {
+pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     {
         const MMAP_THRESHOLD: i32 = -3;

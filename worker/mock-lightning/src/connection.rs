@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base::clock::now_us;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -29,7 +30,7 @@ use base::deflate::{self, Deflater, InflateError, Inflater, InflatingStream};
 use super::Shared;
 use super::channel::Channel;
 use super::frame::ClientMessage;
-use super::record::{ConnectionRecord, RunState, now};
+use super::record::{ConnectionRecord, RunState};
 use super::store::Origin;
 use super::token::verify_worker_token;
 
@@ -144,7 +145,7 @@ pub(super) async fn upgrade(
         worker_id,
         api_version: parameters.api_version,
         worker_version: parameters.worker_version,
-        opened_at: now(),
+        opened_at: now_us(),
         closed_at: None,
     });
     let compression = shared.compression && deflate::is_offered(request.headers());

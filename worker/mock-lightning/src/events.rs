@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use base::clock::now_us;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::fields::{Exit, Fields, Rejection, is_json};
 use super::frame::Response;
 use super::postgres::{holds_lone_surrogate, holds_nul, text_holds_nul};
-use super::record::{RunState, StepRecord, now};
+use super::record::{RunState, StepRecord};
 use super::store::{Run, Store, Traits};
 use super::{DataclipForm, DataclipReply, Dialect};
 
@@ -104,7 +105,7 @@ impl Store {
         if !record.state.is_final() {
             record.state = RunState::Started;
         }
-        record.started_at.get_or_insert_with(now);
+        record.started_at.get_or_insert_with(now_us);
         record.versions = Some(versions.clone());
         Ok(Response::nothing())
     }
@@ -136,7 +137,7 @@ impl Store {
             step_id: step_id.to_owned(),
             job_id: job_id.to_owned(),
             input_dataclip_id: input_dataclip_id.map(str::to_owned),
-            started_at: now(),
+            started_at: now_us(),
             ..StepRecord::default()
         });
         Ok(Response::Json(json!({ "step_id": step_id })))
@@ -178,7 +179,7 @@ impl Store {
             self.dataclips.insert(id.to_owned(), output.text);
         }
         let step = &mut self.run_mut(run_id)?.record.steps[started];
-        step.finished_at = Some(now());
+        step.finished_at = Some(now_us());
         (step.reason, step.error_type, step.error_message) = owned(exit);
         step.output_dataclip_id = output.id.map(str::to_owned);
         step.output_dataclip_error = withheld.map(str::to_owned);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use base::clock::now_us;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::plan::{InvalidPlan, Jobs, Submission};
 use super::record::{
-    Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, Violation, now,
+    Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, Violation,
 };
 use super::{DataclipForm, DataclipReply, Dialect};
 
@@ -46,7 +47,7 @@ impl Run {
     /// Marks the run ended and tells who waits for that.
     pub(super) fn end(&mut self, state: RunState) {
         self.record.state = state;
-        self.record.finished_at = Some(now());
+        self.record.finished_at = Some(now_us());
         for waiting in self.waiting_for_end.drain(..) {
             let _ = waiting.send(());
         }
@@ -152,7 +153,7 @@ impl Store {
             state: RunState::Available,
             queue,
             worker_name: None,
-            queued_at: now(),
+            queued_at: now_us(),
             claimed_at: None,
             started_at: None,
             finished_at: None,
@@ -194,7 +195,7 @@ impl Store {
                 && let Some(run) = self.runs.get_mut(&id)
             {
                 run.record.state = RunState::Claimed;
-                run.record.claimed_at = Some(now());
+                run.record.claimed_at = Some(now_us());
                 run.claimed = Some(Instant::now());
                 run.record.worker_name = worker_name.map(str::to_owned);
                 claimed.push(Claimed { id, timeout_seconds: run.timeout_seconds });
@@ -205,7 +206,7 @@ impl Store {
             worker_name: worker_name.map(str::to_owned),
             queues: queues.to_vec(),
             runs: claimed.iter().map(|run| run.id.clone()).collect(),
-            at: now(),
+            at: now_us(),
         });
         claimed
     }
@@ -259,7 +260,7 @@ impl Store {
             run_id: run.record.id.clone(),
             event: event.to_owned(),
             payload: payload.clone(),
-            at: now(),
+            at: now_us(),
         };
         self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
         run.record.events.push(event);
@@ -269,7 +270,7 @@ impl Store {
     pub(super) fn record_log(run: &mut Run, id: Option<&str>, line: Arc<Value>) -> String {
         let id = id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
         if run.log_ids.insert(id.clone()) {
-            run.record.logs.push(LogRecord { line, at: now() });
+            run.record.logs.push(LogRecord { line, at: now_us() });
         }
         id
     }
@@ -284,7 +285,7 @@ impl Store {
             event: origin.event.to_owned(),
             payload: origin.payload.clone(),
             reason,
-            at: now(),
+            at: now_us(),
         };
         if let Some(run) = run_id.and_then(|id| self.runs.get_mut(id)) {
             run.record.violations.push(violation.clone());
@@ -301,7 +302,7 @@ impl Store {
 
     pub(super) fn close_connection(&mut self, number: u64) {
         if let Some(connection) = self.activity.connections.get_mut((number - 1) as usize) {
-            connection.closed_at = Some(now());
+            connection.closed_at = Some(now_us());
         }
     }
 

@@ -21,8 +21,9 @@ pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The host's name has no address.
-    #[error("cannot resolve {0}: {1}")]
-    Resolve(String, #[source] io::Error),
+    #[error("cannot resolve {host}: {source}")]
+    #[expect(missing_docs, reason = "the names say it")]
+    Resolve { host: String, source: io::Error },
     /// No address accepted.
     #[error("cannot connect: {0}")]
     Addresses(String),
@@ -71,7 +72,7 @@ pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, DialError
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
         return Ok(loopback.map(|ip| SocketAddr::new(ip, port)).into());
     }
-    let failed = |source| DialError::Resolve(host.to_owned(), source);
+    let failed = |source| DialError::Resolve { host: host.to_owned(), source };
     let mut addresses = Vec::new();
     for address in lookup_host((host, port)).await.map_err(failed)? {
         if !addresses.contains(&address) {

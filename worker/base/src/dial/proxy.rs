@@ -34,8 +34,9 @@ pub struct Proxy {
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The variable says something that is no proxy. Its value may have a password in it.
-    #[error("{0} names no proxy that can be used: {1}; it looks like http://proxy.example.org:3128")]
-    Invalid(&'static str, &'static str),
+    #[error("{variable} names no proxy that can be used: {why}; it looks like http://proxy.example.org:3128")]
+    #[expect(missing_docs, reason = "the names say it")]
+    Invalid { variable: &'static str, why: &'static str },
     /// It wants to know who asks.
     #[error(
         "the proxy {0} wants credentials, or others (HTTP 407): HTTPS_PROXY=http://user:password@…, with special \
@@ -43,8 +44,9 @@ pub enum ProxyError {
     )]
     Unauthorized(String),
     /// It answered with something else.
-    #[error("the proxy {0} does not connect to {1}: {2}")]
-    Refused(String, String, String),
+    #[error("the proxy {proxy} does not connect to {target}: {answer}")]
+    #[expect(missing_docs, reason = "the names say it")]
+    Refused { proxy: String, target: String, answer: String },
     /// It was heard no more.
     #[error("the connection to the proxy {0} failed: {1}")]
     Lost(String, std::io::Error),
@@ -65,7 +67,7 @@ impl Proxy {
         if is_loopback(host) || except.split(',').any(|entry| is_covered(entry.trim(), host, port)) {
             return Ok(None);
         }
-        Self::read(&value).map(Some).map_err(|why| ProxyError::Invalid(name, why))
+        Self::read(&value).map(Some).map_err(|why| ProxyError::Invalid { variable: name, why })
     }
 
     fn read(text: &str) -> Result<Self, &'static str> {
@@ -110,10 +112,10 @@ impl Proxy {
         match status {
             Some(200..300) => Ok(()),
             Some(407) => Err(ProxyError::Unauthorized(self.to_string())),
-            Some(_) => Err(ProxyError::Refused(self.to_string(), target, first.to_owned())),
+            Some(_) => Err(ProxyError::Refused { proxy: self.to_string(), target, answer: first.to_owned() }),
             None => {
                 let answer = "it does not answer as an HTTP proxy does".to_owned();
-                Err(ProxyError::Refused(self.to_string(), target, answer))
+                Err(ProxyError::Refused { proxy: self.to_string(), target, answer })
             }
         }
     }

@@ -90,9 +90,12 @@ mod tests {
 
     use super::*;
 
+    fn refusal(response: &Value) -> Reply {
+        Reply { status: Status::Error, response: Response::Json(Json::encode(response).unwrap()) }
+    }
+
     fn check(response: Value, resent: bool, expected: Verdict) {
-        let reply = Reply { status: Status::Error, response: Response::Json(Json::encode(&response).unwrap()) };
-        assert_eq!(judge(&reply, resent), expected, "{response}");
+        assert_eq!(judge(&refusal(&response), resent), expected, "{response}");
     }
 
     #[test]
@@ -127,13 +130,12 @@ mod tests {
             json!("Token expired"),
         ];
         for answer in answers {
-            let response = Response::Json(Json::encode(&answer).unwrap());
-            let reply = Reply { status: Status::Error, response };
+            let reply = refusal(&answer);
             assert_eq!(says_gone(&reply), Some(describe(&Json::encode(&answer).unwrap())), "{answer}");
             assert!(!is_busy(&reply), "{answer}");
         }
         for answer in [json!("not found"), json!({"step": ["does not exist"]}), json!("server busy"), json!(null)] {
-            let reply = Reply { status: Status::Error, response: Response::Json(Json::encode(&answer).unwrap()) };
+            let reply = refusal(&answer);
             assert_eq!(says_gone(&reply), None, "{answer}");
             assert_eq!(is_busy(&reply), answer == "server busy", "{answer}");
         }

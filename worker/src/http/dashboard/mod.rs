@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base::clock::now_us;
 use futures_util::stream::unfold;
 use hosts::HostEvent;
 use lightning::timeline;
@@ -70,7 +71,7 @@ impl Dashboard {
                 Ok(_) | Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             };
-            let at_us = u64::try_from(now().as_micros()).unwrap_or(u64::MAX);
+            let at_us = now_us();
             self.with(|board| board.host_ended(HostExit { at_us, host, death: death.to_string(), is_wanted }));
         }
     }

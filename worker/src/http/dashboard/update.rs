@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::clock::now_us;
 use base::processes::resident;
 use hosts::HostStatus;
 use lightning::timeline::{self, RunView};
@@ -107,7 +108,7 @@ impl<O: Operations> Follower<O> {
             false => None,
         };
         self.count = self.count.wrapping_add(1);
-        let at_us = u64::try_from(now().as_micros()).unwrap_or(u64::MAX);
+        let at_us = now_us();
         Update { at_us, is_whole, runs, lines: new_lines, worker }
     }
 
