@@ -1,10 +1,11 @@
-//! What large states and many log lines cost: how much more processor time and time a run takes than a trivial one does,
-//! through the double, the worker and its hosts.
+//! What large states, many log lines and requests of language-http cost: how much more processor time and time a run takes
+//! than a trivial one does, through the double, the worker and its hosts.
 //!
 //! `cargo bench --workspace --bench payloads -- [--engine KIND] [--node-start WAY] [--runs N] [--state-bytes N,N]
 //! [--lines N,N]`. Each run has the worker to itself; the kinds take turns, so that what else the machine does is the same
 //! for all. Processor time is that of the worker and its hosts, without the double.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mock_lightning::{MockLightning, RunRecord, RunState};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use tests::binaries;
 use tests::lightning::{self, LightningOptions};
 use tests::measure::{claim_to_complete, cpu_of_tree, median, number, options, until_forked};
+use tests::soak;
 use tests::worker::Worker;
 
 /// Rounds in which the kinds take turns.
@@ -43,8 +45,9 @@ async fn main() {
     let limits = ["--payload-memory", "100", "--max-message-mb", "200", "--log", "info"];
     let options = [&["--capacity", "1", "--engine", engine, "--node-start", node_start][..], &limits].concat();
     let worker = Worker::start(&lightning, &options).await;
-    let mut kinds = kinds(&settings);
-    warm_up(&lightning, &worker, &kinds[0].plan, node_start).await;
+    let url = (engine == "node").then_some(soak::serve().await);
+    let mut kinds = kinds(&settings, url.as_deref());
+    warm_up(&lightning, &worker, &kinds, node_start).await;
 
     for _ in 0..ROUNDS {
         for kind in &mut kinds {
@@ -76,8 +79,8 @@ impl Kind {
     }
 }
 
-/// A trivial run, and those with so large a state or so many lines.
-fn kinds(settings: &Settings) -> Vec<Kind> {
+/// A trivial run, those with so large a state or so many lines, and one that asks a server, if there is one.
+fn kinds(settings: &Settings, url: Option<&str>) -> Vec<Kind> {
     let kind = |name: String, plan| Kind { name, plan, cpu: Duration::ZERO, times: Vec::new() };
     let of = |body: &str| json!({ "id": "a", "adaptor": "@openfn/language-common@3.3.4", "body": body });
     let job = of("fn(state => ({ ...state, answer: 42 }))");
@@ -93,7 +96,12 @@ fn kinds(settings: &Settings) -> Vec<Kind> {
         );
         kind(format!("{lines} lines"), json!({ "jobs": [of(&body)], "edges": [], "triggers": [] }))
     });
-    [kind("trivial".to_owned(), trivial)].into_iter().chain(states).chain(lines).collect()
+    let asks = url.map(|url| {
+        let body = format!("get('{url}'); post('{url}', {{ body: {{ a: 1 }} }});");
+        let job = json!({ "id": "a", "adaptor": "@openfn/language-http@7.2.10", "body": body });
+        kind("GET + POST".to_owned(), json!({ "jobs": [job], "edges": [], "triggers": [] }))
+    });
+    [kind("trivial".to_owned(), trivial)].into_iter().chain(states).chain(lines).chain(asks).collect()
 }
 
 /// Rows as a database has them, of so many bytes of JSON.
@@ -116,17 +124,18 @@ fn rows(bytes: usize) -> Value {
     Value::Array(rows)
 }
 
-async fn warm_up(lightning: &MockLightning, worker: &Worker, plan: &Value, node_start: &str) {
-    for _ in 0..4 {
-        run(lightning, worker, plan).await;
-    }
-    if node_start != "fork" {
-        return;
-    }
-    until_forked(worker).await;
-    // Those that were there before are used up.
-    for _ in 0..4 {
-        run(lightning, worker, plan).await;
+/// Has the engines of all kinds of runs ready, and those that were there before templates used up.
+async fn warm_up(lightning: &MockLightning, worker: &Worker, kinds: &[Kind], node_start: &str) {
+    let adaptors: BTreeSet<String> = kinds.iter().map(|kind| kind.plan["jobs"][0]["adaptor"].to_string()).collect();
+    for round in 0..2 {
+        for kind in kinds {
+            for _ in 0..4 {
+                run(lightning, worker, &kind.plan).await;
+            }
+        }
+        if round == 0 && node_start == "fork" {
+            until_forked(worker, adaptors.len()).await;
+        }
     }
 }
 

@@ -120,7 +120,7 @@ async fn compare(settings: &Settings, ways: [&String; 2]) {
         let worker = Worker::start(&lightning, &options).await;
         warm_up(&lightning, &worker, settings.capacity).await;
         if way == "fork" {
-            until_forked(&worker).await;
+            until_forked(&worker, 1).await;
             // Those that were there before are used up.
             warm_up(&lightning, &worker, settings.capacity).await;
         }

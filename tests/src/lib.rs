@@ -20,5 +20,6 @@ pub mod registry;
 pub mod relay;
 #[cfg(target_os = "linux")]
 pub mod seccomp;
+pub mod soak;
 pub mod states;
 pub mod worker;

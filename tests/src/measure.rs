@@ -26,10 +26,10 @@ pub fn number<T: std::str::FromStr>(name: &str, value: &str) -> T {
     value.parse().unwrap_or_else(|_| panic!("{name} needs a number, not {value}"))
 }
 
-/// Waits until the engines of the runs so far are forked from a template.
-pub async fn until_forked(worker: &Worker) {
+/// Waits until there are templates for engines of so many kinds.
+pub async fn until_forked(worker: &Worker, kinds: usize) {
     let end = Instant::now() + WARM;
-    while !worker.output().contains("are forked from now on") {
+    while worker.output().matches("are forked from now on").count() < kinds {
         assert!(Instant::now() < end, "there is no template\n{}", worker.output());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -233,7 +233,11 @@ impl Broker {
     pub async fn shutdown(&self, grace: Duration) {
         let pools = std::mem::take(&mut *self.pools());
         let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).take();
-        join_all(pools.iter().map(|pool| pool.shutdown(grace))).await;
+        let (templates, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.pool() == TEMPLATES);
+        join_all(others.iter().map(|pool| pool.shutdown(grace))).await;
+        // Nobody wants an engine any more. Each template has its host lent, which would keep that for the whole grace.
+        ground.iter().filter_map(|ground| ground.templates()).for_each(Templates::start_afresh);
+        join_all(templates.iter().map(|pool| pool.shutdown(grace))).await;
         drop(ground);
     }
 

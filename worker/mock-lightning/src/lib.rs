@@ -368,6 +368,12 @@ impl MockLightning {
         self.shared.store().runs.get(id).map(|run| run.record.clone())
     }
 
+    /// Takes out a run that is over, with its dataclips, so that what lasts long takes no more memory for it. None if there
+    /// is no such run, or if it is not over.
+    pub fn forget_run(&self, id: &str) -> Option<RunRecord> {
+        self.shared.store().forget(id)
+    }
+
     /// Waits until the run is in a final state.
     pub async fn wait_for_end(&self, id: &str, deadline: Duration) -> Result<RunRecord, WaitError> {
         let unknown = || WaitError::Unknown(id.to_owned());

@@ -325,6 +325,17 @@ impl Store {
         Some(receiver)
     }
 
+    /// Takes a run that is over out of what is remembered, with its dataclips.
+    pub(super) fn forget(&mut self, run_id: &str) -> Option<RunRecord> {
+        self.runs.get(run_id).filter(|run| run.record.state.is_final())?;
+        let run = self.runs.remove(run_id)?;
+        let outputs = run.record.steps.iter().filter_map(|step| step.output_dataclip_id.as_ref());
+        for id in outputs.chain(&run.record.final_dataclip_id).chain(&run.dataclip_id) {
+            self.dataclips.remove(id);
+        }
+        Some(run.record)
+    }
+
     /// The records of all runs, oldest first.
     pub(super) fn records(&self) -> impl Iterator<Item = &RunRecord> {
         self.order.iter().filter_map(|id| self.runs.get(id)).map(|run| &run.record)

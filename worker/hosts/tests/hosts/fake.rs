@@ -39,7 +39,7 @@ pub(crate) enum Habit {
     Talks,
     /// Dies when it is asked whether it lives.
     DiesOfPings,
-    /// Is never done with preparing an engine for a run.
+    /// Is never done with preparing an engine for a run, nor with becoming a template.
     NeverPrepares,
     /// Exits with 0 on SIGUSR1, with 3 on SIGUSR2, and closes its link on SIGHUP.
     ObeysSignals,
@@ -138,7 +138,9 @@ async fn serve(address: &str, token: String) {
             HostRequest::Prepare(_) if has(Habit::RefusesToPrepare) => {
                 responder.refuse(Refusal::new(RefusalCode::Failed, "no engine here"));
             }
-            HostRequest::Prepare(_) if has(Habit::NeverPrepares) => std::mem::forget(responder),
+            HostRequest::Prepare(_) | HostRequest::Template(_) if has(Habit::NeverPrepares) => {
+                std::mem::forget(responder);
+            }
             HostRequest::Prepare(_) => {
                 responder.reply(HostReply::Prepared(Prepared { engine: ("fake".into(), "1".into()) }));
                 if has(Habit::DiesWhenReady) {

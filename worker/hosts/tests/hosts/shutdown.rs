@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use base::execution::Executor;
-use hosts::{Broker, HostsOptions, PoolSize};
-use protocol::run::ExitReason;
+use hosts::{Broker, HostsOptions, PoolSize, TemplatePolicy, TemplateState};
+use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
+use protocol::message::Prepare;
+use protocol::run::{ExitReason, RunSpec};
 
 use crate::fake::{Act, Habit};
 use crate::harness::*;
@@ -53,4 +55,37 @@ async fn dropping_the_pool_kills_its_hosts() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn templates_are_not_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let broker = Broker::start(Some(root.path())).unwrap();
+    let engines = soon(broker.open("engines", HostsOptions { first: None, ..options(&[]) })).await.unwrap();
+    let of_templates = HostsOptions {
+        size: PoolSize::Shared { least: 0, most: 1, idle: Duration::MAX },
+        first: None,
+        ..options(&[Habit::NeverPrepares])
+    };
+    let policy = TemplatePolicy { wanted: 1, ..TemplatePolicy::default() };
+    let templates = soon(broker.open_templates(of_templates, policy)).await.unwrap();
+    let node = NodeSpec {
+        program: "/node".into(),
+        version: "24.1.0".into(),
+        adaptors: vec![],
+        snapshot: None,
+        origin: ForkOrigin::default(),
+    };
+    let run = RunSpec { engine: EngineSpec::Node(node), ..spec(&Act::Finish) };
+    let reservation = soon(engines.reserve(Prepare::of(&run))).await.unwrap();
+    follow(reservation.start(run, log())).await.succeeded();
+    soon(async {
+        while !templates.status().iter().any(|known| known.state == TemplateState::Warming) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // Its host is lent, which a pool would wait for that long.
+    soon(broker.shutdown(Duration::from_secs(3_600))).await;
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
 }
