@@ -83,7 +83,7 @@ async fn it_shows_and_changes_what_a_worker_does() {
     let record = end(&lightning, &worker, &busy).await;
     assert_eq!((record.state, record.error_type.as_deref()), (RunState::Cancelled, Some("Cancelled")));
 
-    let asked = format!("asked over the admin socket uid={} pid=", rustix::process::getuid().as_raw());
+    let asked = format!("admin socket request uid={} pid=", rustix::process::getuid().as_raw());
     assert!(worker.output().contains(&asked), "{asked} is missing in\n{}", worker.output());
 
     told(runtime, &["resize", "engines", "4"]).await;
@@ -312,7 +312,7 @@ async fn what_runs_on_hosts_gets_no_answer() {
     let record = end(&lightning, &worker, &queue(&lightning, plan)).await;
     let answers = record.final_state.as_ref().map_or(&Value::Null, |state| &state["answers"]);
     assert_eq!(answers, &json!(["", ""]), "{record:?}\n{}", worker.output());
-    assert_eq!(worker.output().matches("turned a connection to the admin socket away").count(), 2, "both got there");
+    assert_eq!(worker.output().matches("refused a connection to the admin socket").count(), 2, "both got there");
     assert_eq!(json(runtime.path(), &["status"]).await["status"]["pid"], worker.pid());
     worker.stop().await;
 }

@@ -9,7 +9,7 @@ use clap::{Arg, CommandFactory};
 use lightning::{LightningStatus, WorkloopStatus};
 use serde_json::Value;
 use worker::cli::Cli;
-use worker::vitals::Vitals;
+use worker::health::Health;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
@@ -25,7 +25,7 @@ fn samples() -> BTreeSet<String> {
     drop(metrics().oada_queues_refused("service"));
     let workloops = vec![WorkloopStatus { name: "*".into(), capacity: 1, ..Default::default() }];
     let lightning = LightningStatus { workloops, ..Default::default() };
-    Vitals { lightning: Some(lightning), ..Default::default() }.show(metrics());
+    Health { lightning: Some(lightning), ..Default::default() }.show(metrics());
     let text = metrics().render(Format::OpenMetrics);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types

@@ -10,6 +10,7 @@ pub mod doctor;
 mod embedded;
 pub mod engines;
 mod forking;
+pub mod health;
 pub mod http;
 pub mod keys;
 mod lineage;
@@ -23,7 +24,6 @@ mod sys;
 mod systemd;
 pub mod telemetry;
 pub mod top;
-pub mod vitals;
 mod watchers;
 
 pub use self::sys::give_memory_back;

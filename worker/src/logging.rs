@@ -74,7 +74,7 @@ pub fn start(level: LogLevel, format: LogFormat, target: LogTarget, collected: O
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(collected.map(collector)).init();
     if let Some(error) = wrong {
-        warn!("RUST_LOG is not used, --log (WORKER_LOG_LEVEL) is: {error}");
+        warn!("ignoring RUST_LOG and using --log (WORKER_LOG_LEVEL): {error}");
     }
 }
 

@@ -106,13 +106,13 @@ impl Reload {
         let (options, now) = match reread {
             Ok(reread) => reread,
             Err(why) => {
-                error!("the options are not changed: {}", why.trim_end());
+                error!("options not reloaded: {}", why.trim_end());
                 return Vec::new();
             }
         };
         let (reloaded, restart) = changed(&self.in_force, &now);
         if !restart.is_empty() {
-            warn!("changed, but in force only after a restart: {}", restart.join(", "));
+            warn!("changed options that need a restart: {}", restart.join(", "));
         }
         if !reloaded.is_empty() {
             info!("changed: {}", reloaded.join(", "));
@@ -128,7 +128,7 @@ impl Reload {
             if let Some(templates) = templates
                 && let Err(failure) = templates.reconfigure(template_options_of(&options), options.warm_bytes).await
             {
-                error!("templates do not go by the options as they are now: {failure}");
+                error!("cannot apply the new options to templates: {failure}");
             }
             match engines.reconfigure(options).await {
                 Ok(()) => info!("hosts go by the options as they are now"),

@@ -22,11 +22,11 @@ use crate::ctl::{self, Admin, AdminSocketError};
 use crate::embedded::EMBEDDED;
 use crate::engines::{self, Choice, Engines};
 use crate::forking;
+use crate::health::{Health, Readiness};
 use crate::http::{self, Operations, Probed};
-use crate::reload::{Reload, Reread};
+use crate::reload::{Reload, Reread, Translate};
 use crate::sys::landlock_version;
 use crate::systemd;
-use crate::vitals::{Readiness, Vitals};
 use crate::watchers::Watchers;
 
 /// Runs at once where nothing is said.
@@ -102,7 +102,7 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let broker = Broker::start(None).map_err(hosts::StartError::from)?;
         if let Err(error) = broker.adopt_orphans() {
-            warn!("what hosts leave behind cannot be buried: {error}");
+            warn!("cannot adopt the processes that hosts leave behind: {error}");
         }
         let options = hosts;
         if let Some(policy) = templates {
@@ -124,107 +124,137 @@ impl Worker {
 /// Runs the worker until it is asked to stop and has finished.
 /// Options for hosts are read again by `reread` when that is asked for, and compared with those that are `in_force`.
 pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread) -> Result<(), StartError> {
-    let mut lightning_options = lightning_options(&options)?;
-    see_to_files(&options)?;
-    let journal = options.delivery.journal_dir.as_deref();
-    let journal = journal.map(|folder| Journal::open(folder, &lightning_options.endpoint)).transpose()?;
-    lightning_options.journal = journal.map(Arc::new);
-    let adaptors = &options.adaptors;
-    let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await;
-    let supervision = &options.supervision;
-    let unconfined =
-        unconfined::refusal(landlock_version(), supervision.no_landlock, supervision.allow_unconfined_adaptors);
-    let mut engine = engine.map_err(StartError::Options)?.refusing(unconfined);
-    if let Choice::Node(adaptors) = &mut engine {
-        adaptors.job_environment = options.hosts.job_env.clone();
-        adaptors.job_environment.sort();
-        adaptors.snapshots = options.hosts.node_start != NodeStart::Fresh;
-    }
-    let forks = forks(&options, &engine).map_err(StartError::Options)?;
+    let Prepared { lightning, engine, hosts, templates, containment } = prepare(&options).await?;
+    let program = hosts.program.path().to_owned();
     let equipment = engine.adaptors().cloned();
-    // Hosts may read what was there when they started.
-    if let Some(AdaptorsOptions { repo, .. }) = &equipment
-        && let Err(error) = std::fs::create_dir_all(repo)
-    {
-        warn!("cannot make {}, the folder of adaptors (--repo-dir, WORKER_REPO_DIR): {error}", repo.display());
-    }
-    let containment = Containment::choose(options.supervision.group_limits());
-    let hosts_options =
-        HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(&options, equipment.as_ref())? };
-    let program = hosts_options.program.path().to_owned();
-    let templates = forks.then(|| template_policy_of(&hosts_options, &options));
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.operation.host, options.operation.port).await?;
     let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
-    info!(version = env!("CARGO_PKG_VERSION"), engine = engine.name(), port, limits = %containment, "worker starts");
+    info!(version = env!("CARGO_PKG_VERSION"), engine = engine.name(), port, limits = %containment, "worker starting");
 
     let running = Arc::new(Running::default());
     let mut watchers = Watchers::start(&options);
     let dashboard = watchers.dashboard.clone();
     let server = tokio::spawn(http::serve(listener, options.operation.host, Arc::clone(&running), dashboard));
     let worker = tokio::select! {
-        worker = Worker::start(lightning_options, hosts_options, engine, templates) => worker?,
+        worker = Worker::start(lightning, hosts, engine, templates) => worker?,
         () = signals.next() => return Ok(()),
     };
     // Set here only.
     let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
-    let limits = containment.to_string();
-    let no_landlock = options.supervision.no_landlock;
-    let admin = Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), limits);
+    let admin = Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), containment.to_string());
     let admin_socket = ctl::listen(admin, options.operation.admin_socket.as_deref())?;
     let reload = Reload {
         broker: worker.broker.clone(),
         engines: Arc::clone(&worker.hosts),
         in_force,
         reread,
-        hosts_options: Box::new(move |options| {
-            let mut options = options.clone();
-            // Which adaptors are refused was decided by it.
-            options.supervision.no_landlock = no_landlock;
-            let read = hosts_options_of(&options, equipment.as_ref()).map_err(|error| error.to_string())?;
-            Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
-        }),
+        hosts_options: read_again(options.supervision.no_landlock, equipment, containment),
         config: options.operation.config.clone(),
         program: options.operation.watch.then_some(program),
     };
     let reload = tokio::spawn(reload.follow(hangup));
     watchers.watch(&worker.hosts, &worker.lightning, &options);
     systemd::ready();
-    let is_lost = tokio::select! {
-        () = signals.next() => false,
-        () = worker.broker.folder_lost() => true,
+
+    let folder_lost = tokio::select! {
+        () = signals.next() => None,
+        () = worker.broker.folder_lost() => Some(worker.broker.folder().to_owned()),
     };
     reload.abort();
     running.draining.store(true, Ordering::Relaxed);
     let grace = options.operation.shutdown_grace.unwrap_or(options.limits.max_run_duration_seconds);
-    let folder = worker.broker.folder().to_owned();
-    if is_lost {
-        error!(?grace, "{} was removed, without which no host can start: finishing what runs", folder.display());
-    } else {
-        info!(?grace, "asked to stop: claiming no more, finishing what runs; ask again to end it at once");
+    match &folder_lost {
+        Some(folder) => {
+            error!(?grace, "{} was removed and no host can start without it: finishing active runs", folder.display());
+        }
+        None => info!(?grace, "stopping: no more claims, finishing active runs; signal again to stop at once"),
     }
     watchers.stopping(grace.saturating_add(STOP_MARGIN));
-    let lightning = Arc::clone(&worker.lightning);
-    let finished = worker.finish(grace);
-    tokio::pin!(finished);
-    tokio::select! {
-        () = &mut finished => {}
-        () = signals.next() => {
-            warn!("asked again: ending all runs");
-            lightning.kill_all();
-            let most = KILLED_STOP + options.supervision.host_stop_timeout + options.supervision.host_kill_timeout;
-            if tokio::time::timeout(most, finished).await.is_err() {
-                error!("not all hosts have ended within {most:?}: exiting, upon which the kernel kills them");
-            }
-        }
-    }
+    let supervision = &options.supervision;
+    let kill_within = KILLED_STOP + supervision.host_stop_timeout + supervision.host_kill_timeout;
+    finish(worker, grace, &mut signals, kill_within).await;
     // Until here it answers that the worker lives. Nobody who is slow to ask is waited for.
     server.abort();
     watchers.stop().await;
     drop(admin_socket);
     info!("stopped");
-    if is_lost { Err(StartError::FolderLost(folder)) } else { Ok(()) }
+    folder_lost.map_or(Ok(()), |folder| Err(StartError::FolderLost(folder)))
+}
+
+/// What the options come down to on this machine, before anything is started.
+struct Prepared {
+    lightning: LightningOptions,
+    engine: Choice,
+    hosts: HostsOptions,
+    /// None where engines are not forked.
+    templates: Option<TemplatePolicy>,
+    containment: Containment,
+}
+
+/// Looks at what is there (Node, Landlock, control groups), and makes the folders that have to be.
+async fn prepare(options: &StartOptions) -> Result<Prepared, StartError> {
+    let mut lightning = lightning_options(options)?;
+    see_to_files(options)?;
+    let journal = options.delivery.journal_dir.as_deref();
+    let journal = journal.map(|folder| Journal::open(folder, &lightning.endpoint)).transpose()?;
+    lightning.journal = journal.map(Arc::new);
+    let engine = choose_engine(options).await.map_err(StartError::Options)?;
+    let forks = forks(options, &engine).map_err(StartError::Options)?;
+    let adaptors = engine.adaptors();
+    // Hosts may read what was there when they started.
+    if let Some(AdaptorsOptions { repo, .. }) = adaptors
+        && let Err(error) = std::fs::create_dir_all(repo)
+    {
+        warn!("cannot create {}, the folder of adaptors (--repo-dir, WORKER_REPO_DIR): {error}", repo.display());
+    }
+    let containment = Containment::choose(options.supervision.group_limits());
+    let hosts = HostsOptions { cgroups: containment.cgroups(), ..hosts_options_of(options, adaptors)? };
+    let templates = forks.then(|| template_policy_of(&hosts, options));
+    Ok(Prepared { lightning, engine, hosts, templates, containment })
+}
+
+/// The engine, with what its adaptors get and whether they are refused.
+async fn choose_engine(options: &StartOptions) -> Result<Choice, String> {
+    let (adaptors, supervision) = (&options.adaptors, &options.supervision);
+    let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await?;
+    let unconfined =
+        unconfined::refusal(landlock_version(), supervision.no_landlock, supervision.allow_unconfined_adaptors);
+    let mut engine = engine.refusing(unconfined);
+    if let Choice::Node(adaptors) = &mut engine {
+        adaptors.job_environment = options.hosts.job_env.clone();
+        adaptors.job_environment.sort();
+        adaptors.snapshots = options.hosts.node_start != NodeStart::Fresh;
+    }
+    Ok(engine)
+}
+
+/// Options for hosts from those that are read while the worker runs.
+fn read_again(no_landlock: bool, equipment: Option<AdaptorsOptions>, containment: Containment) -> Box<Translate> {
+    Box::new(move |options| {
+        let mut options = options.clone();
+        // Which adaptors are refused was decided by it.
+        options.supervision.no_landlock = no_landlock;
+        let read = hosts_options_of(&options, equipment.as_ref()).map_err(|error| error.to_string())?;
+        Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
+    })
+}
+
+/// Stops the worker when its runs have ended, at the latest after `grace`; sooner upon another signal.
+async fn finish(worker: Worker, grace: Duration, signals: &mut Signals, kill_within: Duration) {
+    let lightning = Arc::clone(&worker.lightning);
+    let finished = worker.finish(grace);
+    tokio::pin!(finished);
+    tokio::select! {
+        () = &mut finished => return,
+        () = signals.next() => {}
+    }
+    warn!("second signal: killing all runs");
+    lightning.kill_all();
+    if tokio::time::timeout(kill_within, finished).await.is_err() {
+        error!("some hosts did not exit within {kill_within:?}: exiting, the kernel kills them");
+    }
 }
 
 /// The worker as the HTTP server sees it.
@@ -248,17 +278,17 @@ impl Probed for Running {
     type Conditions = Readiness;
 
     async fn readiness(&self) -> (bool, Readiness) {
-        let readiness = self.vitals().await.readiness();
+        let readiness = self.health().await.readiness();
         (readiness.ready, readiness)
     }
 
-    async fn vitals(&self) -> Vitals {
+    async fn health(&self) -> Health {
         let draining = self.draining.load(Ordering::Relaxed);
         match self.parts.get() {
             Some((hosts, lightning)) => {
-                Vitals { draining, lightning: Some(lightning.status()), pool: hosts.status().await }
+                Health { draining, lightning: Some(lightning.status()), pool: hosts.status().await }
             }
-            None => Vitals { draining, ..Vitals::default() },
+            None => Health { draining, ..Health::default() },
         }
     }
 }

@@ -198,9 +198,9 @@ fn sweep(root: &Path) {
             false => Ok(false),
         });
         match removed {
-            Ok(true) => tracing::info!("removed {}, which a worker that died had left", path.display()),
+            Ok(true) => tracing::info!("removed {}, left by a worker that died", path.display()),
             Ok(false) => {}
-            Err(error) => tracing::debug!("left {} where it is: {error}", path.display()),
+            Err(error) => tracing::debug!("did not remove {}: {error}", path.display()),
         }
     }
 }

@@ -75,7 +75,7 @@ impl OadaWorker {
             .args(options)
             .envs(environment.iter().copied());
         let worker = Worker::spawn(&mut command);
-        worker.printed("working off jobs").await;
+        worker.printed("processing jobs").await;
         Self { worker, folder }
     }
 

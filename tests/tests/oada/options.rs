@@ -189,7 +189,7 @@ async fn each_option_of_a_service_does_what_it_says_as_a_flag_and_as_a_variable(
         place(&oada, "SKIPPED", body("ok", json!({})));
         let mut command = command(way, &options);
         let worker = Worker::spawn(command.env("GREETING", "hello").env("HIDDEN", "secret"));
-        worker.printed("working off jobs").await;
+        worker.printed("processing jobs").await;
         check(&oada, &here, &worker, port).await;
         let message = within("the message", &oada, told.recv()).await.unwrap();
         assert!(message.contains("succeeded"), "{way:?}: {message}");

@@ -135,7 +135,7 @@ impl Journal {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::error!("the journal in {} cannot be read: {error}", self.folder.display());
+                tracing::error!("cannot read the journal in {}: {error}", self.folder.display());
                 return Vec::new();
             }
         };
@@ -154,7 +154,7 @@ impl Journal {
         match claim(path) {
             Ok(None) => None,
             Ok(Some((record, _))) if record.lightning != self.lightning => {
-                tracing::warn!("the journal has a run for {}, which is left to a worker there", record.lightning);
+                tracing::warn!("the journal has a run of {}: leaving it to a worker there", record.lightning);
                 None
             }
             Ok(Some((record, file))) => {
@@ -175,7 +175,7 @@ impl Entry {
     /// The run is over: nothing is left to tell. Blocks for a moment.
     pub(super) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("{} cannot be removed from the journal: {error}", self.path.display());
+            tracing::warn!("cannot remove {} from the journal: {error}", self.path.display());
         }
     }
 }

@@ -317,7 +317,7 @@ impl Lightning {
         match actor {
             Some(actor) => {
                 if let Err(error) = actor.await {
-                    tracing::error!("the task that claims runs failed: {error}");
+                    tracing::error!("the workloop task failed: {error}");
                 }
             }
             None => self.commands.closed().await,

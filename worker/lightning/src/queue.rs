@@ -228,7 +228,7 @@ impl<E: Executor> Queue<E> {
         let told = tokio::time::timeout(LAST_WORDS, all_of(&mut self.runs)).await;
         self.stop.send_replace(Stop::GiveUp);
         if told.is_err() && tokio::time::timeout(LAST_WORDS, all_of(&mut self.runs)).await.is_err() {
-            tracing::error!("{} runs do not end", self.runs.len());
+            tracing::error!("{} runs did not end", self.runs.len());
         }
         // Ends the hosts of runs that are left.
         self.runs.shutdown().await;
@@ -303,7 +303,7 @@ impl<E: Executor> Queue<E> {
         let took = claim.since.elapsed();
         self.loops[claim.workloop].answered(claim.demand, count, took, Instant::now(), jitter());
         if count > claim.demand {
-            tracing::warn!("Lightning gave {count} runs to a claim of {}: executing all of them", claim.demand);
+            tracing::warn!("Lightning returned {count} runs for a claim of {}: executing all of them", claim.demand);
         }
         for run in accepted {
             self.start(run, claim.workloop);
@@ -316,21 +316,23 @@ impl<E: Executor> Queue<E> {
     /// Lets a run in unless it is active already or its token is not Lightning's.
     fn check(&mut self, run: Value, workloop: &str) -> Option<ClaimedRun> {
         let WireRun { id, token } = serde_json::from_value(run)
-            .map_err(|error| tracing::error!("Lightning gave a run that cannot be read: {error}"))
+            .map_err(|error| tracing::error!("Lightning returned a run that cannot be parsed: {error}"))
             .ok()?;
         let token = SecretString::from(token);
         if self.active_ids.contains(&id) {
-            tracing::warn!(run = %id, "Lightning gave a run that is already active here");
+            tracing::warn!(run = %id, "Lightning returned a run that is already active here: ignoring it");
             return None;
         }
         match self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
             Some(Err(error)) => {
-                tracing::error!(run = %id, "the run is refused, as its token is not valid: {error}");
+                tracing::error!(run = %id, "run refused: its token is not valid: {error}");
                 let fault = TokenFault::of(&error, &token);
                 self.refuse(ClaimedRun { id, token }, fault, workloop);
                 return None;
             }
-            Some(Ok(())) if self.tokens.verified() => tracing::info!("a run token is valid: claiming runs again"),
+            Some(Ok(())) if self.tokens.verified() => {
+                tracing::info!("token circuit closed: a run token is valid, claiming runs again")
+            }
             Some(Ok(())) | None => {}
         }
         self.active_ids.insert(id.clone());
@@ -343,7 +345,7 @@ impl<E: Executor> Queue<E> {
         self.refused_tokens += 1;
         metrics().runs_refused.inc();
         if self.tokens.refused(fault.clone(), Instant::now()) {
-            tracing::error!("run tokens are refused, so that runs are claimed only as probes, one a minute: {fault}");
+            tracing::error!("token circuit open: run tokens keep failing, claiming one probe run a minute: {fault}");
         }
         let channel = self.open_run(&run);
         let timeline = Timeline::claimed(&run.id, workloop);
@@ -416,7 +418,7 @@ impl<E: Executor> Queue<E> {
             self.channel.rejoin();
         }
         if self.kill_at.is_some_and(|at| at <= now) {
-            tracing::warn!("{} runs have not ended in time and are killed", self.active.len());
+            tracing::warn!("killing {} runs that did not end in time", self.active.len());
             self.kill_all();
         }
         let timeout = self.settings.claim_timeout;

@@ -108,7 +108,7 @@ pub(super) async fn execute<E: Executor>(
             actor.run(stop, claimed_at).await
         }
         Err(why) => {
-            tracing::error!(run = %run.id, "the run is given up: {why}");
+            tracing::error!(run = %run.id, "giving up the run: {why}");
             Told::AsFarAsPossible
         }
     };
@@ -124,7 +124,7 @@ pub(super) async fn recover(
     stop: watch::Receiver<Stop>,
 ) {
     let Orphan { run, left, pid, entry } = orphan;
-    tracing::warn!(run = %run.id, "the worker with the process id {pid} died with this run, which ends as a crash");
+    tracing::warn!(run = %run.id, "worker process {pid} died while it had this run: reporting a crash");
     let now = Instant::now();
     let expires = now + left.map_or(DELIVERY_GRACE, bounded);
     let message = "The worker that executed this run has crashed";
@@ -160,7 +160,7 @@ async fn journal_entry(settings: &RunSettings, run: &ClaimedRun, lifetime: Optio
     match written.map_err(io::Error::from).flatten() {
         Ok(entry) => Some(entry),
         Err(error) => {
-            tracing::error!(run = %run.id, "the run could not be written to the journal, and goes on without: {error}");
+            tracing::error!(run = %run.id, "cannot write the run to the journal, continuing without: {error}");
             None
         }
     }
@@ -445,7 +445,7 @@ impl Actor {
                 let speaker = Speaker { log: &self.log, host: &self.host_id, step: self.timeline.open_step() };
                 print_line(speaker, self.settings.tail_jobs, source, level, &message);
                 if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
-                    tracing::warn!(run = %self.id, "log lines come faster than Lightning takes them: some are dropped");
+                    tracing::warn!(run = %self.id, "log lines arrive faster than Lightning takes them: dropping some");
                 }
             }
         }
@@ -537,7 +537,7 @@ impl Actor {
     }
 
     fn rejoin(&mut self) {
-        tracing::warn!(run = %self.id, "Lightning does not answer on the run's channel any more: joining it anew");
+        tracing::warn!(run = %self.id, "Lightning no longer answers on the run's channel: rejoining");
         self.outbox.rejoining();
         self.channel.restart();
     }

@@ -91,7 +91,7 @@ impl Server {
         if is_credible && bytes <= known.limit {
             known.limit = bytes - 1;
             tracing::warn!(
-                "Lightning takes no message of {bytes} bytes: none as long is sent any more (see --max-message-mb)"
+                "Lightning rejected a message of {bytes} bytes: messages that long are no longer sent (see --max-message-mb)"
             );
         }
         is_credible

@@ -120,7 +120,7 @@ impl Adaptors {
         let mut adaptor = self.ask(wanted).await?.adaptor;
         let parts = [Some(adaptor.folder.clone()), adaptor.bundle.clone()].into_iter().flatten().collect();
         if !are_there(parts).await {
-            warn!("{} is not in {} any more", adaptor.specifier(), adaptor.folder.display());
+            warn!("{} is no longer in {}", adaptor.specifier(), adaptor.folder.display());
             // Fails when the actor is gone, as does the next line.
             let _ = self.wants.send(Message::Gone(adaptor.name, adaptor.version));
             adaptor = self.ask(wanted).await?.adaptor;
@@ -209,7 +209,7 @@ impl Desk {
                 },
                 Some(ended) = self.errands.join_next() => match ended {
                     Ok(ended) => self.ended(ended),
-                    Err(panic) => return error!("looking after adaptors failed: {panic}"),
+                    Err(panic) => return error!("the adaptor task panicked: {panic}"),
                 },
             }
             self.make_next_snapshot();
@@ -244,12 +244,12 @@ impl Desk {
                 let names = set.join(", ");
                 match &result {
                     Ok(SnapshotOutcome::Made(_)) => {
-                        info!("there is a start-up snapshot of {names}")
+                        info!("made a start-up snapshot of {names}")
                     }
                     Ok(SnapshotOutcome::Impossible(why)) => {
                         info!("{names} cannot be in a start-up snapshot: {why}");
                     }
-                    Err(why) => warn!("no start-up snapshot of {names} was made: {why}"),
+                    Err(why) => warn!("failed to make a start-up snapshot of {names}: {why}"),
                 }
                 self.snapshots.made(set, result.ok());
             }
@@ -296,9 +296,9 @@ impl Desk {
                 info!("installing {name}@{version}");
                 let (result, took) = timed(installer.install(&name, &version.to_string())).await;
                 match &result {
-                    Ok(_) => info!(?took, "{name}@{version} is installed"),
+                    Ok(_) => info!(?took, "installed {name}@{version}"),
                     Err(failure) => {
-                        warn!(?took, "{name}@{version} was not installed: {}", failure.why);
+                        warn!(?took, "failed to install {name}@{version}: {}", failure.why);
                     }
                 }
                 Ended::Errand(Event::Installed(name, version, result.map(Box::new)))

@@ -115,12 +115,12 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
                     Ok(peer) => drop(clients.spawn(answer(stream, peer, Arc::clone(&admin)))),
                     Err(why) if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) => {
                         told = Some(Instant::now());
-                        warn!("turned a connection to the admin socket away: {why}");
+                        warn!("refused a connection to the admin socket: {why}");
                     }
-                    Err(why) => debug!("turned a connection to the admin socket away: {why}"),
+                    Err(why) => debug!("refused a connection to the admin socket: {why}"),
                 },
                 Err(error) => {
-                    warn!("failed to take a connection to the admin socket: {error}");
+                    warn!("failed to accept a connection to the admin socket: {error}");
                     tokio::time::sleep(PAUSE).await;
                 }
             },
@@ -157,7 +157,7 @@ async fn answer(stream: UnixStream, peer: UCred, admin: Arc<Admin>) {
     };
     let (request, mut reading) = request;
     if request.changes_something() {
-        info!(uid = peer.uid(), pid = peer.pid(), ?request, "asked over the admin socket");
+        info!(uid = peer.uid(), pid = peer.pid(), ?request, "admin socket request");
     }
     let work = async {
         match request {

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 pub use self::dashboard::Dashboard;
 pub use self::same_site::Access;
-use crate::vitals::Vitals;
+use crate::health::Health;
 
 /// What the server asks of whatever it answers for.
 pub trait Probed: Send + Sync + 'static {
@@ -31,7 +31,7 @@ pub trait Probed: Send + Sync + 'static {
     type Conditions: Serialize;
 
     /// How the worker is.
-    fn vitals(&self) -> impl Future<Output = Vitals> + Send;
+    fn health(&self) -> impl Future<Output = Health> + Send;
 
     /// Whether it can take work, and why not.
     fn readiness(&self) -> impl Future<Output = (bool, Self::Conditions)> + Send;
@@ -134,7 +134,7 @@ async fn ready<P: Probed>(State(worker): State<Arc<P>>) -> impl IntoResponse {
 async fn measure<P: Probed>(State(worker): State<Arc<P>>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    worker.vitals().await.show(metrics());
+    worker.health().await.show(metrics());
     let text = metrics().render(format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
 }
@@ -159,8 +159,8 @@ mod tests {
     impl Probed for Broken {
         type Conditions = ();
 
-        async fn vitals(&self) -> Vitals {
-            panic!("no vitals");
+        async fn health(&self) -> Health {
+            panic!("no health");
         }
 
         async fn readiness(&self) -> (bool, ()) {

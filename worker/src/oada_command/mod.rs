@@ -112,7 +112,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let following = handlers.follow(Arc::clone(&service));
     let _ = probes.service.set(Arc::clone(&service));
-    info!(service = place.paths.service(), domain = %place.domain, port, "working off jobs");
+    info!(service = place.paths.service(), domain = %place.domain, port, "processing jobs");
     let is_lost = tokio::select! {
         stopped = stop_requested() => stopped.map(|()| false)?,
         () = broker.folder_lost() => true,
@@ -121,7 +121,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
     let grace = options.shutdown_grace;
     if is_lost {
         let folder = broker.folder().display();
-        error!(?grace, "{folder} was removed, without which no host can start: finishing the jobs that run");
+        error!(?grace, "{folder} was removed and no host can start without it: finishing active jobs");
     } else {
         info!(?grace, "asked to stop: beginning no more jobs; ask again to end those that run");
     }

@@ -8,8 +8,8 @@ use hosts::Hosts;
 use oada::service::{Service, ServiceStatus};
 use serde::Serialize;
 
+use crate::health::Health;
 use crate::http::Probed;
-use crate::vitals::Vitals;
 
 /// A service as the HTTP server sees it.
 #[derive(Default)]
@@ -53,8 +53,8 @@ pub(super) struct Conditions {
     withheld_types: BTreeMap<String, String>,
 }
 
-fn conditions(vitals: &Vitals, service: Option<ServiceStatus>) -> Conditions {
-    let of_hosts = vitals.readiness();
+fn conditions(health: &Health, service: Option<ServiceStatus>) -> Conditions {
+    let of_hosts = health.readiness();
     let (engine_answered, circuit_closed) = (of_hosts.engine_answered, of_hosts.circuit_closed);
     let not_draining = of_hosts.not_draining;
     let store_connected = service.as_ref().is_some_and(|it| it.is_connected);
@@ -81,17 +81,17 @@ fn conditions(vitals: &Vitals, service: Option<ServiceStatus>) -> Conditions {
 impl Probed for Probes {
     type Conditions = Conditions;
 
-    async fn vitals(&self) -> Vitals {
+    async fn health(&self) -> Health {
         let pool = match self.hosts.get() {
             Some(hosts) => hosts.status().await,
             None => None,
         };
-        Vitals { draining: self.draining.load(Ordering::Relaxed), lightning: None, pool }
+        Health { draining: self.draining.load(Ordering::Relaxed), lightning: None, pool }
     }
 
     async fn readiness(&self) -> (bool, Conditions) {
         let status = self.service.get().map(|service| service.status());
-        let conditions = conditions(&self.vitals().await, status);
+        let conditions = conditions(&self.health().await, status);
         (conditions.ready, conditions)
     }
 }
@@ -104,34 +104,34 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_missing_makes_it_unready_and_is_told() {
-        type Change = fn(&mut Vitals, &mut ServiceStatus);
+        type Change = fn(&mut Health, &mut ServiceStatus);
         type Told = fn(&Conditions) -> bool;
         let well = || {
             let pool = PoolStatus { started: 1, ..PoolStatus::default() };
             let (unwatched, withheld) = Default::default();
             let service =
                 ServiceStatus { is_connected: true, is_watched: true, is_authorized: true, unwatched, withheld };
-            (Vitals { pool: Some(pool), ..Vitals::default() }, service)
+            (Health { pool: Some(pool), ..Health::default() }, service)
         };
         let cases: &[(Change, Told)] = &[
-            (|vitals, _| vitals.pool = None, |it| !it.engine_answered),
+            (|health, _| health.pool = None, |it| !it.engine_answered),
             (|_, service| service.is_connected = false, |it| !it.store_connected),
             (|_, service| service.is_watched = false, |it| !it.queue_watched),
             (|_, service| service.is_authorized = false, |it| !it.token_accepted),
             (|_, service| drop(service.withheld.insert("mail".into(), "why".into())), |it| !it.handlers_usable),
-            (|vitals, _| vitals.pool.as_mut().unwrap().is_circuit_open = true, |it| !it.circuit_closed),
-            (|vitals, _| vitals.draining = true, |it| !it.not_draining),
+            (|health, _| health.pool.as_mut().unwrap().is_circuit_open = true, |it| !it.circuit_closed),
+            (|health, _| health.draining = true, |it| !it.not_draining),
         ];
         for (at, (change, told)) in cases.iter().enumerate() {
-            let (mut vitals, mut service) = well();
-            change(&mut vitals, &mut service);
-            let conditions = conditions(&vitals, Some(service));
+            let (mut health, mut service) = well();
+            change(&mut health, &mut service);
+            let conditions = conditions(&health, Some(service));
             assert!(!conditions.ready && told(&conditions), "case {at}: {conditions:?}");
         }
-        let (vitals, service) = well();
-        assert!(!conditions(&vitals, None).ready, "a service that has not started is not ready");
+        let (health, service) = well();
+        assert!(!conditions(&health, None).ready, "a service that has not started is not ready");
         let elsewhere = ServiceStatus { unwatched: vec!["far".to_owned()], ..service };
-        let conditions = conditions(&vitals, Some(elsewhere));
+        let conditions = conditions(&health, Some(elsewhere));
         assert!(conditions.ready && conditions.unwatched_queues == ["far"], "{conditions:?}");
     }
 }

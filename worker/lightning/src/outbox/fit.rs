@@ -91,7 +91,7 @@ impl Outbox {
         let why =
             format!("its message of {bytes} bytes is longer than the {limit} that one may have (--max-message-mb)");
         let size = entry.item.size();
-        tracing::warn!(run = %self.options.run_id, "something is left out of {}: {why}", entry.item.event());
+        tracing::warn!(run = %self.options.run_id, "part of {} is left out: {why}", entry.item.event());
         let told = match (part, &mut entry.item) {
             (Part::Dataclip, item) => {
                 self.degrade(item, &why);

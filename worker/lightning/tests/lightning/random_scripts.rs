@@ -336,7 +336,7 @@ async fn wait_for_end(it: &Setting, id: &str, log: &WorkerLog) {
             Ok(_) => return,
             Err(_) => it.mock.run(id).unwrap(),
         };
-        let over = ["run lost for Lightning", "whether Lightning has its end is not known", "the run is given up"];
+        let over = ["run lost for Lightning", "whether Lightning has its end is not known", "giving up the run"];
         if over.iter().any(|over| !log.lines_with(&[over, id]).is_empty()) {
             return;
         }

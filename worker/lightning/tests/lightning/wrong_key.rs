@@ -41,7 +41,7 @@ fn its_claims_stop_but_for_one_run_a_minute() {
         let fault = it.lightning.status().token_fault.unwrap();
         assert!(fault.starts_with("the public key does not fit: "), "{fault}");
         assert_eq!(it.lightning.claim_once().await, Err(ClaimError::TokensRefused));
-        assert_eq!(log.lines_with(&["ERROR", "claimed only as probes", "public key"]).len(), 1, "{}", log.text());
+        assert_eq!(log.lines_with(&["ERROR", "token circuit open", "public key"]).len(), 1, "{}", log.text());
 
         // Lightning knows what became of those that were claimed.
         for id in &runs {

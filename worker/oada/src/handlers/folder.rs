@@ -172,7 +172,7 @@ impl Folder {
         let there = self.known.keys().chain(&self.handled).chain(self.unusable.keys());
         let missing: BTreeSet<String> = there.filter(|kind| !found.contains_key(*kind)).cloned().collect();
         for kind in missing {
-            info!(kind, "a handler is gone: its jobs wait for another one for {}s", GONE_FOR_GOOD.as_secs());
+            info!(kind, "handler removed: its jobs wait {} s for another one", GONE_FOR_GOOD.as_secs());
             self.handled.remove(&kind);
             self.unusable.remove(&kind);
             self.imports.remove(&kind);
@@ -180,7 +180,7 @@ impl Folder {
             self.changes.push((kind, Change::Withhold("its handler is gone".to_owned())));
         }
         for (kind, _) in self.gone.extract_if(.., |_, since| now.saturating_duration_since(*since) >= GONE_FOR_GOOD) {
-            info!(kind, "no other handler came: its jobs are of an unknown type");
+            info!(kind, "no other handler was added: its jobs are of an unknown type");
             self.changes.push((kind, Change::Forget));
         }
     }
@@ -223,7 +223,7 @@ impl Folder {
         });
         let module = Module { name: name(&file), source, node };
         let (options, imports) = module::inspect(&self.hosts, &module, &self.options).await?;
-        info!(kind, timeout = ?options.timeout, "a handler is there");
+        info!(kind, timeout = ?options.timeout, "handler added");
         let runner = Runner::new(self.hosts.clone(), module, self.options.memory_bytes);
         runner.expect();
         Ok((Handler { options, runner: Arc::new(runner) }, Stamp::of(imports)))

@@ -27,7 +27,7 @@ pub(super) async fn follow(env: ReportEnv, shelf: Shelf<'static>, position: &'st
     let mut backoff = Backoff::new(WATCH_AGAIN, 2.0);
     loop {
         if let Err(error) = follower.run(&mut backoff).await {
-            tracing::warn!(report = follower.env.report.name, "finished jobs cannot be followed: {error}");
+            tracing::warn!(report = follower.env.report.name, "cannot follow finished jobs: {error}");
         }
         tokio::time::sleep(backoff.next(jitter())).await;
     }

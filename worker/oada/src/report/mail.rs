@@ -38,9 +38,9 @@ pub(super) async fn mail(env: ReportEnv) {
     while let Some(pause) = mailer.env.report.frequency.until_next() {
         tokio::time::sleep(pause).await;
         match mailer.tick(today()).await {
-            Ok(Some(rows)) => tracing::info!(report = mailer.env.report.name, rows, "a report was mailed"),
-            Ok(None) => tracing::debug!(report = mailer.env.report.name, "there is nothing to mail"),
-            Err(error) => tracing::warn!(report = mailer.env.report.name, "a report was not mailed: {error}"),
+            Ok(Some(rows)) => tracing::info!(report = mailer.env.report.name, rows, "report mailed"),
+            Ok(None) => tracing::debug!(report = mailer.env.report.name, "nothing to mail"),
+            Err(error) => tracing::warn!(report = mailer.env.report.name, "failed to mail a report: {error}"),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Mailer {
             self.sent.extend(keys.iter().map(|key| (*date, key.clone())));
         }
         if let Err(error) = self.note(taken, today).await {
-            tracing::warn!(report = self.env.report.name, "it was not noted which rows were mailed: {error}");
+            tracing::warn!(report = self.env.report.name, "failed to record which rows were mailed: {error}");
         }
         Ok(Some(count))
     }

@@ -177,7 +177,7 @@ impl Access {
             }
             Some(News::TakenAgain) => {
                 gauge.dec();
-                tracing::info!(queue, "the store takes the queue's token again");
+                tracing::info!(queue, "the store accepts the queue's token again");
             }
             Some(News::Lacking) => {
                 tracing::warn!(queue, "the store takes the queue's token, but not here: {why}; it is tried again");

@@ -147,7 +147,7 @@ impl Finisher<'_> {
             match self.write_status(&end).await {
                 Ok(()) => break,
                 Err(Unwritten::NotOurs) => {
-                    tracing::warn!(job = self.target.id, "another service has the job: its end is not written");
+                    tracing::warn!(job = self.target.id, "another service has the job: not writing its result");
                     return Verdict::Left;
                 }
                 Err(Unwritten::Stopped) => return Verdict::Left,

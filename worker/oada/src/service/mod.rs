@@ -338,7 +338,7 @@ impl Service {
         if tokio::time::timeout(grace, &mut *running).await.is_err() {
             self.enter(Phase::Kill);
             if let Err(error) = running.await {
-                tracing::error!("the task of a service failed: {error}");
+                tracing::error!("a service task panicked: {error}");
             }
         }
         *task = None;

@@ -172,7 +172,7 @@ pub(super) async fn serve(env: Arc<QueueEnv>, mut ready: Option<Ready>) {
             }
             Err(error) => {
                 if !error.is_unauthorized() {
-                    tracing::error!(queue = queue.env.id, "the queue cannot be watched: {error}");
+                    tracing::error!(queue = queue.env.id, "cannot watch the queue: {error}");
                 }
                 if let Some(ready) = ready.take() {
                     let _ = ready.send(Err(error));
@@ -290,7 +290,7 @@ impl Queue {
                 return false;
             }
             Err(error) => {
-                tracing::warn!(queue = self.env.id, "the list of pending jobs cannot be read: {error}");
+                tracing::warn!(queue = self.env.id, "cannot read the list of pending jobs: {error}");
                 return false;
             }
         };
@@ -323,7 +323,7 @@ impl Queue {
     fn done(&mut self, done: Result<(String, Verdict), tokio::task::JoinError>) {
         match done {
             Ok((key, verdict)) => self.pending.done(&key, verdict, Instant::now()),
-            Err(error) => tracing::error!(queue = self.env.id, "the task of a job failed: {error}"),
+            Err(error) => tracing::error!(queue = self.env.id, "a job task panicked: {error}"),
         }
     }
 

@@ -115,7 +115,7 @@ impl Queues {
             tokio::select! {
                 error = self.follow(&mut backoff) => {
                     if let Some(error) = error {
-                        tracing::warn!("the list of queues cannot be watched: {error}");
+                        tracing::warn!("cannot watch the list of queues: {error}");
                     }
                 }
                 () = reached(&mut phase, Phase::Drain) => break,
@@ -200,7 +200,7 @@ impl Queues {
                     let place = format!("/{link}");
                     match self.client.get(&place).await {
                         Ok(response) => queues.push((id.clone(), Some(place), response.data.unwrap_or_default())),
-                        Err(error) if error.is_missing() => tracing::warn!("queue `{id}` is ignored: {error}"),
+                        Err(error) if error.is_missing() => tracing::warn!("ignoring queue `{id}`: {error}"),
                         Err(error) => return Err(error),
                     }
                 }
@@ -229,8 +229,8 @@ impl Queues {
         self.leaving.retain(|served| !served.task.is_finished());
         for (id, served) in gone.into_iter().filter_map(|id| self.served.remove_entry(&id)) {
             match configs.contains_key(&id) {
-                true => tracing::info!(queue = id, "a queue has changed"),
-                false => tracing::info!(queue = id, "a queue is gone: its jobs are finished, no more are begun"),
+                true => tracing::info!(queue = id, "queue changed"),
+                false => tracing::info!(queue = id, "queue removed: finishing its active jobs, starting no more"),
             }
             served.phase.send_replace(Phase::Drain);
             self.leaving.push(served);
@@ -239,7 +239,7 @@ impl Queues {
             if !self.served.contains_key(&id) {
                 let options = self.shared.options.client.clone();
                 let client = Client::connect(config.domain.clone(), config.token.clone(), options);
-                tracing::info!(queue = id, domain = %config.domain, "a queue came");
+                tracing::info!(queue = id, domain = %config.domain, "queue added");
                 self.serve(&id, config, client, None);
             }
         }
@@ -270,7 +270,7 @@ async fn tell_of_changes(client: Client, place: String, changed: mpsc::Unbounded
 async fn all(ending: &mut Vec<Served>) {
     while let Some(served) = ending.last_mut() {
         if let Err(error) = (&mut served.task).await {
-            tracing::error!("the task of a queue failed: {error}");
+            tracing::error!("a queue task panicked: {error}");
         }
         ending.pop();
     }

@@ -66,7 +66,7 @@ impl FinishReporter {
             Err(error) => Err(error),
         };
         if let Err(error) = posted {
-            tracing::warn!(job = finished.job_id, "a finish reporter was not told: {error}");
+            tracing::warn!(job = finished.job_id, "failed to notify a finish reporter: {error}");
         }
     }
 }

@@ -140,7 +140,7 @@ impl Run {
                 Err(ClientError::Closed) => return Err(Verdict::Left),
                 Err(error) if error.is_unauthorized() => return Err(Verdict::Later(LOOK_AGAIN, None)),
                 Err(error) => {
-                    tracing::warn!(job = self.target.id, "a job cannot be read: {error}");
+                    tracing::warn!(job = self.target.id, "cannot read a job: {error}");
                     return Err(Verdict::Later(LOOK_AGAIN, None));
                 }
             }
@@ -306,7 +306,7 @@ impl Run {
             Err(ClientError::Closed) => Err(Verdict::Left),
             Err(error) if error.is_unauthorized() => Err(Verdict::Later(LOOK_AGAIN, observed.cloned())),
             Err(error) => {
-                tracing::warn!(job = self.target.id, "a job cannot be claimed: {error}");
+                tracing::warn!(job = self.target.id, "cannot claim a job: {error}");
                 Err(Verdict::Later(LOOK_AGAIN, observed.cloned()))
             }
         }
@@ -447,7 +447,7 @@ impl Run {
         let update = || post_update(&self.env.client, &self.target.id, status, Some(meta.clone())).boxed();
         let written = self.env.persist(Ask::Write(&self.target.id), update).await;
         if let Err(error) = &written {
-            tracing::warn!(job = self.target.id, status, "an update was not written: {error}");
+            tracing::warn!(job = self.target.id, status, "failed to write an update: {error}");
         }
         written.map(|rev| self.note_rev(Some(rev)))
     }

@@ -14,9 +14,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::board::{HostExit, Point};
 use super::{Dashboard, now};
+use crate::health::{Health, Readiness};
 use crate::http::Operations;
 use crate::telemetry::{Line, lines};
-use crate::vitals::{Readiness, Vitals};
 
 /// Time between updates.
 const PACE: Duration = Duration::from_millis(250);
@@ -113,9 +113,9 @@ impl<O: Operations> Follower<O> {
     }
 
     async fn look(&self) -> WorkerView {
-        let vitals = self.worker.vitals().await;
-        let readiness = vitals.readiness();
-        let Vitals { lightning, pool, .. } = vitals;
+        let health = self.worker.health().await;
+        let readiness = health.readiness();
+        let Health { lightning, pool, .. } = health;
         let lightning = lightning.unwrap_or_default();
         let (exits, points) = self.dashboard.with(|board| (board.exits(), board.points(now().as_secs())));
         let (hosts, waiting, started) =

@@ -9,7 +9,7 @@ use lightning::LightningStatus;
 
 /// A look at the worker.
 #[derive(Debug, Clone, Default)]
-pub struct Vitals {
+pub struct Health {
     /// It was asked to stop.
     pub draining: bool,
     /// Where runs come from; none before the first engine has answered.
@@ -38,7 +38,7 @@ pub struct Readiness {
     pub reason: Option<String>,
 }
 
-impl Vitals {
+impl Health {
     /// What that means for who sends work.
     pub fn readiness(&self) -> Readiness {
         let engine_answered = self.pool.is_some();
@@ -85,10 +85,10 @@ impl Vitals {
 mod tests {
     use super::*;
 
-    fn well() -> Vitals {
+    fn well() -> Health {
         let lightning = LightningStatus { joined: true, ..LightningStatus::default() };
         let pool = PoolStatus { started: 1, ..PoolStatus::default() };
-        Vitals { draining: false, lightning: Some(lightning), pool: Some(pool) }
+        Health { draining: false, lightning: Some(lightning), pool: Some(pool) }
     }
 
     fn says(readiness: &Readiness, what: &str) -> bool {
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_missing_makes_it_unready_and_is_told() {
-        type Change = fn(&mut Vitals);
+        type Change = fn(&mut Health);
         type Told = fn(&Readiness) -> bool;
         let cases: &[(Change, Told)] = &[
             (|it| it.pool = None, |it| !it.engine_answered),
@@ -114,9 +114,9 @@ mod tests {
         ];
         assert!(well().readiness().ready && well().readiness().reason.is_none());
         for (at, (change, told)) in cases.iter().enumerate() {
-            let mut vitals = well();
-            change(&mut vitals);
-            let readiness = vitals.readiness();
+            let mut health = well();
+            change(&mut health);
+            let readiness = health.readiness();
             assert!(!readiness.ready && told(&readiness), "case {at}: {readiness:?}");
         }
     }
