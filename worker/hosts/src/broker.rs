@@ -17,6 +17,7 @@ use super::handle::Hosts;
 use super::lines::{HostLine, Lines};
 use super::options::HostsOptions;
 use super::orphans::Orphans;
+use super::pool::HostNumber;
 use super::spawn::Spawner;
 use super::status::PoolEvent;
 use super::templates::{Demand, TemplatePolicy, Templates};
@@ -91,9 +92,9 @@ impl Ground {
         }
     }
 
-    /// A name that no other host of the worker has.
-    pub(super) fn next_host_id(&self) -> String {
-        format!("h{}", self.next_host.fetch_add(1, Ordering::Relaxed))
+    /// A number that no other host of the worker has.
+    pub(super) fn next_host(&self) -> HostNumber {
+        self.next_host.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -7,27 +7,26 @@ use base::run_log::RunLog;
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
-use super::keeper::{Message, Returned};
-use super::pool::HostNumber;
+use super::keeper::Returned;
+use super::loan::Claim;
+use super::pool::host_id;
 use super::run::{Job, hand_back};
 use super::supervisor::Command;
 
 /// The right to start one run on a host. Dropping it gives the host back.
 #[derive(Debug)]
 pub(super) struct Lease {
-    host: HostNumber,
-    commands: mpsc::UnboundedSender<Command>,
-    pool: mpsc::UnboundedSender<Message>,
+    claim: Claim,
     is_used: bool,
 }
 
 impl Lease {
-    pub(super) fn new(
-        host: HostNumber,
-        commands: mpsc::UnboundedSender<Command>,
-        pool: mpsc::UnboundedSender<Message>,
-    ) -> Self {
-        Self { host, commands, pool, is_used: false }
+    pub(super) fn new(claim: Claim) -> Self {
+        Self { claim, is_used: false }
+    }
+
+    pub(super) fn host_id(&self) -> String {
+        host_id(self.claim.host)
     }
 
     pub(super) fn start(self, spec: RunSpec, log: Arc<RunLog>) -> ActiveRun {
@@ -39,8 +38,8 @@ impl Lease {
     /// Gives the run to the host, or back to the pool if the host has died.
     pub(super) fn execute(mut self, job: Job) {
         self.is_used = true;
-        if let Err(mpsc::error::SendError(Command::Run(job))) = self.commands.send(Command::Run(job)) {
-            hand_back(job, &self.pool);
+        if let Err(mpsc::error::SendError(Command::Run(job))) = self.claim.commands.send(Command::Run(job)) {
+            hand_back(job, &self.claim.pool);
         }
     }
 }
@@ -48,8 +47,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.is_used {
-            // Fails when the pool is gone, and the host with it.
-            let _ = self.pool.send(Message::GiveBack(self.host, Returned::Unused));
+            self.claim.give_back(Returned::Unused);
         }
     }
 }

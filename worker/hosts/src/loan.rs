@@ -88,12 +88,26 @@ pub(super) struct Told {
     pub(super) requests: queue::Receiver<Asked>,
 }
 
-/// The way back.
+/// A host that was taken, and the way back.
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) host: HostNumber,
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) pool: mpsc::UnboundedSender<Message>,
+}
+
+impl Claim {
+    /// Tells the host something.
+    pub(super) fn command(&self, command: Command) {
+        // Fails when the host is dead.
+        let _ = self.commands.send(command);
+    }
+
+    /// Tells the pool that the host comes back.
+    pub(super) fn give_back(&self, returned: Returned) {
+        // Fails when the pool is gone, and the host with it.
+        let _ = self.pool.send(Message::GiveBack(self.host, returned));
+    }
 }
 
 impl LentHost {
@@ -179,8 +193,7 @@ impl Drop for LentHost {
         let is_spent = self.is_spent.load(Ordering::Relaxed);
         let (command, returned) =
             if is_spent { (Command::Discard, Returned::Spent) } else { (Command::TakeBack, Returned::Used) };
-        // Both fail when the host is dead.
-        let _ = self.claim.commands.send(command);
-        let _ = self.claim.pool.send(Message::GiveBack(self.claim.host, returned));
+        self.claim.command(command);
+        self.claim.give_back(returned);
     }
 }

@@ -22,7 +22,7 @@ fn node(name: &str) -> Prepare {
 
 /// A pool of two with a clock.
 struct Bench {
-    pool: Pool,
+    pool: Pool<()>,
     start: Instant,
     ms: u64,
 }
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn starts(&mut self, host: HostNumber) {
-        self.pool.started(host, self.now(), 0.0);
+        self.pool.started(host, (), self.now(), 0.0);
     }
 
     fn ready(&mut self, host: HostNumber) {
@@ -74,14 +74,14 @@ impl Bench {
     /// A host that waits with this engine.
     fn keyed(&mut self, host: HostNumber, wanted: &Prepare) {
         self.ready(host);
-        self.pool.preparing(host, wanted.clone());
+        self.pool.preparing(host, wanted.clone(), self.now());
         self.pool.ready(host, self.now());
     }
 
     /// A run comes, takes a host and reports something.
     fn run(&mut self, wanted: &Prepare) -> Option<(HostNumber, bool)> {
         self.pool.wanted(wanted, self.now());
-        let taken = self.pool.take(Some(wanted), self.now())?;
+        let taken = self.pool.take(wanted, self.now())?;
         self.pool.heard(taken.host);
         Some((taken.host, taken.is_prepared))
     }
@@ -141,7 +141,7 @@ fn takes_what_is_prepared_before_what_is_being_prepared_before_what_is_not() {
     let mut bench = Bench::unkeyed();
     bench.ready(1);
     bench.ready(2);
-    bench.pool.preparing(2, node("a"));
+    bench.pool.preparing(2, node("a"), bench.now());
     bench.keyed(3, &node("a"));
     bench.keyed(4, &node("b"));
     bench.keyed(5, &embedded());
@@ -160,7 +160,7 @@ fn an_idle_host_prepares_what_was_wanted_one_at_a_time() {
     bench.ready(3);
     let prepare = |host| Plan { prepare: vec![(host, node("a"))], ..Plan::default() };
     assert_eq!(bench.plan(), prepare(3));
-    bench.pool.preparing(3, node("a"));
+    bench.pool.preparing(3, node("a"), bench.now());
     assert_eq!(bench.plan(), Plan::default());
     bench.pool.ready(3, bench.now());
     assert_eq!(bench.plan(), prepare(2));
@@ -174,12 +174,12 @@ fn nothing_is_prepared_while_a_run_waits_or_is_not_heard_of() {
     }
     bench.pool.wanted(&node("a"), bench.now());
     bench.wants(1, 0, None);
-    let taken = bench.pool.take(Some(&node("a")), bench.now()).unwrap();
+    let taken = bench.pool.take(&node("a"), bench.now()).unwrap();
     bench.wants(0, 0, Some(2_000));
     bench.pool.heard(taken.host);
     assert_eq!(bench.plan().prepare.len(), 1);
     bench.at(100);
-    assert!(bench.pool.take(Some(&node("a")), bench.now()).is_some());
+    assert!(bench.pool.take(&node("a"), bench.now()).is_some());
     bench.at(2_100);
     assert_eq!(bench.plan().prepare.len(), 1, "a run that says nothing does not stop it for ever");
 }
@@ -218,10 +218,10 @@ fn a_host_that_cannot_prepare_stays_and_is_not_asked_again_for_a_while() {
     bench.ready(2);
     bench.pool.wanted(&node("a"), bench.now());
     assert_eq!(bench.plan().prepare, [(2, node("a"))]);
-    bench.pool.preparing(2, node("a"));
+    bench.pool.preparing(2, node("a"), bench.now());
     bench.pool.not_prepared(2, bench.now());
     assert_eq!(bench.plan(), Plan::default());
-    assert_eq!(bench.pool.take(Some(&node("a")), bench.now()), Some(Taken { host: 1, is_prepared: false }));
+    assert_eq!(bench.pool.take(&node("a"), bench.now()), Some(Taken { host: 1, is_prepared: false }));
 }
 
 #[test]
@@ -243,7 +243,10 @@ fn an_executed_run_clears_the_record() {
     let mut bench = Bench::embedded();
     bench.fail(1);
     bench.fail(2);
-    bench.pool.finished_run();
+    bench.ready(3);
+    bench.run(&embedded());
+    bench.pool.running(3, "r1".into());
+    bench.pool.leaving(3);
     bench.wants(0, 2, None);
 }
 
@@ -390,8 +393,8 @@ fn a_shared_host_goes_when_it_was_used_too_often_or_has_grown() {
     bench.ready(1);
     for replaced in [0, 1] {
         does(&mut bench, 0, &[]);
-        let taken = bench.pool.take(None, bench.now()).unwrap();
-        bench.pool.give_back(taken.host, true, bench.now());
+        let host = bench.pool.take_to_lend(None).unwrap();
+        bench.pool.give_back(host, true, bench.now());
         does(&mut bench, replaced, &[]);
     }
     bench.ready(2);
@@ -411,7 +414,7 @@ fn shared_hosts_come_as_they_are_wanted_and_go_when_they_are_idle() {
     bench.wants(9, 3, None);
     for host in 1..=3 {
         bench.ready(host);
-        assert!(bench.pool.take(None, bench.now()).is_some());
+        assert!(bench.pool.take_to_lend(None).is_some());
     }
     bench.wants(5, 0, None);
     for host in 1..=3 {
@@ -459,12 +462,12 @@ fn a_loan_that_was_not_used_costs_its_host_nothing() {
     bench.keyed(1, &node("a"));
     for ms in [1_000, 2_000, 3_000] {
         bench.at(ms);
-        assert_eq!(bench.pool.take_to_lend(Some(&node("a")), bench.now()), Some(1));
+        assert_eq!(bench.pool.take_to_lend(Some(&node("a"))), Some(1));
         bench.pool.give_back(1, false, bench.now());
         does(&mut bench, 0, &[]);
         assert_eq!(bench.pool.prepared_for(&node("a")), 1, "it still has what it had loaded");
     }
-    assert_eq!(bench.pool.take_to_lend(None, bench.now()), Some(1));
+    assert_eq!(bench.pool.take_to_lend(None), Some(1));
     bench.pool.give_back(1, true, bench.now());
     assert_eq!(bench.pool.prepared_for(&node("a")), 0);
     does(&mut bench, 1, &[]);
@@ -474,7 +477,7 @@ fn a_loan_that_was_not_used_costs_its_host_nothing() {
 fn outdated_hosts_are_taken_when_there_is_no_other() {
     type Take = fn(&mut Bench) -> Option<HostNumber>;
     let takes: [Take; 2] =
-        [|bench| Some(bench.run(&node("a"))?.0), |bench| bench.pool.take_to_lend(Some(&node("a")), bench.now())];
+        [|bench| Some(bench.run(&node("a"))?.0), |bench| bench.pool.take_to_lend(Some(&node("a")))];
     for take in takes {
         let mut bench = Bench::unkeyed();
         bench.keyed(1, &node("a"));
@@ -507,7 +510,7 @@ fn a_probe_is_no_host_more_than_there_may_be() {
         let mut bench = Bench::of(size, None, Recycling::default());
         bench.ready(1);
         if is_taken {
-            assert!(bench.pool.take(None, bench.now()).is_some());
+            assert!(bench.pool.take_to_lend(None).is_some());
         }
         for host in 10..18 {
             bench.at(host * 20_000).fail(host);

@@ -3,9 +3,9 @@
 use base::execution::{Reservation, ReserveError};
 use base::metrics::metrics;
 use protocol::message::Prepare;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Command, HostState, Keeper, Returned, now};
+use super::{Command, Keeper, Returned, now};
 use crate::host::platform_fault;
 use crate::lease::Lease;
 use crate::loan::{Borrower, Claim};
@@ -24,21 +24,7 @@ pub(super) enum Waiter {
     Borrower(Borrower),
 }
 
-/// Who wants a host, found one.
-enum Found {
-    ForRun(Taken),
-    ToLend(HostNumber),
-}
-
 impl Waiter {
-    fn wanted(&self) -> Option<&Prepare> {
-        match self {
-            Self::Caller(wanted, _) => Some(wanted),
-            Self::Run(job) => Some(job.wanted()),
-            Self::Borrower(borrower) => borrower.wanted.as_ref(),
-        }
-    }
-
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Caller(_, caller) => caller.is_closed(),
@@ -63,73 +49,61 @@ impl Keeper {
     /// hold up the others.
     pub(super) fn lend_all(&mut self) {
         for waiter in std::mem::take(&mut self.waiting) {
-            let found = match &waiter {
-                Waiter::Borrower(borrower) => {
-                    self.pool.take_to_lend(borrower.wanted.as_ref(), now()).map(Found::ToLend)
-                }
-                Waiter::Caller(..) | Waiter::Run(_) => self.pool.take(waiter.wanted(), now()).map(Found::ForRun),
+            let unserved = match waiter {
+                Waiter::Caller(wanted, caller) => match self.hold_for(&wanted) {
+                    Some((claim, is_prepared)) => {
+                        metrics().reservation(is_prepared);
+                        let lease = Lease::new(claim);
+                        let reservation = Reservation::new(lease.host_id(), |spec, log| lease.start(spec, log));
+                        // Comes back here by the lease when nobody waits.
+                        let _ = caller.send(Ok(reservation));
+                        None
+                    }
+                    None => Some(Waiter::Caller(wanted, caller)),
+                },
+                Waiter::Run(job) => match self.hold_for(job.wanted()) {
+                    Some((claim, _)) => {
+                        Lease::new(claim).execute(job);
+                        None
+                    }
+                    None => Some(Waiter::Run(job)),
+                },
+                Waiter::Borrower(borrower) => self.lend_to(borrower).map(Waiter::Borrower),
             };
-            match found {
-                Some(found) => self.lend(found, waiter),
-                None => self.waiting.push_back(waiter),
-            }
+            self.waiting.extend(unserved);
         }
     }
 
-    fn lend(&mut self, found: Found, waiter: Waiter) {
-        let (Found::ForRun(Taken { host, .. }) | Found::ToLend(host)) = found;
-        let Some(member) = self.hosts.get_mut(&host) else { return };
-        member.state = HostState::Reserved;
-        let is_prepared = match found {
-            Found::ForRun(Taken { is_prepared, .. }) => is_prepared,
-            // Who borrows it says what is to be done, whatever it has prepared.
-            Found::ToLend(_) => true,
-        };
-        if let Found::ForRun(_) = found {
-            member.prepared = waiter.wanted().cloned();
-        }
-        if !is_prepared && let Some(wanted) = member.prepared.clone() {
+    /// Holds a host for a run that wants this. Says, too, whether the host has prepared that.
+    fn hold_for(&mut self, wanted: &Prepare) -> Option<(Claim, bool)> {
+        let Taken { host, is_prepared } = self.pool.take(wanted, now())?;
+        let claim = self.claim(host)?;
+        if !is_prepared {
             // Ahead of the run itself, which may have to wait for its data.
-            member.command(Command::Prepare(wanted));
+            claim.command(Command::Prepare(wanted.clone()));
         }
-        let (commands, pool) = (member.commands.clone(), self.sender.clone());
-        match waiter {
-            Waiter::Caller(_, caller) => {
-                metrics().reservation(is_prepared);
-                let lease = Lease::new(host, commands, pool);
-                let reservation = Reservation::new(member.id.clone(), |spec, log| lease.start(spec, log));
-                // Comes back here by the lease when nobody waits.
-                let _ = caller.send(Ok(reservation));
-            }
-            Waiter::Run(job) => Lease::new(host, commands, pool).execute(job),
-            Waiter::Borrower(borrower) => {
-                member.runs += 1;
-                let claim = Claim { host, commands, pool };
-                if let Err(refused) = member.commands.send(Command::Lend(claim, borrower))
-                    && let Command::Lend(_, borrower) = refused.0
-                {
-                    self.waiting.push_back(Waiter::Borrower(borrower));
-                }
-            }
+        Some((claim, is_prepared))
+    }
+
+    /// Returns the borrower if there is no host.
+    fn lend_to(&mut self, borrower: Borrower) -> Option<Borrower> {
+        let taken = self.pool.take_to_lend(borrower.wanted.as_ref());
+        let Some(claim) = taken.and_then(|host| self.claim(host)) else { return Some(borrower) };
+        let commands = claim.commands.clone();
+        match commands.send(Command::Lend(claim, borrower)) {
+            Err(mpsc::error::SendError(Command::Lend(_, borrower))) => Some(borrower),
+            _ => None,
         }
+    }
+
+    fn claim(&self, host: HostNumber) -> Option<Claim> {
+        Some(Claim { host, commands: self.pool.handle(host)?.clone(), pool: self.sender.clone() })
     }
 
     pub(super) fn take_back(&mut self, host: HostNumber, returned: Returned) {
-        let Some(member) = self.hosts.get_mut(&host).filter(|member| member.state == HostState::Reserved) else {
-            return;
-        };
         match returned {
-            Returned::Spent => {
-                member.state = HostState::Stopping;
-                self.pool.leaving(host);
-            }
-            Returned::Unused | Returned::Used => {
-                member.state = HostState::Ready;
-                if returned == Returned::Used {
-                    member.prepared = None;
-                }
-                self.pool.give_back(host, returned == Returned::Used, now());
-            }
+            Returned::Spent => self.pool.leaving(host),
+            Returned::Unused | Returned::Used => self.pool.give_back(host, returned == Returned::Used, now()),
         }
     }
 

@@ -93,7 +93,7 @@ impl Keeper {
             info!(pool = &*self.name, "hosts are told of other variables");
             self.pool.start_afresh();
             self.command_all(|| Command::SetEnv(variables.clone()));
-            return Until::EnvSet(self.hosts.keys().copied().collect());
+            return Until::EnvSet(self.pool.hosts());
         }
         info!(pool = &*self.name, "hosts are being replaced: their settings have changed");
         self.pool.start_afresh();
@@ -118,13 +118,13 @@ impl Keeper {
             let is_draining = self.pool.is_draining();
             let result = match &wait.until {
                 _ if self.closing.is_some() => Some(Err(ManageError::Closed)),
-                Until::Gone(hosts) if hosts.iter().all(|host| !self.hosts.contains_key(host)) => Some(Ok(())),
-                Until::EnvSet(hosts) if hosts.iter().all(|host| !self.hosts.contains_key(host)) => {
+                Until::Gone(hosts) if !hosts.iter().any(|host| self.pool.has(*host)) => Some(Ok(())),
+                Until::EnvSet(hosts) if !hosts.iter().any(|host| self.pool.has(*host)) => {
                     wait.until = Until::Settled;
                     None
                 }
                 Until::Empty if !is_draining => Some(Err(ManageError::Overtaken)),
-                Until::Empty if self.hosts.is_empty() => Some(Ok(())),
+                Until::Empty if self.pool.is_empty() => Some(Ok(())),
                 Until::Settled if is_draining => Some(Err(ManageError::Overtaken)),
                 Until::Settled if self.pool.is_settled() => match self.pool.leaving_hosts() {
                     leaving if leaving.is_empty() => Some(Ok(())),
@@ -174,8 +174,9 @@ impl Keeper {
     }
 
     pub(super) fn command_all(&self, command: impl Fn() -> Command) {
-        for host in self.hosts.values() {
-            host.command(command());
+        for host in self.pool.handles() {
+            // Fails when the host is dead, which is about to be reported.
+            let _ = host.send(command());
         }
     }
 }

@@ -4,7 +4,7 @@ mod lending;
 mod managing;
 mod reports;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use super::host::platform_fault;
 use super::loan::Borrower;
 use super::ops::OpsTotals;
 use super::options::HostsOptions;
-use super::pool::{Dismissal, HostNumber, Pool};
+use super::pool::{Dismissal, HostNumber, Pool, host_id};
 use super::run::{GONE, Job};
-use super::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus, describe};
+use super::status::{HostEvent, PoolEvent, PoolStatus, describe};
 use super::supervisor::{Command, Identity, Report, Setup, supervise};
 use super::{ManageError, ManageResult};
 
@@ -81,8 +81,7 @@ pub(super) struct Keeper {
     name: Arc<str>,
     setup: Arc<Setup>,
     options: HostsOptions,
-    pool: Pool,
-    hosts: BTreeMap<HostNumber, Member>,
+    pool: Pool<mpsc::UnboundedSender<Command>>,
     started: u64,
     last_death: Option<(String, Death)>,
     ops: OpsTotals,
@@ -95,30 +94,6 @@ pub(super) struct Keeper {
     availability: watch::Sender<bool>,
     waits: Vec<Wait>,
     closing: Option<Closing>,
-}
-
-#[derive(Debug)]
-struct Member {
-    id: String,
-    pid: Option<u32>,
-    state: HostState,
-    /// What it has prepared, or will have when it is ready.
-    prepared: Option<Prepare>,
-    since: Instant,
-    /// When it began to get ready.
-    preparing_since: Instant,
-    runs: u32,
-    /// The run that it executes.
-    run: Option<String>,
-    bytes: Option<u64>,
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-impl Member {
-    fn command(&self, command: Command) {
-        // Fails when the host is dead, which is about to be reported.
-        let _ = self.commands.send(command);
-    }
 }
 
 impl Keeper {
@@ -134,7 +109,6 @@ impl Keeper {
             setup: Arc::new(Setup::new(&options, ground)),
             pool: Pool::new(options.policy()),
             options,
-            hosts: BTreeMap::new(),
             started: 0,
             last_death: None,
             ops: OpsTotals::default(),
@@ -191,7 +165,7 @@ impl Keeper {
         loop {
             let again_at = self.tend();
             self.settle_waits();
-            if self.closing.is_some() && self.hosts.is_empty() {
+            if self.closing.is_some() && self.pool.is_empty() {
                 break;
             }
             tokio::select! {
@@ -202,9 +176,9 @@ impl Keeper {
                 break;
             }
         }
-        let Self { closing, hosts, setup, mut messages, .. } = self;
-        for host in hosts.values() {
-            error!(host = %host.id, pid = host.pid, "the host does not die");
+        let Self { closing, pool, setup, mut messages, .. } = self;
+        for host in pool.status(now()) {
+            error!(host = host.id, pid = host.pid, "the host does not die");
         }
         // The socket goes with the last pool, before anybody hears that it is gone.
         drop(setup);
@@ -244,10 +218,10 @@ impl Keeper {
             Message::NotifyAll(notice) => self.command_all(|| Command::Tell(notice.clone())),
             Message::Manage(order, done) => self.manage(order, done),
             Message::Cancel(run_id, exit, asker) => {
-                let host = self.hosts.values().find(|member| member.run.as_ref() == Some(&run_id));
-                let is_there = host.is_some();
-                host.into_iter().for_each(|host| host.command(Command::Cancel(exit.clone())));
-                let _ = asker.send(is_there);
+                // Fails when the host is dead.
+                let host = self.pool.handle_of_run(&run_id).map(|host| host.send(Command::Cancel(exit)));
+                // Fails when nobody waits.
+                let _ = asker.send(host.is_some());
             }
             Message::Shutdown(deadline, done) => self.close(deadline, Some(done)),
             Message::Abandon => self.close(Instant::now(), None),
@@ -296,65 +270,42 @@ impl Keeper {
     fn launch(&mut self, start_timeout: Duration) {
         self.started += 1;
         metrics().host_started();
-        let number = self.started;
-        let id = self.setup.ground.next_host_id();
+        let number = self.setup.ground.next_host();
         let (commands, incoming) = mpsc::unbounded_channel();
-        let identity = Identity { number, id: id.clone(), pool: self.sender.clone() };
-        let prepared = self.pool.started(number, now(), chance());
-        tokio::spawn(supervise(Arc::clone(&self.setup), identity, prepared.clone(), start_timeout, incoming));
-        let since = Instant::now();
-        let member = Member {
-            id,
-            pid: None,
-            state: HostState::Starting,
-            prepared,
-            since,
-            preparing_since: since,
-            runs: 0,
-            run: None,
-            bytes: None,
-            commands,
-        };
-        self.hosts.insert(number, member);
+        let first = self.pool.started(number, commands, now(), chance());
+        let identity = Identity { number, id: host_id(number), pool: self.sender.clone() };
+        tokio::spawn(supervise(Arc::clone(&self.setup), identity, first, start_timeout, incoming));
     }
 
     /// Has an idle host get something ready.
     fn prepare(&mut self, host: HostNumber, wanted: Prepare) {
-        let Some(member) = self.hosts.get_mut(&host) else { return };
-        debug!(host = %member.id, "the host is to prepare {}", describe(&wanted));
-        member.state = HostState::Starting;
-        member.preparing_since = Instant::now();
-        member.prepared = Some(wanted.clone());
-        self.pool.preparing(host, wanted.clone());
-        member.command(Command::Prepare(wanted));
+        debug!(host = host_id(host), "the host is to prepare {}", describe(&wanted));
+        self.pool.preparing(host, wanted.clone(), now());
+        self.command(host, Command::Prepare(wanted));
     }
 
     /// Has an idle host exit.
     fn retire(&mut self, host: HostNumber, dismissal: Dismissal) {
-        let Some(member) = self.hosts.get_mut(&host) else { return };
-        member.state = HostState::Stopping;
         self.pool.leaving(host);
-        member.command(Command::Stop(match dismissal {
+        let reason = match dismissal {
             Dismissal::Surplus => Reason::Retired,
             Dismissal::Recycled => Reason::Recycled,
             Dismissal::Drained => Reason::Drained,
-        }));
+        };
+        self.command(host, Command::Stop(reason));
+    }
+
+    fn command(&self, host: HostNumber, command: Command) {
+        if let Some(commands) = self.pool.handle(host) {
+            // Fails when the host is dead, which is about to be reported.
+            let _ = commands.send(command);
+        }
     }
 
     fn status(&self) -> PoolStatus {
-        let hosts = self.hosts.values().map(|member| HostStatus {
-            id: member.id.clone(),
-            pid: member.pid,
-            state: member.state,
-            prepared: member.prepared.as_ref().map(describe),
-            run: member.run.clone(),
-            age: member.since.elapsed(),
-            runs: member.runs,
-            bytes: member.bytes,
-        });
         PoolStatus {
             pool: self.name.to_string(),
-            hosts: hosts.collect(),
+            hosts: self.pool.status(now()),
             size: self.options.size,
             waiting: self.waiting.len(),
             started: self.started,

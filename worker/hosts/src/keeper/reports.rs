@@ -6,8 +6,8 @@ use tracing::{debug, error, warn};
 
 use super::{Command, Keeper, Report, chance, now};
 use crate::death::{Death, Reason};
-use crate::pool::HostNumber;
-use crate::status::{HostEvent, HostState, describe};
+use crate::pool::{HostNumber, host_id};
+use crate::status::{HostEvent, describe};
 use crate::supervisor::Said;
 
 /// What to do about a unit or a machine that is full.
@@ -16,47 +16,25 @@ const MORE_MEMORY: &str = "lower --capacity or --run-memory, or give the unit (M
 impl Keeper {
     /// Takes in what a host reports.
     pub(super) fn hear(&mut self, host: HostNumber, report: Report) {
-        let Some(member) = self.hosts.get_mut(&host) else { return };
         match report {
             Report::Started(pid) => {
-                member.pid = pid;
+                self.pool.spawned(host, pid);
                 if let Some(pid) = pid {
-                    debug!(host = %member.id, pid, "host started");
-                    let host = member.id.clone();
+                    let host = host_id(host);
+                    debug!(host, pid, "host started");
                     self.publish(HostEvent::Started { host, pid });
                 }
             }
             Report::Ready => self.hear_ready(host),
             Report::Unprepared(why) => {
-                let wanted = member.prepared.take().map_or_else(String::new, |wanted| describe(&wanted));
-                warn!(host = %member.id, "the host cannot prepare {wanted}: {why}");
-                if member.state == HostState::Starting {
-                    member.state = HostState::Ready;
-                }
-                self.pool.not_prepared(host, now());
+                let wanted = self.pool.not_prepared(host, now()).as_ref().map(describe).unwrap_or_default();
+                warn!(host = host_id(host), "the host cannot prepare {wanted}: {why}");
             }
-            Report::Measured(bytes) => {
-                member.bytes = Some(bytes);
-                self.pool.measured(host, bytes);
-            }
-            Report::Running(run_id) => {
-                member.state = HostState::Running;
-                member.run = Some(run_id);
-                member.runs += 1;
-            }
+            Report::Measured(bytes) => self.pool.measured(host, bytes),
+            Report::Running(run_id) => self.pool.running(host, run_id),
             Report::Heard => self.pool.heard(host),
-            Report::Stopping => {
-                if member.state == HostState::Running {
-                    self.pool.finished_run();
-                }
-                member.state = HostState::Stopping;
-                member.run = None;
-                self.pool.leaving(host);
-            }
-            Report::Said(Said::Message(message)) => {
-                let host = member.id.clone();
-                self.publish(HostEvent::Message { host, message });
-            }
+            Report::Stopping => self.pool.leaving(host),
+            Report::Said(Said::Message(message)) => self.publish(HostEvent::Message { host: host_id(host), message }),
             Report::Said(Said::Ops(report)) => self.hear_numbers(host, report),
             Report::EnvSet(is_set) => self.env_set(host, is_set),
             Report::Died(death) => self.bury(host, death),
@@ -64,34 +42,28 @@ impl Keeper {
     }
 
     fn hear_ready(&mut self, host: HostNumber) {
-        let Some(member) = self.hosts.get_mut(&host) else { return };
-        if member.state == HostState::Starting {
-            member.state = HostState::Ready;
-            let (host, after) = (member.id.clone(), member.preparing_since.elapsed());
-            debug!(%host, ?after, "host ready");
+        if let Some(after) = self.pool.ready(host, now()) {
+            let host = host_id(host);
+            debug!(host, ?after, "host ready");
             metrics().host_ready(after);
             self.publish(HostEvent::Ready { host, after });
         }
-        if self.pool.is_unmeasured(host)
-            && let Some(member) = self.hosts.get(&host)
-        {
-            member.command(Command::Measure);
+        if self.pool.is_unmeasured(host) {
+            self.command(host, Command::Measure);
         }
-        self.pool.ready(host, now());
     }
 
     fn hear_numbers(&mut self, host: HostNumber, report: OpsReport) {
         let dropped = self.ops.add(host, report.clone());
-        let Some(member) = self.hosts.get(&host) else { return };
+        let host = host_id(host);
         if dropped > 0 {
-            debug!(host = %member.id, dropped, "the host reports too many numbers, or none");
+            debug!(host, dropped, "the host reports too many numbers, or none");
         }
-        self.publish(HostEvent::Ops { host: member.id.clone(), report });
+        self.publish(HostEvent::Ops { host, report });
     }
 
     fn bury(&mut self, host: HostNumber, death: Death) {
-        let Some(member) = self.hosts.remove(&host) else { return };
-        let (id, pid) = (member.id, member.pid);
+        let (id, pid) = (host_id(host), self.pool.pid(host));
         self.ops.forget(host);
         metrics().host_ended(death.phase.as_str(), death.reason.label());
         self.publish(if death.reason.is_wanted() {
