@@ -9,6 +9,7 @@ use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason};
 
 use super::death::{Death, Phase, Reason, Status};
+use super::run::RunVerdict;
 
 /// How much longer than its own limit a run may take to be reported.
 const OVERRUN: Duration = Duration::from_secs(5);
@@ -34,9 +35,9 @@ pub(super) struct Patience {
 /// How a process ends that SIGTERM was sent to.
 const TERMINATED: Status = Status::Signal(15);
 
-/// Something that happened to a host.
+/// Something that happened to a host. `R` is a run to execute, `L` is who borrows the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum Event<R, L> {
     /// It connected and was let in.
     Connected,
     /// It is to get this ready before a run comes.
@@ -46,9 +47,9 @@ pub(super) enum Event {
     /// It was not let in, or could not prepare.
     Unfit(String),
     /// It is to execute a run that may take this long.
-    Run { timeout_ms: u64 },
+    Run { timeout_ms: u64, run: R },
     /// It is lent to somebody who makes calls of it.
-    Lend,
+    Lend(L),
     /// Who had it gives it back.
     Returned,
     /// Who had it does not know what it does now.
@@ -77,7 +78,7 @@ pub(super) enum Event {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum Action<R, L> {
     /// Have it prepare this, and tell of that by [`Event::Prepared`] or [`Event::Unfit`].
     Prepare(Prepare),
     /// Tell the pool that it is ready.
@@ -85,9 +86,13 @@ pub(super) enum Action {
     /// Tell the pool that it could not prepare, and waits with nothing.
     AnnounceUnprepared(String),
     /// Send it the run.
-    Execute,
+    Execute(R),
+    /// Give the run back to the pool: the host cannot take it.
+    HandBack(R),
     /// Give its link to who borrows it.
-    HandOver,
+    HandOver(L),
+    /// Have who borrows it wait for another one.
+    BorrowAgain(L),
     /// Ask it to end its run like this.
     AskToCancel(Exit),
     /// Ask it to exit.
@@ -101,9 +106,7 @@ pub(super) enum Action {
     /// Send [`Event::Deadline`] when the host has had so much time of its own. It takes the place of a deadline.
     AllowStart(Duration),
     /// Tell whoever waits for the run that it ended like this, after all that the host still said of it.
-    EndRun(Exit),
-    /// The same for a host that failed by itself: if no step had begun, another host may execute the run.
-    LoseRun(Exit),
+    EndRun(RunVerdict),
     /// Tell the pool that it is dead.
     AnnounceDeath(Death),
 }
@@ -141,7 +144,7 @@ enum State {
     Dying {
         phase: Phase,
         reason: Reason,
-        end: Option<Action>,
+        end: Option<RunVerdict>,
     },
     Dead,
 }
@@ -153,26 +156,23 @@ struct Run {
 }
 
 impl Host {
-    /// A host that has just been spawned and is to prepare `first` as it starts, and what to do first.
-    pub(super) fn spawned(first: Option<Prepare>, patience: Patience) -> (Self, Action) {
-        (Self { state: State::Starting(first), patience }, Action::AllowStart(patience.start))
-    }
-
-    /// Whether it can be given a run.
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready | State::Preparing)
+    /// A host that has just been spawned, may take [`Patience::start`] from now on, and is to prepare `first` as it starts.
+    pub(super) fn spawned(first: Option<Prepare>, patience: Patience) -> Self {
+        Self { state: State::Starting(first), patience }
     }
 
     /// Takes in what happened, and says what to do about it, in order.
-    pub(super) fn on(&mut self, event: Event) -> Vec<Action> {
+    pub(super) fn on<R, L>(&mut self, event: Event<R, L>) -> Vec<Action<R, L>> {
         let state = std::mem::replace(&mut self.state, State::Dead);
         let patience = self.patience;
         let (state, actions) = match event {
             Event::Exited(status) => exited(state, status),
             Event::Shutdown => shut_down(state),
+            Event::Run { timeout_ms, run } => execute(state, timeout_ms, run, patience),
+            Event::Lend(loan) => lend(state, loan),
             event => match state {
                 State::Starting(first) => starting(first, event),
-                State::Preparing => preparing(event, patience),
+                State::Preparing => preparing(event),
                 State::Ready => ready(event, patience),
                 State::Running(run) => running(run, event, patience),
                 State::Lent { stop } => lent(stop, event, patience),
@@ -187,36 +187,52 @@ impl Host {
     }
 }
 
-type Step = (State, Vec<Action>);
+type Step<R, L> = (State, Vec<Action<R, L>>);
 
-fn stay(state: State) -> Step {
+fn stay<R, L>(state: State) -> Step<R, L> {
     (state, Vec::new())
 }
 
-fn kill(phase: Phase, reason: Reason, end: Option<Exit>) -> Step {
-    (State::Dying { phase, reason, end: end.map(Action::EndRun) }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+fn kill<R, L>(phase: Phase, reason: Reason, end: Option<Exit>) -> Step<R, L> {
+    kill_with(phase, reason, end.map(RunVerdict::last))
 }
 
-fn sever(phase: Phase, why: String) -> Step {
+fn kill_with<R, L>(phase: Phase, reason: Reason, end: Option<RunVerdict>) -> Step<R, L> {
+    (State::Dying { phase, reason, end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+}
+
+fn sever<R, L>(phase: Phase, why: String) -> Step<R, L> {
     (State::Severed { phase, why }, vec![Action::SetDeadline(Some(LAST_BREATH))])
 }
 
-fn ask_to_stop(reason: Reason, patience: Patience) -> Step {
+fn ask_to_stop<R, L>(reason: Reason, patience: Patience) -> Step<R, L> {
     let actions = vec![Action::AskToStop, Action::SetDeadline(Some(patience.stop))];
     (State::Stopping { reason, terminated: false }, actions)
 }
 
-fn become_ready() -> Step {
+fn become_ready<R, L>() -> Step<R, L> {
     (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceReady])
 }
 
-fn run(timeout_ms: u64, preparation: Duration) -> Step {
+fn execute<R, L>(state: State, timeout_ms: u64, run: R, patience: Patience) -> Step<R, L> {
+    let preparation = match state {
+        State::Ready => Duration::ZERO,
+        State::Preparing => patience.start,
+        other => return (other, vec![Action::HandBack(run)]),
+    };
     let limit = Duration::from_millis(timeout_ms).saturating_add(OVERRUN).saturating_add(preparation);
-    let run = Run { timeout_ms, cancelled: None };
-    (State::Running(run), vec![Action::Execute, Action::SetDeadline(Some(limit))])
+    let actions = vec![Action::Execute(run), Action::SetDeadline(Some(limit))];
+    (State::Running(Run { timeout_ms, cancelled: None }), actions)
 }
 
-fn starting(first: Option<Prepare>, event: Event) -> Step {
+fn lend<R, L>(state: State, loan: L) -> Step<R, L> {
+    match state {
+        State::Ready => (State::Lent { stop: None }, vec![Action::HandOver(loan)]),
+        other => (other, vec![Action::BorrowAgain(loan)]),
+    }
+}
+
+fn starting<R, L>(first: Option<Prepare>, event: Event<R, L>) -> Step<R, L> {
     let phase = Phase::Starting;
     match (event, first) {
         (Event::Connected, None) => become_ready(),
@@ -231,13 +247,12 @@ fn starting(first: Option<Prepare>, event: Event) -> Step {
     }
 }
 
-fn preparing(event: Event, patience: Patience) -> Step {
+fn preparing<R, L>(event: Event<R, L>) -> Step<R, L> {
     let phase = Phase::Preparing;
     match event {
         Event::Prepared => become_ready(),
         // Another engine may be what the next run wants.
         Event::Unfit(why) => (State::Ready, vec![Action::SetDeadline(None), Action::AnnounceUnprepared(why)]),
-        Event::Run { timeout_ms } => run(timeout_ms, patience.start),
         Event::Deadline => kill(phase, Reason::StartTimeout, None),
         Event::Silent { has_memory } => kill(phase, hung(has_memory), None),
         Event::Stop(reason) => kill(phase, reason, None),
@@ -246,11 +261,9 @@ fn preparing(event: Event, patience: Patience) -> Step {
     }
 }
 
-fn ready(event: Event, patience: Patience) -> Step {
+fn ready<R, L>(event: Event<R, L>, patience: Patience) -> Step<R, L> {
     match event {
         Event::Prepare(wanted) => (State::Preparing, vec![Action::Prepare(wanted), Action::AllowStart(patience.start)]),
-        Event::Run { timeout_ms } => run(timeout_ms, Duration::ZERO),
-        Event::Lend => (State::Lent { stop: None }, vec![Action::HandOver]),
         Event::Stop(reason) => ask_to_stop(reason, patience),
         Event::Silent { has_memory } => kill(Phase::Ready, hung(has_memory), None),
         Event::LinkEnded(why) => sever(Phase::Ready, why),
@@ -258,7 +271,7 @@ fn ready(event: Event, patience: Patience) -> Step {
     }
 }
 
-fn lent(stop: Option<Reason>, event: Event, patience: Patience) -> Step {
+fn lent<R, L>(stop: Option<Reason>, event: Event<R, L>, patience: Patience) -> Step<R, L> {
     match (event, stop) {
         (Event::Returned, None) => become_ready(),
         (Event::Returned, Some(reason)) => ask_to_stop(reason, patience),
@@ -270,7 +283,7 @@ fn lent(stop: Option<Reason>, event: Event, patience: Patience) -> Step {
     }
 }
 
-fn running(run: Run, event: Event, patience: Patience) -> Step {
+fn running<R, L>(run: Run, event: Event<R, L>, patience: Patience) -> Step<R, L> {
     let phase = Phase::Running;
     match (event, run.cancelled) {
         (Event::Finished, _) => ask_to_stop(Reason::Retired, patience),
@@ -284,24 +297,22 @@ fn running(run: Run, event: Event, patience: Patience) -> Step {
         }
         (Event::Deadline, None) => kill(phase, Reason::Overdue, Some(overdue(run.timeout_ms))),
         (Event::Silent { has_memory }, None) => {
-            let end = Some(Action::LoseRun(silence(has_memory)));
-            (State::Dying { phase, reason: hung(has_memory), end }, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+            kill_with(phase, hung(has_memory), Some(RunVerdict::of_host(silence(has_memory))))
         }
         (Event::LinkEnded(why), None) => sever(phase, why),
         (Event::Declined { why, was_heard }, None) => {
             let exit = platform_fault(format!("the engine host did not execute the run: {why}"));
             // One that did not even begin is a host that does not work, and another one may.
             let (phase, end) =
-                if was_heard { (phase, Action::EndRun(exit)) } else { (Phase::Preparing, Action::LoseRun(exit)) };
-            let dying = State::Dying { phase, reason: Reason::NotStarted(why), end: Some(end) };
-            (dying, vec![Action::Kill, Action::SetDeadline(Some(KILL))])
+                if was_heard { (phase, RunVerdict::last(exit)) } else { (Phase::Preparing, RunVerdict::of_host(exit)) };
+            kill_with(phase, Reason::NotStarted(why), Some(end))
         }
         // It stops after its run in any case.
         (_, cancelled) => stay(State::Running(Run { cancelled, ..run })),
     }
 }
 
-fn severed(phase: Phase, why: String, event: Event, patience: Patience) -> Step {
+fn severed<R, L>(phase: Phase, why: String, event: Event<R, L>, patience: Patience) -> Step<R, L> {
     let end = |exit| (phase == Phase::Running).then_some(exit);
     match event {
         Event::Finished => ask_to_stop(Reason::Retired, patience),
@@ -314,7 +325,7 @@ fn severed(phase: Phase, why: String, event: Event, patience: Patience) -> Step 
     }
 }
 
-fn stopping(reason: Reason, terminated: bool, event: Event, patience: Patience) -> Step {
+fn stopping<R, L>(reason: Reason, terminated: bool, event: Event<R, L>, patience: Patience) -> Step<R, L> {
     match event {
         Event::Deadline if terminated => kill(Phase::Stopping, Reason::Hung, None),
         Event::Deadline => {
@@ -325,18 +336,18 @@ fn stopping(reason: Reason, terminated: bool, event: Event, patience: Patience) 
     }
 }
 
-fn dying(phase: Phase, reason: Reason, end: Option<Action>, event: Event) -> Step {
+fn dying<R, L>(phase: Phase, reason: Reason, end: Option<RunVerdict>, event: Event<R, L>) -> Step<R, L> {
     match (event, end) {
         (Event::Deadline, Some(end)) => {
-            let actions = vec![Action::SetDeadline(None), end];
+            let actions = vec![Action::SetDeadline(None), Action::EndRun(end)];
             (State::Dying { phase, reason, end: None }, actions)
         }
         (_, end) => stay(State::Dying { phase, reason, end }),
     }
 }
 
-fn exited(state: State, status: Status) -> Step {
-    let lost = || Some(Action::LoseRun(status.run_exit()));
+fn exited<R, L>(state: State, status: Status) -> Step<R, L> {
+    let lost = || Some(RunVerdict::of_host(status.run_exit()));
     let (phase, reason, end) = match state {
         State::Dead => return stay(State::Dead),
         State::Starting(_) => (Phase::Starting, status.unasked_reason(), None),
@@ -344,7 +355,7 @@ fn exited(state: State, status: Status) -> Step {
         State::Ready => (Phase::Ready, status.unasked_reason(), None),
         State::Lent { .. } => (Phase::Lent, status.unasked_reason(), None),
         State::Running(Run { cancelled: Some(exit), .. }) => {
-            (Phase::Running, status.unasked_reason(), Some(Action::EndRun(exit)))
+            (Phase::Running, status.unasked_reason(), Some(RunVerdict::last(exit)))
         }
         State::Running(_) | State::Severed { phase: Phase::Running, .. } => {
             (Phase::Running, status.unasked_reason(), lost())
@@ -358,10 +369,10 @@ fn exited(state: State, status: Status) -> Step {
         State::Dying { phase, reason, end } => (phase, reason, end),
     };
     let death = Action::AnnounceDeath(Death { phase, reason, status: Some(status) });
-    (State::Dead, [Action::SetDeadline(None)].into_iter().chain(end).chain([death]).collect())
+    (State::Dead, [Action::SetDeadline(None)].into_iter().chain(end.map(Action::EndRun)).chain([death]).collect())
 }
 
-fn shut_down(state: State) -> Step {
+fn shut_down<R, L>(state: State) -> Step<R, L> {
     let (phase, end) = match state {
         State::Dead => return stay(State::Dead),
         State::Dying { .. } => return stay(state),

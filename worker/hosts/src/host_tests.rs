@@ -16,9 +16,20 @@ fn engine() -> Prepare {
     Prepare { engine: EngineSpec::Embedded, memory_bytes: 1 }
 }
 
+type Event = super::Event<(), ()>;
+type Action = super::Action<(), ()>;
+
+fn ends(exit: Exit) -> Action {
+    Action::EndRun(RunVerdict { exit, may_move: false })
+}
+
+fn loses(exit: Exit) -> Action {
+    Action::EndRun(RunVerdict { exit, may_move: true })
+}
+
 /// Takes a new host through `events` and returns what the last one made it do.
 fn after(events: &[Event]) -> Vec<Action> {
-    let (mut host, _) = Host::spawned(Some(engine()), PATIENCE);
+    let mut host = Host::spawned(Some(engine()), PATIENCE);
     events.iter().fold(Vec::new(), |_, event| host.on(event.clone()))
 }
 
@@ -28,7 +39,7 @@ fn in_run(events: &[Event]) -> Vec<Action> {
 }
 
 fn run() -> Event {
-    Event::Run { timeout_ms: TIMEOUT_MS }
+    Event::Run { timeout_ms: TIMEOUT_MS, run: () }
 }
 
 fn cancel() -> Exit {
@@ -58,10 +69,10 @@ fn dead(phase: Phase, reason: Reason, status: Status, end: Option<Action>) -> Ve
 
 #[test]
 fn gets_ready_executes_one_run_and_stops() {
-    use Event::{Connected, Deadline, Exited, Finished, Prepared};
+    use super::Event::{Connected, Deadline, Exited, Finished, Prepared};
     assert_eq!(after(&[Connected]), [Action::Prepare(engine())]);
     assert_eq!(after(&[Connected, Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
-    assert_eq!(in_run(&[]), [Action::Execute, within(Duration::from_millis(TIMEOUT_MS) + OVERRUN)]);
+    assert_eq!(in_run(&[]), [Action::Execute(()), within(Duration::from_millis(TIMEOUT_MS) + OVERRUN)]);
     assert_eq!(in_run(&[Finished]), [Action::AskToStop, within(STOP)]);
     assert_eq!(in_run(&[link_ended(), Finished]), [Action::AskToStop, within(STOP)]);
     assert_eq!(in_run(&[Finished, Deadline]), [Action::Terminate, within(TERMINATE)]);
@@ -76,18 +87,18 @@ fn gets_ready_executes_one_run_and_stops() {
 
 #[test]
 fn a_host_that_is_to_prepare_nothing_is_ready_when_it_has_connected() {
-    let (mut host, _) = Host::spawned(None, PATIENCE);
+    let mut host = Host::spawned(None, PATIENCE);
     assert_eq!(host.on(Event::Connected), [Action::SetDeadline(None), Action::AnnounceReady]);
 }
 
 #[test]
 fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
-    use Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
+    use super::Event::{Connected, Deadline, LinkEnded, Prepared, Stop, Unfit};
     let preparing = |events: &[Event]| after(&[&[Connected, Prepared, Event::Prepare(engine())], events].concat());
     assert_eq!(preparing(&[]), [Action::Prepare(engine()), Action::AllowStart(START)]);
     assert_eq!(preparing(&[Prepared]), [Action::SetDeadline(None), Action::AnnounceReady]);
     let limit = Duration::from_millis(TIMEOUT_MS) + OVERRUN + START;
-    assert_eq!(preparing(&[run()]), [Action::Execute, within(limit)]);
+    assert_eq!(preparing(&[run()]), [Action::Execute(()), within(limit)]);
     assert_eq!(preparing(&[run(), Prepared]), []);
     let why = || String::from("no such adaptor");
     assert_eq!(preparing(&[Unfit(why())]), [Action::SetDeadline(None), Action::AnnounceUnprepared(why())]);
@@ -109,18 +120,18 @@ fn a_ready_host_prepares_something_else_and_takes_a_run_meanwhile() {
 
 #[test]
 fn a_host_is_lent_again_and_again() {
-    use Event::{Connected, Lend, Prepared, Returned, Stop};
-    let lent = |events: &[Event]| after(&[&[Connected, Prepared, Lend], events].concat());
-    assert_eq!(lent(&[]), [Action::HandOver]);
+    use super::Event::{Connected, Lend, Prepared, Returned, Stop};
+    let lent = |events: &[Event]| after(&[&[Connected, Prepared, Lend(())], events].concat());
+    assert_eq!(lent(&[]), [Action::HandOver(())]);
     assert_eq!(lent(&[Returned]), [Action::SetDeadline(None), Action::AnnounceReady]);
-    assert_eq!(lent(&[Returned, Lend]), [Action::HandOver]);
+    assert_eq!(lent(&[Returned, Lend(())]), [Action::HandOver(())]);
     assert_eq!(lent(&[Stop(Reason::Recycled)]), [], "what it is at comes first");
     assert_eq!(lent(&[Stop(Reason::Recycled), Returned]), [Action::AskToStop, within(STOP)]);
 }
 
 #[test]
 fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
-    use Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Stop, Unfit};
+    use super::Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Stop, Unfit};
     let retire = || Stop(Reason::Retired);
     let cases: [(&[Event], Status, Phase, Reason); 19] = [
         (&[], Status::Code(3), Phase::Starting, Reason::Crashed),
@@ -136,11 +147,11 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
         (&[Connected, Prepared, STARVED], SIGKILL, Phase::Ready, Reason::UnitOutOfMemory),
         (&[Connected, Prepared, Stop(Reason::Recycled)], Status::Code(0), Phase::Stopping, Reason::Recycled),
         (&[Connected, Prepared, retire(), link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
-        (&[Connected, Prepared, Lend], Status::Code(1), Phase::Lent, Reason::Crashed),
-        (&[Connected, Prepared, Lend, Event::Discarded], SIGKILL, Phase::Lent, Reason::Abandoned),
-        (&[Connected, Prepared, Lend, SILENT], SIGKILL, Phase::Lent, Reason::Hung),
-        (&[Connected, Prepared, Lend, STARVED], SIGKILL, Phase::Lent, Reason::UnitOutOfMemory),
-        (&[Connected, Prepared, Lend, retire(), Returned], Status::Code(0), Phase::Stopping, Reason::Retired),
+        (&[Connected, Prepared, Lend(())], Status::Code(1), Phase::Lent, Reason::Crashed),
+        (&[Connected, Prepared, Lend(()), Event::Discarded], SIGKILL, Phase::Lent, Reason::Abandoned),
+        (&[Connected, Prepared, Lend(()), SILENT], SIGKILL, Phase::Lent, Reason::Hung),
+        (&[Connected, Prepared, Lend(()), STARVED], SIGKILL, Phase::Lent, Reason::UnitOutOfMemory),
+        (&[Connected, Prepared, Lend(()), retire(), Returned], Status::Code(0), Phase::Stopping, Reason::Retired),
         (&[Connected, Prepared, Shutdown], SIGKILL, Phase::Ready, Reason::Shutdown),
     ];
     for (events, status, phase, reason) in cases {
@@ -162,14 +173,14 @@ fn a_host_that_refuses_a_run_of_which_nothing_was_heard_is_to_blame_and_another_
     let all = in_run(&[declined(false), Event::Exited(SIGKILL)]);
     let death = Death { phase: Phase::Preparing, reason: Reason::NotStarted("busy".into()), status: Some(SIGKILL) };
     assert!(death.is_failure());
-    assert!(all.ends_with(&[Action::LoseRun(refusal()), Action::AnnounceDeath(death)]), "{all:?}");
+    assert!(all.ends_with(&[loses(refusal()), Action::AnnounceDeath(death)]), "{all:?}");
 }
 
 #[test]
 fn a_lost_run_gets_one_end_and_the_right_one() {
-    use Event::{Abandoned, Cancel, Deadline, Exited, Shutdown, Stop};
-    let fault = |what: &str| Action::EndRun(platform_fault(what.to_owned()));
-    let crash = |status: Status| Action::LoseRun(status.run_exit());
+    use super::Event::{Abandoned, Cancel, Deadline, Exited, Shutdown, Stop};
+    let fault = |what: &str| ends(platform_fault(what.to_owned()));
+    let crash = |status: Status| loses(status.run_exit());
     let segv = Status::Signal(11);
     let starved = "the engine host did not answer any more and was killed: the worker's unit ran out of memory, or the \
                    whole machine did";
@@ -183,19 +194,19 @@ fn a_lost_run_gets_one_end_and_the_right_one() {
             &[SILENT],
             SIGKILL,
             Reason::Hung,
-            Some(Action::LoseRun(platform_fault("the engine host did not answer any more and was killed".to_owned()))),
+            Some(loses(platform_fault("the engine host did not answer any more and was killed".to_owned()))),
         ),
-        (&[STARVED], SIGKILL, Reason::UnitOutOfMemory, Some(Action::LoseRun(starved))),
-        (&[Cancel(cancel()), SILENT], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
-        (&[Deadline], SIGKILL, Reason::Overdue, Some(Action::EndRun(overdue(TIMEOUT_MS)))),
+        (&[STARVED], SIGKILL, Reason::UnitOutOfMemory, Some(loses(starved))),
+        (&[Cancel(cancel()), SILENT], SIGKILL, Reason::Cancelled, Some(ends(cancel()))),
+        (&[Deadline], SIGKILL, Reason::Overdue, Some(ends(overdue(TIMEOUT_MS)))),
         (&[link_ended(), Deadline], SIGKILL, lost(), Some(fault("the link to the engine host was lost: bad frame"))),
-        (&[declined(true)], SIGKILL, Reason::NotStarted("busy".into()), Some(Action::EndRun(refusal()))),
-        (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(Action::EndRun(cancel()))),
-        (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
-        (&[Cancel(cancel())], segv, Reason::Crashed, Some(Action::EndRun(cancel()))),
-        (&[link_ended(), Cancel(cancel())], segv, Reason::Cancelled, Some(Action::EndRun(cancel()))),
+        (&[declined(true)], SIGKILL, Reason::NotStarted("busy".into()), Some(ends(refusal()))),
+        (&[Cancel(cancel()), Deadline], SIGKILL, Reason::Cancelled, Some(ends(cancel()))),
+        (&[Cancel(cancel()), link_ended()], segv, Reason::Cancelled, Some(ends(cancel()))),
+        (&[Cancel(cancel())], segv, Reason::Crashed, Some(ends(cancel()))),
+        (&[link_ended(), Cancel(cancel())], segv, Reason::Cancelled, Some(ends(cancel()))),
         (&[Abandoned], SIGKILL, Reason::Abandoned, None),
-        (&[Shutdown], SIGKILL, Reason::Shutdown, Some(Action::EndRun(shutdown()))),
+        (&[Shutdown], SIGKILL, Reason::Shutdown, Some(ends(shutdown()))),
     ];
     for (events, status, reason, end) in cases {
         let all = [events, &[Exited(status)]].concat();
@@ -205,7 +216,7 @@ fn a_lost_run_gets_one_end_and_the_right_one() {
 
 #[test]
 fn cancelling_asks_first_and_counts_once() {
-    use Event::{Cancel, Deadline, Finished};
+    use super::Event::{Cancel, Deadline, Finished};
     assert_eq!(in_run(&[Cancel(cancel())]), [Action::AskToCancel(cancel()), within(CANCEL)]);
     assert_eq!(in_run(&[Cancel(cancel()), Cancel(overdue(1))]), []);
     assert_eq!(in_run(&[Cancel(cancel()), Finished]), [Action::AskToStop, within(STOP)]);
@@ -214,9 +225,9 @@ fn cancelling_asks_first_and_counts_once() {
 
 #[test]
 fn the_end_of_a_run_does_not_wait_for_a_process_that_the_kernel_holds() {
-    use Event::{Cancel, Deadline, Exited};
+    use super::Event::{Cancel, Deadline, Exited};
     let held = [Cancel(cancel()), Deadline, Deadline];
-    assert_eq!(in_run(&held), [Action::SetDeadline(None), Action::EndRun(cancel())]);
+    assert_eq!(in_run(&held), [Action::SetDeadline(None), ends(cancel())]);
     let seen_at_last = [held.as_slice(), &[Exited(SIGKILL)]].concat();
     assert_eq!(in_run(&seen_at_last), dead(Phase::Running, Reason::Cancelled, SIGKILL, None), "told once");
 }
@@ -227,7 +238,6 @@ fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
         Event::Connected,
         Event::Prepared,
         Event::Unfit(String::new()),
-        run(),
         Event::Finished,
         Event::Declined { why: String::new(), was_heard: true },
         Event::Declined { why: String::new(), was_heard: false },
@@ -242,5 +252,18 @@ fn nothing_happens_to_the_dead_and_nothing_brings_back_the_dying() {
     for event in events {
         assert_eq!(in_run(&[Event::Exited(SIGKILL), event.clone()]), [], "{event:?}");
         assert_eq!(in_run(&[Event::Abandoned, event.clone()]), [], "{event:?}");
+    }
+}
+
+#[test]
+fn what_a_host_cannot_take_goes_back() {
+    use super::Event::{Abandoned, Connected, Exited, Lend, Prepared};
+    let ready = [Connected, Prepared];
+    let cases: [&[Event]; 4] = [&[], &[run()], &[run(), Abandoned], &[Exited(SIGKILL)]];
+    for events in cases {
+        let begin = if events.is_empty() { &[] } else { ready.as_slice() };
+        for (work, refused) in [(run(), Action::HandBack(())), (Lend(()), Action::BorrowAgain(()))] {
+            assert_eq!(after(&[begin, events, &[work]].concat()), [refused], "{events:?}");
+        }
     }
 }

@@ -333,7 +333,9 @@ impl<H> Pool<H> {
     /// When preparations disturb no run any more; none if that is now.
     fn quiet_from(&self, now: Instant) -> Option<Instant> {
         let unheard = self.members.values().filter_map(|member| match member.stage {
-            Stage::Reserved { unheard_since } | Stage::Running { unheard_since, .. } => Some(unheard_since? + RUN_FIRST),
+            Stage::Reserved { unheard_since } | Stage::Running { unheard_since, .. } => {
+                Some(unheard_since? + RUN_FIRST)
+            }
             _ => None,
         });
         unheard.filter(|time| *time > now).max()

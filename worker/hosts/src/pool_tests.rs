@@ -476,8 +476,7 @@ fn a_loan_that_was_not_used_costs_its_host_nothing() {
 #[test]
 fn outdated_hosts_are_taken_when_there_is_no_other() {
     type Take = fn(&mut Bench) -> Option<HostNumber>;
-    let takes: [Take; 2] =
-        [|bench| Some(bench.run(&node("a"))?.0), |bench| bench.pool.take_to_lend(Some(&node("a")))];
+    let takes: [Take; 2] = [|bench| Some(bench.run(&node("a"))?.0), |bench| bench.pool.take_to_lend(Some(&node("a")))];
     for take in takes {
         let mut bench = Bench::unkeyed();
         bench.keyed(1, &node("a"));

@@ -17,9 +17,9 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::broker::Ground;
-use super::host::{Event, platform_fault};
+use super::host::platform_fault;
 use super::keeper::Message;
-use super::supervisor::{Identity, Report, Said};
+use super::supervisor::{Event, Identity, Report, Said};
 use super::wards::Wards;
 
 /// How many bytes of signals may wait before the host is made to wait. One signal may be larger.
@@ -89,11 +89,23 @@ pub(super) fn hand_back(mut job: Job, pool: &mpsc::UnboundedSender<Message>) {
 }
 
 /// How a run ends that its host has not reported.
-#[derive(Debug)]
-pub(super) struct Verdict {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RunVerdict {
     pub(super) exit: Exit,
     /// Whether another host may execute it if nothing was heard of it.
     pub(super) may_move: bool,
+}
+
+impl RunVerdict {
+    /// The end of the run, whatever was heard of it.
+    pub(super) fn last(exit: Exit) -> Self {
+        Self { exit, may_move: false }
+    }
+
+    /// What came of a host that failed by itself: if no step had begun, another one may execute the run.
+    pub(super) fn of_host(exit: Exit) -> Self {
+        Self { exit, may_move: true }
+    }
 }
 
 /// Whom a run tells what they have to know of it.
@@ -116,7 +128,7 @@ pub(super) async fn execute(
     link: Link<WorkerSide>,
     inbox: Inbox<WorkerSide>,
     job: Job,
-    verdict: oneshot::Receiver<Verdict>,
+    verdict: oneshot::Receiver<RunVerdict>,
     witness: Witness,
 ) {
     // The supervisor knows the deadline.

@@ -29,7 +29,7 @@ use super::arrivals::{Arrival, Ticket};
 use super::broker::Ground;
 use super::cgroup::{Cgroups, Group};
 use super::death::{Death, Reason};
-use super::host::{Action, Event, Host, Patience};
+use super::host::{self, Host, Patience};
 use super::keeper::Message;
 use super::loan::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
@@ -38,7 +38,7 @@ use super::own_time::OwnTime;
 use super::pool::HostNumber;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{Job, Verdict, Witness, execute, hand_back};
+use super::run::{Job, RunVerdict, Witness, execute, hand_back};
 use super::spawn::Invitation;
 use super::templates::Demand;
 use super::wards::Wards;
@@ -86,6 +86,14 @@ impl Setup {
     }
 }
 
+/// Somebody who borrows a host, and the way back.
+type Loan = (Claim, Borrower);
+
+/// Something that happened to a host.
+pub(super) type Event = host::Event<Job, Loan>;
+
+type Action = host::Action<Job, Loan>;
+
 /// What the pool wants of a host.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -98,7 +106,7 @@ pub(super) enum Command {
     /// End the run like this.
     Cancel(Exit),
     /// Be this one's for a while.
-    Lend(Claim, Borrower),
+    Lend(Loan),
     /// Who had it is done with it.
     TakeBack,
     /// Who had it does not know what it does now.
@@ -190,7 +198,7 @@ pub(super) async fn supervise(
         match command {
             Command::Run(job) => hand_back(job, &identity.pool),
             // Fails when the pool is gone, and with it whoever waits.
-            Command::Lend(_, borrower) => drop(identity.pool.send(Message::BorrowAgain(borrower))),
+            Command::Lend((_, borrower)) => drop(identity.pool.send(Message::BorrowAgain(borrower))),
             _ => {}
         }
     }
@@ -233,34 +241,104 @@ async fn remove(folder: PathBuf) {
     }
 }
 
+/// The link to a host.
+enum Connection {
+    /// It has not connected.
+    Awaited(Ticket),
+    Open {
+        link: Link<WorkerSide>,
+        ear: Ear,
+    },
+    /// There will be none.
+    Refused,
+}
+
+/// Who takes what a host says. There is no inbox when nothing more will come.
+enum Ear {
+    /// The pool.
+    Pool(Option<Inbox<WorkerSide>>),
+    /// Who has borrowed the host, as far as it is for them.
+    Borrower {
+        inbox: Option<Inbox<WorkerSide>>,
+        notices: queue::Sender<WorkerNotice>,
+        requests: queue::Sender<Asked>,
+    },
+    /// The run, which is told by this how it ends if the host does not report that.
+    Run(oneshot::Sender<RunVerdict>),
+    Nobody,
+}
+
+/// Something that came from the host.
+enum Heard {
+    Arrival(Arrival),
+    Said(Option<(Incoming<WorkerSide>, usize)>),
+}
+
+impl Connection {
+    fn link(&self) -> Option<&Link<WorkerSide>> {
+        if let Self::Open { link, .. } = self { Some(link) } else { None }
+    }
+
+    fn inbox(&mut self) -> Option<&mut Option<Inbox<WorkerSide>>> {
+        match self {
+            Self::Open { ear: Ear::Pool(inbox) | Ear::Borrower { inbox, .. }, .. } => Some(inbox),
+            _ => None,
+        }
+    }
+
+    /// What comes next from the host; waits for ever if somebody else takes that, or nothing comes any more.
+    async fn next(&mut self) -> Heard {
+        if let Self::Awaited(ticket) = self {
+            if let Ok(arrival) = (&mut ticket.arrival).await {
+                return Heard::Arrival(arrival);
+            }
+        } else if let Some(Some(inbox)) = self.inbox() {
+            return Heard::Said(inbox.next_weighed().await);
+        }
+        std::future::pending().await
+    }
+
+    /// What became of the handshake of a process that has ended, which tells more than its exit code: a host that was
+    /// turned away may have ended before that was heard of here.
+    async fn late_arrival(&mut self) -> Option<Arrival> {
+        let Self::Awaited(ticket) = self else { return None };
+        let late = timeout(LAST_OUTPUT, &mut ticket.arrival).await;
+        *self = Self::Refused;
+        late.ok()?.ok()
+    }
+}
+
+/// When the host's state is to hear that its time is up.
+enum Timer {
+    Off,
+    At(Instant),
+    /// When it has had so much time of its own.
+    OwnTime(OwnTime),
+}
+
+impl Timer {
+    /// Waits until the clock is to be looked at; for ever if it is off.
+    async fn wait(&self) {
+        match self {
+            Self::Off => std::future::pending().await,
+            Self::At(deadline) => sleep_until(*deadline).await,
+            Self::OwnTime(start) => sleep_until(start.next_look().into()).await,
+        }
+    }
+}
+
 struct Supervisor<'a> {
     setup: &'a Setup,
     identity: &'a Identity,
     process: Process,
-    /// Where the link comes from, until it is there.
-    ticket: Option<Ticket>,
-    link: Option<Link<WorkerSide>>,
-    /// Until the run gets it.
-    inbox: Option<Inbox<WorkerSide>>,
-    /// A run that was taken and not started yet.
-    job: Option<Job>,
-    /// Who is to get the host, and how it comes back.
-    borrower: Option<(Claim, Borrower)>,
-    /// Where the notices of a lent host go.
-    notices: Option<queue::Sender<WorkerNotice>>,
-    /// Where its requests go.
-    requests: Option<queue::Sender<Asked>>,
-    /// Where the end of a lost run goes.
-    verdict: Option<oneshot::Sender<Verdict>>,
+    connection: Connection,
     /// Whether the host waits because nobody takes what it says.
     is_held_up: Arc<AtomicBool>,
     /// The run, for the output.
     run: watch::Sender<Option<Arc<RunLog>>>,
     speaker: Speaker,
     log_allowance: Allowance,
-    deadline: Option<Instant>,
-    /// What is left of the time for a start, while it lasts.
-    start: Option<OwnTime>,
+    timer: Timer,
     /// When to ask whether it lives.
     ping_at: Instant,
     events: mpsc::UnboundedReceiver<Event>,
@@ -269,7 +347,6 @@ struct Supervisor<'a> {
     tasks: JoinSet<()>,
     /// Where its end is told to who has it.
     announced: watch::Receiver<Option<Death>>,
-    death: Option<Death>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -288,26 +365,17 @@ impl<'a> Supervisor<'a> {
             setup,
             identity,
             process,
-            ticket: Some(ticket),
-            link: None,
-            inbox: None,
-            job: None,
-            borrower: None,
-            notices: None,
-            requests: None,
-            verdict: None,
+            connection: Connection::Awaited(ticket),
             is_held_up: Arc::default(),
             run,
             speaker,
             log_allowance: Allowance::new(std::time::Instant::now()),
-            deadline: None,
-            start: None,
+            timer: Timer::Off,
             ping_at: Instant::now() + setup.ping_every,
             events,
             event_sender,
             tasks: JoinSet::new(),
             announced,
-            death: None,
         }
     }
 
@@ -328,69 +396,59 @@ impl<'a> Supervisor<'a> {
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Death {
         self.identity.report(Report::Started(self.process.id()));
-        let (mut host, begin) = Host::spawned(first, patience);
-        self.perform(begin);
+        let mut host = Host::spawned(first, patience);
+        self.perform(Action::AllowStart(patience.start));
         let mut is_wanted = true;
         loop {
             let event = tokio::select! {
                 biased;
                 command = commands.recv(), if is_wanted => {
                     is_wanted = command.is_some();
-                    self.obey(command.unwrap_or(Command::Shutdown), &host)
+                    self.obey(command.unwrap_or(Command::Shutdown))
                 }
-                arrival = arrival(&mut self.ticket) => Some(self.receive(arrival)),
                 Some(event) = self.events.recv() => Some(event),
-                incoming = next(&mut self.inbox) => {
-                    self.listen(incoming);
-                    None
-                }
-                () = self.process.ended() => match late_arrival(&mut self.ticket).await {
+                heard = self.connection.next() => match heard {
+                    Heard::Arrival(arrival) => Some(self.receive(arrival)),
+                    Heard::Said(incoming) => {
+                        self.listen(incoming);
+                        None
+                    }
+                },
+                () = self.process.ended() => match self.connection.late_arrival().await {
                     Some(arrival) => Some(self.receive(arrival)),
                     None => {
                         self.hear_last().await;
                         Some(Event::Exited(self.process.reap().await))
                     }
                 },
-                () = sleep_until(self.deadline.unwrap_or_else(Instant::now)), if self.deadline.is_some() => {
-                    self.deadline = None;
-                    Some(Event::Deadline)
-                }
-                () = until_look(self.start.as_ref()), if self.start.is_some() => self.look_at_start(),
-                () = sleep_until(self.ping_at), if self.link.is_some() => {
+                () = self.timer.wait() => self.look_at_timer(),
+                () = sleep_until(self.ping_at), if self.connection.link().is_some() => {
                     self.ping(self.setup.ping_timeout);
                     None
                 }
             };
             for action in event.into_iter().flat_map(|event| host.on(event)) {
-                self.perform(action);
-            }
-            if let Some(death) = self.death.take() {
-                return death;
+                if let Some(death) = self.perform(action) {
+                    return death;
+                }
             }
         }
     }
 
     /// What a command means to the host.
-    fn obey(&mut self, command: Command, host: &Host) -> Option<Event> {
+    fn obey(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Prepare(wanted) => return Some(Event::Prepare(wanted)),
             Command::Measure => self.measure(),
-            Command::Run(job) if host.is_ready() => {
-                let timeout_ms = job.spec.options.timeout_ms;
-                self.job = Some(job);
-                return Some(Event::Run { timeout_ms });
-            }
-            Command::Run(job) => hand_back(job, &self.identity.pool),
+            Command::Run(run) => return Some(Event::Run { timeout_ms: run.spec.options.timeout_ms, run }),
             Command::Cancel(exit) => return Some(Event::Cancel(exit)),
-            Command::Lend(claim, borrower) if host.is_ready() => {
-                self.borrower = Some((claim, borrower));
-                return Some(Event::Lend);
-            }
-            // Fails when the pool is gone, and with it whoever waits.
-            Command::Lend(_, borrower) => drop(self.identity.pool.send(Message::BorrowAgain(borrower))),
+            Command::Lend(loan) => return Some(Event::Lend(loan)),
             Command::TakeBack => {
-                self.notices = None;
-                self.requests = None;
+                if let Connection::Open { ear, .. } = &mut self.connection
+                    && let Ear::Borrower { inbox, .. } = ear
+                {
+                    *ear = Ear::Pool(inbox.take());
+                }
                 return Some(Event::Returned);
             }
             Command::Discard => return Some(Event::Discarded),
@@ -413,7 +471,9 @@ impl<'a> Supervisor<'a> {
 
     /// Takes what the host sends while it executes no run.
     fn listen(&mut self, incoming: Option<(Incoming<WorkerSide>, usize)>) {
-        let Some((incoming, bytes)) = incoming else { return self.inbox = None };
+        let Some((incoming, bytes)) = incoming else {
+            return self.connection.inbox().into_iter().for_each(|inbox| *inbox = None);
+        };
         match incoming {
             Incoming::Notice(WorkerNotice::Custom(message)) => {
                 self.identity.report(Report::Said(Said::Message(message)));
@@ -422,7 +482,7 @@ impl<'a> Supervisor<'a> {
             Incoming::Notice(WorkerNotice::Log(line)) => self.speaker.log(&line, &mut self.log_allowance),
             Incoming::Notice(WorkerNotice::NotForked(told)) => self.setup.ground.not_forked(&told),
             Incoming::Notice(notice) => {
-                if let Some(notices) = &self.notices {
+                if let Connection::Open { ear: Ear::Borrower { notices, .. }, .. } = &self.connection {
                     // Fails when too many wait, or nobody takes them.
                     let _ = notices.try_send(notice, bytes);
                 }
@@ -432,9 +492,9 @@ impl<'a> Supervisor<'a> {
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
             Incoming::Request(request, responder) => {
-                let Some(link) = &self.link else { return };
+                let Connection::Open { link, ear } = &self.connection else { return };
                 let others = self.process.wards().answer(request, responder, link);
-                if let (Some(asked), Some(requests)) = (others, &self.requests) {
+                if let (Some(asked), Ear::Borrower { requests, .. }) = (others, ear) {
                     let _ = requests.try_send(asked, bytes);
                 }
             }
@@ -445,16 +505,15 @@ impl<'a> Supervisor<'a> {
     async fn hear_last(&mut self) {
         let deadline = tokio::time::sleep(LAST_OUTPUT);
         tokio::pin!(deadline);
-        while self.inbox.is_some() {
+        while let Some(Some(inbox)) = self.connection.inbox() {
             tokio::select! {
-                incoming = next(&mut self.inbox) => self.listen(incoming),
+                incoming = inbox.next_weighed() => self.listen(incoming),
                 () = &mut deadline => return,
             }
         }
     }
 
     fn receive(&mut self, arrival: Arrival) -> Event {
-        self.ticket = None;
         match arrival {
             Ok((link, inbox)) => {
                 let (watched, events) = (link.clone(), self.event_sender.clone());
@@ -462,14 +521,18 @@ impl<'a> Supervisor<'a> {
                     // Fails when the host is dead.
                     let _ = events.send(Event::LinkEnded(watched.ended().await.to_string()));
                 });
-                (self.link, self.inbox) = (Some(link), Some(inbox));
+                self.connection = Connection::Open { link, ear: Ear::Pool(Some(inbox)) };
                 Event::Connected
             }
-            Err(failure) => Event::Unfit(failure.to_string()),
+            Err(failure) => {
+                self.connection = Connection::Refused;
+                Event::Unfit(failure.to_string())
+            }
         }
     }
 
-    fn perform(&mut self, action: Action) {
+    /// Returns the death of the host, when it is dead.
+    fn perform(&mut self, action: Action) -> Option<Death> {
         match action {
             Action::Prepare(wanted) => self.prepare(wanted),
             Action::AnnounceReady => {
@@ -478,8 +541,11 @@ impl<'a> Supervisor<'a> {
                 self.measure();
             }
             Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
-            Action::Execute => self.execute(),
-            Action::HandOver => self.hand_over(),
+            Action::Execute(job) => self.execute(job),
+            Action::HandBack(job) => hand_back(job, &self.identity.pool),
+            Action::HandOver(loan) => self.hand_over(loan),
+            // Fails when the pool is gone, and with it whoever waits.
+            Action::BorrowAgain((_, borrower)) => drop(self.identity.pool.send(Message::BorrowAgain(borrower))),
             Action::AskToCancel(exit) => self.ask(|link| async move { link.call(Cancel { exit }).await.err() }),
             Action::AskToStop => {
                 self.identity.report(Report::Stopping);
@@ -487,24 +553,26 @@ impl<'a> Supervisor<'a> {
             }
             Action::Terminate => self.process.terminate(),
             Action::Kill => self.process.kill(),
-            Action::SetDeadline(limit) => (self.deadline, self.start) = (limit.map(after), None),
+            Action::SetDeadline(limit) => self.timer = limit.map_or(Timer::Off, |limit| Timer::At(after(limit))),
             Action::AllowStart(limit) => {
-                (self.deadline, self.start) = (None, Some(OwnTime::new(limit, std::time::Instant::now())));
+                self.timer = Timer::OwnTime(OwnTime::new(limit, std::time::Instant::now()));
             }
-            Action::EndRun(exit) => self.judge(Verdict { exit, may_move: false }),
-            Action::LoseRun(exit) => self.judge(Verdict { exit, may_move: true }),
-            Action::AnnounceDeath(death) => self.death = Some(death),
+            Action::EndRun(verdict) => self.end_run(verdict),
+            Action::AnnounceDeath(death) => return Some(death),
         }
+        None
     }
 
-    /// Looks how much of its time a host that gets ready has had. Its time is up when that was all.
-    fn look_at_start(&mut self) -> Option<Event> {
-        let waited = self.process.id().and_then(waited_for_processor);
-        let is_up = self.start.as_mut().is_some_and(|start| start.look(std::time::Instant::now(), waited));
-        if is_up {
-            self.start = None;
+    /// Time is up, or it is looked how much of its own time a host that gets ready has had.
+    fn look_at_timer(&mut self) -> Option<Event> {
+        let waited = || self.process.id().and_then(waited_for_processor);
+        if let Timer::OwnTime(start) = &mut self.timer
+            && !start.look(std::time::Instant::now(), waited())
+        {
+            return None;
         }
-        is_up.then_some(Event::Deadline)
+        self.timer = Timer::Off;
+        Some(Event::Deadline)
     }
 
     fn prepare(&mut self, mut wanted: Prepare) {
@@ -538,7 +606,7 @@ impl<'a> Supervisor<'a> {
 
     fn set_env(&mut self, set: SetEnv) {
         let identity = self.identity.clone();
-        if self.link.is_none() {
+        if self.connection.link().is_none() {
             return identity.report(Report::EnvSet(false));
         }
         self.ask(move |link| async move {
@@ -581,34 +649,40 @@ impl<'a> Supervisor<'a> {
         });
     }
 
-    fn hand_over(&mut self) {
-        let (Some((claim, borrower)), Some(link)) = (self.borrower.take(), self.link.clone()) else { return };
-        let (sender, notices) = queue::channel(TOLD);
-        self.notices = Some(sender);
-        let (sender, requests) = queue::channel(TOLD);
-        self.requests = Some(sender);
-        let death = self.announced.clone();
+    fn hand_over(&mut self, (claim, borrower): Loan) {
+        let Connection::Open { link, ear } = &mut self.connection else { return };
+        let (notices, told) = queue::channel(TOLD);
+        let (requests, asked) = queue::channel(TOLD);
+        if let Ear::Pool(inbox) = ear {
+            *ear = Ear::Borrower { inbox: inbox.take(), notices, requests };
+        }
+        let told = Told { notices: told, requests: asked };
+        let (id, link, death) = (self.identity.id.clone(), link.clone(), self.announced.clone());
         // It comes back by itself when nobody waits.
-        let _ =
-            borrower.send(Ok(LentHost::new(self.identity.id.clone(), link, Told { notices, requests }, death, claim)));
+        let _ = borrower.send(Ok(LentHost::new(id, link, told, death, claim)));
     }
 
-    fn execute(&mut self) {
-        let (mut job, link, inbox) = match (self.job.take(), self.link.clone(), self.inbox.take()) {
-            (Some(job), Some(link), Some(inbox)) => (job, link, inbox),
-            (job, ..) => {
-                // The host ended between two looks: it was ready, and has got a run of which nothing was heard.
-                job.into_iter().for_each(|job| hand_back(job, &self.identity.pool));
-                return drop(self.event_sender.send(Event::Abandoned));
+    fn execute(&mut self, mut job: Job) {
+        let idle = match &mut self.connection {
+            Connection::Open { link, ear: ear @ Ear::Pool(Some(_)) } => {
+                let (sender, verdict) = oneshot::channel();
+                match std::mem::replace(ear, Ear::Run(sender)) {
+                    Ear::Pool(Some(inbox)) => Some((link.clone(), inbox, verdict)),
+                    _ => None,
+                }
             }
+            _ => None,
+        };
+        let Some((link, inbox, verdict)) = idle else {
+            // The host ended between two looks: it was ready, and has got a run of which nothing was heard.
+            hand_back(job, &self.identity.pool);
+            return drop(self.event_sender.send(Event::Abandoned));
         };
         let memory_bytes = job.spec.options.memory_bytes;
         self.setup.ground.offer_template(&mut job.spec.engine, memory_bytes, Demand::Known);
         self.process.bound(memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
         self.run.send_replace(Some(Arc::clone(&job.log)));
-        let (verdict, lost) = oneshot::channel();
-        self.verdict = Some(verdict);
         // Not among the tasks that end with this one: it has the last word on the run.
         let witness = Witness {
             events: self.event_sender.clone(),
@@ -617,15 +691,17 @@ impl<'a> Supervisor<'a> {
             wards: self.process.wards().clone(),
             ground: Arc::clone(&self.setup.ground),
         };
-        tokio::spawn(execute(link, inbox, job, lost, witness));
+        tokio::spawn(execute(link, inbox, job, verdict, witness));
         // A host that hung while it waited is found out before the run has lost much time.
         self.ping(self.setup.ping_timeout.min(FIRST_SIGN));
     }
 
-    fn judge(&mut self, verdict: Verdict) {
-        if let Some(judge) = self.verdict.take() {
+    fn end_run(&mut self, verdict: RunVerdict) {
+        if let Connection::Open { ear: ear @ Ear::Run(_), .. } = &mut self.connection
+            && let Ear::Run(run) = std::mem::replace(ear, Ear::Nobody)
+        {
             // Fails when the run has been reported.
-            let _ = judge.send(verdict);
+            let _ = run.send(verdict);
         }
     }
 
@@ -635,7 +711,7 @@ impl<'a> Supervisor<'a> {
         &mut self,
         question: impl FnOnce(Link<WorkerSide>) -> F,
     ) {
-        let Some(link) = self.link.clone() else { return };
+        let Some(link) = self.connection.link().cloned() else { return };
         let (answer, host) = (question(link), self.identity.id.clone());
         self.tasks.spawn(async move {
             if let Some(failure) = answer.await {
@@ -648,41 +724,6 @@ impl<'a> Supervisor<'a> {
 /// Memory of a host and of what it has started, in bytes: what it says, or what can be seen of it if it cannot tell.
 fn measured(pid: Option<u32>, told: u64) -> u64 {
     if told > 0 { told } else { pid.map_or(0, base::processes::resident_tree) }
-}
-
-/// Waits for what `ticket` promises; for ever if there is none.
-async fn arrival(ticket: &mut Option<Ticket>) -> Arrival {
-    if let Some(ticket) = ticket
-        && let Ok(arrival) = (&mut ticket.arrival).await
-    {
-        return arrival;
-    }
-    std::future::pending().await
-}
-
-/// What became of the handshake of a process that has ended, which tells more than its exit code: a host that was turned
-/// away may have ended before that was heard of here.
-async fn late_arrival(ticket: &mut Option<Ticket>) -> Option<Arrival> {
-    ticket.as_ref()?;
-    let late = timeout(LAST_OUTPUT, arrival(ticket)).await.ok();
-    *ticket = None;
-    late
-}
-
-/// What the host sends next; waits for ever if somebody else takes that.
-async fn next(inbox: &mut Option<Inbox<WorkerSide>>) -> Option<(Incoming<WorkerSide>, usize)> {
-    match inbox {
-        Some(inbox) => inbox.next_weighed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the clock of a start is to be looked at.
-async fn until_look(start: Option<&OwnTime>) {
-    match start {
-        Some(start) => sleep_until(start.next_look().into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// A moment from now. Limits that are beyond the clock are as good as a year.

@@ -90,8 +90,8 @@ impl Keeper {
         let taken = self.pool.take_to_lend(borrower.wanted.as_ref());
         let Some(claim) = taken.and_then(|host| self.claim(host)) else { return Some(borrower) };
         let commands = claim.commands.clone();
-        match commands.send(Command::Lend(claim, borrower)) {
-            Err(mpsc::error::SendError(Command::Lend(_, borrower))) => Some(borrower),
+        match commands.send(Command::Lend((claim, borrower))) {
+            Err(mpsc::error::SendError(Command::Lend((_, borrower)))) => Some(borrower),
             _ => None,
         }
     }
