@@ -33,7 +33,7 @@ pub use claims::Demand;
 use fetch::Patience;
 pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
-#[doc(hidden)]
+#[cfg(any(fuzzing, test))]
 pub use phoenix::feed_frames;
 pub use phoenix::server_time;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};

@@ -9,7 +9,6 @@ use super::payload::Payload;
 
 /// Feeds frames of a server, text where they are UTF-8 and binary otherwise, to a client with two channels, a push and a
 /// question under way. Nothing that a server says may make it panic or remember more than what was asked.
-#[doc(hidden)]
 pub fn feed_frames<'a>(frames: impl IntoIterator<Item = &'a [u8]>) {
     let mut hub = Hub::default();
     let mut events = Vec::new();

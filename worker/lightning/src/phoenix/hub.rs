@@ -216,6 +216,7 @@ impl Hub {
     }
 
     /// How many answers are awaited.
+    #[cfg(any(fuzzing, test))]
     pub(super) fn waits_for(&self) -> usize {
         self.pending.len()
     }

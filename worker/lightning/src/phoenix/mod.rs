@@ -5,6 +5,7 @@
 mod channel;
 mod connect;
 mod frame;
+#[cfg(any(fuzzing, test))]
 mod fuzzing;
 mod hub;
 mod intake;
@@ -15,6 +16,7 @@ pub(super) use channel::{Channel, ChannelEvent, Loss, Requester};
 pub use connect::server_time;
 pub use connect::{Endpoint, InvalidEndpoint, Network, Stream};
 pub(super) use frame::{Reply, Response, Status, says_busy};
+#[cfg(any(fuzzing, test))]
 pub use fuzzing::feed_frames;
 pub(super) use hub::Answer;
 pub(super) use payload::Payload;
