@@ -139,11 +139,6 @@ impl Job {
         self.updates.iter().rev().find(|update| update.status == status)?.time.parse().ok()
     }
 
-    /// Whether some service has begun it.
-    pub fn was_started(&self) -> bool {
-        self.updates.iter().any(|update| update.status == "started")
-    }
-
     /// The type of its failure, if it has one.
     pub fn failure_type(&self) -> Option<&str> {
         failure_type(self.result.as_ref()?)
@@ -390,7 +385,6 @@ mod tests {
         assert_eq!(words, ["started", "working", "success"]);
         assert_eq!(job.finished(), Some(Status::Success));
         assert_eq!(job.finished_at().map(|time| time.to_string()).as_deref(), Some("2018-11-14T10:00:00.003Z"));
-        assert!(job.was_started());
     }
 
     #[test]
