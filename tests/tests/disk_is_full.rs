@@ -86,7 +86,7 @@ impl Stage {
     /// Fills it, and what the end of a host makes room for, until no host is left and the worker says so.
     async fn fill_for_good(&self) {
         let end = Instant::now() + DEADLINE;
-        while !self.worker.output().contains("hosts fail one after the other") {
+        while !self.worker.output().contains("circuit breaker open: engine hosts keep failing") {
             assert!(Instant::now() < end, "the circuit does not open\n{}", self.worker.output());
             self.fill();
             for host in self.worker.hosts() {

@@ -116,11 +116,11 @@ async fn accept(listener: Listener, hosts: Arc<Orphans>, expected: Arc<Expected>
         match listener.accept().await {
             // What users' code in them starts is not let in to keep them out.
             Ok(stream) if stream.peer_pid().is_some_and(|pid| !hosts.has(pid)) => {
-                debug!(pid = stream.peer_pid(), "turned away a connection to the host link: it is from no engine host");
+                debug!(pid = stream.peer_pid(), "refused a connection to the host link: it is from no engine host");
             }
             Ok(stream) => drop(unproven.spawn(receive(stream, Arc::clone(&expected)))),
             Err(failure) => {
-                error!("failed to take a connection from an engine host: {failure}");
+                error!("failed to accept a connection from an engine host: {failure}");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -144,7 +144,7 @@ async fn receive(mut stream: Stream, expected: Arc<Expected>) {
     let host = guest.as_ref().map(|guest| display(&guest.host_id));
     match &greeted {
         Ok(hello) => debug!(host, pid = hello.pid, version = hello.version, "engine host connected"),
-        Err(failure) => warn!(host, pid, "turned away a connection to the host link: {failure}"),
+        Err(failure) => warn!(host, pid, "refused a connection to the host link: {failure}"),
     }
     if let Some(guest) = guest {
         // Fails when the host is not wanted any more; its link closes then.

@@ -31,7 +31,7 @@ const TEMPLATES: &str = "templates";
 
 /// What the pools of a worker have in common. It goes when the last of them has.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct HostRuntime {
     pub(super) spawner: Spawner,
     pub(super) arrivals: Arrivals,
     pub(super) lines: Lines,
@@ -47,7 +47,7 @@ pub(super) struct Ground {
     directory: RuntimeDir,
 }
 
-impl Ground {
+impl HostRuntime {
     pub(super) fn new(root: Option<&Path>) -> Result<Self, BrokerError> {
         let directory = RuntimeDir::create(root)?;
         let orphans = Arc::<Orphans>::default();
@@ -126,7 +126,7 @@ pub struct Broker(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     /// None when the broker was shut down.
-    ground: Mutex<Option<Arc<Ground>>>,
+    runtime: Mutex<Option<Arc<HostRuntime>>>,
     pools: Mutex<Vec<Hosts>>,
     folder: PathBuf,
     is_lost: watch::Receiver<bool>,
@@ -138,18 +138,18 @@ impl Broker {
     /// Makes the socket, in a private folder below `root`, or below the user's folder for such things. Must be called
     /// within a tokio runtime.
     pub fn start(root: Option<&Path>) -> Result<Self, BrokerError> {
-        let ground = Arc::new(Ground::new(root)?);
-        let (folder, is_lost) = (ground.folder().to_owned(), ground.is_lost.subscribe());
-        let (lines, events) = (ground.lines.clone(), ground.events.clone());
-        let ground = Mutex::new(Some(ground));
-        Ok(Self(Arc::new(Shared { ground, pools: Mutex::default(), folder, is_lost, lines, events })))
+        let runtime = Arc::new(HostRuntime::new(root)?);
+        let (folder, is_lost) = (runtime.folder().to_owned(), runtime.is_lost.subscribe());
+        let (lines, events) = (runtime.lines.clone(), runtime.events.clone());
+        let runtime = Mutex::new(Some(runtime));
+        Ok(Self(Arc::new(Shared { runtime, pools: Mutex::default(), folder, is_lost, lines, events })))
     }
 
-    /// Makes this process the one that gets what hosts leave behind, and buries it. For a program whose children of
+    /// Makes this process the one that gets what hosts leave behind, and reaps it. For a program whose children of
     /// other sessions are all hosts or theirs.
     pub fn adopt_orphans(&self) -> io::Result<()> {
-        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ground.map_or(Ok(()), |ground| ground.orphans.adopt())
+        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        runtime.map_or(Ok(()), |runtime| runtime.orphans.adopt())
     }
 
     /// Opens a pool of hosts of a type. If there are always to be some, returns when the first one is ready.
@@ -161,8 +161,8 @@ impl Broker {
         if self.pool(pool).is_some() {
             return Err(taken());
         }
-        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let hosts = Hosts::open(pool, options, ground.ok_or(StartError::Closed)?).await?;
+        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hosts = Hosts::open(pool, options, runtime.ok_or(StartError::Closed)?).await?;
         let mut pools = self.pools();
         if pools.iter().any(|known| known.pool() == pool) {
             return Err(taken());
@@ -177,16 +177,16 @@ impl Broker {
     /// When there are templates already, or the broker was shut down.
     pub async fn open_templates(&self, options: HostsOptions, policy: TemplatePolicy) -> Result<Templates, StartError> {
         let hosts = self.open(TEMPLATES, options).await?;
-        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let ground = ground.ok_or(StartError::Closed)?;
+        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let runtime = runtime.ok_or(StartError::Closed)?;
         let templates = Templates::start(hosts, policy);
-        ground.templates.set(templates.clone()).map_err(|_| StartError::Taken(TEMPLATES.to_owned()))?;
+        runtime.templates.set(templates.clone()).map_err(|_| StartError::Taken(TEMPLATES.to_owned()))?;
         Ok(templates)
     }
 
     /// What engines are forked from, where they are.
     pub fn templates(&self) -> Option<Templates> {
-        self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.templates().cloned()
+        self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.templates().cloned()
     }
 
     /// The pool of this type.
@@ -233,13 +233,13 @@ impl Broker {
     /// Shuts all pools down, as [`Hosts::shutdown`] does. When this returns, no process and no file is left.
     pub async fn shutdown(&self, grace: Duration) {
         let pools = std::mem::take(&mut *self.pools());
-        let ground = self.0.ground.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (templates, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.pool() == TEMPLATES);
         join_all(others.iter().map(|pool| pool.shutdown(grace))).await;
         // Nobody wants an engine any more. Each template has its host lent, which would keep that for the whole grace.
-        ground.iter().filter_map(|ground| ground.templates()).for_each(Templates::start_afresh);
+        runtime.iter().filter_map(|runtime| runtime.templates()).for_each(Templates::start_afresh);
         join_all(templates.iter().map(|pool| pool.shutdown(grace))).await;
-        drop(ground);
+        drop(runtime);
     }
 
     fn pools(&self) -> std::sync::MutexGuard<'_, Vec<Hosts>> {

@@ -29,7 +29,7 @@ struct Root {
 impl Cgroups {
     /// Groups below the one that this process is in, each with so much memory beyond what the engine may use and so
     /// many processes. This process may move into a group of its own for that.
-    pub fn make_below(
+    pub(super) fn make_below(
         delegation: &Delegation,
         overhead_bytes: u64,
         most_processes: Option<u64>,
@@ -49,7 +49,7 @@ impl Cgroups {
     }
 
     /// Whether they bound memory.
-    pub fn bound_memory(&self) -> bool {
+    pub(super) fn bound_memory(&self) -> bool {
         self.0.has_memory
     }
 

@@ -24,7 +24,7 @@ impl Death {
     }
 
     /// Whether it tells against hosts in general: not when the pool wanted it, nor when a run may have caused it.
-    pub fn is_failure(&self) -> bool {
+    pub(super) fn is_failure(&self) -> bool {
         let before_a_run = matches!(self.phase, Phase::Starting | Phase::Preparing | Phase::Ready);
         before_a_run && !self.reason.is_wanted()
     }

@@ -12,7 +12,7 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The group that this process is in, below which it may make groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delegation {
+pub(super) struct Delegation {
     pub(super) own: PathBuf,
     pub(super) controllers: Vec<&'static str>,
     /// Whether groups below have the controllers already.
@@ -21,34 +21,24 @@ pub struct Delegation {
 
 /// Why there are no groups.
 #[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
+pub(super) enum CgroupError {
     /// The system has none, or not of that version.
     #[error("this system has no cgroup v2 hierarchy")]
     None,
     /// The worker may not make any.
     #[error("the worker may not make groups in {}: {source}", folder.display())]
-    Forbidden {
-        /// Where.
-        folder: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Forbidden { folder: PathBuf, source: io::Error },
     /// A group that has processes cannot have limits for groups below it, and these processes are not the worker's to move.
     #[error(
         "{others} other processes are in {}, which is not the worker's alone; start it as a systemd unit with \
          Delegate=cpu memory pids, or by `systemd-run --scope -p Delegate=yes`", folder.display()
     )]
-    Shared {
-        /// The group.
-        folder: PathBuf,
-        /// How many.
-        others: usize,
-    },
+    Shared { folder: PathBuf, others: usize },
 }
 
 impl Delegation {
     /// Looks at the group that this process is in.
-    pub fn look() -> Result<Self, CgroupError> {
+    pub(super) fn look() -> Result<Self, CgroupError> {
         Self::at(&own_group().ok_or(CgroupError::None)?)
     }
 
@@ -66,7 +56,7 @@ impl Delegation {
     }
 
     /// Whether groups can bound memory.
-    pub fn has_memory(&self) -> bool {
+    pub(super) fn has_memory(&self) -> bool {
         self.controllers.contains(&"memory")
     }
 }

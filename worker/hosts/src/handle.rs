@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::broker::Ground;
-use super::keeper::{Keeper, Message, Order};
-use super::loan::{Borrower, LentHost, RequestError};
+use super::broker::HostRuntime;
+use super::lent_host::{Borrower, LentHost, RequestError};
 use super::options::HostsOptions;
+use super::pool_task::{Order, PoolMessage, PoolTask};
 use super::status::{HostEvent, PoolStatus};
 use super::{ManageError, StartError};
 
@@ -46,18 +46,18 @@ const EVENTS: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Hosts {
     pool: Arc<str>,
-    keeper: Arc<KeeperHandle>,
+    pool_task: Arc<PoolHandle>,
     events: broadcast::Sender<HostEvent>,
     availability: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
-struct KeeperHandle(mpsc::UnboundedSender<Message>);
+struct PoolHandle(mpsc::UnboundedSender<PoolMessage>);
 
-impl Drop for KeeperHandle {
+impl Drop for PoolHandle {
     fn drop(&mut self) {
         // Fails when the pool was shut down.
-        let _ = self.0.send(Message::Abandon);
+        let _ = self.0.send(PoolMessage::Abandon);
     }
 }
 
@@ -65,7 +65,7 @@ impl Drop for KeeperHandle {
 #[derive(Debug)]
 pub(super) struct WeakHosts {
     pool: Arc<str>,
-    keeper: Weak<KeeperHandle>,
+    pool_task: Weak<PoolHandle>,
     events: broadcast::Sender<HostEvent>,
     availability: watch::Receiver<bool>,
 }
@@ -74,7 +74,7 @@ impl WeakHosts {
     /// The pool, if somebody keeps it.
     pub(super) fn upgrade(&self) -> Option<Hosts> {
         Some(Hosts {
-            keeper: self.keeper.upgrade()?,
+            pool_task: self.pool_task.upgrade()?,
             pool: Arc::clone(&self.pool),
             events: self.events.clone(),
             availability: self.availability.clone(),
@@ -87,7 +87,7 @@ impl Hosts {
     pub(super) fn downgrade(&self) -> WeakHosts {
         WeakHosts {
             pool: Arc::clone(&self.pool),
-            keeper: Arc::downgrade(&self.keeper),
+            pool_task: Arc::downgrade(&self.pool_task),
             events: self.events.clone(),
             availability: self.availability.clone(),
         }
@@ -96,17 +96,17 @@ impl Hosts {
     /// Starts a pool of its own, with a socket of its own, for who needs no [`Broker`](super::Broker). Returns when its
     /// first host is ready. Must be called within a tokio runtime.
     pub async fn start(options: HostsOptions) -> Result<Self, StartError> {
-        Self::open("engines", options, Arc::new(Ground::new(None)?)).await
+        Self::open("engines", options, Arc::new(HostRuntime::new(None)?)).await
     }
 
-    pub(super) async fn open(pool: &str, options: HostsOptions, ground: Arc<Ground>) -> Result<Self, StartError> {
+    pub(super) async fn open(pool: &str, options: HostsOptions, runtime: Arc<HostRuntime>) -> Result<Self, StartError> {
         let (events, _) = broadcast::channel(EVENTS);
         let pool = Arc::from(pool);
-        let (mut keeper, sender) = Keeper::new(Arc::clone(&pool), options, ground, events.clone());
-        keeper.validate().await?;
-        let availability = keeper.availability();
-        tokio::spawn(keeper.run());
-        Ok(Self { pool, keeper: Arc::new(KeeperHandle(sender)), events, availability })
+        let (mut pool_task, sender) = PoolTask::new(Arc::clone(&pool), options, runtime, events.clone());
+        pool_task.validate().await?;
+        let availability = pool_task.availability();
+        tokio::spawn(pool_task.run());
+        Ok(Self { pool, pool_task: Arc::new(PoolHandle(sender)), events, availability })
     }
 
     /// The pool's type.
@@ -121,25 +121,25 @@ impl Hosts {
 
     /// A look at the pool; none when it was shut down.
     pub async fn status(&self) -> Option<PoolStatus> {
-        self.ask(Message::Status).await
+        self.ask(PoolMessage::Status).await
     }
 
     /// Borrows a host, to make calls of it; waits until there is one. Dropping the future gives up the place in the
     /// queue.
     pub async fn lend(&self) -> Result<LentHost, ReserveError> {
-        self.ask(|sender| Message::Borrow(Borrower { wanted: None, sender })).await.unwrap_or_else(|| Err(gone()))
+        self.ask(|sender| PoolMessage::Borrow(Borrower { wanted: None, sender })).await.unwrap_or_else(|| Err(gone()))
     }
 
     /// As [`lend`](Self::lend), and a host that has loaded what is `wanted` if there is one.
     pub async fn lend_for(&self, wanted: Prepare) -> Result<LentHost, ReserveError> {
-        let borrow = |sender| Message::Borrow(Borrower { wanted: Some(wanted), sender });
+        let borrow = |sender| PoolMessage::Borrow(Borrower { wanted: Some(wanted), sender });
         self.ask(borrow).await.unwrap_or_else(|| Err(gone()))
     }
 
     /// Somebody is likely to borrow a host for this: one is to load it, if there is room.
     pub fn expect(&self, wanted: Prepare) {
         // Fails when the pool was shut down.
-        let _ = self.keeper.0.send(Message::Expect(wanted));
+        let _ = self.pool_task.0.send(PoolMessage::Expect(wanted));
     }
 
     /// Asks any host something that those who wrote it have given a meaning. Waits for a host as [`lend`](Self::lend) does,
@@ -155,7 +155,7 @@ impl Hosts {
     /// Tells all hosts that are ready or at work something that those who wrote them have given a meaning.
     pub fn notify_all(&self, notice: &(impl Serialize + ?Sized)) -> Result<(), InvalidJson> {
         // Fails when the pool was shut down.
-        let _ = self.keeper.0.send(Message::NotifyAll(Json::encode(&notice)?));
+        let _ = self.pool_task.0.send(PoolMessage::NotifyAll(Json::encode(&notice)?));
         Ok(())
     }
 
@@ -191,24 +191,24 @@ impl Hosts {
 
     /// Ends a run like this; whether one of the hosts executes it.
     pub async fn cancel(&self, run_id: &str, exit: Exit) -> bool {
-        self.ask(|answer| Message::Cancel(run_id.to_owned(), exit, answer)).await.unwrap_or(false)
+        self.ask(|answer| PoolMessage::Cancel(run_id.to_owned(), exit, answer)).await.unwrap_or(false)
     }
 
     /// Stops all hosts: those that wait at once, the others when their run has ended. What is left after `grace` is
     /// killed, its run ends lost. Returns when every process is reaped. Reservations are refused from the beginning.
     pub async fn shutdown(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
-        self.ask(|done| Message::Shutdown(deadline, done)).await.unwrap_or_default();
+        self.ask(|done| PoolMessage::Shutdown(deadline, done)).await.unwrap_or_default();
     }
 
     async fn order(&self, order: Order) -> Result<(), ManageError> {
-        self.ask(|done| Message::Manage(order, done)).await.unwrap_or(Err(ManageError::Closed))
+        self.ask(|done| PoolMessage::Manage(order, done)).await.unwrap_or(Err(ManageError::Closed))
     }
 
-    /// Asks the keeper; none when the pool is gone.
-    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Option<T> {
+    /// Asks the pool; none when the pool is gone.
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> PoolMessage) -> Option<T> {
         let (asker, answer) = oneshot::channel();
-        self.keeper.0.send(message(asker)).ok()?;
+        self.pool_task.0.send(message(asker)).ok()?;
         answer.await.ok()
     }
 }
@@ -223,6 +223,6 @@ impl Executor for Hosts {
     }
 
     async fn reserve(&self, wanted: Prepare) -> Result<Reservation, ReserveError> {
-        self.ask(|caller| Message::Reserve(wanted, caller)).await.unwrap_or_else(|| Err(gone()))
+        self.ask(|caller| PoolMessage::Reserve(wanted, caller)).await.unwrap_or_else(|| Err(gone()))
     }
 }

@@ -169,7 +169,7 @@ impl Host {
             Event::Exited(status) => exited(state, status),
             Event::Shutdown => shut_down(state),
             Event::Run { timeout_ms, run } => execute(state, timeout_ms, run, patience),
-            Event::Lend(loan) => lend(state, loan),
+            Event::Lend(lending) => lend(state, lending),
             event => match state {
                 State::Starting(first) => starting(first, event),
                 State::Preparing => preparing(event),
@@ -225,10 +225,10 @@ fn execute<R, L>(state: State, timeout_ms: u64, run: R, patience: Patience) -> S
     (State::Running(Run { timeout_ms, cancelled: None }), actions)
 }
 
-fn lend<R, L>(state: State, loan: L) -> Step<R, L> {
+fn lend<R, L>(state: State, lending: L) -> Step<R, L> {
     match state {
-        State::Ready => (State::Lent { stop: None }, vec![Action::HandOver(loan)]),
-        other => (other, vec![Action::BorrowAgain(loan)]),
+        State::Ready => (State::Lent { stop: None }, vec![Action::HandOver(lending)]),
+        other => (other, vec![Action::BorrowAgain(lending)]),
     }
 }
 

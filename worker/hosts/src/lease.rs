@@ -7,11 +7,11 @@ use base::run_log::RunLog;
 use protocol::run::RunSpec;
 use tokio::sync::mpsc;
 
-use super::keeper::Returned;
-use super::loan::Claim;
+use super::lent_host::Claim;
 use super::pool::host_id;
+use super::pool_task::Returned;
 use super::run::{Job, hand_back};
-use super::supervisor::Command;
+use super::supervisor::HostCommand;
 
 /// The right to start one run on a host. Dropping it gives the host back.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Lease {
     /// Gives the run to the host, or back to the pool if the host has died.
     pub(super) fn execute(mut self, job: Job) {
         self.is_used = true;
-        if let Err(mpsc::error::SendError(Command::Run(job))) = self.claim.commands.send(Command::Run(job)) {
+        if let Err(mpsc::error::SendError(HostCommand::Run(job))) = self.claim.commands.send(HostCommand::Run(job)) {
             hand_back(job, &self.claim.pool);
         }
     }

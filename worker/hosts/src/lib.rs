@@ -1,14 +1,14 @@
-//! Hosts: processes that are started ahead of need, lent, watched, and always buried.
+//! Hosts: processes that are started ahead of need, lent, watched, and always reaped.
 //!
 //! Owns the host processes, the socket that they connect to and the folder that both lie in. Knows nothing of where
 //! runs come from, and never runs users' code.
 //!
 //! A [`Broker`] has pools by type. Two state machines decide and do nothing else: `host` for one host, `pool` for
-//! which there are to be. Around each is one task: `supervisor` for a host, `keeper` for the pool.
+//! which there are to be. Around each is one task: `supervisor` for a host, `pool_task` for the pool.
 //!
 //! ```text
-//! reserve() -> keeper -> Lease -> start(spec) -> supervisor -> run -> RunSignals
-//! lend()    -> keeper -> LentHost -> call()  ->  link
+//! reserve() -> pool_task -> Lease -> start(spec) -> supervisor -> run -> RunSignals
+//! lend()    -> pool_task -> LentHost -> call()  ->  link
 //!                |                                  |
 //!             spawn, arrivals                 process, output
 //! ```
@@ -21,13 +21,13 @@ mod containment;
 mod death;
 mod delegation;
 mod demand;
+mod forked_engines;
 mod handle;
 mod health;
 mod host;
-mod keeper;
 mod lease;
+mod lent_host;
 mod lines;
-mod loan;
 mod ops;
 mod options;
 mod orphans;
@@ -35,6 +35,7 @@ mod output;
 mod own_time;
 mod policy;
 mod pool;
+mod pool_task;
 mod process;
 mod program;
 mod run;
@@ -43,7 +44,6 @@ mod status;
 mod supervisor;
 mod sys;
 mod templates;
-mod wards;
 mod watch;
 
 use std::io;
@@ -55,11 +55,10 @@ pub use self::broker::Broker;
 pub use self::cgroup::Cgroups;
 pub use self::containment::{Containment, GroupLimits, Means};
 pub use self::death::{Death, Phase, Reason, Status};
-pub use self::delegation::CgroupError;
 pub use self::delegation::own_group;
 pub use self::handle::Hosts;
+pub use self::lent_host::{Asked, LentHost, LentHostError, RequestError};
 pub use self::lines::HostLine;
-pub use self::loan::{Asked, LentHost, LoanError, RequestError};
 pub use self::ops::OpsStatus;
 pub use self::options::HostsOptions;
 pub use self::output::Stream;
@@ -93,7 +92,7 @@ pub enum StartError {
     #[error("the broker was shut down")]
     Closed,
     /// No host got ready.
-    #[error("no host got ready in {attempts} attempts: the last one {death}")]
+    #[error("no engine host became ready in {attempts} attempts: the last one {death}")]
     Unusable {
         /// How many were started.
         attempts: u32,
@@ -105,11 +104,11 @@ pub enum StartError {
 /// Why something that was to be done with a pool is not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManageError {
-    /// Somebody wanted the contrary before it was done.
-    #[error("somebody wanted the contrary before it was done")]
+    /// The contrary was requested before it was done.
+    #[error("superseded by a contrary request before it was done")]
     Overtaken,
-    /// New hosts fail one after the other; those that were there stay.
-    #[error("new hosts fail one after the other; those that were there stay")]
+    /// New hosts keep failing; the old ones stay.
+    #[error("circuit breaker open: new engine hosts keep failing; the old ones stay")]
     Failing,
     /// The pool was shut down.
     #[error("the pool was shut down")]

@@ -2,9 +2,9 @@
 //!
 //! A host dies with its process group. What has left the group, and lost its parent, is handed to the host by the system as
 //! long as that lives: so it is known whose it is. When the host has died, all of it is handed to the worker, if the
-//! worker asked for that (or is the first process of a container), and is killed and buried here. Children of the
+//! worker asked for that (or is the first process of a container), and is killed and reaped here. Children of the
 //! worker's own session are none of them: they are whatever else the worker starts. Those of a living host's session
-//! belong to it, and so do engines that were forked for one (`wards.rs`).
+//! belong to it, and so do engines that were forked for one (`forked_engines.rs`).
 
 use std::collections::HashSet;
 use std::io;
@@ -26,7 +26,7 @@ const MOST_LOOKS: u32 = 50;
 pub(super) struct Orphans {
     hosts: Mutex<HashSet<u32>>,
     /// Children that were handed to this process and belong to a host: others wait for their ends.
-    fostered: Mutex<HashSet<u32>>,
+    adopted: Mutex<HashSet<u32>>,
     adopts: std::sync::atomic::AtomicBool,
 }
 
@@ -47,29 +47,29 @@ impl Orphans {
         Ok(host)
     }
 
-    /// Whether a process is a host that was started, and not buried yet.
+    /// Whether a process is a host that was started, and not reaped yet.
     pub(super) fn has(&self, pid: u32) -> bool {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
     }
 
-    /// A host was buried.
-    pub(super) fn buried(&self, pid: u32) {
+    /// A host was reaped.
+    pub(super) fn reaped(&self, pid: u32) {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
     /// A child belongs to a host from now on; false if it does already.
-    pub(super) fn foster(&self, pid: u32) -> bool {
+    pub(super) fn adopt_for_host(&self, pid: u32) -> bool {
         // While nobody sweeps.
         let _hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.fostered.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
     }
 
-    /// A child that belonged to a host was buried.
-    pub(super) fn unfoster(&self, pid: u32) {
-        self.fostered.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    /// A child that belonged to a host was reaped.
+    pub(super) fn disown(&self, pid: u32) {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
     }
 
-    /// Kills and buries the orphans that there are.
+    /// Kills and reaps the orphans that there are.
     pub(super) async fn sweep(&self) {
         if !self.adopts.load(std::sync::atomic::Ordering::Relaxed) {
             return;
@@ -80,20 +80,20 @@ impl Orphans {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        warn!("processes that hosts have left behind do not die");
+        warn!("processes that engine hosts left behind have not exited after SIGKILL");
     }
 
-    /// Kills what there is, and buries those of living hosts that are dead. Returns how many are not buried yet.
+    /// Kills what there is, and reaps those of living hosts that are dead. Returns how many are not reaped yet.
     fn sweep_once(&self) -> usize {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unknown = children_of_main_thread();
-        let fostered = self.fostered.lock().unwrap_or_else(PoisonError::into_inner);
-        unknown.retain(|pid| !hosts.contains(pid) && !fostered.contains(pid));
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.retain(|pid| !hosts.contains(pid) && !adopted.contains(pid));
         if unknown.is_empty() {
             return 0;
         }
         let own = session(std::process::id());
-        let unburied = unknown.into_iter().filter(|pid| {
+        let unreaped = unknown.into_iter().filter(|pid| {
             let (its, Some(pid)) = (session(*pid), Pid::from_raw(pid.cast_signed())) else { return false };
             match its {
                 its if its == own => false,
@@ -108,15 +108,15 @@ impl Orphans {
                 }
             }
         });
-        unburied.count()
+        unreaped.count()
     }
 }
 
-/// Whether a child has ended, which then is buried.
+/// Whether a child has ended, which then is reaped.
 fn is_gone(pid: Pid) -> bool {
     let is_gone = !matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None));
     if is_gone {
-        debug!(pid = pid.as_raw_nonzero().get(), "buried a process that a host had left behind");
+        debug!(pid = pid.as_raw_nonzero().get(), "reaped a process that a host had left behind");
     }
     is_gone
 }

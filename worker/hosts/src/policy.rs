@@ -55,8 +55,7 @@ impl PoolSize {
     }
 
     /// The same with another number.
-    #[must_use]
-    pub fn resized(self, target: usize) -> Self {
+    pub(super) fn resized(self, target: usize) -> Self {
         match self {
             Self::OneRunEach { .. } => Self::OneRunEach { warm: target },
             Self::Shared { least, idle, most } => {

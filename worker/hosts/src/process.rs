@@ -11,8 +11,8 @@ use tracing::warn;
 
 use super::cgroup::Group;
 use super::death::Status;
+use super::forked_engines::ForkedEngines;
 use super::sys::watch_readable;
-use super::wards::Wards;
 
 /// A process that was started and is not reaped yet. It is killed when this is dropped.
 #[derive(Debug)]
@@ -22,15 +22,19 @@ pub(super) struct Process {
     end: Option<AsyncFd<OwnedFd>>,
     group: Option<Arc<Group>>,
     /// What was forked for it.
-    wards: Wards,
+    forked: ForkedEngines,
 }
 
 impl Process {
-    /// Puts the process into `group`, if there is one. `wards` makes what may be forked for it.
-    pub(super) fn new(child: Child, group: Option<Group>, wards: impl FnOnce(Option<Arc<Group>>) -> Wards) -> Self {
+    /// Puts the process into `group`, if there is one. `forked` makes what may be forked for it.
+    pub(super) fn new(
+        child: Child,
+        group: Option<Group>,
+        forked: impl FnOnce(Option<Arc<Group>>) -> ForkedEngines,
+    ) -> Self {
         let group = group.filter(|group| match child.id().map(|pid| group.enter(pid)) {
             Some(Err(error)) => {
-                warn!("cannot put a host into its control group: {error}");
+                warn!("failed to move an engine host into its control group: {error}");
                 false
             }
             // One that has ended already needs none.
@@ -39,13 +43,13 @@ impl Process {
         let descriptor = pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         let end = descriptor.and_then(|descriptor| watch_readable(descriptor).ok());
         let group = group.map(Arc::new);
-        let wards = wards(group.clone());
-        Self { child, end, group, wards }
+        let forked = forked(group.clone());
+        Self { child, end, group, forked }
     }
 
     /// What was forked for it.
-    pub(super) fn wards(&self) -> &Wards {
-        &self.wards
+    pub(super) fn forked(&self) -> &ForkedEngines {
+        &self.forked
     }
 
     pub(super) fn id(&self) -> Option<u32> {
@@ -93,7 +97,7 @@ impl Process {
             let _ = kill_process(pid, Signal::KILL);
         }
         self.group.iter().for_each(|group| group.kill());
-        self.wards.kill();
+        self.forked.kill();
     }
 
     /// Kills what the process has started and left behind, waits for its end and lets go of it.
@@ -102,7 +106,7 @@ impl Process {
             let _ = kill_process_group(pid, Signal::KILL);
         }
         self.group.iter().for_each(|group| group.kill());
-        self.wards.end().await;
+        self.forked.end().await;
         let status = self.child.wait().await.map_or(Status::Unknown, Status::from);
         self.group.take().map_or(status, |group| status.with_evidence(group.oom_counts()))
     }

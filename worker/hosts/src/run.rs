@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::broker::Ground;
+use super::broker::HostRuntime;
+use super::forked_engines::ForkedEngines;
 use super::host::platform_fault;
-use super::keeper::Message;
+use super::pool_task::PoolMessage;
 use super::supervisor::{Event, Identity, Report, Said};
-use super::wards::Wards;
 
 /// How many bytes of signals may wait before the host is made to wait. One signal may be larger.
 const SIGNALS: usize = 1024 * 1024;
@@ -78,12 +78,12 @@ impl Job {
 }
 
 /// Gives a run back to its pool whose host died before anything was heard of it.
-pub(super) fn hand_back(mut job: Job, pool: &mpsc::UnboundedSender<Message>) {
+pub(super) fn hand_back(mut job: Job, pool: &mpsc::UnboundedSender<PoolMessage>) {
     job.deaths += 1;
     if job.deaths >= MOST_DEATHS {
         return job.give_up(platform_fault(format!("{MOST_DEATHS} engine hosts died before they had begun the run")));
     }
-    if let Err(mpsc::error::SendError(Message::Return(job))) = pool.send(Message::Return(job)) {
+    if let Err(mpsc::error::SendError(PoolMessage::Return(job))) = pool.send(PoolMessage::Return(job)) {
         job.give_up(platform_fault(GONE.to_owned()));
     }
 }
@@ -110,7 +110,7 @@ impl RunVerdict {
 
 /// Whom a run tells what they have to know of it.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(super) struct RunContext {
     /// The host's supervisor.
     pub(super) events: mpsc::UnboundedSender<Event>,
     /// The pool.
@@ -118,9 +118,9 @@ pub(super) struct Witness {
     /// Whether the host waits because nobody takes what it says.
     pub(super) is_held_up: Arc<AtomicBool>,
     /// What is forked for the host.
-    pub(super) wards: Wards,
+    pub(super) forked: ForkedEngines,
     /// Who is told of templates that are of no use.
-    pub(super) ground: Arc<Ground>,
+    pub(super) runtime: Arc<HostRuntime>,
 }
 
 /// Follows the run to its end.
@@ -129,13 +129,13 @@ pub(super) async fn execute(
     inbox: Inbox<WorkerSide>,
     job: Job,
     verdict: oneshot::Receiver<RunVerdict>,
-    witness: Witness,
+    context: RunContext,
 ) {
     // The supervisor knows the deadline.
     let mut call = pin!(link.call_within(job.spec.clone(), Duration::MAX).fuse());
     let mut verdict = pin!(verdict);
     let opening = Some(Opening { events: Vec::new(), bytes: 0, until: Instant::now() + OPENING });
-    let mut relay = Relay { link: link.clone(), inbox, job, witness, was_heard: false, opening, is_over: false };
+    let mut relay = Relay { link: link.clone(), inbox, job, context, was_heard: false, opening, is_over: false };
     let end = loop {
         let goes_on = tokio::select! {
             incoming = relay.inbox.next_weighed(), if !relay.is_over => relay.forward(incoming).await,
@@ -165,7 +165,7 @@ pub(super) async fn execute(
                 Ok(()) => match (unconstrained(call.as_mut()).now_or_never(), verdict) {
                     (Some(Ok(outcome)), _) => break RunEnd::Finished(outcome),
                     (_, Ok(verdict)) if verdict.may_move && relay.may_move() => {
-                        return hand_back(relay.job, &relay.witness.identity.pool);
+                        return hand_back(relay.job, &relay.context.identity.pool);
                     }
                     (_, Ok(verdict)) => break RunEnd::Lost(verdict.exit),
                     (_, Err(_)) => break RunEnd::Lost(platform_fault(GONE.to_owned())),
@@ -190,7 +190,7 @@ struct Relay {
     link: Link<WorkerSide>,
     inbox: Inbox<WorkerSide>,
     job: Job,
-    witness: Witness,
+    context: RunContext,
     was_heard: bool,
     /// What came before the first step. It is not told as long as the run may still begin anew on another host.
     opening: Option<Opening>,
@@ -217,7 +217,7 @@ struct Opening {
 impl Relay {
     fn tell(&self, event: Event) {
         // Fails when the host is dead.
-        let _ = self.witness.events.send(event);
+        let _ = self.context.events.send(event);
     }
 
     /// Whether the run may go to another host.
@@ -264,15 +264,15 @@ impl Relay {
                 return self.tell_event(event, bytes).await;
             }
             Incoming::Notice(WorkerNotice::Custom(message)) => {
-                self.witness.identity.report(Report::Said(Said::Message(message)));
+                self.context.identity.report(Report::Said(Said::Message(message)));
                 return Ok(());
             }
             Incoming::Notice(WorkerNotice::Ops(report)) => {
-                self.witness.identity.report(Report::Said(Said::Ops(report)));
+                self.context.identity.report(Report::Said(Said::Ops(report)));
                 return Ok(());
             }
             Incoming::Notice(WorkerNotice::NotForked(told)) => {
-                self.witness.ground.not_forked(&told);
+                self.context.runtime.not_forked(&told);
                 return Ok(());
             }
             // Hosts that install make the one, and those of other kinds the other, not those that execute runs.
@@ -289,7 +289,7 @@ impl Relay {
             }
             // Handlers and hosts of other kinds ask the others, not runs: that is refused as the responder is dropped.
             Incoming::Request(request, responder) => {
-                drop(self.witness.wards.answer(request, responder, &self.link));
+                drop(self.context.forked.answer(request, responder, &self.link));
                 return Ok(());
             }
         };
@@ -301,7 +301,7 @@ impl Relay {
     /// Something was heard of the run.
     fn was_heard(&mut self) {
         if !std::mem::replace(&mut self.was_heard, true) {
-            self.witness.identity.report(Report::Heard);
+            self.context.identity.report(Report::Heard);
         }
     }
 
@@ -312,18 +312,18 @@ impl Relay {
             Err(TrySendError::Closed(_)) => return Err(Abandoned),
             Err(TrySendError::Full(signal)) => signal,
         };
-        self.witness.is_held_up.store(true, Ordering::Relaxed);
+        self.context.is_held_up.store(true, Ordering::Relaxed);
         let mut sending = pin!(self.job.signals.send(signal, bytes));
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent.map_err(|_| Abandoned),
                 Some(exit) = self.job.cancel.recv() => {
                     // Fails when the host is dead.
-                    let _ = self.witness.events.send(Event::Cancel(exit));
+                    let _ = self.context.events.send(Event::Cancel(exit));
                 }
             }
         };
-        self.witness.is_held_up.store(false, Ordering::Relaxed);
+        self.context.is_held_up.store(false, Ordering::Relaxed);
         sent
     }
 

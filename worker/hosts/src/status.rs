@@ -43,7 +43,7 @@ pub enum HostEvent {
         /// How it ended.
         death: Death,
     },
-    /// Hosts fail one after the other: runs do not wait for them any more.
+    /// Hosts keep failing: runs do not wait for them any more.
     CircuitOpened {
         /// The last failure.
         death: Death,
@@ -90,7 +90,7 @@ pub struct PoolStatus {
     pub started: u64,
     /// The host that ended last, and how.
     pub last_death: Option<(String, Death)>,
-    /// Whether hosts fail one after the other, so that no run can be executed for now.
+    /// Whether hosts keep failing, so that no run can be executed for now.
     pub is_circuit_open: bool,
     /// Whether there are to be no hosts for now.
     pub is_draining: bool,

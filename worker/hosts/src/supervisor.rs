@@ -26,22 +26,22 @@ use tracing::{debug, warn};
 
 use super::answers::Answers;
 use super::arrivals::{Arrival, Ticket};
-use super::broker::Ground;
+use super::broker::HostRuntime;
 use super::cgroup::{Cgroups, Group};
 use super::death::{Death, Reason};
+use super::forked_engines::ForkedEngines;
 use super::host::{self, Host, Patience};
-use super::keeper::Message;
-use super::loan::{Asked, Borrower, Claim, LentHost, Told};
+use super::lent_host::{Asked, Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
 use super::output::{Allowance, Speaker, Stream, pump};
 use super::own_time::OwnTime;
 use super::pool::HostNumber;
+use super::pool_task::PoolMessage;
 use super::process::Process;
 use super::program::HostProgram;
-use super::run::{Job, RunVerdict, Witness, execute, hand_back};
+use super::run::{Job, RunContext, RunVerdict, execute, hand_back};
 use super::spawn::Invitation;
 use super::templates::Demand;
-use super::wards::Wards;
 
 /// How long a dead host's output is still read for, and what it did before is waited for: something that it started may
 /// hold the pipes open.
@@ -59,7 +59,7 @@ const TOLD: usize = 1024 * 1024;
 /// What all hosts of a pool that are started at a time have in common.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) ground: Arc<Ground>,
+    pub(super) runtime: Arc<HostRuntime>,
     program: HostProgram,
     environment: Vec<(String, String)>,
     cgroups: Option<Cgroups>,
@@ -71,9 +71,9 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn new(options: &HostsOptions, ground: Arc<Ground>) -> Self {
+    pub(super) fn new(options: &HostsOptions, runtime: Arc<HostRuntime>) -> Self {
         Self {
-            ground,
+            runtime,
             program: options.program.clone(),
             environment: options.environment(),
             cgroups: options.cgroups.clone(),
@@ -87,16 +87,16 @@ impl Setup {
 }
 
 /// Somebody who borrows a host, and the way back.
-type Loan = (Claim, Borrower);
+type Lending = (Claim, Borrower);
 
 /// Something that happened to a host.
-pub(super) type Event = host::Event<Job, Loan>;
+pub(super) type Event = host::Event<Job, Lending>;
 
-type Action = host::Action<Job, Loan>;
+type Action = host::Action<Job, Lending>;
 
 /// What the pool wants of a host.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum HostCommand {
     /// Get this ready.
     Prepare(Prepare),
     /// Say how much memory it takes.
@@ -106,7 +106,7 @@ pub(super) enum Command {
     /// End the run like this.
     Cancel(Exit),
     /// Be this one's for a while.
-    Lend(Loan),
+    Lend(Lending),
     /// Who had it is done with it.
     TakeBack,
     /// Who had it does not know what it does now.
@@ -156,13 +156,13 @@ pub(super) enum Said {
 pub(super) struct Identity {
     pub(super) number: HostNumber,
     pub(super) id: String,
-    pub(super) pool: mpsc::UnboundedSender<Message>,
+    pub(super) pool: mpsc::UnboundedSender<PoolMessage>,
 }
 
 impl Identity {
     pub(super) fn report(&self, report: Report) {
         // Fails when the pool is gone, which then does not need to know.
-        let _ = self.pool.send(Message::Report(self.number, report));
+        let _ = self.pool.send(PoolMessage::Report(self.number, report));
     }
 }
 
@@ -172,9 +172,9 @@ pub(super) async fn supervise(
     identity: Identity,
     first: Option<Prepare>,
     start_timeout: Duration,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<HostCommand>,
 ) {
-    let folder = setup.ground.folder().join(&identity.id);
+    let folder = setup.runtime.folder().join(&identity.id);
     let mut pumps = JoinSet::new();
     let announced = watch::Sender::new(None);
     let patience = Patience { start: start_timeout, ..setup.patience };
@@ -184,11 +184,11 @@ pub(super) async fn supervise(
             supervisor.pump_output(&mut pumps);
             let pid = supervisor.process.id();
             let death = supervisor.serve(first, patience, &mut commands).await;
-            pid.into_iter().for_each(|pid| setup.ground.orphans.buried(pid));
+            pid.into_iter().for_each(|pid| setup.runtime.orphans.reaped(pid));
             death
         }
-        Err(_) if setup.ground.is_lost() => {
-            Death::unborn(format!("{}, the worker's folder, is gone", setup.ground.folder().display()))
+        Err(_) if setup.runtime.is_lost() => {
+            Death::unborn(format!("{}, the worker's folder, is gone", setup.runtime.folder().display()))
         }
         Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
     };
@@ -196,35 +196,35 @@ pub(super) async fn supervise(
     commands.close();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Run(job) => hand_back(job, &identity.pool),
+            HostCommand::Run(job) => hand_back(job, &identity.pool),
             // Fails when the pool is gone, and with it whoever waits.
-            Command::Lend((_, borrower)) => drop(identity.pool.send(Message::BorrowAgain(borrower))),
+            HostCommand::Lend((_, borrower)) => drop(identity.pool.send(PoolMessage::BorrowAgain(borrower))),
             _ => {}
         }
     }
     // What still reads after that is aborted.
     let _ = timeout(LAST_OUTPUT, async { while pumps.join_next().await.is_some() {} }).await;
     drop(pumps);
-    setup.ground.orphans.sweep().await;
+    setup.runtime.orphans.sweep().await;
     remove(folder).await;
     drop(setup);
     identity.report(Report::Died(death));
 }
 
 async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Process, Ticket)> {
-    let ground = &setup.ground;
-    let ticket = ground.arrivals.expect(host_id)?;
-    let invitation = Invitation { address: ground.arrivals.address(), ticket: &ticket };
-    let child = ground.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
-    let wards = |group| Wards::new(Arc::clone(&ground.orphans), ground.templates().cloned(), group);
-    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), wards);
+    let runtime = &setup.runtime;
+    let ticket = runtime.arrivals.expect(host_id)?;
+    let invitation = Invitation { address: runtime.arrivals.address(), ticket: &ticket };
+    let child = runtime.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
+    let forked = |group| ForkedEngines::new(Arc::clone(&runtime.orphans), runtime.templates().cloned(), group);
+    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), forked);
     setup.memory_bytes.into_iter().for_each(|most| process.bound(most));
     Ok((process, ticket))
 }
 
 /// The group of a host. Without one it still has its engine's limit.
 fn group(cgroups: &Cgroups, host_id: &str) -> Option<Group> {
-    cgroups.make(host_id).inspect_err(|error| warn!(host = %host_id, "cannot make a control group: {error}")).ok()
+    cgroups.make(host_id).inspect_err(|error| warn!(host = %host_id, "failed to create a control group: {error}")).ok()
 }
 
 async fn remove(folder: PathBuf) {
@@ -247,14 +247,14 @@ enum Connection {
     Awaited(Ticket),
     Open {
         link: Link<WorkerSide>,
-        ear: Ear,
+        consumer: Consumer,
     },
     /// There will be none.
     Refused,
 }
 
 /// Who takes what a host says. There is no inbox when nothing more will come.
-enum Ear {
+enum Consumer {
     /// The pool.
     Pool(Option<Inbox<WorkerSide>>),
     /// Who has borrowed the host, as far as it is for them.
@@ -281,7 +281,7 @@ impl Connection {
 
     fn inbox(&mut self) -> Option<&mut Option<Inbox<WorkerSide>>> {
         match self {
-            Self::Open { ear: Ear::Pool(inbox) | Ear::Borrower { inbox, .. }, .. } => Some(inbox),
+            Self::Open { consumer: Consumer::Pool(inbox) | Consumer::Borrower { inbox, .. }, .. } => Some(inbox),
             _ => None,
         }
     }
@@ -359,7 +359,7 @@ impl<'a> Supervisor<'a> {
     ) -> Self {
         let (event_sender, events) = mpsc::unbounded_channel();
         let run = watch::Sender::default();
-        let lines = setup.ground.lines.clone();
+        let lines = setup.runtime.lines.clone();
         let speaker = Speaker { host: identity.id.clone(), run: run.subscribe(), lines };
         Self {
             setup,
@@ -393,7 +393,7 @@ impl<'a> Supervisor<'a> {
         &mut self,
         first: Option<Prepare>,
         patience: Patience,
-        commands: &mut mpsc::UnboundedReceiver<Command>,
+        commands: &mut mpsc::UnboundedReceiver<HostCommand>,
     ) -> Death {
         self.identity.report(Report::Started(self.process.id()));
         let mut host = Host::spawned(first, patience);
@@ -404,7 +404,7 @@ impl<'a> Supervisor<'a> {
                 biased;
                 command = commands.recv(), if is_wanted => {
                     is_wanted = command.is_some();
-                    self.obey(command.unwrap_or(Command::Shutdown))
+                    self.obey(command.unwrap_or(HostCommand::Shutdown))
                 }
                 Some(event) = self.events.recv() => Some(event),
                 heard = self.connection.next() => match heard {
@@ -436,35 +436,35 @@ impl<'a> Supervisor<'a> {
     }
 
     /// What a command means to the host.
-    fn obey(&mut self, command: Command) -> Option<Event> {
+    fn obey(&mut self, command: HostCommand) -> Option<Event> {
         match command {
-            Command::Prepare(wanted) => return Some(Event::Prepare(wanted)),
-            Command::Measure => self.measure(),
-            Command::Run(run) => return Some(Event::Run { timeout_ms: run.spec.options.timeout_ms, run }),
-            Command::Cancel(exit) => return Some(Event::Cancel(exit)),
-            Command::Lend(loan) => return Some(Event::Lend(loan)),
-            Command::TakeBack => {
-                if let Connection::Open { ear, .. } = &mut self.connection
-                    && let Ear::Borrower { inbox, .. } = ear
+            HostCommand::Prepare(wanted) => return Some(Event::Prepare(wanted)),
+            HostCommand::Measure => self.measure(),
+            HostCommand::Run(run) => return Some(Event::Run { timeout_ms: run.spec.options.timeout_ms, run }),
+            HostCommand::Cancel(exit) => return Some(Event::Cancel(exit)),
+            HostCommand::Lend(lending) => return Some(Event::Lend(lending)),
+            HostCommand::TakeBack => {
+                if let Connection::Open { consumer, .. } = &mut self.connection
+                    && let Consumer::Borrower { inbox, .. } = consumer
                 {
-                    *ear = Ear::Pool(inbox.take());
+                    *consumer = Consumer::Pool(inbox.take());
                 }
                 return Some(Event::Returned);
             }
-            Command::Discard => return Some(Event::Discarded),
-            Command::Tell(notice) => {
+            HostCommand::Discard => return Some(Event::Discarded),
+            HostCommand::Tell(notice) => {
                 while self.tasks.try_join_next().is_some() {}
                 if self.tasks.len() >= MOST_TASKS {
-                    warn!(host = %self.identity.id, "the host does not take what it is told: it misses a notice");
+                    warn!(host = %self.identity.id, "engine host does not read its link: dropped a notice to it");
                     return None;
                 }
                 self.ask(
                     |link| async move { link.notify(HostNotice::Custom(notice)).await.err().map(CallError::Ended) },
                 );
             }
-            Command::SetEnv(set) => self.set_env(set),
-            Command::Stop(reason) => return Some(Event::Stop(reason)),
-            Command::Shutdown => return Some(Event::Shutdown),
+            HostCommand::SetEnv(set) => self.set_env(set),
+            HostCommand::Stop(reason) => return Some(Event::Stop(reason)),
+            HostCommand::Shutdown => return Some(Event::Shutdown),
         }
         None
     }
@@ -480,9 +480,9 @@ impl<'a> Supervisor<'a> {
             }
             Incoming::Notice(WorkerNotice::Ops(report)) => self.identity.report(Report::Said(Said::Ops(report))),
             Incoming::Notice(WorkerNotice::Log(line)) => self.speaker.log(&line, &mut self.log_allowance),
-            Incoming::Notice(WorkerNotice::NotForked(told)) => self.setup.ground.not_forked(&told),
+            Incoming::Notice(WorkerNotice::NotForked(told)) => self.setup.runtime.not_forked(&told),
             Incoming::Notice(notice) => {
-                if let Connection::Open { ear: Ear::Borrower { notices, .. }, .. } = &self.connection {
+                if let Connection::Open { consumer: Consumer::Borrower { notices, .. }, .. } = &self.connection {
                     // Fails when too many wait, or nobody takes them.
                     let _ = notices.try_send(notice, bytes);
                 }
@@ -492,9 +492,9 @@ impl<'a> Supervisor<'a> {
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
             Incoming::Request(request, responder) => {
-                let Connection::Open { link, ear } = &self.connection else { return };
-                let others = self.process.wards().answer(request, responder, link);
-                if let (Some(asked), Ear::Borrower { requests, .. }) = (others, ear) {
+                let Connection::Open { link, consumer } = &self.connection else { return };
+                let others = self.process.forked().answer(request, responder, link);
+                if let (Some(asked), Consumer::Borrower { requests, .. }) = (others, consumer) {
                     let _ = requests.try_send(asked, bytes);
                 }
             }
@@ -521,7 +521,7 @@ impl<'a> Supervisor<'a> {
                     // Fails when the host is dead.
                     let _ = events.send(Event::LinkEnded(watched.ended().await.to_string()));
                 });
-                self.connection = Connection::Open { link, ear: Ear::Pool(Some(inbox)) };
+                self.connection = Connection::Open { link, consumer: Consumer::Pool(Some(inbox)) };
                 Event::Connected
             }
             Err(failure) => {
@@ -543,9 +543,9 @@ impl<'a> Supervisor<'a> {
             Action::AnnounceUnprepared(why) => self.identity.report(Report::Unprepared(why)),
             Action::Execute(job) => self.execute(job),
             Action::HandBack(job) => hand_back(job, &self.identity.pool),
-            Action::HandOver(loan) => self.hand_over(loan),
+            Action::HandOver(lending) => self.hand_over(lending),
             // Fails when the pool is gone, and with it whoever waits.
-            Action::BorrowAgain((_, borrower)) => drop(self.identity.pool.send(Message::BorrowAgain(borrower))),
+            Action::BorrowAgain((_, borrower)) => drop(self.identity.pool.send(PoolMessage::BorrowAgain(borrower))),
             Action::AskToCancel(exit) => self.ask(|link| async move { link.call(Cancel { exit }).await.err() }),
             Action::AskToStop => {
                 self.identity.report(Report::Stopping);
@@ -576,7 +576,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn prepare(&mut self, mut wanted: Prepare) {
-        self.setup.ground.offer_template(&mut wanted.engine, wanted.memory_bytes, Demand::New);
+        self.setup.runtime.offer_template(&mut wanted.engine, wanted.memory_bytes, Demand::New);
         let events = self.event_sender.clone();
         self.process.bound(wanted.memory_bytes);
         self.ask(move |link| async move {
@@ -649,12 +649,12 @@ impl<'a> Supervisor<'a> {
         });
     }
 
-    fn hand_over(&mut self, (claim, borrower): Loan) {
-        let Connection::Open { link, ear } = &mut self.connection else { return };
+    fn hand_over(&mut self, (claim, borrower): Lending) {
+        let Connection::Open { link, consumer } = &mut self.connection else { return };
         let (notices, told) = queue::channel(TOLD);
         let (requests, asked) = queue::channel(TOLD);
-        if let Ear::Pool(inbox) = ear {
-            *ear = Ear::Borrower { inbox: inbox.take(), notices, requests };
+        if let Consumer::Pool(inbox) = consumer {
+            *consumer = Consumer::Borrower { inbox: inbox.take(), notices, requests };
         }
         let told = Told { notices: told, requests: asked };
         let (id, link, death) = (self.identity.id.clone(), link.clone(), self.announced.clone());
@@ -664,10 +664,10 @@ impl<'a> Supervisor<'a> {
 
     fn execute(&mut self, mut job: Job) {
         let idle = match &mut self.connection {
-            Connection::Open { link, ear: ear @ Ear::Pool(Some(_)) } => {
+            Connection::Open { link, consumer: consumer @ Consumer::Pool(Some(_)) } => {
                 let (sender, verdict) = oneshot::channel();
-                match std::mem::replace(ear, Ear::Run(sender)) {
-                    Ear::Pool(Some(inbox)) => Some((link.clone(), inbox, verdict)),
+                match std::mem::replace(consumer, Consumer::Run(sender)) {
+                    Consumer::Pool(Some(inbox)) => Some((link.clone(), inbox, verdict)),
                     _ => None,
                 }
             }
@@ -679,26 +679,26 @@ impl<'a> Supervisor<'a> {
             return drop(self.event_sender.send(Event::Abandoned));
         };
         let memory_bytes = job.spec.options.memory_bytes;
-        self.setup.ground.offer_template(&mut job.spec.engine, memory_bytes, Demand::Known);
+        self.setup.runtime.offer_template(&mut job.spec.engine, memory_bytes, Demand::Known);
         self.process.bound(memory_bytes);
         self.identity.report(Report::Running(job.spec.run_id.clone()));
         self.run.send_replace(Some(Arc::clone(&job.log)));
         // Not among the tasks that end with this one: it has the last word on the run.
-        let witness = Witness {
+        let context = RunContext {
             events: self.event_sender.clone(),
             identity: self.identity.clone(),
             is_held_up: Arc::clone(&self.is_held_up),
-            wards: self.process.wards().clone(),
-            ground: Arc::clone(&self.setup.ground),
+            forked: self.process.forked().clone(),
+            runtime: Arc::clone(&self.setup.runtime),
         };
-        tokio::spawn(execute(link, inbox, job, verdict, witness));
+        tokio::spawn(execute(link, inbox, job, verdict, context));
         // A host that hung while it waited is found out before the run has lost much time.
         self.ping(self.setup.ping_timeout.min(FIRST_SIGN));
     }
 
     fn end_run(&mut self, verdict: RunVerdict) {
-        if let Connection::Open { ear: ear @ Ear::Run(_), .. } = &mut self.connection
-            && let Ear::Run(run) = std::mem::replace(ear, Ear::Nobody)
+        if let Connection::Open { consumer: consumer @ Consumer::Run(_), .. } = &mut self.connection
+            && let Consumer::Run(run) = std::mem::replace(consumer, Consumer::Nobody)
         {
             // Fails when the run has been reported.
             let _ = run.send(verdict);

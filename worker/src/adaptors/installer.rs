@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base::folders;
 use base::metrics::metrics;
-use hosts::{Hosts, LoanError};
+use hosts::{Hosts, LentHostError};
 use protocol::engine::Adaptor;
 use protocol::install::{
     Install, InstalledAdaptor, MakeSnapshot, Progress, Prune, Pruned, Repo, Resolve, Resolved, SnapshotOutcome, Survey,
@@ -105,11 +105,11 @@ impl Installer {
                 showing.abort();
             }
             match answer {
-                Err(LoanError::Died(death)) if deaths + 1 < MOST_DEATHS => {
+                Err(LentHostError::Died(death)) if deaths + 1 < MOST_DEATHS => {
                     deaths += 1;
                     warn!("{}: the engine host {death}; trying again", C::NAME);
                 }
-                answer => return answer.map_err(AskError::Loan),
+                answer => return answer.map_err(AskError::Host),
             }
         }
     }
@@ -121,12 +121,12 @@ enum AskError {
     #[error("{0}")]
     NoHost(String),
     #[error(transparent)]
-    Loan(LoanError),
+    Host(LentHostError),
 }
 
 impl AskError {
     fn is_registry_down(&self) -> bool {
-        matches!(self, Self::Loan(LoanError::Call(CallError::Refused(it))) if it.code == RefusalCode::RegistryDown)
+        matches!(self, Self::Host(LentHostError::Call(CallError::Refused(it))) if it.code == RefusalCode::RegistryDown)
     }
 }
 
@@ -145,8 +145,8 @@ async fn show(mut notices: queue::Receiver<WorkerNotice>, watcher: Option<(Watch
 /// The one line that an error has.
 fn told(error: &AskError) -> String {
     match error {
-        AskError::Loan(LoanError::Call(CallError::Refused(refusal))) => refusal.message.clone(),
-        AskError::Loan(LoanError::Call(CallError::Timeout { after, .. })) => {
+        AskError::Host(LentHostError::Call(CallError::Refused(refusal))) => refusal.message.clone(),
+        AskError::Host(LentHostError::Call(CallError::Timeout { after, .. })) => {
             format!("it was not done within {after:?}")
         }
         other => other.to_string(),

@@ -184,7 +184,7 @@ pub struct PoolReport {
     pub waiting: usize,
     /// How many were started so far.
     pub started: u64,
-    /// Whether hosts fail one after the other.
+    /// Whether hosts keep failing.
     pub circuit_open: bool,
     /// Whether there are to be none.
     pub draining: bool,

@@ -121,7 +121,7 @@ impl Templates {
             (actions, given_up.map(describe))
         };
         if let Some(engine) = given_up {
-            warn!("engines of {engine} are not forked for an hour: the last one was not because {why}");
+            warn!("forking is off for an hour for {engine}: the last fork failed: {why}");
         }
         self.0.perform(actions);
         self.0.nudge.notify_one();
@@ -217,7 +217,7 @@ impl Inner {
         let Some(hosts) = self.hosts.upgrade() else { return };
         // It is given to nobody else, and ends when this does.
         let lent = match hosts.lend().await {
-            Ok(lent) => Lent(Some(lent)),
+            Ok(lent) => lent.killed_when_dropped(),
             // That there is none says nothing of the template.
             Err(error) => {
                 debug!("no host becomes the template of {}: {error}", describe(key));
@@ -229,52 +229,27 @@ impl Inner {
         drop(hosts);
         let variables = self.shelf().variables();
         let wanted = BeTemplate { engine: key.engine.clone(), memory_bytes: key.memory_bytes, variables };
-        match lent.call(wanted).await {
+        match lent.call(wanted, READY_WITHIN).await {
             Ok(Template { address, private_bytes }) => {
                 let host = address.host.clone();
                 if !self.shelf().ready(number, address, private_bytes, print, Instant::now()) {
                     return;
                 }
                 metrics().templates(self.shelf().bytes());
-                info!(host = %host, after = ?begun.elapsed(), "engines of {} are forked from now on", describe(key));
-                let death = lent.died().await;
-                info!(host = %host, "the template of {} has ended: {death}", describe(key));
+                info!(host = %host, after = ?begun.elapsed(), "template ready: {} is forked from now on", describe(key));
+                let death =
+                    lent.died().await.map_or_else(|| "was in a pool that is gone".to_owned(), |it| it.to_string());
+                info!(host = %host, "the template of {} has ended: it {death}", describe(key));
                 self.shelf().ended(number);
             }
-            Err(why) => self.failed(number, key, why, print),
+            Err(why) => self.failed(number, key, why.to_string(), print),
         }
     }
 
     fn failed(&self, number: Number, key: &Prepare, why: String, print: Option<Print>) {
         let told = why.clone();
         if self.shelf().failed(number, why, print, Instant::now()) {
-            warn!("engines of {} are not forked for an hour: {told}", describe(key));
-        }
-    }
-}
-
-/// A host that is a template or becomes one. It is killed when this is dropped, as it is of no other use.
-#[derive(Debug)]
-struct Lent(Option<super::LentHost>);
-
-impl Lent {
-    async fn call(&self, wanted: BeTemplate) -> Result<Template, String> {
-        let Some(lent) = &self.0 else { return Err("there is no host".to_owned()) };
-        lent.call(wanted, READY_WITHIN).await.map_err(|error| error.to_string())
-    }
-
-    async fn died(&self) -> String {
-        match &self.0 {
-            Some(lent) => lent.died().await.map_or_else(|| "the pool is gone".to_owned(), |death| death.to_string()),
-            None => String::new(),
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(lent) = self.0.take() {
-            lent.discard();
+            warn!("forking is off for an hour for {}: {told}", describe(key));
         }
     }
 }

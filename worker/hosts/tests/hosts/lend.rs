@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use hosts::{HostState, Hosts, HostsOptions, LoanError, PoolSize, Reason, Recycling, Status};
+use hosts::{HostState, Hosts, HostsOptions, LentHostError, PoolSize, Reason, Recycling, Status};
 use protocol::message::{Ping, Stop};
 
 use crate::fake::Habit;
@@ -57,7 +57,7 @@ async fn hosts_come_when_they_are_wanted_and_go_when_they_are_not() {
 async fn the_death_of_the_host_is_the_error_of_the_call() {
     let hosts = shared(0, 1, &[Habit::DiesOfPings]).await;
     let host = soon(hosts.lend()).await.unwrap();
-    let Err(LoanError::Died(death)) = soon(host.call(Ping {}, DEADLINE)).await else { panic!("it dies of that") };
+    let Err(LentHostError::Died(death)) = soon(host.call(Ping {}, DEADLINE)).await else { panic!("it dies of that") };
     assert_eq!((death.reason, death.status), (Reason::Crashed, Some(Status::Code(6))));
     drop(host);
     let again = soon(hosts.lend()).await.unwrap();

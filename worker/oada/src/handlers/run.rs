@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hosts::{Asked, Hosts, LentHost, LoanError};
+use hosts::{Asked, Hosts, LentHost, LentHostError};
 use protocol::Json;
 use protocol::engine::EngineSpec;
 use protocol::handler::{Abort, Handle, Handled, MOST_CALLS, Module, StoreAnswer, StoreCall};
@@ -156,7 +156,7 @@ fn give_back(mut host: Borrowed) {
     drop(host.0.take());
 }
 
-fn outcome(handled: Result<Handled, LoanError>, context: &Context) -> Outcome {
+fn outcome(handled: Result<Handled, LentHostError>, context: &Context) -> Outcome {
     match handled {
         Ok(Handled::Returned(None)) => Ok(Value::Null),
         Ok(Handled::Returned(Some(value))) => {

@@ -14,12 +14,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::death::Death;
-use super::keeper::{Message, Returned};
 use super::pool::HostNumber;
-use super::supervisor::Command;
+use super::pool_task::{PoolMessage, Returned};
+use super::supervisor::HostCommand;
 
 /// How long the death of a host whose link has ended is waited for.
-const BURIAL: Duration = Duration::from_secs(5);
+const REAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who waits for a host to borrow.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct LentHost {
 
 /// Why a call of a borrowed host has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum LoanError {
+pub enum LentHostError {
     /// The host was refusing, silent, or not to be understood.
     #[error(transparent)]
     Call(CallError),
@@ -75,7 +75,7 @@ pub enum RequestError {
     NoHost(#[from] ReserveError),
     /// The host that was asked did not answer.
     #[error(transparent)]
-    Host(#[from] LoanError),
+    Host(#[from] LentHostError),
 }
 
 /// Something that a lent host asks, and the way to answer.
@@ -92,13 +92,13 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) host: HostNumber,
-    pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) pool: mpsc::UnboundedSender<Message>,
+    pub(super) commands: mpsc::UnboundedSender<HostCommand>,
+    pub(super) pool: mpsc::UnboundedSender<PoolMessage>,
 }
 
 impl Claim {
     /// Tells the host something.
-    pub(super) fn command(&self, command: Command) {
+    pub(super) fn command(&self, command: HostCommand) {
         // Fails when the host is dead.
         let _ = self.commands.send(command);
     }
@@ -106,7 +106,7 @@ impl Claim {
     /// Tells the pool that the host comes back.
     pub(super) fn give_back(&self, returned: Returned) {
         // Fails when the pool is gone, and the host with it.
-        let _ = self.pool.send(Message::GiveBack(self.host, returned));
+        let _ = self.pool.send(PoolMessage::GiveBack(self.host, returned));
     }
 }
 
@@ -128,7 +128,7 @@ impl LentHost {
     }
 
     /// Asks the host, and waits this long for the answer.
-    pub async fn call<C: Call<WorkerSide>>(&self, call: C, deadline: Duration) -> Result<C::Answer, LoanError> {
+    pub async fn call<C: Call<WorkerSide>>(&self, call: C, deadline: Duration) -> Result<C::Answer, LentHostError> {
         let failure = match self.link.call_within(call, deadline).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
@@ -136,16 +136,16 @@ impl LentHost {
         match &failure {
             CallError::Ended(_) => {
                 let mut death = self.death.clone();
-                if let Ok(Ok(death)) = timeout(BURIAL, death.wait_for(Option::is_some)).await
+                if let Ok(Ok(death)) = timeout(REAP_TIMEOUT, death.wait_for(Option::is_some)).await
                     && let Some(death) = death.clone()
                 {
-                    return Err(LoanError::Died(death));
+                    return Err(LentHostError::Died(death));
                 }
             }
             CallError::Timeout { .. } => self.is_spent.store(true, Ordering::Relaxed),
             _ => {}
         }
-        Err(LoanError::Call(failure))
+        Err(LentHostError::Call(failure))
     }
 
     /// Asks the host something that those who wrote it have given a meaning, and waits this long for the answer.
@@ -153,17 +153,17 @@ impl LentHost {
         &self,
         question: &(impl Serialize + ?Sized + Sync),
         deadline: Duration,
-    ) -> Result<T, LoanError> {
-        let question = Json::encode(&question).map_err(|error| LoanError::Json(Arc::new(error)))?;
+    ) -> Result<T, LentHostError> {
+        let question = Json::encode(&question).map_err(|error| LentHostError::Json(Arc::new(error)))?;
         let answer = self.call(Custom(question), deadline).await?;
-        answer.decode().map_err(|error| LoanError::Json(Arc::new(error)))
+        answer.decode().map_err(|error| LentHostError::Json(Arc::new(error)))
     }
 
     /// Tells the host something that those who wrote it have given a meaning. No answer says that it was heard.
-    pub async fn notify(&self, notice: &(impl Serialize + ?Sized + Sync)) -> Result<(), LoanError> {
-        let notice = Json::encode(&notice).map_err(|error| LoanError::Json(Arc::new(error)))?;
+    pub async fn notify(&self, notice: &(impl Serialize + ?Sized + Sync)) -> Result<(), LentHostError> {
+        let notice = Json::encode(&notice).map_err(|error| LentHostError::Json(Arc::new(error)))?;
         let told = self.link.notify(HostNotice::Custom(notice)).await;
-        told.map_err(|end| LoanError::Call(CallError::Ended(end)))
+        told.map_err(|end| LentHostError::Call(CallError::Ended(end)))
     }
 
     /// Waits until the host has ended, though nobody gave it back.
@@ -184,7 +184,13 @@ impl LentHost {
 
     /// Has the host killed instead of given back, because nobody knows what it does now.
     pub fn discard(self) {
+        drop(self.killed_when_dropped());
+    }
+
+    /// The same host, which is of no use to others and will be killed instead of given back.
+    pub(super) fn killed_when_dropped(self) -> Self {
         self.is_spent.store(true, Ordering::Relaxed);
+        self
     }
 }
 
@@ -192,7 +198,7 @@ impl Drop for LentHost {
     fn drop(&mut self) {
         let is_spent = self.is_spent.load(Ordering::Relaxed);
         let (command, returned) =
-            if is_spent { (Command::Discard, Returned::Spent) } else { (Command::TakeBack, Returned::Used) };
+            if is_spent { (HostCommand::Discard, Returned::Spent) } else { (HostCommand::TakeBack, Returned::Used) };
         self.claim.command(command);
         self.claim.give_back(returned);
     }

@@ -8,12 +8,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Command, HostsOptions, Keeper, ManageError, ManageResult, Order, Setup};
+use super::{HostCommand, HostsOptions, ManageError, ManageResult, Order, PoolTask, Setup};
 use crate::death::Reason;
 use crate::pool::HostNumber;
 
 /// How long killed hosts are waited for at the end. A process that the kernel holds may take longer.
-const BURIAL: Duration = Duration::from_secs(2);
+const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Somebody who waits until something that was ordered is so.
 #[derive(Debug)]
@@ -44,11 +44,11 @@ pub(super) struct Closing {
 
 impl Closing {
     fn next_deadline(&self) -> Instant {
-        if self.is_forced { self.deadline + BURIAL } else { self.deadline }
+        if self.is_forced { self.deadline + REAP_TIMEOUT } else { self.deadline }
     }
 }
 
-impl Keeper {
+impl PoolTask {
     pub(super) fn manage(&mut self, order: Order, done: oneshot::Sender<ManageResult>) {
         if self.closing.is_some() {
             // Fails when nobody waits.
@@ -71,7 +71,7 @@ impl Keeper {
                 Until::Settled
             }
             Order::Resize(target) => {
-                info!(pool, target, "the pool gets another size");
+                info!(pool, target, "resizing the pool");
                 let size = self.options.size.resized(target);
                 self.reconfigure(HostsOptions { size, ..self.options.clone() })
             }
@@ -84,15 +84,15 @@ impl Keeper {
         let starts_others = options.starts_others(&self.options);
         let variables = options.changed_variables(&self.options);
         self.pool.set_policy(options.policy());
-        self.setup = Arc::new(Setup::new(&options, Arc::clone(&self.setup.ground)));
+        self.setup = Arc::new(Setup::new(&options, Arc::clone(&self.setup.runtime)));
         self.options = options;
         if !starts_others && variables.variables.is_empty() {
             return Until::Settled;
         }
         if !starts_others {
-            info!(pool = &*self.name, "hosts are told of other variables");
+            info!(pool = &*self.name, "updating environment variables of running hosts");
             self.pool.start_afresh();
-            self.command_all(|| Command::SetEnv(variables.clone()));
+            self.command_all(|| HostCommand::SetEnv(variables.clone()));
             return Until::EnvSet(self.pool.hosts());
         }
         info!(pool = &*self.name, "hosts are being replaced: their settings have changed");
@@ -153,7 +153,7 @@ impl Keeper {
             return;
         }
         self.closing = Some(Closing { deadline, is_forced: false, done: done.into_iter().collect() });
-        self.command_all(|| Command::Stop(Reason::Retired));
+        self.command_all(|| HostCommand::Stop(Reason::Retired));
     }
 
     /// Refuses who wants a host, and uses force when it is time. Returns when this is to be done again.
@@ -164,7 +164,7 @@ impl Keeper {
         closing.is_forced |= is_time;
         let next = closing.next_deadline();
         if is_time {
-            self.command_all(|| Command::Shutdown);
+            self.command_all(|| HostCommand::Shutdown);
         }
         Some(next)
     }
@@ -173,7 +173,7 @@ impl Keeper {
         self.closing.as_ref().is_some_and(|closing| closing.is_forced && Instant::now() >= closing.next_deadline())
     }
 
-    pub(super) fn command_all(&self, command: impl Fn() -> Command) {
+    pub(super) fn command_all(&self, command: impl Fn() -> HostCommand) {
         for host in self.pool.handles() {
             // Fails when the host is dead, which is about to be reported.
             let _ = host.send(command());

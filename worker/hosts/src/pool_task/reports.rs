@@ -4,7 +4,7 @@ use base::metrics::metrics;
 use protocol::message::OpsReport;
 use tracing::{debug, error, warn};
 
-use super::{Command, Keeper, Report, chance, now};
+use super::{HostCommand, PoolTask, Report, chance, now};
 use crate::death::{Death, Reason};
 use crate::pool::{HostNumber, host_id};
 use crate::status::{HostEvent, describe};
@@ -13,7 +13,7 @@ use crate::supervisor::Said;
 /// What to do about a unit or a machine that is full.
 const MORE_MEMORY: &str = "lower --capacity or --run-memory, or give the unit (MemoryMax=) or the machine more memory";
 
-impl Keeper {
+impl PoolTask {
     /// Takes in what a host reports.
     pub(super) fn hear(&mut self, host: HostNumber, report: Report) {
         match report {
@@ -28,7 +28,7 @@ impl Keeper {
             Report::Ready => self.hear_ready(host),
             Report::Unprepared(why) => {
                 let wanted = self.pool.not_prepared(host, now()).as_ref().map(describe).unwrap_or_default();
-                warn!(host = host_id(host), "the host cannot prepare {wanted}: {why}");
+                warn!(host = host_id(host), "engine host failed to prepare {wanted}: {why}");
             }
             Report::Measured(bytes) => self.pool.measured(host, bytes),
             Report::Running(run_id) => self.pool.running(host, run_id),
@@ -37,7 +37,7 @@ impl Keeper {
             Report::Said(Said::Message(message)) => self.publish(HostEvent::Message { host: host_id(host), message }),
             Report::Said(Said::Ops(report)) => self.hear_numbers(host, report),
             Report::EnvSet(is_set) => self.env_set(host, is_set),
-            Report::Died(death) => self.bury(host, death),
+            Report::Died(death) => self.died(host, death),
         }
     }
 
@@ -49,7 +49,7 @@ impl Keeper {
             self.publish(HostEvent::Ready { host, after });
         }
         if self.pool.is_unmeasured(host) {
-            self.command(host, Command::Measure);
+            self.command(host, HostCommand::Measure);
         }
     }
 
@@ -62,7 +62,7 @@ impl Keeper {
         self.publish(HostEvent::Ops { host, report });
     }
 
-    fn bury(&mut self, host: HostNumber, death: Death) {
+    fn died(&mut self, host: HostNumber, death: Death) {
         let (id, pid) = (host_id(host), self.pool.pid(host));
         self.ops.forget(host);
         metrics().host_ended(death.phase.as_str(), death.reason.label());
@@ -77,7 +77,10 @@ impl Keeper {
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
         if self.pool.died(host, death.is_failure(), now(), chance()) {
-            error!(pool = &*self.name, "hosts fail one after the other; nobody waits for them until one gets ready");
+            error!(
+                pool = &*self.name,
+                "circuit breaker open: engine hosts keep failing; no run is claimed until one becomes ready"
+            );
             self.publish(HostEvent::CircuitOpened { death: death.clone() });
         }
         self.last_death = Some((id, death));

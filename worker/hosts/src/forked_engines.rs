@@ -5,6 +5,7 @@
 //! is told to the host.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,11 +26,30 @@ use super::templates::Templates;
 const MOST: usize = 4;
 
 /// How long those that were killed are waited for.
-const BURIAL: Duration = Duration::from_secs(2);
+const REAP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a process does not become a host's engine.
+#[derive(Debug, thiserror::Error)]
+enum AdoptError {
+    #[error("that is no process")]
+    NoProcess,
+    #[error("no such process: {0}")]
+    Gone(#[source] rustix::io::Errno),
+    #[error("that process is no child of the worker")]
+    NoChild,
+    #[error("that process was not forked from a template just now")]
+    NotForked,
+    #[error("its end cannot be watched: {0}")]
+    Unwatched(#[from] io::Error),
+    #[error("the host gets no more engines")]
+    TooMany,
+    #[error("that process belongs to another host")]
+    Taken,
+}
 
 /// Those of one host. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Wards(Arc<Inner>);
+pub(super) struct ForkedEngines(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -37,8 +57,8 @@ struct Inner {
     templates: Option<Templates>,
     group: Option<Arc<Group>>,
     state: Mutex<State>,
-    /// One was buried.
-    buried: Notify,
+    /// One was reaped.
+    reaped: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -49,9 +69,9 @@ struct State {
     is_over: bool,
 }
 
-impl Wards {
+impl ForkedEngines {
     pub(super) fn new(orphans: Arc<Orphans>, templates: Option<Templates>, group: Option<Arc<Group>>) -> Self {
-        Self(Arc::new(Inner { orphans, templates, group, state: Mutex::default(), buried: Notify::new() }))
+        Self(Arc::new(Inner { orphans, templates, group, state: Mutex::default(), reaped: Notify::new() }))
     }
 
     /// Answers the request to adopt one, if it is that.
@@ -69,36 +89,36 @@ impl Wards {
                 }
                 responder.reply(WorkerReply::Adopted(Adopted {}));
             }
-            Err(why) => responder.refuse(Refusal::new(RefusalCode::WrongState, why)),
+            Err(why) => responder.refuse(Refusal::new(RefusalCode::WrongState, why.to_string())),
         }
         None
     }
 
-    fn adopt(&self, Adopt { pid, .. }: &Adopt, link: &Link<WorkerSide>) -> Result<(), String> {
+    fn adopt(&self, Adopt { pid, .. }: &Adopt, link: &Link<WorkerSide>) -> Result<(), AdoptError> {
         let pid = *pid;
-        let id = Pid::from_raw(pid.cast_signed()).ok_or("that is no process")?;
-        let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(|error| format!("no such process: {error}"))?;
+        let id = Pid::from_raw(pid.cast_signed()).ok_or(AdoptError::NoProcess)?;
+        let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(AdoptError::Gone)?;
         // What a host says is not believed: it could name what belongs to another one.
         if parent(pid) != Some(std::process::id()) {
-            return Err("that process is no child of the worker".to_owned());
+            return Err(AdoptError::NoChild);
         }
         if !session(pid).is_some_and(|template| template != pid && self.0.orphans.has(template)) {
-            return Err("that process was not forked from a template just now".to_owned());
+            return Err(AdoptError::NotForked);
         }
-        let watched = pidfd.try_clone().and_then(watch_readable).map_err(|error| error.to_string())?;
+        let watched = pidfd.try_clone().and_then(watch_readable)?;
         let pidfd = Arc::new(pidfd);
         {
             let mut state = self.0.state();
             if state.is_over || state.living.len() >= MOST {
-                return Err("the host gets no more engines".to_owned());
+                return Err(AdoptError::TooMany);
             }
-            if !self.0.orphans.foster(pid) {
-                return Err("that process belongs to another host".to_owned());
+            if !self.0.orphans.adopt_for_host(pid) {
+                return Err(AdoptError::Taken);
             }
             state.living.insert(pid, pidfd);
         }
         if let Some(Err(error)) = self.0.group.as_ref().map(|group| group.enter(pid)) {
-            warn!(pid, "cannot put an engine into the control group of its host: {error}");
+            warn!(pid, "failed to move a forked engine into the control group of its host: {error}");
         }
         let (inner, link) = (Arc::clone(&self.0), link.clone());
         tokio::spawn(async move {
@@ -114,9 +134,9 @@ impl Wards {
                     }
                 }
             };
-            inner.orphans.unfoster(pid);
+            inner.orphans.disown(pid);
             inner.state().living.remove(&pid);
-            inner.buried.notify_waiters();
+            inner.reaped.notify_waiters();
             if let Some(status) = status {
                 // Fails when the host is gone.
                 let _ = link.notify(HostNotice::EngineEnded(EngineEnded { pid, status })).await;
@@ -133,23 +153,23 @@ impl Wards {
         }
     }
 
-    /// Kills all that there are, lets no more come, and waits until they are buried.
+    /// Kills all that there are, lets no more come, and waits until they are reaped.
     pub(super) async fn end(&self) {
         self.0.state().is_over = true;
         self.kill();
         let gone = async {
             loop {
-                let buried = self.0.buried.notified();
-                tokio::pin!(buried);
-                buried.as_mut().enable();
+                let reaped = self.0.reaped.notified();
+                tokio::pin!(reaped);
+                reaped.as_mut().enable();
                 if self.0.state().living.is_empty() {
                     return;
                 }
-                buried.await;
+                reaped.await;
             }
         };
-        if tokio::time::timeout(BURIAL, gone).await.is_err() {
-            warn!("an engine does not die");
+        if tokio::time::timeout(REAP_TIMEOUT, gone).await.is_err() {
+            warn!("a forked engine has not exited after SIGKILL");
         }
     }
 }

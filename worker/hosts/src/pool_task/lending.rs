@@ -5,10 +5,10 @@ use base::metrics::metrics;
 use protocol::message::Prepare;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Command, Keeper, Returned, now};
+use super::{HostCommand, PoolTask, Returned, now};
 use crate::host::platform_fault;
 use crate::lease::Lease;
-use crate::loan::{Borrower, Claim};
+use crate::lent_host::{Borrower, Claim};
 use crate::pool::{HostNumber, Taken};
 use crate::run::Job;
 
@@ -44,7 +44,7 @@ impl Waiter {
     }
 }
 
-impl Keeper {
+impl PoolTask {
     /// Lends what there is to those who wait, in the order of asking. Who waits for an engine that nobody has does not
     /// hold up the others.
     pub(super) fn lend_all(&mut self) {
@@ -80,7 +80,7 @@ impl Keeper {
         let claim = self.claim(host)?;
         if !is_prepared {
             // Ahead of the run itself, which may have to wait for its data.
-            claim.command(Command::Prepare(wanted.clone()));
+            claim.command(HostCommand::Prepare(wanted.clone()));
         }
         Some((claim, is_prepared))
     }
@@ -90,8 +90,8 @@ impl Keeper {
         let taken = self.pool.take_to_lend(borrower.wanted.as_ref());
         let Some(claim) = taken.and_then(|host| self.claim(host)) else { return Some(borrower) };
         let commands = claim.commands.clone();
-        match commands.send(Command::Lend((claim, borrower))) {
-            Err(mpsc::error::SendError(Command::Lend((_, borrower)))) => Some(borrower),
+        match commands.send(HostCommand::Lend((claim, borrower))) {
+            Err(mpsc::error::SendError(HostCommand::Lend((_, borrower)))) => Some(borrower),
             _ => None,
         }
     }

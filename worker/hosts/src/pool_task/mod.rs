@@ -19,21 +19,21 @@ use tracing::{debug, error, info, warn};
 use self::lending::{Caller, Waiter};
 use self::managing::{Closing, Wait};
 use super::StartError;
-use super::broker::Ground;
+use super::broker::HostRuntime;
 use super::death::{Death, Reason};
 use super::host::platform_fault;
-use super::loan::Borrower;
+use super::lent_host::Borrower;
 use super::ops::OpsTotals;
 use super::options::HostsOptions;
 use super::pool::{Dismissal, HostNumber, Pool, host_id};
 use super::run::{GONE, Job};
 use super::status::{HostEvent, PoolEvent, PoolStatus, describe};
-use super::supervisor::{Command, Identity, Report, Setup, supervise};
+use super::supervisor::{HostCommand, Identity, Report, Setup, supervise};
 use super::{ManageError, ManageResult};
 
 /// What others tell the pool.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum PoolMessage {
     Reserve(Prepare, Caller),
     Borrow(Borrower),
     /// A borrower whose host was not to be had after all.
@@ -77,18 +77,18 @@ pub(super) enum Order {
 }
 
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct PoolTask {
     name: Arc<str>,
     setup: Arc<Setup>,
     options: HostsOptions,
-    pool: Pool<mpsc::UnboundedSender<Command>>,
+    pool: Pool<mpsc::UnboundedSender<HostCommand>>,
     started: u64,
     last_death: Option<(String, Death)>,
     ops: OpsTotals,
     waiting: VecDeque<Waiter>,
-    messages: mpsc::UnboundedReceiver<Message>,
+    messages: mpsc::UnboundedReceiver<PoolMessage>,
     /// For the hosts, and for those who get one.
-    sender: mpsc::UnboundedSender<Message>,
+    sender: mpsc::UnboundedSender<PoolMessage>,
     events: broadcast::Sender<HostEvent>,
     /// Whether the circuit is closed, for who would bring runs.
     availability: watch::Sender<bool>,
@@ -96,17 +96,17 @@ pub(super) struct Keeper {
     closing: Option<Closing>,
 }
 
-impl Keeper {
+impl PoolTask {
     pub(super) fn new(
         name: Arc<str>,
         options: HostsOptions,
-        ground: Arc<Ground>,
+        runtime: Arc<HostRuntime>,
         events: broadcast::Sender<HostEvent>,
-    ) -> (Self, mpsc::UnboundedSender<Message>) {
+    ) -> (Self, mpsc::UnboundedSender<PoolMessage>) {
         let (sender, messages) = mpsc::unbounded_channel();
-        let keeper = Self {
+        let pool_task = Self {
             name,
-            setup: Arc::new(Setup::new(&options, ground)),
+            setup: Arc::new(Setup::new(&options, runtime)),
             pool: Pool::new(options.policy()),
             options,
             started: 0,
@@ -120,7 +120,7 @@ impl Keeper {
             waits: Vec::new(),
             closing: None,
         };
-        (keeper, sender)
+        (pool_task, sender)
     }
 
     /// Whether hosts can be had, as that changes.
@@ -140,7 +140,7 @@ impl Keeper {
                 return Err(StartError::Unusable { attempts: attempt + 1, death });
             }
             let pause = retry_pause(attempt);
-            warn!(pool = &*self.name, "no host got ready; trying again in {pause:?}");
+            warn!(pool = &*self.name, "no engine host became ready; retrying in {pause:?}");
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
@@ -151,8 +151,9 @@ impl Keeper {
         self.launch(self.options.validation_timeout);
         loop {
             let message = self.messages.recv().await?;
-            let is_ready = matches!(message, Message::Report(_, Report::Ready));
-            let death = if let Message::Report(_, Report::Died(death)) = &message { Some(death.clone()) } else { None };
+            let is_ready = matches!(message, PoolMessage::Report(_, Report::Ready));
+            let death =
+                if let PoolMessage::Report(_, Report::Died(death)) = &message { Some(death.clone()) } else { None };
             self.handle(message);
             if is_ready || death.is_some() {
                 return death;
@@ -178,13 +179,13 @@ impl Keeper {
         }
         let Self { closing, pool, setup, mut messages, .. } = self;
         for host in pool.status(now()) {
-            error!(host = host.id, pid = host.pid, "the host does not die");
+            error!(host = host.id, pid = host.pid, "engine host has not exited after SIGKILL");
         }
         // The socket goes with the last pool, before anybody hears that it is gone.
         drop(setup);
         messages.close();
         while let Ok(message) = messages.try_recv() {
-            if let Message::Return(job) = message {
+            if let PoolMessage::Return(job) = message {
                 job.give_up(platform_fault(GONE.to_owned()));
             }
         }
@@ -194,37 +195,37 @@ impl Keeper {
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: PoolMessage) {
         match message {
-            Message::Reserve(wanted, caller) => {
+            PoolMessage::Reserve(wanted, caller) => {
                 self.pool.wanted(&wanted, now());
                 self.waiting.push_back(Waiter::Caller(wanted, caller));
             }
-            Message::Borrow(borrower) => {
+            PoolMessage::Borrow(borrower) => {
                 if let Some(wanted) = &borrower.wanted {
                     self.pool.wanted(wanted, now());
                 }
                 self.waiting.push_back(Waiter::Borrower(borrower));
             }
-            Message::BorrowAgain(borrower) => self.waiting.push_front(Waiter::Borrower(borrower)),
-            Message::Expect(wanted) => self.pool.wanted(&wanted, now()),
-            Message::Return(job) => self.waiting.push_front(Waiter::Run(job)),
-            Message::GiveBack(host, returned) => self.take_back(host, returned),
-            Message::Report(host, report) => self.hear(host, report),
-            Message::Status(asker) => {
+            PoolMessage::BorrowAgain(borrower) => self.waiting.push_front(Waiter::Borrower(borrower)),
+            PoolMessage::Expect(wanted) => self.pool.wanted(&wanted, now()),
+            PoolMessage::Return(job) => self.waiting.push_front(Waiter::Run(job)),
+            PoolMessage::GiveBack(host, returned) => self.take_back(host, returned),
+            PoolMessage::Report(host, report) => self.hear(host, report),
+            PoolMessage::Status(asker) => {
                 // Fails when nobody waits.
                 let _ = asker.send(self.status());
             }
-            Message::NotifyAll(notice) => self.command_all(|| Command::Tell(notice.clone())),
-            Message::Manage(order, done) => self.manage(order, done),
-            Message::Cancel(run_id, exit, asker) => {
+            PoolMessage::NotifyAll(notice) => self.command_all(|| HostCommand::Tell(notice.clone())),
+            PoolMessage::Manage(order, done) => self.manage(order, done),
+            PoolMessage::Cancel(run_id, exit, asker) => {
                 // Fails when the host is dead.
-                let host = self.pool.handle_of_run(&run_id).map(|host| host.send(Command::Cancel(exit)));
+                let host = self.pool.handle_of_run(&run_id).map(|host| host.send(HostCommand::Cancel(exit)));
                 // Fails when nobody waits.
                 let _ = asker.send(host.is_some());
             }
-            Message::Shutdown(deadline, done) => self.close(deadline, Some(done)),
-            Message::Abandon => self.close(Instant::now(), None),
+            PoolMessage::Shutdown(deadline, done) => self.close(deadline, Some(done)),
+            PoolMessage::Abandon => self.close(Instant::now(), None),
         }
     }
 
@@ -238,7 +239,7 @@ impl Keeper {
         self.follow_circuit();
         if self.pool.is_open() {
             let why = self.last_death.as_ref().map_or_else(String::new, |(_, death)| format!("; the last one {death}"));
-            self.refuse_all(&format!("hosts fail one after the other{why}"));
+            self.refuse_all(&format!("circuit breaker open: engine hosts keep failing{why}"));
         }
         let plan = self.pool.plan(now(), self.waiting.len());
         for _ in 0..plan.start {
@@ -262,7 +263,7 @@ impl Keeper {
             has_changed
         });
         if has_changed && is_closed {
-            info!(pool = &*self.name, "hosts get ready again");
+            info!(pool = &*self.name, "circuit breaker closed: engine hosts become ready again");
             self.publish(HostEvent::CircuitClosed);
         }
     }
@@ -270,7 +271,7 @@ impl Keeper {
     fn launch(&mut self, start_timeout: Duration) {
         self.started += 1;
         metrics().host_started();
-        let number = self.setup.ground.next_host();
+        let number = self.setup.runtime.next_host();
         let (commands, incoming) = mpsc::unbounded_channel();
         let first = self.pool.started(number, commands, now(), chance());
         let identity = Identity { number, id: host_id(number), pool: self.sender.clone() };
@@ -281,7 +282,7 @@ impl Keeper {
     fn prepare(&mut self, host: HostNumber, wanted: Prepare) {
         debug!(host = host_id(host), "the host is to prepare {}", describe(&wanted));
         self.pool.preparing(host, wanted.clone(), now());
-        self.command(host, Command::Prepare(wanted));
+        self.command(host, HostCommand::Prepare(wanted));
     }
 
     /// Has an idle host exit.
@@ -292,10 +293,10 @@ impl Keeper {
             Dismissal::Recycled => Reason::Recycled,
             Dismissal::Drained => Reason::Drained,
         };
-        self.command(host, Command::Stop(reason));
+        self.command(host, HostCommand::Stop(reason));
     }
 
-    fn command(&self, host: HostNumber, command: Command) {
+    fn command(&self, host: HostNumber, command: HostCommand) {
         if let Some(commands) = self.pool.handle(host) {
             // Fails when the host is dead, which is about to be reported.
             let _ = commands.send(command);
@@ -319,7 +320,7 @@ impl Keeper {
     fn publish(&self, event: HostEvent) {
         // Both fail when nobody listens.
         let _ = self.events.send(event.clone());
-        let _ = self.setup.ground.events.send(PoolEvent { pool: Arc::clone(&self.name), event });
+        let _ = self.setup.runtime.events.send(PoolEvent { pool: Arc::clone(&self.name), event });
     }
 }
 
