@@ -127,7 +127,7 @@ async fn main() -> anyhow::Result<()> {
     loop {
         tokio::select! {
             Some(change) = changes.recv() => {
-                println!("{} is another one", change.0.display());
+                println!("{} is another one", change.display());
                 for pool in broker.all() {
                     pool.recycle().await?;
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use hosts::{Broker, Change, Hosts, HostsOptions, watch_files};
+use hosts::{Broker, Hosts, HostsOptions, watch_files};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -68,8 +68,8 @@ impl Reload {
             let orders = tokio::select! {
                 _ = hangup.recv() => self.reconfigure(),
                 change = next(&mut changes) => {
-                    if Some(&change.0) == self.program.as_ref() {
-                        info!("{} has changed", change.0.display());
+                    if Some(&change) == self.program.as_ref() {
+                        info!("{} has changed", change.display());
                         self.recycle()
                     } else {
                         self.reconfigure()
@@ -150,7 +150,7 @@ fn changed(before: &[Effective], now: &[Effective]) -> (Vec<String>, Vec<String>
 type Order = BoxFuture<'static, ()>;
 
 /// The next change; waits for ever if nothing is watched any more.
-async fn next(changes: &mut mpsc::Receiver<Change>) -> Change {
+async fn next(changes: &mut mpsc::Receiver<PathBuf>) -> PathBuf {
     match changes.recv().await {
         Some(change) => change,
         None => std::future::pending().await,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -148,8 +148,7 @@ impl Broker {
     /// Makes this process the one that gets what hosts leave behind, and reaps it. For a program whose children of
     /// other sessions are all hosts or theirs.
     pub fn adopt_orphans(&self) -> io::Result<()> {
-        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        runtime.map_or(Ok(()), |runtime| runtime.orphans.adopt())
+        self.runtime().as_ref().map_or(Ok(()), |runtime| runtime.orphans.adopt())
     }
 
     /// Opens a pool of hosts of a type. If there are always to be some, returns when the first one is ready.
@@ -161,8 +160,8 @@ impl Broker {
         if self.pool(pool).is_some() {
             return Err(taken());
         }
-        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let hosts = Hosts::open(pool, options, runtime.ok_or(StartError::Closed)?).await?;
+        let runtime = self.runtime().clone().ok_or(StartError::Closed)?;
+        let hosts = Hosts::open(pool, options, runtime).await?;
         let mut pools = self.pools();
         if pools.iter().any(|known| known.pool() == pool) {
             return Err(taken());
@@ -177,8 +176,7 @@ impl Broker {
     /// When there are templates already, or the broker was shut down.
     pub async fn open_templates(&self, options: HostsOptions, policy: TemplatePolicy) -> Result<Templates, StartError> {
         let hosts = self.open(TEMPLATES, options).await?;
-        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let runtime = runtime.ok_or(StartError::Closed)?;
+        let runtime = self.runtime().clone().ok_or(StartError::Closed)?;
         let templates = Templates::start(hosts, policy);
         runtime.templates.set(templates.clone()).map_err(|_| StartError::Taken(TEMPLATES.to_owned()))?;
         Ok(templates)
@@ -186,7 +184,7 @@ impl Broker {
 
     /// What engines are forked from, where they are.
     pub fn templates(&self) -> Option<Templates> {
-        self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.templates().cloned()
+        self.runtime().as_ref()?.templates().cloned()
     }
 
     /// The pool of this type.
@@ -233,7 +231,7 @@ impl Broker {
     /// Shuts all pools down, as [`Hosts::shutdown`] does. When this returns, no process and no file is left.
     pub async fn shutdown(&self, grace: Duration) {
         let pools = std::mem::take(&mut *self.pools());
-        let runtime = self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let runtime = self.runtime().take();
         let (templates, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.pool() == TEMPLATES);
         join_all(others.iter().map(|pool| pool.shutdown(grace))).await;
         // Nobody wants an engine any more. Each template has its host lent, which would keep that for the whole grace.
@@ -242,7 +240,11 @@ impl Broker {
         drop(runtime);
     }
 
-    fn pools(&self) -> std::sync::MutexGuard<'_, Vec<Hosts>> {
+    fn runtime(&self) -> MutexGuard<'_, Option<Arc<HostRuntime>>> {
+        self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pools(&self) -> MutexGuard<'_, Vec<Hosts>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

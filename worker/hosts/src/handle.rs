@@ -44,53 +44,38 @@ const EVENTS: usize = 1024;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Hosts {
+pub struct Hosts(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     pool: Arc<str>,
-    pool_task: Arc<PoolHandle>,
+    messages: mpsc::UnboundedSender<PoolMessage>,
     events: broadcast::Sender<HostEvent>,
     availability: watch::Receiver<bool>,
 }
 
-#[derive(Debug)]
-struct PoolHandle(mpsc::UnboundedSender<PoolMessage>);
-
-impl Drop for PoolHandle {
+impl Drop for Shared {
     fn drop(&mut self) {
         // Fails when the pool was shut down.
-        let _ = self.0.send(PoolMessage::Abandon);
+        let _ = self.messages.send(PoolMessage::Abandon);
     }
 }
 
 /// A pool of hosts that is not kept by this.
 #[derive(Debug)]
-pub(super) struct WeakHosts {
-    pool: Arc<str>,
-    pool_task: Weak<PoolHandle>,
-    events: broadcast::Sender<HostEvent>,
-    availability: watch::Receiver<bool>,
-}
+pub(super) struct WeakHosts(Weak<Shared>);
 
 impl WeakHosts {
     /// The pool, if somebody keeps it.
     pub(super) fn upgrade(&self) -> Option<Hosts> {
-        Some(Hosts {
-            pool_task: self.pool_task.upgrade()?,
-            pool: Arc::clone(&self.pool),
-            events: self.events.clone(),
-            availability: self.availability.clone(),
-        })
+        self.0.upgrade().map(Hosts)
     }
 }
 
 impl Hosts {
     /// The pool, kept by others alone.
     pub(super) fn downgrade(&self) -> WeakHosts {
-        WeakHosts {
-            pool: Arc::clone(&self.pool),
-            pool_task: Arc::downgrade(&self.pool_task),
-            events: self.events.clone(),
-            availability: self.availability.clone(),
-        }
+        WeakHosts(Arc::downgrade(&self.0))
     }
 
     /// Starts a pool of its own, with a socket of its own, for who needs no [`Broker`](super::Broker). Returns when its
@@ -102,21 +87,21 @@ impl Hosts {
     pub(super) async fn open(pool: &str, options: HostsOptions, runtime: Arc<HostRuntime>) -> Result<Self, StartError> {
         let (events, _) = broadcast::channel(EVENTS);
         let pool = Arc::from(pool);
-        let (mut pool_task, sender) = PoolTask::new(Arc::clone(&pool), options, runtime, events.clone());
+        let (mut pool_task, messages) = PoolTask::new(Arc::clone(&pool), options, runtime, events.clone());
         pool_task.validate().await?;
         let availability = pool_task.availability();
         tokio::spawn(pool_task.run());
-        Ok(Self { pool, pool_task: Arc::new(PoolHandle(sender)), events, availability })
+        Ok(Self(Arc::new(Shared { pool, messages, events, availability })))
     }
 
     /// The pool's type.
     pub fn pool(&self) -> &str {
-        &self.pool
+        &self.0.pool
     }
 
     /// What happens from now on. Who falls behind misses the oldest events.
     pub fn events(&self) -> broadcast::Receiver<HostEvent> {
-        self.events.subscribe()
+        self.0.events.subscribe()
     }
 
     /// A look at the pool; none when it was shut down.
@@ -139,7 +124,7 @@ impl Hosts {
     /// Somebody is likely to borrow a host for this: one is to load it, if there is room.
     pub fn expect(&self, wanted: Prepare) {
         // Fails when the pool was shut down.
-        let _ = self.pool_task.0.send(PoolMessage::Expect(wanted));
+        let _ = self.0.messages.send(PoolMessage::Expect(wanted));
     }
 
     /// Asks any host something that those who wrote it have given a meaning. Waits for a host as [`lend`](Self::lend) does,
@@ -155,7 +140,7 @@ impl Hosts {
     /// Tells all hosts that are ready or at work something that those who wrote them have given a meaning.
     pub fn notify_all(&self, notice: &(impl Serialize + ?Sized)) -> Result<(), InvalidJson> {
         // Fails when the pool was shut down.
-        let _ = self.pool_task.0.send(PoolMessage::NotifyAll(Json::encode(&notice)?));
+        let _ = self.0.messages.send(PoolMessage::NotifyAll(Json::encode(&notice)?));
         Ok(())
     }
 
@@ -208,7 +193,7 @@ impl Hosts {
     /// Asks the pool; none when the pool is gone.
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> PoolMessage) -> Option<T> {
         let (asker, answer) = oneshot::channel();
-        self.pool_task.0.send(message(asker)).ok()?;
+        self.0.messages.send(message(asker)).ok()?;
         answer.await.ok()
     }
 }
@@ -219,7 +204,7 @@ fn gone() -> ReserveError {
 
 impl Executor for Hosts {
     fn availability(&self) -> watch::Receiver<bool> {
-        self.availability.clone()
+        self.0.availability.clone()
     }
 
     async fn reserve(&self, wanted: Prepare) -> Result<Reservation, ReserveError> {

@@ -66,7 +66,7 @@ pub use self::policy::{PoolSize, Recycling};
 pub use self::program::{Embedded, HostProgram, ProgramError};
 pub use self::status::{HostEvent, HostState, HostStatus, PoolEvent, PoolStatus};
 pub use self::templates::{TemplatePolicy, TemplateState, TemplateStatus, Templates};
-pub use self::watch::{Change, watch_files};
+pub use self::watch::watch_files;
 
 /// Why hosts cannot be started at all.
 #[derive(Debug, thiserror::Error)]

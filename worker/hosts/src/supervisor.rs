@@ -24,7 +24,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::answers::Answers;
 use super::arrivals::{Arrival, Ticket};
 use super::broker::HostRuntime;
 use super::cgroup::{Cgroups, Group};
@@ -38,7 +37,6 @@ use super::own_time::OwnTime;
 use super::pool::HostNumber;
 use super::pool_task::PoolMessage;
 use super::process::Process;
-use super::program::HostProgram;
 use super::run::{Job, RunContext, RunVerdict, execute, hand_back};
 use super::spawn::Invitation;
 use super::templates::Demand;
@@ -60,30 +58,7 @@ const TOLD: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) runtime: Arc<HostRuntime>,
-    program: HostProgram,
-    environment: Vec<(String, String)>,
-    cgroups: Option<Cgroups>,
-    memory_bytes: Option<u64>,
-    answers: Option<Answers>,
-    patience: Patience,
-    ping_every: Duration,
-    ping_timeout: Duration,
-}
-
-impl Setup {
-    pub(super) fn new(options: &HostsOptions, runtime: Arc<HostRuntime>) -> Self {
-        Self {
-            runtime,
-            program: options.program.clone(),
-            environment: options.environment(),
-            cgroups: options.cgroups.clone(),
-            memory_bytes: options.memory_bytes,
-            answers: options.answers.clone(),
-            patience: options.patience(),
-            ping_every: options.ping_every,
-            ping_timeout: options.ping_timeout,
-        }
-    }
+    pub(super) options: HostsOptions,
 }
 
 /// Somebody who borrows a host, and the way back.
@@ -177,7 +152,7 @@ pub(super) async fn supervise(
     let folder = setup.runtime.folder().join(&identity.id);
     let mut pumps = JoinSet::new();
     let announced = watch::Sender::new(None);
-    let patience = Patience { start: start_timeout, ..setup.patience };
+    let patience = Patience { start: start_timeout, ..setup.options.patience() };
     let death = match start(&setup, &identity.id, &folder).await {
         Ok((process, ticket)) => {
             let mut supervisor = Supervisor::new(&setup, &identity, process, ticket, announced.subscribe());
@@ -190,7 +165,7 @@ pub(super) async fn supervise(
         Err(_) if setup.runtime.is_lost() => {
             Death::unborn(format!("{}, the worker's folder, is gone", setup.runtime.folder().display()))
         }
-        Err(error) => Death::unborn(format!("{}: {error}", setup.program.path().display())),
+        Err(error) => Death::unborn(format!("{}: {error}", setup.options.program.path().display())),
     };
     announced.send_replace(Some(death.clone()));
     commands.close();
@@ -212,13 +187,13 @@ pub(super) async fn supervise(
 }
 
 async fn start(setup: &Setup, host_id: &str, folder: &Path) -> io::Result<(Process, Ticket)> {
-    let runtime = &setup.runtime;
+    let Setup { runtime, options } = setup;
     let ticket = runtime.arrivals.expect(host_id)?;
     let invitation = Invitation { address: runtime.arrivals.address(), ticket: &ticket };
-    let child = runtime.spawner.spawn(&setup.program, &setup.environment, folder, invitation).await?;
+    let child = runtime.spawner.spawn(&options.program, &options.environment(), folder, invitation).await?;
     let forked = |group| ForkedEngines::new(Arc::clone(&runtime.orphans), runtime.templates().cloned(), group);
-    let process = Process::new(child, setup.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), forked);
-    setup.memory_bytes.into_iter().for_each(|most| process.bound(most));
+    let process = Process::new(child, options.cgroups.as_ref().and_then(|cgroups| group(cgroups, host_id)), forked);
+    options.memory_bytes.into_iter().for_each(|most| process.bound(most));
     Ok((process, ticket))
 }
 
@@ -371,7 +346,7 @@ impl<'a> Supervisor<'a> {
             speaker,
             log_allowance: Allowance::new(std::time::Instant::now()),
             timer: Timer::Off,
-            ping_at: Instant::now() + setup.ping_every,
+            ping_at: Instant::now() + setup.options.ping_every,
             events,
             event_sender,
             tasks: JoinSet::new(),
@@ -423,7 +398,7 @@ impl<'a> Supervisor<'a> {
                 },
                 () = self.timer.wait() => self.look_at_timer(),
                 () = sleep_until(self.ping_at), if self.connection.link().is_some() => {
-                    self.ping(self.setup.ping_timeout);
+                    self.ping(self.setup.options.ping_timeout);
                     None
                 }
             };
@@ -487,7 +462,9 @@ impl<'a> Supervisor<'a> {
                     let _ = notices.try_send(notice, bytes);
                 }
             }
-            Incoming::Request(WorkerRequest::Custom(Custom(question)), responder) if self.setup.answers.is_some() => {
+            Incoming::Request(WorkerRequest::Custom(Custom(question)), responder)
+                if self.setup.options.answers.is_some() =>
+            {
                 self.answer(question, responder);
             }
             // Refused, as the responder is dropped, where nobody has borrowed the host or too many wait.
@@ -595,7 +572,7 @@ impl<'a> Supervisor<'a> {
     /// Answers what the host asks, on a task of its own.
     fn answer(&mut self, question: Json, responder: Responder<WorkerSide>) {
         while self.tasks.try_join_next().is_some() {}
-        match &self.setup.answers {
+        match &self.setup.options.answers {
             Some(answers) if self.tasks.len() < MOST_TASKS => {
                 self.tasks.spawn(answers.clone().answer(self.identity.id.clone(), question, responder));
             }
@@ -630,7 +607,7 @@ impl<'a> Supervisor<'a> {
 
     /// Asks whether the host lives.
     fn ping(&mut self, timeout: Duration) {
-        self.ping_at = Instant::now() + self.setup.ping_every.max(timeout);
+        self.ping_at = Instant::now() + self.setup.options.ping_every.max(timeout);
         let (identity, events, pid) = (self.identity.clone(), self.event_sender.clone(), self.process.id());
         let is_held_up = Arc::clone(&self.is_held_up);
         self.ask(move |link| async move {
@@ -693,7 +670,7 @@ impl<'a> Supervisor<'a> {
         };
         tokio::spawn(execute(link, inbox, job, verdict, context));
         // A host that hung while it waited is found out before the run has lost much time.
-        self.ping(self.setup.ping_timeout.min(FIRST_SIGN));
+        self.ping(self.setup.options.ping_timeout.min(FIRST_SIGN));
     }
 
     fn end_run(&mut self, verdict: RunVerdict) {

@@ -11,13 +11,6 @@ use std::os::unix::fs::MetadataExt;
 /// How often files are looked at. A file has changed when it is another one than before, and stays so for as long.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// A file is another one than before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change(
-    /// The file.
-    pub PathBuf,
-);
-
 /// What tells one version of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
@@ -66,8 +59,8 @@ impl Watched {
     }
 }
 
-/// Watches files from now on, until the receiver is dropped. Must be called within a tokio runtime.
-pub fn watch_files(paths: Vec<PathBuf>) -> mpsc::Receiver<Change> {
+/// Watches files from now on, until the receiver is dropped, which gets each that has become another one. Must be called within a tokio runtime.
+pub fn watch_files(paths: Vec<PathBuf>) -> mpsc::Receiver<PathBuf> {
     let (changes, receiver) = mpsc::channel(1);
     let mut files: Vec<Watched> = paths.into_iter().map(Watched::new).collect();
     tokio::spawn(async move {
@@ -78,7 +71,7 @@ pub fn watch_files(paths: Vec<PathBuf>) -> mpsc::Receiver<Change> {
             for file in &mut files {
                 if file.see(version(&file.path)) {
                     // Fails when nobody listens any more.
-                    let _ = changes.send(Change(file.path.clone())).await;
+                    let _ = changes.send(file.path.clone()).await;
                 }
             }
         }
@@ -112,6 +105,6 @@ mod tests {
         std::fs::write(folder.path().join("other"), "other").unwrap();
         std::fs::rename(folder.path().join("other"), &path).unwrap();
         let change = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
-        assert_eq!(change.unwrap(), Some(Change(path)));
+        assert_eq!(change.unwrap(), Some(path));
     }
 }

@@ -72,8 +72,8 @@ impl PoolTask {
             }
             Order::Resize(target) => {
                 info!(pool, target, "resizing the pool");
-                let size = self.options.size.resized(target);
-                self.reconfigure(HostsOptions { size, ..self.options.clone() })
+                let size = self.setup.options.size.resized(target);
+                self.reconfigure(HostsOptions { size, ..self.setup.options.clone() })
             }
             Order::Reconfigure(options) => self.reconfigure(*options),
         };
@@ -81,11 +81,10 @@ impl PoolTask {
     }
 
     fn reconfigure(&mut self, options: HostsOptions) -> Until {
-        let starts_others = options.starts_others(&self.options);
-        let variables = options.changed_variables(&self.options);
+        let starts_others = options.starts_others(&self.setup.options);
+        let variables = options.changed_variables(&self.setup.options);
         self.pool.set_policy(options.policy());
-        self.setup = Arc::new(Setup::new(&options, Arc::clone(&self.setup.runtime)));
-        self.options = options;
+        self.setup = Arc::new(Setup { runtime: Arc::clone(&self.setup.runtime), options });
         if !starts_others && variables.variables.is_empty() {
             return Until::Settled;
         }

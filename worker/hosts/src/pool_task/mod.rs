@@ -80,7 +80,6 @@ pub(super) enum Order {
 pub(super) struct PoolTask {
     name: Arc<str>,
     setup: Arc<Setup>,
-    options: HostsOptions,
     pool: Pool<mpsc::UnboundedSender<HostCommand>>,
     started: u64,
     last_death: Option<(String, Death)>,
@@ -106,9 +105,8 @@ impl PoolTask {
         let (sender, messages) = mpsc::unbounded_channel();
         let pool_task = Self {
             name,
-            setup: Arc::new(Setup::new(&options, runtime)),
             pool: Pool::new(options.policy()),
-            options,
+            setup: Arc::new(Setup { runtime, options }),
             started: 0,
             last_death: None,
             ops: OpsTotals::default(),
@@ -136,7 +134,7 @@ impl PoolTask {
         let mut attempt = 0;
         loop {
             let Some(death) = self.start_first().await else { return Ok(()) };
-            if attempt == self.options.validation_retries {
+            if attempt == self.setup.options.validation_retries {
                 return Err(StartError::Unusable { attempts: attempt + 1, death });
             }
             let pause = retry_pause(attempt);
@@ -148,7 +146,7 @@ impl PoolTask {
 
     /// Returns the death of the host if it does not get ready.
     async fn start_first(&mut self) -> Option<Death> {
-        self.launch(self.options.validation_timeout);
+        self.launch(self.setup.options.validation_timeout);
         loop {
             let message = self.messages.recv().await?;
             let is_ready = matches!(message, PoolMessage::Report(_, Report::Ready));
@@ -220,7 +218,7 @@ impl PoolTask {
             PoolMessage::Manage(order, done) => self.manage(order, done),
             PoolMessage::Cancel(run_id, exit, asker) => {
                 // Fails when the host is dead.
-                let host = self.pool.handle_of_run(&run_id).map(|host| host.send(HostCommand::Cancel(exit)));
+                let host = self.pool.handle_of_run(&run_id).map(|host| drop(host.send(HostCommand::Cancel(exit))));
                 // Fails when nobody waits.
                 let _ = asker.send(host.is_some());
             }
@@ -243,7 +241,7 @@ impl PoolTask {
         }
         let plan = self.pool.plan(now(), self.waiting.len());
         for _ in 0..plan.start {
-            self.launch(self.options.start_timeout);
+            self.launch(self.setup.options.start_timeout);
         }
         for (host, wanted) in plan.prepare {
             self.prepare(host, wanted);
@@ -307,7 +305,7 @@ impl PoolTask {
         PoolStatus {
             pool: self.name.to_string(),
             hosts: self.pool.status(now()),
-            size: self.options.size,
+            size: self.setup.options.size,
             waiting: self.waiting.len(),
             started: self.started,
             last_death: self.last_death.clone(),

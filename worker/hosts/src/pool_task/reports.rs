@@ -16,6 +16,10 @@ const MORE_MEMORY: &str = "lower --capacity or --run-memory, or give the unit (M
 impl PoolTask {
     /// Takes in what a host reports.
     pub(super) fn hear(&mut self, host: HostNumber, report: Report) {
+        // A run may outlive its host.
+        if !self.pool.has(host) {
+            return;
+        }
         match report {
             Report::Started(pid) => {
                 self.pool.spawned(host, pid);

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info, warn};
 
 pub(super) use self::shelf::Demand;
-pub use self::shelf::TemplatePolicy;
-use self::shelf::{Action, Lacking, Number, Print, Seen, Shelf};
+use self::shelf::{Action, Lacking, Number, Print, Shelf};
+pub use self::shelf::{TemplatePolicy, TemplateState};
 use super::handle::WeakHosts;
 use super::status::describe;
 use super::{Hosts, HostsOptions, ManageError};
@@ -52,33 +52,6 @@ pub struct TemplateStatus {
     pub engine: String,
     /// Their template.
     pub state: TemplateState,
-}
-
-/// What a template does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TemplateState {
-    /// There is none.
-    Unwanted,
-    /// It loads its adaptors, and proves itself.
-    Warming,
-    /// Engines are forked from it.
-    Ready {
-        /// The host that looks after it.
-        host: String,
-        /// Memory that it had for itself when it was ready, in bytes.
-        bytes: u64,
-        /// Since when.
-        age: Duration,
-        /// Engines that were forked.
-        forks: u64,
-    },
-    /// There is none for a while.
-    GivenUp {
-        /// For how long.
-        left: Duration,
-        /// Why.
-        why: String,
-    },
 }
 
 impl Templates {
@@ -129,18 +102,8 @@ impl Templates {
 
     /// What is known of engines, those of templates first.
     pub fn status(&self) -> Vec<TemplateStatus> {
-        let shelf = self.0.shelf();
-        let status = shelf.looks(Instant::now()).into_iter().map(|look| TemplateStatus {
-            engine: describe(look.key),
-            state: match look.state {
-                Seen::Unwanted => TemplateState::Unwanted,
-                Seen::Warming => TemplateState::Warming,
-                Seen::Ready { host, bytes, age, forks } => {
-                    TemplateState::Ready { host: host.to_owned(), bytes, age, forks }
-                }
-                Seen::GivenUp { left, why } => TemplateState::GivenUp { left, why: why.to_owned() },
-            },
-        });
+        let looks = self.0.shelf().looks(Instant::now());
+        let status = looks.into_iter().map(|(key, state)| TemplateStatus { engine: describe(&key), state });
         let mut status: Vec<_> = status.filter(|it| it.state != TemplateState::Unwanted).collect();
         status.sort_by_key(|it| (!matches!(it.state, TemplateState::Ready { .. }), it.engine.clone()));
         status

@@ -113,19 +113,31 @@ struct Entry {
     print: Option<Print>,
 }
 
-/// A look at one key.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Look<'s> {
-    pub(super) key: &'s Prepare,
-    pub(super) state: Seen<'s>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Seen<'s> {
+/// What a template does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplateState {
+    /// There is none.
     Unwanted,
+    /// It loads its adaptors, and proves itself.
     Warming,
-    Ready { host: &'s str, bytes: u64, age: Duration, forks: u64 },
-    GivenUp { left: Duration, why: &'s str },
+    /// Engines are forked from it.
+    Ready {
+        /// The host that looks after it.
+        host: String,
+        /// Memory that it had for itself when it was ready, in bytes.
+        bytes: u64,
+        /// Since when.
+        age: Duration,
+        /// Engines that were forked.
+        forks: u64,
+    },
+    /// There is none for a while.
+    GivenUp {
+        /// For how long.
+        left: Duration,
+        /// Why.
+        why: String,
+    },
 }
 
 /// The templates.
@@ -324,9 +336,9 @@ impl Shelf {
         actions
     }
 
-    pub(super) fn looks(&self, now: Instant) -> Vec<Look<'_>> {
-        let look = |(key, entry)| Look { key, state: state_of(entry, now) };
-        self.entries.iter().map(look).collect()
+    /// What is known of each key.
+    pub(super) fn looks(&self, now: Instant) -> Vec<(Prepare, TemplateState)> {
+        self.entries.iter().map(|(key, entry)| (key.clone(), state_of(entry, now))).collect()
     }
 
     /// Variables of the environment that jobs may see.
@@ -357,17 +369,19 @@ impl Entry {
     }
 }
 
-fn state_of(entry: &Entry, now: Instant) -> Seen<'_> {
+fn state_of(entry: &Entry, now: Instant) -> TemplateState {
     match &entry.state {
-        State::Unwanted => Seen::Unwanted,
-        State::Warming { .. } => Seen::Warming,
-        State::Ready(ready) => Seen::Ready {
-            host: &ready.address.host,
+        State::Unwanted => TemplateState::Unwanted,
+        State::Warming { .. } => TemplateState::Warming,
+        State::Ready(ready) => TemplateState::Ready {
+            host: ready.address.host.clone(),
             bytes: ready.bytes,
             age: now.saturating_duration_since(ready.since),
             forks: ready.forks,
         },
-        State::GivenUp { until, why } => Seen::GivenUp { left: until.saturating_duration_since(now), why },
+        State::GivenUp { until, why } => {
+            TemplateState::GivenUp { left: until.saturating_duration_since(now), why: why.clone() }
+        }
     }
 }
 

@@ -142,7 +142,7 @@ fn what_does_not_get_ready_falls_back_for_an_hour() {
     assert!(!scene.shelf.failed(1, "no".to_owned(), Some(1), scene.now), "once");
     assert_eq!((scene.want("a"), scene.plan()), (Err(Lacking::GivenUp), vec![]));
     let looks = scene.shelf.looks(scene.now);
-    assert_eq!(looks[0].state, Seen::GivenUp { left: FALLBACK, why: "no" });
+    assert_eq!(looks[0].1, TemplateState::GivenUp { left: FALLBACK, why: "no".into() });
     scene.pass(FALLBACK);
     scene.plan();
     let _ = scene.want("a");
