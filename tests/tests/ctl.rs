@@ -105,10 +105,15 @@ async fn it_shows_and_changes_what_a_worker_does() {
     assert_eq!(worker.hosts(), []);
     told(runtime, &["drain"]).await;
     let waiting = queue(&lightning, one_job("fn(s => s)"));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(lightning.run(&waiting).expect("the run was queued").state, RunState::Available);
+    // A few round trips to the worker, which knows of the run by then.
+    for _ in 0..3 {
+        told(runtime, &["drain"]).await;
+    }
+    let resumed_at = base::clock::now_us();
     told(runtime, &["resume"]).await;
-    assert_eq!(end(&lightning, &worker, &waiting).await.state, RunState::Success);
+    let record = end(&lightning, &worker, &waiting).await;
+    assert_eq!(record.state, RunState::Success);
+    assert!(record.claimed_at >= Some(resumed_at), "it was claimed by a worker that was drained");
 
     worker.stop().await;
     assert_eq!(leftovers::gone(runtime, Duration::from_secs(5)).await, [""; 0]);

@@ -29,14 +29,11 @@ async fn without_its_loop_it_claims_when_told() {
     let worker = Worker::start(&lightning, &["--no-loop"]).await;
     worker.printed("joined").await;
     let id = queue(&lightning, one_job("fn(s => s)"));
-    // Many times its longest pause.
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(lightning.run(&id).expect("it was queued").state, RunState::Available);
-
     assert_eq!(worker.http("POST", "/claim").await, (200, "complete".to_owned()));
     assert_eq!(end(&lightning, &worker, &id).await.state, RunState::Success);
     assert_eq!(worker.http("POST", "/claim").await.0, 204, "there is nothing more");
     worker.stop().await;
+    assert_eq!(lightning.activity().claims.len(), 2, "it claims when it is asked to, not when it joins or there is work");
 }
 
 /// Asks until this is the answer.

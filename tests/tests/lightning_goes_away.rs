@@ -1,7 +1,5 @@
 //! A Lightning that goes away for a while costs no run and no line, and nothing arrives twice.
 
-use std::time::Duration;
-
 use mock_lightning::RunState;
 use tests::lightning::{self, LightningOptions, end, logged, messages, one_job, queue, until};
 use tests::worker::Worker;
@@ -35,13 +33,12 @@ async fn cut_sockets_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_ends_meanwhile_is_reported_afterwards() {
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start(&lightning, &[]).await;
+    let worker = Worker::start(&lightning, &["--tail-jobs"]).await;
     let id = queue(&lightning, one_job(TEN_LINES));
     until(&lightning, &worker, &id, |record| logged(record, "line 0")).await;
     lightning.stop_listening().await;
     lightning.cut_sockets();
-    // Longer than the run takes.
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    worker.printed("[JOB] line 9").await;
     lightning.listen_again().await.expect("its port is still free");
 
     let record = end(&lightning, &worker, &id).await;
