@@ -267,10 +267,10 @@ async fn what_the_links_of_an_adaptor_lead_to_is_readable_and_nothing_else_is() 
         export default [() => ({{ name: name(), files: [{}].map((it) => it.slice(0, 23)) }})];",
         files.join(", ")
     );
-    let denied = "stringERR_ACCESS_DENIED";
-    let expected = serde_json::json!({
-        "name": "y function",
-        "files": ["stringimport { c } from", denied, denied, denied],
-    });
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&bench.result(&code).await).unwrap(), expected);
+    let found: serde_json::Value = serde_json::from_str(&bench.result(&code).await).unwrap();
+    assert_eq!((&found["name"], &found["files"][0]), (&"y function".into(), &"stringimport { c } from".into()));
+    for refused in &found["files"].as_array().unwrap()[1..] {
+        let refused = refused.as_str().unwrap().trim_start_matches("string");
+        assert!(is_denial(&refused.into()), "{found}");
+    }
 }

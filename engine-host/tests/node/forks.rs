@@ -80,7 +80,9 @@ impl Nursery {
         let of_node = spec.program.ancestors().nth(1).unwrap().to_owned();
         let readable = spec.adaptors.iter().flat_map(|it| [Some(it.folder.clone()), it.bundle.clone()]).flatten();
         let readable = readable.chain([of_node]).collect();
-        let confinement = Confinement { readable: Some(readable), ..Confinement::default() };
+        let local = spec.adaptors.iter().filter(|it| it.version == "local");
+        let packages = local.filter_map(|it| it.folder.parent().map(Path::to_owned)).collect();
+        let confinement = Confinement { readable: Some(readable), packages, ..Confinement::default() };
         let family = Arc::new(Family::default());
         let options = TemplateOptions {
             spec: spec.clone(),

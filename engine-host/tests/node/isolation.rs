@@ -86,7 +86,7 @@ async fn files_outside_are_out_of_reach() {
         "/proc/self/fd/3".to_owned(),
     ] {
         let found = calls(&mut bench, &format!("{{ read: read('{file}'), write: write('{file}') }}")).await;
-        assert_eq!(found, serde_json::json!({ "read": "ERR_ACCESS_DENIED", "write": "ERR_ACCESS_DENIED" }), "{file}");
+        assert!(is_denial(&found["read"]) && is_denial(&found["write"]), "{file}: {found}");
     }
     // Node 20 lists the root when it may read something in it: the names, no more.
     for folder in [
@@ -97,11 +97,11 @@ async fn files_outside_are_out_of_reach() {
         &bench.folder.path().display().to_string(),
     ] {
         let found = calls(&mut bench, &format!("{{ list: list('{folder}'), write: write('{folder}/x') }}")).await;
-        assert_eq!(found, serde_json::json!({ "list": "ERR_ACCESS_DENIED", "write": "ERR_ACCESS_DENIED" }), "{folder}");
+        assert!(is_denial(&found["list"]) && is_denial(&found["write"]), "{folder}: {found}");
     }
     let bundle = adaptor.bundle.as_ref().unwrap().display();
     let found = calls(&mut bench, &format!("{{ read: typeof read('{bundle}'), write: write('{bundle}') }}")).await;
-    assert_eq!(found, serde_json::json!({ "read": "string", "write": "ERR_ACCESS_DENIED" }));
+    assert!(found["read"] == "string" && is_denial(&found["write"]), "{found}");
     assert_eq!(std::fs::read(secret.path()).unwrap(), b"secret");
 }
 

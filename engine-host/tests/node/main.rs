@@ -100,6 +100,12 @@ impl Repo {
     }
 }
 
+/// Whether that is what a refused access to files gives: of Node's permissions, or of the kernel where those are the
+/// template's.
+fn is_denial(code: &serde_json::Value) -> bool {
+    code == "ERR_ACCESS_DENIED" || code == "EACCES"
+}
+
 /// An engine for tests.
 struct Bench {
     engine: NodeEngine,
