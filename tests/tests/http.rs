@@ -33,7 +33,11 @@ async fn without_its_loop_it_claims_when_told() {
     assert_eq!(end(&lightning, &worker, &id).await.state, RunState::Success);
     assert_eq!(worker.http("POST", "/claim").await.0, 204, "there is nothing more");
     worker.stop().await;
-    assert_eq!(lightning.activity().claims.len(), 2, "it claims when it is asked to, not when it joins or there is work");
+    assert_eq!(
+        lightning.activity().claims.len(),
+        2,
+        "it claims when it is asked to, not when it joins or there is work"
+    );
 }
 
 /// Asks until this is the answer.
