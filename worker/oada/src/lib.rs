@@ -1,5 +1,6 @@
 //! OADA: a client of its stores, and services that work off the job queues in them.
 
+pub mod browse;
 pub mod client;
 pub mod cron;
 pub mod handlers;
@@ -11,7 +12,6 @@ pub mod paths;
 pub mod report;
 pub mod request;
 pub mod service;
-pub mod shelves;
 pub mod tree;
 pub mod wire;
 

@@ -12,6 +12,7 @@ use base::escape::one_line;
 use base::node::NodeProgram;
 use base::room::{files_needed, have_files};
 use hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
+use oada::browse::{self, Listed};
 use oada::client::{Client, ClientOptions, Domain};
 use oada::handlers::{HandlerOptions, Handlers};
 use oada::job::NewJob;
@@ -19,7 +20,6 @@ use oada::paths::Paths;
 use oada::report::{Report, parse_reports};
 use oada::request::{JobEvent, JobRequest};
 use oada::service::{Service, ServiceBuilder};
-use oada::shelves::{self, Listed};
 use protocol::message::Prepare;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
@@ -183,7 +183,7 @@ async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::R
     let client = Client::connect(domain, token, ClientOptions::default());
     match command {
         OadaCommand::List => {
-            print!("{}", shelves::list(&client, &paths).await?);
+            print!("{}", browse::list(&client, &paths).await?);
             if let Some(folder) = &serve.handlers {
                 print!("{}", list_handlers(folder, serve).await?);
             }
@@ -194,10 +194,10 @@ async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::R
                 ShelfName::Success => Listed::Success,
                 ShelfName::Failure => Listed::Failure,
             };
-            let job = shelves::find(&client, &paths, listed, &job).await?;
+            let job = browse::find(&client, &paths, listed, &job).await?;
             println!("{}", serde_json::to_string_pretty(&job.body)?);
         }
-        OadaCommand::Retry { job } => println!("{}", shelves::retry(&client, &paths, &job).await?.id),
+        OadaCommand::Retry { job } => println!("{}", browse::retry(&client, &paths, &job).await?.id),
         OadaCommand::Post { kind, config, wait } => {
             let config: Map<String, Value> = serde_json::from_str(&config).context("--config must be a JSON object")?;
             let job = NewJob { service: paths.service().to_owned(), kind, config };

@@ -25,7 +25,7 @@ mod claim;
 mod finish;
 mod gauges;
 mod handler;
-mod holds;
+mod in_progress;
 mod lease;
 mod options;
 mod pending;
@@ -49,7 +49,7 @@ pub use self::batch::{BatchOptions, BatchOutcome};
 use self::batch::{Collector, batch_work};
 pub use self::handler::{Context, JobClient, JobClientError, JobLog, JobWatch, Outcome};
 use self::handler::{Handler, Registered, work};
-use self::holds::Holds;
+use self::in_progress::InProgress;
 pub use self::lease::{Lease, RunOver};
 pub use self::options::{Check, HalfRun, Retry, ServiceOptions, TypeOptions, UnknownType};
 use self::queue::{Phase, QueueEnv};
@@ -84,7 +84,7 @@ pub(super) struct Shared {
     types: RwLock<HashMap<String, Handling>>,
     slots: Arc<Semaphore>,
     /// The jobs that are being worked on.
-    holds: Arc<Holds>,
+    in_progress: Arc<InProgress>,
     /// Those that are served, for whoever looks at them from outside.
     queues: RwLock<Vec<Weak<QueueEnv>>>,
 }
@@ -221,8 +221,8 @@ impl ServiceBuilder {
         let client = Client::connect(domain, token.clone(), options.client.clone());
         let slots = Arc::new(Semaphore::new(options.concurrency.max(1)));
         let instance = options.instance.clone().unwrap_or_else(|| Ksuid::generate().to_string());
-        let (types_known, holds, queues) = Default::default();
-        let shared = Arc::new(Shared { paths, options, instance, types: types_known, slots, holds, queues });
+        let (types_known, in_progress, queues) = Default::default();
+        let shared = Arc::new(Shared { paths, options, instance, types: types_known, slots, in_progress, queues });
         let (phase, phase_seen) = watch::channel(Phase::Run);
         for (kind, registration) in types {
             let registered = match registration {

@@ -50,7 +50,7 @@ const RETRY: &str = "retry";
 /// Works off one entry of the pending list. The permit is the job's slot.
 pub(super) async fn run(env: Arc<QueueEnv>, due: Due, permit: OwnedSemaphorePermit) -> Verdict {
     let Due { key, id, observed, cancel } = due;
-    let Some(_hold) = env.shared.holds.take(env.client.domain(), &id) else {
+    let Some(_hold) = env.shared.in_progress.take(env.client.domain(), &id) else {
         return Verdict::Later(HELD_AGAIN, observed);
     };
     let job_id = match env.shared.paths.layout() {

@@ -11,20 +11,20 @@ type Name = (Domain, String);
 
 /// All jobs that are being worked on.
 #[derive(Debug, Default)]
-pub(super) struct Holds(Mutex<HashSet<Name>>);
+pub(super) struct InProgress(Mutex<HashSet<Name>>);
 
 /// A job that nobody else in this service works on as long as this lives.
 #[derive(Debug)]
 pub(super) struct Hold {
-    holds: Arc<Holds>,
+    jobs: Arc<InProgress>,
     name: Name,
 }
 
-impl Holds {
+impl InProgress {
     /// Takes a job; none if it is being worked on.
     pub(super) fn take(self: &Arc<Self>, domain: &Domain, id: &str) -> Option<Hold> {
         let name = (domain.clone(), id.to_owned());
-        self.names().insert(name.clone()).then(|| Hold { holds: Arc::clone(self), name })
+        self.names().insert(name.clone()).then(|| Hold { jobs: Arc::clone(self), name })
     }
 
     fn names(&self) -> MutexGuard<'_, HashSet<Name>> {
@@ -34,7 +34,7 @@ impl Holds {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.holds.names().remove(&self.name);
+        self.jobs.names().remove(&self.name);
     }
 }
 
@@ -44,12 +44,12 @@ mod tests {
 
     #[test]
     fn a_job_is_held_once() {
-        let holds = Arc::<Holds>::default();
+        let jobs = Arc::<InProgress>::default();
         let domain = |text: &str| text.parse::<Domain>().unwrap();
-        let first = holds.take(&domain("x.org"), "resources/J");
-        assert!(first.is_some() && holds.take(&domain("https://x.org"), "resources/J").is_none());
-        assert!(holds.take(&domain("y.org"), "resources/J").is_some());
+        let first = jobs.take(&domain("x.org"), "resources/J");
+        assert!(first.is_some() && jobs.take(&domain("https://x.org"), "resources/J").is_none());
+        assert!(jobs.take(&domain("y.org"), "resources/J").is_some());
         drop(first);
-        assert!(holds.take(&domain("x.org"), "resources/J").is_some());
+        assert!(jobs.take(&domain("x.org"), "resources/J").is_some());
     }
 }
