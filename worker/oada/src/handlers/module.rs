@@ -83,7 +83,9 @@ fn type_options(exports: Exports, timeout: Duration) -> Result<TypeOptions, Stri
     options.links = exports.links;
     if let Some(schema) = exports.schema {
         let schema = Schema::parse(&schema).map_err(|error| format!("`schema`: {error}"))?;
-        options.check = Some(Arc::new(move |config| schema.check(&Value::Object(config.clone()))));
+        options.check = Some(Arc::new(move |config| {
+            schema.check(&Value::Object(config.clone())).map_err(|error| error.to_string())
+        }));
     }
     Ok(options)
 }

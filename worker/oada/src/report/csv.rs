@@ -2,16 +2,18 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use csv::Terminator;
 use serde_json::{Map, Value};
 
 /// A table with a first line of column names.
 pub(super) fn write(columns: &[String], rows: &[Map<String, Value>]) -> String {
-    let line = |cells: Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n";
-    let mut text = line(columns.iter().map(|column| harmless(column)).collect());
-    for row in rows {
-        text.push_str(&line(columns.iter().map(|column| cell(row.get(column))).collect()));
+    let mut table = csv::WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
+    let header = columns.iter().map(|column| harmless(column)).collect::<Vec<_>>();
+    let rows = rows.iter().map(|row| columns.iter().map(|column| cell(row.get(column))).collect());
+    for line in std::iter::once(header).chain(rows) {
+        table.write_record(line).expect("lines are of one length and memory takes them");
     }
-    text
+    String::from_utf8(table.into_inner().expect("memory takes what is flushed")).expect("cells are text")
 }
 
 /// The table as an attachment has it.
@@ -35,13 +37,6 @@ fn harmless(text: &str) -> String {
     }
 }
 
-fn quoted(cell: &str) -> String {
-    match cell.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.to_owned(),
-    }
-}
-
 /// An attachment that is no table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the attachment is not a CSV table in base64: {0}")]
@@ -49,44 +44,17 @@ pub struct InvalidAttachment(String);
 
 /// The rows of a report's attachment, by the names of their columns.
 pub fn parse_attachment(content: &str) -> Result<Vec<Map<String, Value>>, InvalidAttachment> {
-    let bytes = STANDARD.decode(content.trim()).map_err(|error| InvalidAttachment(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|error| InvalidAttachment(error.to_string()))?;
-    let mut lines = cells(&text)?.into_iter();
-    let columns = lines.next().unwrap_or_default();
-    let named = |cells: Vec<String>| columns.iter().cloned().zip(cells.into_iter().map(Value::from)).collect();
-    Ok(lines.map(named).collect())
-}
-
-/// The cells of each line.
-fn cells(text: &str) -> Result<Vec<Vec<String>>, InvalidAttachment> {
-    let mut lines = Vec::new();
-    let (mut line, mut cell) = (Vec::new(), String::new());
-    let mut characters = text.chars().peekable();
-    let mut in_quotes = false;
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if in_quotes && characters.peek() == Some(&'"') => {
-                characters.next();
-                cell.push('"');
-            }
-            '"' => in_quotes = !in_quotes,
-            ',' if !in_quotes => line.push(std::mem::take(&mut cell)),
-            '\n' if !in_quotes => {
-                line.push(std::mem::take(&mut cell));
-                lines.push(std::mem::take(&mut line));
-            }
-            '\r' if !in_quotes && characters.peek() == Some(&'\n') => {}
-            other => cell.push(other),
-        }
+    let invalid = |error: &dyn std::fmt::Display| InvalidAttachment(error.to_string());
+    let bytes = STANDARD.decode(content.trim()).map_err(|error| invalid(&error))?;
+    // The reader takes the end of the text for the end of a quote, too.
+    if bytes.iter().filter(|byte| **byte == b'"').count() % 2 != 0 {
+        return Err(invalid(&"a quote is not closed"));
     }
-    if in_quotes {
-        return Err(InvalidAttachment("a quote is not closed".to_owned()));
-    }
-    if !cell.is_empty() || !line.is_empty() {
-        line.push(cell);
-        lines.push(line);
-    }
-    Ok(lines)
+    let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(bytes.as_slice());
+    let columns = table.headers().map_err(|error| invalid(&error))?.clone();
+    let named =
+        |cells: csv::StringRecord| columns.iter().map(ToOwned::to_owned).zip(cells.iter().map(Value::from)).collect();
+    table.records().map(|cells| cells.map(named).map_err(|error| invalid(&error))).collect()
 }
 
 #[cfg(test)]
