@@ -2,7 +2,7 @@
 //!
 //! Pure; [`crate::report`] does the sending. Secrets are not known here: the worker takes them out.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use protocol::Json;
 use protocol::run::{Exit, JobLogLevel, LogLevel, LogSource, RunOptions, Sanitize};
@@ -107,12 +107,6 @@ pub fn duration(took: Duration) -> String {
         short @ 0..10_000 => format!("{short} ms"),
         _ => format!("{:.1} s", took.as_secs_f64()),
     }
-}
-
-/// The time now, in microseconds since the epoch.
-pub fn now_us() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn summary_of_object(value: &RawValue) -> String {

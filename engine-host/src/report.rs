@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use protocol::Json;
+use protocol::clock::now_us;
 use protocol::run::{LogLevel, LogLine, LogSource, RunEvent, RunOptions, StepCompleted};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::LogSink;
-use crate::log::{self, LogPolicy, now_us};
+use crate::log::{self, LogPolicy};
 
 /// So many reports wait at most. Few, because each may be as long as the log's payload limit.
 const BACKLOG: usize = 64;

@@ -3,6 +3,8 @@
 //! Owns the messages, their framing, deadlines and the local socket. Knows nothing of Lightning, OADA, Node or
 //! processes.
 
+pub mod backoff;
+pub mod clock;
 pub mod confinement;
 pub mod engine;
 pub mod frame;
@@ -14,6 +16,7 @@ pub mod link;
 pub mod message;
 pub mod queue;
 pub mod run;
+pub mod signal;
 pub mod socket;
 pub mod specifier;
 

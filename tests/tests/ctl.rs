@@ -109,7 +109,7 @@ async fn it_shows_and_changes_what_a_worker_does() {
     for _ in 0..3 {
         told(runtime, &["drain"]).await;
     }
-    let resumed_at = base::clock::now_us();
+    let resumed_at = protocol::clock::now_us();
     told(runtime, &["resume"]).await;
     let record = end(&lightning, &worker, &waiting).await;
     assert_eq!(record.state, RunState::Success);

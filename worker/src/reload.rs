@@ -1,8 +1,10 @@
 //! Changes while the worker runs: other options for hosts, and another host program.
 
+use std::future::ready;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::optional::or_never;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -151,10 +153,7 @@ type Order = BoxFuture<'static, ()>;
 
 /// The next change; waits for ever if nothing is watched any more.
 async fn next(changes: &mut mpsc::Receiver<PathBuf>) -> PathBuf {
-    match changes.recv().await {
-        Some(change) => change,
-        None => std::future::pending().await,
-    }
+    or_never(changes.recv().await.map(ready)).await
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use protocol::backoff::jitter;
 use protocol::install::UNSET_VARIABLE;
 use rustix::fs::{Access, access};
 use serde::Deserialize;
 
 use super::process::{self, Output};
-use super::retry::{Schedule, jitter};
+use super::retry::Schedule;
 use super::{Failure, Workshop};
 use crate::sys::free_space;
 

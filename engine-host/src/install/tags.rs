@@ -1,7 +1,8 @@
 //! What a package's tags stand for: as the registry says, else as it said last.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use protocol::clock::unix_seconds;
 use protocol::install::Resolved;
 use protocol::specifier::Specifier;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ pub(super) async fn resolve(workshop: &Workshop, name: &str) -> Result<Resolved,
     }
     match ask(workshop, name).await {
         Ok(tags) => {
-            let kept = Kept { tags: tags.clone(), asked_at: now() };
+            let kept = Kept { tags: tags.clone(), asked_at: unix_seconds() };
             let path = workshop.layout.tags(name);
             let written = serde_json::to_vec(&kept).map_err(Into::into).and_then(|text| files::replace(&path, &text));
             if let Err(error) = written {
@@ -49,10 +50,6 @@ async fn ask(workshop: &Workshop, name: &str) -> Result<Vec<(String, String)>, F
 
 fn last(workshop: &Workshop, name: &str, why: &str) -> Option<Resolved> {
     let kept: Kept = serde_json::from_slice(&std::fs::read(workshop.layout.tags(name)).ok()?).ok()?;
-    let age = Duration::from_secs(now().saturating_sub(kept.asked_at));
+    let age = Duration::from_secs(unix_seconds().saturating_sub(kept.asked_at));
     Some(Resolved { tags: kept.tags, stale: Some(format!("{why} (the last answer is {age:?} old)")) })
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use protocol::Json;
+use protocol::clock::now_us;
 use protocol::run::{
     Exit, ExitReason, LogLevel, LogSource, RunEvent, StepCompleted, StepInput, StepMemory, StepOutput, StepStarted,
 };
 
 use super::{Left, Visit, Walk, engine_error};
 use crate::engine::{Engine, JobCall, JobEnd, JobResult, Thrown};
-use crate::log::{describe, duration, now_us};
+use crate::log::{describe, duration};
 use crate::state::{self, Ingredients};
 use crate::workflow::{self, Job};
 use crate::{errors, limits, webhook};

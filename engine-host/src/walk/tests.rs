@@ -119,9 +119,9 @@ async fn states_go_from_step_to_step() {
 
 #[tokio::test]
 async fn what_is_reported_bears_the_time_when_it_happened() {
-    let before = crate::log::now_us();
+    let before = protocol::clock::now_us();
     let walked = walked(workflow("a -> b\nb"), FakeEngine::new([("b", error("oh no"))])).await;
-    let times = [vec![before], walked.times, vec![crate::log::now_us()]].concat();
+    let times = [vec![before], walked.times, vec![protocol::clock::now_us()]].concat();
     assert!(times.is_sorted(), "{times:?}");
 }
 

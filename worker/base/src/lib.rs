@@ -1,8 +1,6 @@
 //! What several parts of the worker need, and none of them owns. Knows neither hosts nor where work comes from.
 
 pub mod aside;
-pub mod backoff;
-pub mod clock;
 pub mod connections;
 pub mod deflate;
 pub mod dial;
@@ -11,6 +9,7 @@ pub mod execution;
 pub mod folders;
 pub mod metrics;
 pub mod node;
+pub mod optional;
 pub mod processes;
 pub mod redact;
 pub mod room;

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::backoff::{Growth, spread};
+
 /// Delay before the third start when two in a row have failed.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Longest delay between two starts.
@@ -68,11 +70,8 @@ impl Health {
 
 /// Time between the last of `failures` in a row and the next start: half of it fixed, half by chance.
 fn delay(failures: u32, roll: f64) -> Duration {
-    let Some(doublings) = failures.checked_sub(2) else {
-        return Duration::ZERO;
-    };
-    let full = 2_u32.checked_pow(doublings).map_or(LONGEST_DELAY, |factor| FIRST_DELAY.saturating_mul(factor));
-    full.min(LONGEST_DELAY).mul_f64(0.5 + 0.5 * roll.clamp(0.0, 1.0))
+    let full = failures.checked_sub(2).map(|others| Growth::doubling(FIRST_DELAY, LONGEST_DELAY).pause(others));
+    spread(full.unwrap_or_default(), roll)
 }
 
 #[cfg(test)]

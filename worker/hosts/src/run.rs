@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::execution::{ActiveRun, RunEnd, RunSignal};
+use base::optional::sleep_until;
 use base::run_log::RunLog;
 use futures_util::FutureExt;
 use protocol::link::{CallError, Inbox, Incoming, Link, WorkerSide};
@@ -14,7 +15,7 @@ use protocol::queue::{self, TrySendError};
 use protocol::run::{Exit, RunEvent, RunSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::unconstrained;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::broker::HostRuntime;
 use super::forked_engines::ForkedEngines;
@@ -199,11 +200,9 @@ struct Relay {
 
 /// Waits until a run's events need not wait any longer; for ever if they do not.
 async fn over(opening: &Option<Opening>) {
-    match opening {
-        // Of which nothing was heard, nothing waits.
-        Some(opening) if !opening.events.is_empty() => sleep_until(opening.until).await,
-        _ => std::future::pending().await,
-    }
+    // Of which nothing was heard, nothing waits.
+    let opening = opening.as_ref().filter(|opening| !opening.events.is_empty());
+    sleep_until(opening.map(|opening| opening.until)).await;
 }
 
 /// Events that wait.

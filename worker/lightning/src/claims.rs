@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use base::backoff::Backoff;
+use protocol::backoff::Backoff;
 
 /// How much the last answer counts for the server's reply time, of all that came before.
 const RECENT: f64 = 0.25;

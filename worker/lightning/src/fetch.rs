@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use base::aside::aside;
-use base::backoff::{Backoff, jitter};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use protocol::Json;
+use protocol::backoff::{Backoff, jitter};
 use protocol::run::{Exit, ExitReason};
 use serde_json::json;
 use tokio::time::{sleep, timeout};

@@ -9,8 +9,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use protocol::clock::unix_seconds;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -88,7 +89,7 @@ impl Journal {
     pub fn open(folder: &Path, lightning: &Endpoint) -> Result<Self, JournalError> {
         let failed = |what| move |source| JournalError { folder: folder.to_owned(), what, source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("it cannot be made"))?;
-        let it = Self { folder: folder.to_owned(), lightning: lightning.to_string(), since: now() };
+        let it = Self { folder: folder.to_owned(), lightning: lightning.to_string(), since: unix_seconds() };
         let probe = it.write(b"").map_err(failed("no file can be written and locked in it"))?;
         fs::remove_file(&probe.path).map_err(failed("no file can be removed from it"))?;
         Ok(it)
@@ -101,7 +102,7 @@ impl Journal {
             lightning: self.lightning.clone(),
             run: run.to_owned(),
             token: token.expose_secret().to_owned(),
-            expires: lifetime.map(|lifetime| now().saturating_add(lifetime.as_secs())),
+            expires: lifetime.map(|lifetime| unix_seconds().saturating_add(lifetime.as_secs())),
             worker: Writer { pid: std::process::id(), since: self.since },
         };
         let entry = self.write(&serde_json::to_vec(&record).map_err(io::Error::from)?)?;
@@ -159,7 +160,7 @@ impl Journal {
             }
             Ok(Some((record, file))) => {
                 let run = ClaimedRun { id: record.run, token: record.token.into() };
-                let left = record.expires.map(|expires| Duration::from_secs(expires.saturating_sub(now())));
+                let left = record.expires.map(|expires| Duration::from_secs(expires.saturating_sub(unix_seconds())));
                 let entry = Entry { path: path.to_owned(), _file: file };
                 Some(Orphan { run, left, pid: record.worker.pid, entry })
             }
@@ -235,11 +236,6 @@ fn remove_stale(path: &Path) {
         // Another worker may have been faster.
         let _ = fs::remove_file(path);
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

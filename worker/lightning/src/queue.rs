@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use base::backoff::{Backoff, jitter};
 use base::execution::Executor;
 use base::metrics::metrics;
+use base::optional::sleep_until;
 use protocol::Json;
+use protocol::backoff::{Backoff, jitter};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use tokio::time::{Duration, Instant};
 use super::claims::{ClaimLoop, Demand};
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
-use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, refuse, until};
+use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, refuse};
 use super::timeline::Timeline;
 use super::token::{RunTokenKey, TokenFault};
 use super::token_circuit::TokenCircuit;
@@ -193,7 +194,7 @@ impl<E: Executor> Queue<E> {
                 },
                 changed = connected.changed() => if changed.is_err() { break },
                 Ok(()) = availability.changed() => self.hosts_available(*availability.borrow_and_update()),
-                () = until(timer) => self.timer(),
+                () = sleep_until(timer) => self.timer(),
             }
         }
         self.end().await;

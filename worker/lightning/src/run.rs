@@ -6,19 +6,20 @@
 use std::io;
 use std::sync::Arc;
 
-use base::backoff::jitter;
-use base::clock::now_us;
 use base::execution::{ActiveRun, Executor, RunEnd, RunSignal};
 use base::metrics::metrics;
+use base::optional::{or_never, sleep_until};
 use base::redact::Redactor;
 use base::run_log::RunLog;
 use protocol::Json;
+use protocol::backoff::jitter;
+use protocol::clock::now_us;
 use protocol::run::{
     CUT, Exit, ExitReason, LogLine, RunEvent, RunOptions, RunOutcome, StepCompleted, StepOutput, StepStarted,
 };
 use secrecy::SecretString;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant};
 
 use super::fetch::Patience;
 use super::journal::{Entry, Journal, Orphan};
@@ -99,7 +100,7 @@ pub(super) async fn execute<E: Executor>(
     let prepared = tokio::select! {
         prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
         () = stopped(&mut stop, Stop::Kill) => Ok(Err(shutdown_exit())),
-        () = until(last_call) => Ok(Err(unstarted_exit())),
+        () = sleep_until(last_call) => Ok(Err(unstarted_exit())),
     };
     let told = match prepared {
         Ok(prepared) => {
@@ -349,19 +350,14 @@ impl Actor {
 
     async fn next_event(&mut self, stop: &mut watch::Receiver<Stop>, next_stop: Stop) -> Event {
         let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).chain(self.stuck_at()).min();
-        let signal = async {
-            match &mut self.active {
-                Some(active) => active.signals.recv().await,
-                None => std::future::pending().await,
-            }
-        };
+        let signal = or_never(self.active.as_mut().map(|active| active.signals.recv()));
         tokio::select! {
             event = self.channel.next() => Event::Channel(event),
             signal = signal => Event::Signal(signal),
             () = stopped(stop, next_stop) => Event::Stop,
-            () = until(self.last_call) => Event::LastCall,
-            () = until(self.deadline) => Event::Deadline,
-            () = until(timer) => Event::Timer,
+            () = sleep_until(self.last_call) => Event::LastCall,
+            () = sleep_until(self.deadline) => Event::Deadline,
+            () = sleep_until(timer) => Event::Timer,
         }
     }
 
@@ -555,14 +551,6 @@ impl Actor {
             let patience = self.settings.patience.timeout;
             tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
         }
-    }
-}
-
-/// Waits until then, or for ever.
-pub(super) async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tokens: the worker's own, which opens the socket, and those of runs, which Lightning signs.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use protocol::clock::unix_seconds;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -41,7 +42,7 @@ impl WorkerTokens {
 
     /// A token that is issued now.
     pub(super) fn issue(&self) -> SecretString {
-        let iat = seconds_now();
+        let iat = unix_seconds();
         // Exactly these claims: a server whose clock is behind would refuse an `nbf`.
         let claims = WorkerClaims { worker_id: &self.worker_id, iat, iss: "urn:openfn:worker" };
         encode(&Header::new(Algorithm::HS256), &claims, &self.key).expect("HMAC signs anything").into()
@@ -108,8 +109,8 @@ impl TokenFault {
         let issued = Times::of(token).and_then(|times| times.nbf.or(times.iat));
         match (jwt.kind(), issued) {
             (ErrorKind::InvalidSignature, _) => Self::Key(error.to_string()),
-            (ErrorKind::ImmatureSignature, Some(issued)) => Self::Behind(issued.saturating_sub(seconds_now())),
-            (ErrorKind::ExpiredSignature, Some(issued)) => Self::Ahead(seconds_now().saturating_sub(issued)),
+            (ErrorKind::ImmatureSignature, Some(issued)) => Self::Behind(issued.saturating_sub(unix_seconds())),
+            (ErrorKind::ExpiredSignature, Some(issued)) => Self::Ahead(unix_seconds().saturating_sub(issued)),
             _ => Self::Other(error.to_string()),
         }
     }
@@ -168,7 +169,7 @@ impl std::fmt::Debug for RunTokenKey {
 /// it names one, so that the clocks of server and worker need not agree.
 pub(super) fn lifetime(token: &SecretString) -> Option<Duration> {
     let Times { exp, nbf, iat } = Times::of(token)?;
-    Some(Duration::from_secs(exp.saturating_sub(nbf.or(iat).unwrap_or_else(seconds_now))))
+    Some(Duration::from_secs(exp.saturating_sub(nbf.or(iat).unwrap_or_else(unix_seconds))))
 }
 
 /// The times that a token names, in seconds since the epoch; nobody has verified them.
@@ -183,10 +184,6 @@ impl Times {
     fn of(token: &SecretString) -> Option<Self> {
         insecure_decode_claims(token.expose_secret()).ok()
     }
-}
-
-fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
@@ -220,7 +217,7 @@ mod tests {
     }
 
     fn now() -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+        unix_seconds() as i64
     }
 
     /// Good claims with `changes` over them; null takes a claim away.

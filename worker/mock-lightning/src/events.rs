@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::clock::now_us;
+use protocol::clock::now_us;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 

@@ -1,10 +1,12 @@
 //! Connections to the double that are pipes in memory, for tests without sockets or real time.
 
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::serve::Listener;
+use base::optional::or_never;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
@@ -40,10 +42,7 @@ impl Listener for Pipes {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (DuplexStream, SocketAddr) {
-        match self.0.recv().await {
-            Some(pipe) => (pipe, SocketAddr::from(([127, 0, 0, 1], 0))),
-            None => std::future::pending().await,
-        }
+        (or_never(self.0.recv().await.map(ready)).await, SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,8 +1,7 @@
 //! Worker tokens checked and run tokens made, as Lightning does.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use protocol::clock::unix_seconds;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -61,7 +60,7 @@ impl RunTokens {
         let Some(key) = &self.0 else {
             return Ok(format!("run-token-{}", Uuid::new_v4()).into());
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = unix_seconds();
         let claims = RunClaims {
             iss: "Lightning",
             id: run_id,

@@ -5,7 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::clock::unix_seconds;
 
 /// Seconds from the Unix epoch to the epoch of these keys.
 const EPOCH: u64 = 1_400_000_000;
@@ -25,7 +26,7 @@ impl Ksuid {
     /// A key that is greater than all that this process made before.
     pub fn generate() -> Self {
         static LAST: Mutex<Option<Ksuid>> = Mutex::new(None);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = unix_seconds();
         let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Self::after(*last, now, random());
         *last = Some(next);

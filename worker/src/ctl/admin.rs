@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use base::room::{MOST_PER_SLOT, Room};
 use hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus, TemplateState, TemplateStatus, Templates};
 use lightning::timeline::{RunView, history};
 use lightning::{Lightning, WorkloopStatus};
+use protocol::clock::since_epoch;
 use protocol::run::{Exit, ExitReason};
 
 use super::message::{
@@ -261,7 +262,7 @@ fn host_reports(status: &PoolStatus) -> impl Iterator<Item = HostReport> {
 fn run_report(view: &RunView, pools: &[PoolStatus]) -> RunReport {
     let host = pools.iter().flat_map(|pool| &pool.hosts).find(|host| host.run.as_ref() == Some(&view.run));
     let open = view.steps.last().filter(|step| step.ended_us.is_none());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_epoch();
     let claimed_ms = view.claimed_us() / 1_000;
     RunReport {
         run: view.run.clone(),

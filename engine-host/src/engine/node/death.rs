@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 
+use protocol::signal::signal_name;
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -42,7 +43,9 @@ impl Evidence {
         }
         match (self.status.code(), self.status.signal()) {
             (Some(code), _) => EngineLost::Exited(code),
-            (None, Some(signal)) => EngineLost::Signalled(signal_name(signal)),
+            (None, Some(signal)) => {
+                EngineLost::Signalled(signal_name(signal).map_or_else(|| signal.to_string(), ToOwned::to_owned))
+            }
             (None, None) => EngineLost::Failed("Node ended in an unknown way".to_owned()),
         }
     }
@@ -60,33 +63,6 @@ pub(super) fn reports_oom(file: &Path) -> bool {
     }
     let report = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Report>(&bytes).ok());
     report.is_some_and(|report| report.header.trigger == "OOMError")
-}
-
-fn signal_name(number: i32) -> String {
-    const NAMES: [(Signal, &str); 20] = [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::USR1, "SIGUSR1"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::USR2, "SIGUSR2"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::XCPU, "SIGXCPU"),
-        (Signal::XFSZ, "SIGXFSZ"),
-        (Signal::VTALARM, "SIGVTALRM"),
-        (Signal::PROF, "SIGPROF"),
-        (Signal::SYS, "SIGSYS"),
-    ];
-    let known = NAMES.iter().find(|(signal, _)| signal.as_raw() == number);
-    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
+use protocol::clock::since_epoch;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,8 +23,7 @@ pub(super) struct Process {
 impl Process {
     /// For a process that has just begun.
     pub(super) fn new() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: since.as_secs_f64() }
+        Self { started: since_epoch().as_secs_f64() }
     }
 
     /// Writes what is so now. What the system does not tell is left out.

@@ -12,10 +12,10 @@ mod verdict;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use base::backoff::Backoff;
-use base::clock::now_us;
 use base::metrics::metrics;
 use protocol::Json;
+use protocol::backoff::Backoff;
+use protocol::clock::now_us;
 use protocol::run::{Exit, ExitReason, LogLevel, LogSource, RunOutcome, StepIndex, StepInput, StepMemory, StepOutput};
 use tokio::time::Instant;
 use uuid::Uuid;

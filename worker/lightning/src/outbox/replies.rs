@@ -1,7 +1,7 @@
 //! What a reply does to the outbox: delivered, again, degraded or given up.
 
-use base::clock::now_us;
 use base::metrics::metrics;
+use protocol::clock::now_us;
 use protocol::run::{Exit, ExitReason, RunOutcome, StepIndex, StepMemory};
 use tokio::time::Instant;
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use base::backoff::{Backoff, jitter};
+use protocol::backoff::{Backoff, jitter};
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{ChannelEvent, Loss};

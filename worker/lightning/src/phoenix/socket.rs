@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::aside::{aside, is_long};
-use base::backoff::{Backoff, jitter};
 use base::deflate::Deflater;
 use base::metrics::metrics;
 use base::writer::write;
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
+use protocol::backoff::{Backoff, jitter};
 use secrecy::SecretString;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 use tokio::sync::watch;

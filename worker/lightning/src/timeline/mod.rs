@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
-use base::clock::now_us;
 use base::metrics::{error_type, metrics};
+use protocol::clock::now_us;
 use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted, Usage};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;

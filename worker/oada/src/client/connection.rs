@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::aside::aside;
-use base::backoff::{Backoff, jitter};
 use base::dial::{ADDRESS_TIMEOUT, DialError, dial, tls_config};
 use base::writer::write;
 use futures_util::StreamExt;
+use protocol::backoff::{Backoff, jitter};
 use secrecy::SecretString;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

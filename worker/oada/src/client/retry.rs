@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
+use protocol::backoff::Growth;
 
 use crate::wire::{Method, Response};
 
@@ -59,7 +60,7 @@ impl RetryPolicy {
     }
 
     fn pause_after(&self, failures: u32) -> Option<Duration> {
-        (failures < self.tries).then(|| self.pause.saturating_mul(2_u32.saturating_pow(failures)))
+        (failures < self.tries).then(|| Growth::doubling(self.pause, Duration::MAX).pause(failures))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writing below resources that may not exist yet: those that a tree names on the way are created and linked.
 
-use base::backoff::jitter;
+use protocol::backoff::jitter;
 use serde_json::{Map, Value, json};
 
 use super::retry::{CONFLICTS, conflict_pause};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use base::backoff::{Backoff, jitter};
 use jiff::civil::Date;
+use protocol::backoff::{Backoff, jitter};
 use serde_json::{Map, Value, json};
 
 use super::ReportEnv;

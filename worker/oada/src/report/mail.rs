@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use base::backoff::{Backoff, jitter};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
+use protocol::backoff::{Backoff, jitter};
 use serde_json::{Map, Value, json};
 
 use super::position::Position;

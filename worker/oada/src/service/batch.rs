@@ -7,9 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::optional::sleep_until;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::handler::{Context, Outcome};
 use super::queue::{Phase, reached};
@@ -130,7 +131,7 @@ async fn collect(
                     start(&options, &work, &slots, queue, waiting.members);
                 }
             }
-            () = until(due) => {
+            () = sleep_until(due) => {
                 let now = Instant::now();
                 let all = tick.is_some_and(|tick| tick <= now);
                 if all {
@@ -147,13 +148,6 @@ async fn collect(
 
 fn next_tick(options: &BatchOptions) -> Option<Instant> {
     Some(Instant::now() + options.cron.as_ref()?.until_next()?)
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn start(options: &BatchOptions, work: &BatchWork, slots: &Arc<Semaphore>, queue: String, members: Vec<Member>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::backoff::Growth;
 use serde_json::{Map, Value};
 
 use super::reporters::FinishReporter;
@@ -126,8 +127,8 @@ impl Default for Retry {
 impl Retry {
     /// The pause after the `attempt`-th attempt, from 1, failed; none if it was the last.
     pub(super) fn pause_after(&self, attempt: u32) -> Option<Duration> {
-        let doublings = attempt.saturating_sub(1).min(16);
-        (attempt < self.attempts).then(|| self.pause.saturating_mul(1 << doublings))
+        let pauses = Growth::doubling(self.pause, self.pause.saturating_mul(1 << 16));
+        (attempt < self.attempts).then(|| pauses.pause(attempt.saturating_sub(1)))
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use base::backoff::{Backoff, jitter};
+use base::optional::sleep_until;
 use futures_util::future::BoxFuture;
+use protocol::backoff::{Backoff, jitter};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
 use super::Shared;
 use super::access::{Access, Ask};
@@ -263,7 +264,7 @@ impl Queue {
                     }
                 }
                 Some(done) = self.jobs.join_next() => self.done(done),
-                () = until(self.pending.next_due()) => self.pending.wake(Instant::now()),
+                () = sleep_until(self.pending.next_due()) => self.pending.wake(Instant::now()),
                 _ = verification.tick() => {
                     if !self.read_again(&mut watch, &mut phase).await {
                         return;
@@ -344,12 +345,5 @@ impl Queue {
         while let Some(done) = self.jobs.join_next().await {
             self.done(done);
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,9 +1,11 @@
 //! The life of one job: read, claimed, started, run, finished.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use base::optional::or_never;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -474,11 +476,8 @@ async fn outcome(registered: Arc<Registered>, job: Job, context: Context) -> Out
 
 async fn cancelled(cancel: &mut CancelSignal) -> Cancelled {
     let why = cancel.wait_for(Option::is_some).await.ok().and_then(|why| *why);
-    match why {
-        Some(why) => why,
-        // Nobody is left who could say so.
-        None => std::future::pending().await,
-    }
+    // Nobody may be left who could say so.
+    or_never(why.map(ready)).await
 }
 
 /// A task that does not outlive this.

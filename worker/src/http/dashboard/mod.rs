@@ -6,7 +6,6 @@ mod update;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
@@ -14,10 +13,10 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use base::clock::now_us;
 use futures_util::stream::unfold;
 use hosts::HostEvent;
 use lightning::timeline;
+use protocol::clock::{now_us, unix_seconds};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -55,7 +54,7 @@ impl Dashboard {
         let mut runs = timeline::subscribe();
         loop {
             match runs.recv().await {
-                Ok(run) => self.with(|board| board.run_changed(run, now().as_secs())),
+                Ok(run) => self.with(|board| board.run_changed(run, unix_seconds())),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
@@ -116,8 +115,4 @@ async fn events<O: Operations>(State((dashboard, worker)): State<(Arc<Dashboard>
         Some((Ok::<_, Infallible>(event), follower))
     });
     ([(header::CACHE_CONTROL, "no-store")], Sse::new(stream)).into_response()
-}
-
-fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

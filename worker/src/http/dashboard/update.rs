@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::clock::now_us;
 use base::processes::resident;
 use hosts::HostStatus;
 use lightning::timeline::{self, RunView};
+use protocol::clock::{now_us, unix_seconds};
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::Dashboard;
 use super::board::{HostExit, Point};
-use super::{Dashboard, now};
 use crate::health::{Health, Readiness};
 use crate::http::Operations;
 use crate::telemetry::{Line, lines};
@@ -117,7 +117,7 @@ impl<O: Operations> Follower<O> {
         let readiness = health.readiness();
         let Health { lightning, pool, .. } = health;
         let lightning = lightning.unwrap_or_default();
-        let (exits, points) = self.dashboard.with(|board| (board.exits(), board.points(now().as_secs())));
+        let (exits, points) = self.dashboard.with(|board| (board.exits(), board.points(unix_seconds())));
         let (hosts, waiting, started) =
             pool.map_or((Vec::new(), 0, 0), |pool| (pool.hosts, pool.waiting, pool.started));
         let workloops = lightning.workloops.into_iter();

@@ -2,38 +2,65 @@
 
 use std::time::Duration;
 
-/// Pauses that grow from a minimum to a maximum.
+/// Pauses of which each is so many times as long as the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct Growth {
+    /// The first one.
+    pub first: Duration,
+    /// How much they grow.
+    pub factor: f64,
+    /// The longest one.
+    pub longest: Duration,
+}
+
+impl Growth {
+    /// Pauses that double.
+    pub fn doubling(first: Duration, longest: Duration) -> Self {
+        Self { first, factor: 2.0, longest }
+    }
+
+    /// The pause after so many others.
+    pub fn pause(self, others: u32) -> Duration {
+        // Beyond that no pause is shorter than the longest.
+        let factor = self.factor.powi(others.min(500) as i32);
+        Duration::try_from_secs_f64(self.first.as_secs_f64() * factor).unwrap_or(self.longest).min(self.longest)
+    }
+}
+
+/// Pauses that grow from a minimum to a maximum, until something works.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    min: Duration,
-    max: Duration,
-    factor: f64,
-    next: Duration,
+    growth: Growth,
+    pauses: u32,
 }
 
 impl Backoff {
     /// Pauses from `min` to `max`, each `factor` times as long as the one before.
     pub fn new((min, max): (Duration, Duration), factor: f64) -> Self {
-        let max = max.max(min);
-        Self { min, max, factor, next: min }
+        Self { growth: Growth { first: min, factor, longest: max.max(min) }, pauses: 0 }
     }
 
     /// The next pause, between minimum and maximum. `jitter` is in 0..1 and lengthens it by up to a quarter.
     pub fn next(&mut self, jitter: f64) -> Duration {
-        let pause = self.next.mul_f64(1.0 + jitter / 4.0).clamp(self.min, self.max);
-        self.next = self.next.mul_f64(self.factor).min(self.max);
-        pause
+        let pause = self.growth.pause(self.pauses);
+        self.pauses = self.pauses.saturating_add(1);
+        pause.mul_f64(1.0 + jitter / 4.0).clamp(self.growth.first, self.growth.longest)
     }
 
     /// The next pause as [`Self::next`] has it, but at least `least` as far as the maximum allows.
     pub fn next_at_least(&mut self, least: Duration, jitter: f64) -> Duration {
-        self.next(jitter).max(least.min(self.max))
+        self.next(jitter).max(least.min(self.growth.longest))
     }
 
     /// Starts again from the minimum.
     pub fn reset(&mut self) {
-        self.next = self.min;
+        self.pauses = 0;
     }
+}
+
+/// The upper half of a pause by chance, `jitter` in 0..1, so that many do not come back at once.
+pub fn spread(pause: Duration, jitter: f64) -> Duration {
+    pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 /// A random number in 0..1, so that many workers do not act in step.
@@ -55,6 +82,15 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 8]);
         backoff.reset();
         assert_eq!(backoff.next(0.0), SECOND);
+    }
+
+    #[test]
+    fn pauses_end_where_durations_do() {
+        let endless = Growth::doubling(SECOND, Duration::MAX);
+        assert_eq!(endless.pause(10), 1024 * SECOND);
+        assert_eq!(endless.pause(u32::MAX), Duration::MAX);
+        assert_eq!(Growth::doubling(Duration::ZERO, SECOND).pause(u32::MAX), Duration::ZERO);
+        assert_eq!((spread(SECOND, 0.0), spread(SECOND, 1.0)), (SECOND / 2, SECOND));
     }
 
     #[test]
