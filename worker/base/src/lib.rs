@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod node;
 pub mod optional;
 pub mod processes;
+pub mod reconnecting;
 pub mod redact;
 pub mod room;
 pub mod run_log;

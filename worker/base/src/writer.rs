@@ -23,7 +23,7 @@ const COMPRESSED_FROM: usize = 1024;
 /// A text to be sent, which may come into being as it is read.
 pub trait LongText {
     /// What reads it.
-    type Reader<'a>: Pieces
+    type Reader<'a>: Pieces + Send
     where
         Self: 'a;
 

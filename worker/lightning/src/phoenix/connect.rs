@@ -11,19 +11,22 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error as WsError;
 use tokio_tungstenite::tungstenite::http::header::{DATE, SEC_WEBSOCKET_EXTENSIONS};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use base::deflate::{EXTENSION, Inflater, InflatingStream, NotOffered, agreement};
 use base::dial::{ADDRESS_TIMEOUT, DialError, Proxy, ProxyError, dial, environment, remedy, speaks_tls, tls_config};
 use base::escape::shown_url;
 
+/// What a websocket to Lightning is on.
+pub(super) type BoxedStream = InflatingStream<Box<dyn Stream>>;
+
 /// A websocket to Lightning.
-pub(super) type WebSocket = WebSocketStream<InflatingStream<Box<dyn Stream>>>;
+pub(super) type Connected = base::reconnecting::Connected<BoxedStream>;
 
 /// A stream of bytes to Lightning's address, below TLS and the websocket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -155,13 +158,6 @@ pub(super) enum ConnectError {
     /// The handshake took too long.
     #[error("the server did not answer the websocket handshake within {}s", ADDRESS_TIMEOUT.as_secs())]
     Silent,
-}
-
-/// A websocket, and what was agreed on for it.
-pub(super) struct Connected {
-    pub(super) socket: WebSocket,
-    /// Whether messages may be compressed.
-    pub(super) compression: bool,
 }
 
 /// Opens a websocket to `endpoint` with this query, which holds the worker's token, and offers compression if wanted.

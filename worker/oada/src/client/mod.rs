@@ -11,16 +11,18 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::reconnecting::{self, Pace};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use self::connection::Settings;
-use self::conversation::{Command, Interrupted, WatchEntry};
+use self::connection::Connection;
+use self::conversation::{Command, Conversation, Interrupted, WatchEntry};
 pub use self::domain::{Domain, InvalidDomain};
 pub use self::posting::{EnsureLink, Posted};
 use self::progress::Progress;
@@ -177,7 +179,7 @@ struct Shared {
     domain: Domain,
     options: ClientOptions,
     commands: mpsc::UnboundedSender<Command>,
-    is_connected: Arc<AtomicBool>,
+    is_connected: Receiver<bool>,
     slots: Semaphore,
     next_watch: AtomicU64,
 }
@@ -192,16 +194,14 @@ impl Client {
     /// A client that begins to connect. Must be called within a tokio runtime.
     pub fn connect(domain: Domain, token: SecretString, options: ClientOptions) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
-        let is_connected = Arc::<AtomicBool>::default();
-        let settings = Settings {
+        let connection = Connection {
             domain: domain.clone(),
-            is_connected: Arc::clone(&is_connected),
-            token: Arc::new(token),
+            token,
             user_agent: options.user_agent.clone(),
-            heartbeat: options.heartbeat,
-            reconnect: options.reconnect,
+            conversation: Conversation::default(),
         };
-        tokio::spawn(connection::run(settings, received));
+        let pace = Pace { heartbeat: options.heartbeat, reconnect: options.reconnect };
+        let (is_connected, _task) = reconnecting::spawn(connection, received, pace);
         let slots = Semaphore::new(options.concurrency.max(1));
         let shared = Shared { domain, options, commands, is_connected, slots, next_watch: AtomicU64::new(1) };
         Self { shared: Arc::new(shared) }
@@ -214,7 +214,7 @@ impl Client {
 
     /// Whether there is a connection to the store at present.
     pub fn is_connected(&self) -> bool {
-        self.shared.is_connected.load(Ordering::Relaxed)
+        *self.shared.is_connected.borrow()
     }
 
     /// Reads headers.
