@@ -17,6 +17,8 @@ const SAMPLES: &[&str] = &[
     "127.0.0.1",
     "http://localhost:4318/v1",
     "seven",
+    "0.5",
+    "team=data",
 ];
 
 /// What any secret option can be.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use tests::collector::Collector;
 use tests::lightning::{self, LightningOptions, SECRET, chain, end, one_job, queue};
+use tests::relay;
 use tests::worker::Worker;
 
 const PRIVATE: &str = "Amina Diallo, born 1990";
@@ -55,6 +56,31 @@ async fn the_last_traces_go_before_the_worker_does() {
     end(&lightning, &worker, &id).await;
     worker.stop().await;
     assert!(collector.received().iter().any(|it| it.body.contains(&id)), "{:?}", collector.received());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_gets_what_the_usual_variables_say() {
+    let (lightning, collector) = (lightning::start(LightningOptions::default()).await, Collector::start().await);
+    let (address, certificate) = relay::encrypted(collector.address().parse().expect("an address")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("trusted.pem");
+    std::fs::write(&file, certificate).expect("the folder can be written to");
+    let endpoint = format!("https://localhost:{}", address.port());
+    let variables = [
+        ("SSL_CERT_FILE", file.to_str().expect("its name is text")),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_SERVICE_NAME", "our-worker"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,deployment.environment=a%20test"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.0"),
+    ];
+    let worker = Worker::start_with(&lightning, &[], &variables).await;
+    let id = queue(&lightning, one_job("fn(s => s)"));
+    end(&lightning, &worker, &id).await;
+    let received = collector.until(|it| it.body.contains(&id)).await;
+    assert!(received.body.contains("our-worker") && received.body.contains("a test"), "{}", received.body);
+    assert!(!received.body.contains("openfn-worker") && !received.body.contains("\"other\""), "{}", received.body);
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

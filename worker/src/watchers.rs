@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::cli::StartOptions;
 use crate::http::Dashboard;
 use crate::systemd;
-use crate::telemetry::{self, export_traces, lines, profile_steps, report_errors};
+use crate::telemetry::{self, Sampling, export_traces, lines, profile_steps, report_errors};
 
 /// How long the last traces may take to be sent.
 const LAST_TRACES: Duration = Duration::from_secs(2);
@@ -40,8 +40,11 @@ impl Watchers {
         tasks.spawn(measure_lag());
         tasks.spawn(systemd::keep_watchdog());
         if let Some(collector) = wanted.otlp_endpoint.clone() {
-            let source = telemetry::Source::new(options.claiming.name.clone());
-            traces.spawn(export_traces(source, collector, wanted.otlp_headers.clone(), timeline::subscribe(), stopped));
+            let (service, attributes) = (wanted.otlp_service_name.clone(), wanted.otlp_attributes.clone());
+            let source = telemetry::Source::new(options.claiming.name.clone(), service, attributes);
+            let sampling = Sampling { sampler: wanted.otlp_sampler, ratio: wanted.otlp_sampler_arg };
+            let headers = wanted.otlp_headers.clone();
+            traces.spawn(export_traces(source, collector, headers, sampling, timeline::subscribe(), stopped));
         }
         if let Some(dsn) = wanted.sentry_dsn.clone() {
             tasks.spawn(report_errors(dsn, wanted.sentry_env.clone(), lines().subscribe()));

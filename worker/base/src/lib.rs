@@ -7,6 +7,7 @@ pub mod dial;
 pub mod escape;
 pub mod execution;
 pub mod folders;
+pub mod http;
 pub mod metrics;
 pub mod node;
 pub mod optional;

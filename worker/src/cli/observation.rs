@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{ArgAction, BoolishValueParser};
 
-use super::values::milliseconds;
-use crate::telemetry::{Destination, Dsn, Headers};
+use super::values::{milliseconds, ratio};
+use crate::telemetry::{Attributes, Destination, Dsn, Headers, Sampler};
 
 /// Who gets to see what happens.
 #[derive(Debug, Clone, Args)]
@@ -37,6 +37,22 @@ pub struct ObservationArgs {
     /// Headers for that collector: `name=value,other=value`.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true, value_name = "HEADERS")]
     pub otlp_headers: Option<Headers>,
+
+    /// The name of the service in traces, instead of `openfn-worker`.
+    #[arg(long, env = "OTEL_SERVICE_NAME", value_name = "NAME")]
+    pub otlp_service_name: Option<String>,
+
+    /// What else traces say of where they come from: `key=value,other=value`.
+    #[arg(long, env = "OTEL_RESOURCE_ATTRIBUTES", value_name = "ATTRIBUTES")]
+    pub otlp_attributes: Option<Attributes>,
+
+    /// Which runs are sent.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER", value_name = "SAMPLER", value_enum, default_value = "always_on")]
+    pub otlp_sampler: Sampler,
+
+    /// The part of the runs that the sampler `traceidratio` takes, from 0 to 1.
+    #[arg(long, env = "OTEL_TRACES_SAMPLER_ARG", value_name = "RATIO", value_parser = ratio, default_value = "1")]
+    pub otlp_sampler_arg: f64,
 
     /// Report the worker's own errors to this Sentry. No run's data is in them.
     #[arg(long, visible_alias = "dsn", env = "WORKER_SENTRY_DSN", hide_env_values = true, value_name = "DSN")]

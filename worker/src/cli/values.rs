@@ -70,6 +70,11 @@ pub(super) fn milliseconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_millis).map_err(|_| "expected a whole number of milliseconds".to_owned())
 }
 
+pub(super) fn ratio(text: &str) -> Result<f64, &'static str> {
+    let ratio: Option<f64> = text.trim().parse().ok();
+    ratio.filter(|ratio| (0.0..=1.0).contains(ratio)).ok_or("expected a number from 0 to 1")
+}
+
 pub(super) fn megabytes(text: &str) -> Result<Megabytes, String> {
     positive(text).and_then(in_bytes).ok_or_else(|| "expected a number of MB above 0".to_owned())
 }

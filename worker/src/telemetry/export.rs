@@ -1,34 +1,24 @@
-//! Sends documents to a collector over HTTP. What it does not take is dropped and counted: watching must not hold up
-//! what is watched.
+//! Sends documents to a collector over HTTP. What it does not take is sent again for some seconds, then dropped and
+//! counted: watching must not hold up what is watched.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, Uri, header};
-use hyper::body::Body;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-
-use base::dial::{DialError, dial, tls_config};
+use axum::http::{HeaderMap, Uri};
+use base::http::{PostError, parse_url, post};
 use base::metrics::metrics;
+use protocol::backoff::{Growth, jitter, spread};
+use tokio::time::sleep;
 
-/// How long a collector may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a document is sent that the collector may take later.
+const ATTEMPTS: u32 = 4;
+/// The pause before the second time; each is twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// An `http` or `https` address, without user, password or query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// What stands before the path of each request; no slash at its end.
-    base: String,
-}
+pub struct Destination(Uri);
 
 /// An address that nothing can be sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,45 +29,24 @@ impl FromStr for Destination {
     type Err = InvalidDestination;
 
     fn from_str(text: &str) -> Result<Self, InvalidDestination> {
-        let uri: Uri = text.trim().parse().map_err(|_| InvalidDestination("this is none"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(InvalidDestination("it must start with http:// or https://")),
-        };
-        let authority = uri.authority().ok_or(InvalidDestination("it names no host"))?;
-        if authority.as_str().contains('@') {
+        let uri = parse_url(text).map_err(InvalidDestination)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(InvalidDestination("it must not hold a user's name or password"));
         }
         if uri.query().is_some() {
             return Err(InvalidDestination("it must not have a query"));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host, port, base: uri.path().trim_end_matches('/').to_owned() })
+        Ok(Self(uri))
     }
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        write!(out, "{scheme}://{}:{}{}", self.host, self.port, self.base)
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        let host = self.0.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let port = self.0.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        write!(out, "{scheme}://{host}:{port}{}", self.0.path().trim_end_matches('/'))
     }
-}
-
-/// Why a collector did not take something.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ExportError {
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error("TLS failed: {0}")]
-    Tls(String),
-    #[error("HTTP failed: {0}")]
-    Http(String),
-    #[error("it answered with HTTP {0}")]
-    Refused(u16),
-    #[error("it did not answer within {}s", PATIENCE.as_secs())]
-    Silent,
 }
 
 /// Where one kind of document goes.
@@ -85,7 +54,7 @@ pub(super) struct Exporter {
     /// What is sent, for the log and the metrics: `traces` or `errors`.
     kind: &'static str,
     destination: Destination,
-    path: String,
+    url: Uri,
     headers: HeaderMap,
     is_failing: bool,
 }
@@ -93,13 +62,15 @@ pub(super) struct Exporter {
 impl Exporter {
     /// Sends to `path` below the destination, with these headers.
     pub(super) fn new(kind: &'static str, destination: Destination, path: &str, headers: HeaderMap) -> Self {
-        let path = format!("{}{path}", destination.base);
-        Self { kind, destination, path, headers, is_failing: false }
+        let base = destination.0.to_string();
+        let url = format!("{}{path}", base.trim_end_matches('/'));
+        let url = url.parse().expect("what is below an address without a query is an address");
+        Self { kind, destination, url, headers, is_failing: false }
     }
 
     /// Sends a document that stands for so many things. The first of several failures is told.
     pub(super) async fn send(&mut self, document: String, things: usize) {
-        let sent = timeout(PATIENCE, self.post(document)).await.unwrap_or(Err(ExportError::Silent));
+        let sent = self.post(document).await;
         let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
         let Self { kind, destination, .. } = self;
         match sent {
@@ -119,45 +90,51 @@ impl Exporter {
         (0..things).for_each(|_| metrics().export_dropped(self.kind));
     }
 
-    async fn post(&self, document: String) -> Result<(), ExportError> {
-        let Destination { tls, host, port, .. } = &self.destination;
-        let stream = dial(host, *port, *tls).await?;
-        if !tls {
-            return self.speak(stream, document).await;
+    async fn post(&self, document: String) -> Result<(), PostError> {
+        let pauses = Growth::doubling(PAUSE, Duration::MAX);
+        // A collector that is known to be away is not waited for.
+        let again = if self.is_failing { 0 } else { ATTEMPTS - 1 };
+        for failures in 0..again {
+            match post(&self.url, self.headers.clone(), document.clone()).await {
+                Err(error) if error.is_passing() => sleep(spread(pauses.pause(failures), jitter())).await,
+                done => return done,
+            }
         }
-        let failed = |error: &dyn fmt::Display| ExportError::Tls(error.to_string());
-        let name = ServerName::try_from(host.clone()).map_err(|error| failed(&error))?;
-        let stream = TlsConnector::from(tls_config()?).connect(name, stream).await.map_err(|error| failed(&error))?;
-        self.speak(stream, document).await
-    }
-
-    async fn speak(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        document: String,
-    ) -> Result<(), ExportError> {
-        let failed = |error: &dyn fmt::Display| ExportError::Http(error.to_string());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        let Destination { host, port, .. } = &self.destination;
-        let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let mut request = Request::post(&self.path)
-            .header(header::HOST, host)
-            .header(header::CONNECTION, "close")
-            .body(document)
-            .map_err(|error| failed(&error))?;
-        request.headers_mut().extend(self.headers.clone());
-        let answered = async { sender.send_request(request).await };
-        let (answer, _) = tokio::join!(answered, connection);
-        let answer = answer.map_err(|error| failed(&error))?;
-        // Nothing that it says is of interest, and the connection ends here.
-        let _ = answer.body().size_hint();
-        if answer.status().is_success() { Ok(()) } else { Err(ExportError::Refused(answer.status().as_u16())) }
+        post(&self.url, self.headers.clone(), document).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_refused_for_now_is_sent_again_and_nothing_else() {
+        for (statuses, is_failing) in
+            [(&["503 Service Unavailable", "429 Too Many Requests", "200 OK"][..], false), (&["400 Bad Request"], true)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let destination = format!("http://{}/base/", listener.local_addr().unwrap()).parse().unwrap();
+            let server = async {
+                for status in statuses {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"{}") {
+                        assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                    }
+                    let request = String::from_utf8(request).unwrap();
+                    assert!(request.starts_with("POST /base/v1/traces HTTP/1.1\r\n"), "{request}");
+                    stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+                }
+            };
+            let mut exporter = Exporter::new("traces", destination, "/v1/traces", HeaderMap::new());
+            tokio::join!(exporter.send("{}".to_owned(), 1), server);
+            assert_eq!(exporter.is_failing, is_failing, "{statuses:?}");
+        }
+    }
 
     #[test]
     fn destinations() {

@@ -11,6 +11,6 @@ mod sentry;
 
 pub use export::{Destination, InvalidDestination};
 pub use lines::{Line, collector, lines};
-pub use otlp::{Headers, InvalidHeaders, Source, export_traces};
+pub use otlp::{Attributes, Headers, InvalidAttributes, InvalidHeaders, Sampler, Sampling, Source, export_traces};
 pub use profile::profile_steps;
 pub use sentry::{Dsn, InvalidDsn, report_errors};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use lightning::timeline::{Phase, RunView, StepView};
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -70,6 +71,7 @@ pub async fn export_traces(
     source: Source,
     destination: Destination,
     headers: Option<Headers>,
+    sampling: Sampling,
     mut runs: broadcast::Receiver<Arc<RunView>>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -80,7 +82,7 @@ pub async fn export_traces(
         // Without a sender there is nobody left to say stop, nor anything to export.
         goes_on = tokio::select! {
             biased;
-            () = gather(&mut runs, &mut ended, &exporter) => true,
+            () = gather(&mut runs, sampling, &mut ended, &exporter) => true,
             () = sleep(GATHER) => true,
             _ = stop.wait_for(|stop| *stop) => false,
         };
@@ -91,10 +93,15 @@ pub async fn export_traces(
 }
 
 /// Gathers a batch.
-async fn gather(runs: &mut broadcast::Receiver<Arc<RunView>>, ended: &mut Vec<Arc<RunView>>, exporter: &Exporter) {
+async fn gather(
+    runs: &mut broadcast::Receiver<Arc<RunView>>,
+    sampling: Sampling,
+    ended: &mut Vec<Arc<RunView>>,
+    exporter: &Exporter,
+) {
     while ended.len() < BATCH {
         match runs.recv().await {
-            Ok(run) if run.phase == Phase::Ended => ended.push(run),
+            Ok(run) if run.phase == Phase::Ended && sampling.takes(&run.run) => ended.push(run),
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => exporter.missed(missed),
             Err(RecvError::Closed) => return std::future::pending().await,
@@ -102,27 +109,100 @@ async fn gather(runs: &mut broadcast::Receiver<Arc<RunView>>, ended: &mut Vec<Ar
     }
 }
 
-/// Which worker it is, among others whose traces the collector has.
+/// What traces say of where they come from.
 #[derive(Debug, Clone)]
-pub struct Source {
-    instance: String,
-    name: Option<String>,
-}
+pub struct Source(Vec<(String, String)>);
 
 impl Source {
-    /// This process, whose claims have this name.
-    pub fn new(name: Option<String>) -> Self {
-        Self { instance: Uuid::new_v4().to_string(), name }
+    /// This process, whose claims have this name: what the operator says of it beats what it says of itself.
+    pub fn new(name: Option<String>, service: Option<String>, attributes: Option<Attributes>) -> Self {
+        let own = [
+            ("service.name", Some("openfn-worker".to_owned())),
+            ("service.version", Some(env!("CARGO_PKG_VERSION").to_owned())),
+            ("service.instance.id", Some(Uuid::new_v4().to_string())),
+            ("openfn.worker.name", name),
+        ];
+        let own = own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let service = service.map(|service| ("service.name".to_owned(), service));
+        let mut all: Vec<(String, String)> = Vec::new();
+        for (key, value) in own.chain(attributes.into_iter().flat_map(|attributes| attributes.0)).chain(service) {
+            match all.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => *known = value,
+                None => all.push((key, value)),
+            }
+        }
+        Self(all)
     }
 }
 
+/// Attributes of a resource, as `OTEL_RESOURCE_ATTRIBUTES` has them: `key=value,other=value`, with `%XX` in values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes(Vec<(String, String)>);
+
+/// A text that is no list of attributes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected attributes such as `deployment.environment=production,team=data`")]
+pub struct InvalidAttributes;
+
+impl std::str::FromStr for Attributes {
+    type Err = InvalidAttributes;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAttributes> {
+        let read = |pair: &str| {
+            let (key, value) = pair.split_once('=')?;
+            let value = percent_decode_str(value.trim()).decode_utf8().ok()?.into_owned();
+            Some((key.trim().to_owned(), value)).filter(|(key, _)| !key.is_empty())
+        };
+        let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
+        Ok(Self(pairs.map(|pair| read(pair).ok_or(InvalidAttributes)).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Which runs are sent. A run has no parent, so that what asks the parent first decides by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Sampler {
+    /// All.
+    #[value(alias = "parentbased_always_on")]
+    AlwaysOn,
+    /// None.
+    #[value(alias = "parentbased_always_off")]
+    AlwaysOff,
+    /// The part that the argument says.
+    #[value(name = "traceidratio", alias = "parentbased_traceidratio")]
+    TraceIdRatio,
+}
+
+/// Which part of the runs is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    /// How that is decided.
+    pub sampler: Sampler,
+    /// The part, from 0 to 1, of [`Sampler::TraceIdRatio`].
+    pub ratio: f64,
+}
+
+impl Sampling {
+    fn takes(self, run: &str) -> bool {
+        match self.sampler {
+            Sampler::AlwaysOn => true,
+            Sampler::AlwaysOff => false,
+            Sampler::TraceIdRatio => {
+                // The last 56 bits of a trace's id are random, also where it is a UUID.
+                let random = trace_id(run).as_u128() & ((1 << 56) - 1);
+                (random as f64) < self.ratio * (1_u64 << 56) as f64
+            }
+        }
+    }
+}
+
+/// The trace's id is the run's.
+fn trace_id(run: &str) -> Uuid {
+    Uuid::parse_str(run).unwrap_or_else(|_| Uuid::new_v4())
+}
+
 fn request(source: &Source, runs: &[Arc<RunView>]) -> Value {
-    let mut resource = vec![
-        text("service.name", "openfn-worker"),
-        text("service.version", env!("CARGO_PKG_VERSION")),
-        text("service.instance.id", &source.instance),
-    ];
-    resource.extend(source.name.as_deref().map(|name| text("openfn.worker.name", name)));
+    let resource: Vec<Value> = source.0.iter().map(|(key, value)| text(key, value)).collect();
     let spans: Vec<Value> = runs.iter().flat_map(|run| spans(run)).collect();
     json!({ "resourceSpans": [{
         "resource": { "attributes": resource },
@@ -132,7 +212,7 @@ fn request(source: &Source, runs: &[Arc<RunView>]) -> Value {
 
 fn spans(run: &RunView) -> Vec<Value> {
     let (Some((_, began)), Some((_, ended))) = (run.phases.first(), run.phases.last()) else { return Vec::new() };
-    let trace = Uuid::parse_str(&run.run).unwrap_or_else(|_| Uuid::new_v4()).simple().to_string();
+    let trace = trace_id(&run.run).simple().to_string();
     let root = span_id();
     let mut attributes = vec![text("openfn.run.id", &run.run), text("openfn.workloop", &run.workloop)];
     attributes.extend(run.workflow.as_deref().map(|workflow| text("openfn.workflow.id", workflow)));
@@ -255,10 +335,11 @@ mod tests {
 
     #[test]
     fn a_run_is_a_span_with_its_phases_and_steps_below() {
-        let source = Source::new(Some("worker-1".into()));
+        let attributes = "team=data%20team, service.name=mine".parse().unwrap();
+        let source = Source::new(Some("worker-1".into()), None, Some(attributes));
         let request = request(&source, &[Arc::new(view())]);
         let resource = request["resourceSpans"][0]["resource"].to_string();
-        for part in ["service.instance.id", source.instance.as_str(), "openfn.worker.name", "worker-1"] {
+        for part in ["service.instance.id", "openfn.worker.name", "worker-1", "data team", "mine"] {
             assert!(resource.contains(part), "{part} is missing in {resource}");
         }
         let spans = request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
@@ -270,6 +351,28 @@ mod tests {
         assert_eq!((&spans[0]["startTimeUnixNano"], &spans[0]["endTimeUnixNano"]), (&"1000".into(), &"10000".into()));
         assert_eq!(spans[0]["status"]["code"], ERROR);
         assert_eq!(spans[0]["spanId"].as_str().unwrap().len(), 16);
+    }
+
+    #[test]
+    fn what_the_operator_says_of_the_resource_counts() {
+        let attributes: Attributes = "service.name=a,service.version=9,x=".parse().unwrap();
+        let Source(all) = Source::new(None, Some("b".into()), Some(attributes));
+        let value =
+            |wanted: &str| all.iter().filter(|(key, _)| key == wanted).map(|(_, it)| it.as_str()).collect::<Vec<_>>();
+        assert_eq!((value("service.name"), value("service.version"), value("x")), (vec!["b"], vec!["9"], vec![""]));
+        for bad in ["team", "=x", "a=%ff"] {
+            assert!(bad.parse::<Attributes>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_runs_is_sampled() {
+        let runs: Vec<String> = (0..2000).map(|_| Uuid::new_v4().to_string()).collect();
+        let taken = |sampler, ratio| runs.iter().filter(|run| Sampling { sampler, ratio }.takes(run)).count();
+        assert_eq!((taken(Sampler::AlwaysOn, 0.0), taken(Sampler::AlwaysOff, 1.0)), (2000, 0));
+        assert_eq!((taken(Sampler::TraceIdRatio, 1.0), taken(Sampler::TraceIdRatio, 0.0)), (2000, 0));
+        let quarter = taken(Sampler::TraceIdRatio, 0.25);
+        assert!((300..700).contains(&quarter), "{quarter}");
     }
 
     #[test]

@@ -33,7 +33,6 @@ mod queue;
 mod queues;
 mod reporters;
 mod runner;
-mod webhook;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

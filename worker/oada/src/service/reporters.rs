@@ -2,10 +2,12 @@
 
 use std::str::FromStr;
 
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use base::http::{PostError, parse_url, post};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::webhook::{self, WebhookUrl};
 use crate::job::Status;
 
 /// Someone who is told of finished jobs. A URL that messages can be posted to is a secret.
@@ -37,7 +39,7 @@ impl FromStr for FinishReporter {
                 ));
             }
         };
-        WebhookUrl::parse(url).map_err(|error| InvalidReporter(error.to_string()))?;
+        parse_url(url).map_err(|why| InvalidReporter(format!("its URL is not one of http:// or https://: {why}")))?;
         Ok(Self { status, post_url: url.into() })
     }
 }
@@ -61,13 +63,15 @@ impl FinishReporter {
         if self.status != finished.status {
             return;
         }
-        let posted = match WebhookUrl::parse(self.post_url.expose_secret()) {
-            Ok(url) => webhook::post(&url, &slack_message(finished)).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = posted {
+        if let Err(error) = self.post(&slack_message(finished)).await {
             tracing::warn!(job = finished.job_id, "failed to notify a finish reporter: {error}");
         }
+    }
+
+    async fn post(&self, message: &Value) -> Result<(), PostError> {
+        let url = parse_url(self.post_url.expose_secret()).map_err(|why| PostError::Http(why.to_owned()))?;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        post(&url, headers, message.to_string()).await
     }
 }
 
