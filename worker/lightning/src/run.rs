@@ -297,18 +297,18 @@ impl Actor {
 
     async fn run(&mut self, mut stop: watch::Receiver<Stop>, claimed_at: Instant) -> Told {
         let mut next_stop = Stop::Kill;
-        let progress = loop {
+        let (end, told) = loop {
             self.push();
-            let event = self.next_event(&mut stop, next_stop).await;
-            let progress = match event {
+            let progress = match self.next_event(&mut stop, next_stop).await {
+                Event::Stop if next_stop == Stop::GiveUp => break (Progress::Gone(STOPPED.into()), Told::NotYet),
+                Event::Stop => {
+                    next_stop = Stop::GiveUp;
+                    self.kill(shutdown_exit());
+                    Progress::Going
+                }
                 Event::Channel(event) => self.channel_event(event),
                 Event::Signal(signal) => {
                     self.signal(signal);
-                    Progress::Going
-                }
-                Event::Stop if next_stop == Stop::Kill => {
-                    next_stop = Stop::GiveUp;
-                    self.kill(shutdown_exit());
                     Progress::Going
                 }
                 Event::LastCall => {
@@ -316,36 +316,43 @@ impl Actor {
                     self.kill(overdue_exit());
                     Progress::Going
                 }
-                Event::Stop => {
-                    report_end(&self.id, self.exit.as_ref(), &self.outbox, &Progress::Gone(STOPPED.into()), claimed_at);
-                    return Told::NotYet;
-                }
                 Event::Deadline => Progress::Gone("its time is over".into()),
                 Event::Timer => self.timer(),
             };
-            match progress {
-                Progress::Going => {}
-                Progress::Rejoin => self.rejoin(),
-                Progress::StopEngine(why) => {
-                    tracing::error!(run = %self.id, "the run is stopped: {why}");
-                    let exit = Exit::error(ExitReason::Exception, "LightningError", why);
-                    self.timeline.finished(&exit);
-                    self.exit = Some(exit);
-                    (self.active, self.open_step, self.unacknowledged) = (None, None, None);
-                }
-                Progress::Done => {
-                    if let Some(told) = self.outbox.replaced_exit() {
-                        self.timeline.finished(told);
-                        self.exit = Some(told.clone());
-                    }
-                    self.timeline.delivered();
-                    break progress;
-                }
-                Progress::Gone(_) => break progress,
+            if let Some(end) = self.go_on(progress) {
+                break (end, Told::AsFarAsPossible);
             }
         };
-        report_end(&self.id, self.exit.as_ref(), &self.outbox, &progress, claimed_at);
-        Told::AsFarAsPossible
+        report_end(&self.id, self.exit.as_ref(), &self.outbox, &end, claimed_at);
+        told
+    }
+
+    /// Does what the outbox asks for. Returns what ends the run.
+    fn go_on(&mut self, progress: Progress) -> Option<Progress> {
+        match progress {
+            Progress::Going => None,
+            Progress::Rejoin => {
+                self.rejoin();
+                None
+            }
+            Progress::StopEngine(why) => {
+                tracing::error!(run = %self.id, "the run is stopped: {why}");
+                let exit = Exit::error(ExitReason::Exception, "LightningError", why);
+                self.timeline.finished(&exit);
+                self.exit = Some(exit);
+                (self.active, self.open_step, self.unacknowledged) = (None, None, None);
+                None
+            }
+            Progress::Done => {
+                if let Some(told) = self.outbox.replaced_exit() {
+                    self.timeline.finished(told);
+                    self.exit = Some(told.clone());
+                }
+                self.timeline.delivered();
+                Some(progress)
+            }
+            Progress::Gone(_) => Some(progress),
+        }
     }
 
     async fn next_event(&mut self, stop: &mut watch::Receiver<Stop>, next_stop: Stop) -> Event {
