@@ -23,7 +23,7 @@ pub fn waited_for_processor(pid: u32) -> Option<Duration> {
 
 /// How many descriptors the worker has open, where the system tells. It does not tell a plain user, from whom the worker
 /// keeps what it has in memory, the worker's own user included.
-pub fn open_descriptors() -> Option<u64> {
+pub(crate) fn open_descriptors() -> Option<u64> {
     let all = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     // The folder itself was open, too.
     Some(all.saturating_sub(1))

@@ -110,7 +110,7 @@ impl Paths {
     }
 
     /// The link to a finished job.
-    pub fn filed_link(&self, id: &str) -> serde_json::Value {
+    pub(crate) fn filed_link(&self, id: &str) -> serde_json::Value {
         match self.layout {
             Layout::V5 => serde_json::json!({ "_id": id, "_rev": 0 }),
             Layout::V2 => serde_json::json!({ "_id": id }),
@@ -118,7 +118,7 @@ impl Paths {
     }
 
     /// The media type of a job.
-    pub fn job_type(&self) -> &'static str {
+    pub(crate) fn job_type(&self) -> &'static str {
         match self.layout {
             Layout::V5 => "application/vnd.oada.service.job.1+json",
             Layout::V2 => "application/vnd.oada.service.job+json",

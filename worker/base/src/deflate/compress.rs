@@ -53,7 +53,7 @@ impl Deflater {
 }
 
 /// The first frame of a compressed message.
-pub fn first_frame(payload: Vec<u8>, kind: Data, last: bool) -> Frame {
+pub(crate) fn first_frame(payload: Vec<u8>, kind: Data, last: bool) -> Frame {
     let mut frame = Frame::message(payload, OpCode::Data(kind), last);
     frame.header_mut().rsv1 = true;
     frame

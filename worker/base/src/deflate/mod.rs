@@ -15,7 +15,8 @@ mod tests;
 use axum::http::HeaderMap;
 use axum::http::header::SEC_WEBSOCKET_EXTENSIONS;
 
-pub use compress::{Deflater, first_frame};
+pub use compress::Deflater;
+pub(crate) use compress::first_frame;
 pub use inflate::{InflateError, Inflater};
 pub use stream::InflatingStream;
 
