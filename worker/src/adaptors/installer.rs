@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base::execution::ReserveError;
 use base::folders;
 use base::metrics::metrics;
 use hosts::{Hosts, LentHostError};
@@ -45,14 +46,14 @@ impl Installer {
         &self.repo
     }
 
-    pub(super) async fn survey(&self) -> Result<Surveyed, String> {
+    pub(super) async fn survey(&self) -> Result<Surveyed, RepoError> {
         let repo = self.repo.clone();
-        self.ask("the repo", QUICK, || Survey { repo: repo.clone() }).await.map_err(|error| told(&error))
+        self.ask("the repo", QUICK, || Survey { repo: repo.clone() }).await
     }
 
-    pub(super) async fn look_up(&self, name: &str) -> Result<Resolved, String> {
+    pub(super) async fn look_up(&self, name: &str) -> Result<Resolved, RepoError> {
         let resolve = || Resolve { repo: self.repo.clone(), name: name.to_owned() };
-        self.ask(name, QUICK, resolve).await.map_err(|error| told(&error))
+        self.ask(name, QUICK, resolve).await
     }
 
     pub(super) async fn install(&self, name: &str, version: &str) -> Result<InstalledAdaptor, InstallFailure> {
@@ -60,22 +61,22 @@ impl Installer {
         let began = Instant::now();
         let installed = self.watched(&format!("{name}@{version}"), install).await;
         metrics().adaptor_installed(installed.is_ok(), began.elapsed());
-        installed.map_err(|error| InstallFailure { why: told(&error), registry_down: error.is_registry_down() })
+        installed.map_err(|error| InstallFailure { why: error.to_string(), registry_down: error.is_registry_down() })
     }
 
-    pub(super) async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, String> {
+    pub(super) async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, RepoError> {
         let make = || MakeSnapshot { repo: self.repo.clone(), adaptors: adaptors.clone() };
         let names: Vec<_> = adaptors.iter().map(Adaptor::specifier).collect();
-        self.watched(&format!("start-up snapshot of {}", names.join(", ")), make).await.map_err(|error| told(&error))
+        self.watched(&format!("start-up snapshot of {}", names.join(", ")), make).await
     }
 
-    pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {
+    pub(super) async fn prune(&self, versions: Option<usize>) -> Result<Pruned, RepoError> {
         let prune = || Prune { repo: self.repo.clone(), versions };
-        self.ask("the repo", self.limit, prune).await.map_err(|error| told(&error))
+        self.ask("the repo", self.limit, prune).await
     }
 
     /// Asks for something that takes its time, and shows how far it is.
-    async fn watched<C: Call<WorkerSide>>(&self, thing: &str, call: impl Fn() -> C) -> Result<C::Answer, AskError> {
+    async fn watched<C: Call<WorkerSide>>(&self, thing: &str, call: impl Fn() -> C) -> Result<C::Answer, RepoError> {
         if let Some(watcher) = &self.watcher {
             watcher.began(thing);
         }
@@ -92,10 +93,10 @@ impl Installer {
         thing: &str,
         limit: Duration,
         call: impl Fn() -> C,
-    ) -> Result<C::Answer, AskError> {
+    ) -> Result<C::Answer, RepoError> {
         let mut deaths = 0;
         loop {
-            let mut host = self.hosts.lend().await.map_err(|error| AskError::NoHost(error.to_string()))?;
+            let mut host = self.hosts.lend().await?;
             let showing = host.take_notices().map(|notices| {
                 tokio::spawn(show(notices, self.watcher.clone().map(|watcher| (watcher, thing.to_owned()))))
             });
@@ -109,24 +110,34 @@ impl Installer {
                     deaths += 1;
                     warn!("{}: the engine host {death}; trying again", C::NAME);
                 }
-                answer => return answer.map_err(AskError::Host),
+                answer => return Ok(answer?),
             }
         }
     }
 }
 
-/// Something was not done.
+/// Why something was not done with a repo, in one line.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("{0}")]
-    NoHost(String),
+pub enum RepoError {
+    /// There is nobody to do it.
     #[error(transparent)]
-    Host(LentHostError),
+    NoHost(#[from] ReserveError),
+    /// It failed, or took too long.
+    #[error("{}", in_one_line(.0))]
+    Host(#[from] LentHostError),
 }
 
-impl AskError {
+impl RepoError {
     fn is_registry_down(&self) -> bool {
         matches!(self, Self::Host(LentHostError::Call(CallError::Refused(it))) if it.code == RefusalCode::RegistryDown)
+    }
+}
+
+fn in_one_line(error: &LentHostError) -> String {
+    match error {
+        LentHostError::Call(CallError::Refused(refusal)) => refusal.message.clone(),
+        LentHostError::Call(CallError::Timeout { after, .. }) => format!("it was not done within {after:?}"),
+        other => other.to_string(),
     }
 }
 
@@ -139,17 +150,6 @@ async fn show(mut notices: queue::Receiver<WorkerNotice>, watcher: Option<(Watch
                 None => info!("{what}"),
             }
         }
-    }
-}
-
-/// The one line that an error has.
-fn told(error: &AskError) -> String {
-    match error {
-        AskError::Host(LentHostError::Call(CallError::Refused(refusal))) => refusal.message.clone(),
-        AskError::Host(LentHostError::Call(CallError::Timeout { after, .. })) => {
-            format!("it was not done within {after:?}")
-        }
-        other => other.to_string(),
     }
 }
 

@@ -27,22 +27,22 @@ fn version(text: &str) -> Version {
 }
 
 /// A ledger whose repo holds these versions, and a shorter way to ask it.
-struct Desk {
+struct Scene {
     ledger: Ledger,
     now: Instant,
     next_id: WantId,
 }
 
-impl Desk {
+impl Scene {
     fn with(versions: &[&str]) -> Self {
         Self::with_rules(versions, Rules { tags_for: Duration::from_secs(60), at_once: 2, offline: false })
     }
 
     fn with_rules(versions: &[&str], rules: Rules) -> Self {
-        let mut desk = Self { ledger: Ledger::new(rules), now: Instant::now(), next_id: 0 };
+        let mut scene = Self { ledger: Ledger::new(rules), now: Instant::now(), next_id: 0 };
         let adaptors = versions.iter().map(|version| adaptor(version)).collect();
-        assert_eq!(desk.on(Event::Surveyed(Ok(Surveyed { adaptors, snapshots: vec![] }))), []);
-        desk
+        assert_eq!(scene.on(Event::Surveyed(Ok(Surveyed { adaptors, snapshots: vec![] }))), []);
+        scene
     }
 
     fn on(&mut self, event: Event) -> Vec<Action> {
@@ -92,92 +92,92 @@ fn answers(actions: &[Action]) -> Vec<Result<&str, String>> {
 
 #[test]
 fn what_is_installed_is_had_at_once() {
-    let mut desk = Desk::with(&["1.9.0", "1.10.0", "2.0.0-next.1"]);
-    assert_eq!(desk.want("@openfn/language-x@1.9.0"), [answer(1, "1.9.0")]);
-    assert_eq!(desk.want("@openfn/language-x"), [answer(2, "1.10.0")], "the newest release");
-    let mut desk = Desk::with(&["2.0.0-next.1"]);
-    assert_eq!(desk.want("@openfn/language-x"), [answer(1, "2.0.0-next.1")], "better than none");
+    let mut scene = Scene::with(&["1.9.0", "1.10.0", "2.0.0-next.1"]);
+    assert_eq!(scene.want("@openfn/language-x@1.9.0"), [answer(1, "1.9.0")]);
+    assert_eq!(scene.want("@openfn/language-x"), [answer(2, "1.10.0")], "the newest release");
+    let mut scene = Scene::with(&["2.0.0-next.1"]);
+    assert_eq!(scene.want("@openfn/language-x"), [answer(1, "2.0.0-next.1")], "better than none");
 }
 
 #[test]
 fn nothing_is_decided_before_it_is_known_what_is_there() {
-    let mut desk = Desk::with(&[]);
-    desk.ledger.is_surveyed = false;
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), []);
+    let mut scene = Scene::with(&[]);
+    scene.ledger.is_surveyed = false;
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), []);
     let surveyed = Surveyed { adaptors: vec![adaptor("1.0.0")], snapshots: vec![] };
-    assert_eq!(desk.on(Event::Surveyed(Ok(surveyed))), [answer(1, "1.0.0")]);
+    assert_eq!(scene.on(Event::Surveyed(Ok(surveyed))), [answer(1, "1.0.0")]);
 
-    let mut desk = Desk::with(&[]);
-    desk.ledger.is_surveyed = false;
-    desk.want("@openfn/language-x@1.0.0");
-    let actions = desk.on(Event::Surveyed(Err("no disk".into())));
+    let mut scene = Scene::with(&[]);
+    scene.ledger.is_surveyed = false;
+    scene.want("@openfn/language-x@1.0.0");
+    let actions = scene.on(Event::Surveyed(Err("no disk".into())));
     assert_eq!(actions[1], install("1.0.0"), "it is tried all the same");
 }
 
 #[test]
 fn runs_that_want_the_same_share_one_installation() {
-    let mut desk = Desk::with(&[]);
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), []);
-    assert_eq!(desk.installed("1.0.0"), [answer(1, "1.0.0"), answer(2, "1.0.0")]);
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [answer(3, "1.0.0")]);
+    let mut scene = Scene::with(&[]);
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), []);
+    assert_eq!(scene.installed("1.0.0"), [answer(1, "1.0.0"), answer(2, "1.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [answer(3, "1.0.0")]);
 }
 
 #[test]
 fn a_failure_is_told_to_all_who_wait_and_the_next_one_tries_again() {
-    let mut desk = Desk::with(&["0.9.0"]);
-    desk.want("@openfn/language-x@1.0.0");
-    desk.want("@openfn/language-x@1.0.0");
-    let failed = desk.failed("1.0.0", true);
+    let mut scene = Scene::with(&["0.9.0"]);
+    scene.want("@openfn/language-x@1.0.0");
+    scene.want("@openfn/language-x@1.0.0");
+    let failed = scene.failed("1.0.0", true);
     let message = Err("Error installing @openfn/language-x@1.0.0: because".to_owned());
     assert_eq!(answers(&failed), [message.clone(), message], "another version would not do");
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
 }
 
 #[test]
 fn only_so_many_are_installed_at_once() {
-    let mut desk = Desk::with(&[]);
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
-    assert_eq!(desk.want("@openfn/language-x@2.0.0"), [install("2.0.0")]);
-    assert_eq!(desk.want("@openfn/language-x@3.0.0"), []);
-    assert_eq!(desk.failed("2.0.0", false).last(), Some(&install("3.0.0")));
+    let mut scene = Scene::with(&[]);
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@2.0.0"), [install("2.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@3.0.0"), []);
+    assert_eq!(scene.failed("2.0.0", false).last(), Some(&install("3.0.0")));
 }
 
 #[test]
 fn nothing_is_installed_for_who_is_gone() {
-    let mut desk = Desk::with(&[]);
-    desk.want("@openfn/language-x@1.0.0");
-    desk.want("@openfn/language-x@2.0.0");
-    desk.want("@openfn/language-x@3.0.0");
-    assert_eq!(desk.on(Event::Unwanted(3)), []);
-    assert_eq!(desk.installed("1.0.0"), [answer(1, "1.0.0")]);
+    let mut scene = Scene::with(&[]);
+    scene.want("@openfn/language-x@1.0.0");
+    scene.want("@openfn/language-x@2.0.0");
+    scene.want("@openfn/language-x@3.0.0");
+    assert_eq!(scene.on(Event::Unwanted(3)), []);
+    assert_eq!(scene.installed("1.0.0"), [answer(1, "1.0.0")]);
 }
 
 #[test]
 fn a_tag_is_looked_up_once_until_the_answer_is_too_old() {
-    let mut desk = Desk::with(&["1.0.0", "2.0.0"]);
-    assert_eq!(desk.want("@openfn/language-x@latest"), [Action::LookUp(X.into())]);
-    assert_eq!(desk.want("@openfn/language-x@next"), [], "one question serves both");
+    let mut scene = Scene::with(&["1.0.0", "2.0.0"]);
+    assert_eq!(scene.want("@openfn/language-x@latest"), [Action::LookUp(X.into())]);
+    assert_eq!(scene.want("@openfn/language-x@next"), [], "one question serves both");
     let tags = [("latest", "1.0.0"), ("next", "2.0.0")];
-    assert_eq!(desk.tags(&tags, None), [answer(1, "1.0.0"), answer(2, "2.0.0")]);
-    assert_eq!(desk.want("@openfn/language-x@latest"), [answer(3, "1.0.0")]);
-    desk.now += Duration::from_secs(61);
-    assert_eq!(desk.want("@openfn/language-x@latest"), [Action::LookUp(X.into())]);
+    assert_eq!(scene.tags(&tags, None), [answer(1, "1.0.0"), answer(2, "2.0.0")]);
+    assert_eq!(scene.want("@openfn/language-x@latest"), [answer(3, "1.0.0")]);
+    scene.now += Duration::from_secs(61);
+    assert_eq!(scene.want("@openfn/language-x@latest"), [Action::LookUp(X.into())]);
 }
 
 #[test]
 fn without_a_version_the_latest_is_installed_where_none_is() {
-    let mut desk = Desk::with(&[]);
-    assert_eq!(desk.want("@openfn/language-x"), [Action::LookUp(X.into())]);
-    assert_eq!(desk.tags(&[("latest", "1.0.0")], None), [install("1.0.0")]);
-    assert_eq!(desk.installed("1.0.0"), [answer(1, "1.0.0")]);
+    let mut scene = Scene::with(&[]);
+    assert_eq!(scene.want("@openfn/language-x"), [Action::LookUp(X.into())]);
+    assert_eq!(scene.tags(&[("latest", "1.0.0")], None), [install("1.0.0")]);
+    assert_eq!(scene.installed("1.0.0"), [answer(1, "1.0.0")]);
 }
 
 #[test]
 fn a_tag_that_does_not_exist_is_told() {
-    let mut desk = Desk::with(&["1.0.0"]);
-    desk.want("@openfn/language-x@nope");
-    let refused = desk.tags(&[("latest", "1.0.0")], None);
+    let mut scene = Scene::with(&["1.0.0"]);
+    scene.want("@openfn/language-x@nope");
+    let refused = scene.tags(&[("latest", "1.0.0")], None);
     let message = "Error installing @openfn/language-x@nope: the registry knows no version with the tag nope";
     assert_eq!(answers(&refused), [Err(message.to_owned())]);
 }
@@ -188,15 +188,15 @@ fn the_newest_one_installed_is_the_last_resort_of_a_tag() {
         (vec!["1.0.0", "1.1.0"], Ok("1.1.0")),
         (vec![], Err("Error installing @openfn/language-x@latest: no network".to_owned())),
     ] {
-        let mut desk = Desk::with(&have);
-        desk.want("@openfn/language-x@latest");
-        let answered = desk.on(Event::LookedUp(X.into(), Err("no network".into())));
+        let mut scene = Scene::with(&have);
+        scene.want("@openfn/language-x@latest");
+        let answered = scene.on(Event::LookedUp(X.into(), Err("no network".into())));
         assert_eq!(answers(&answered).first(), Some(&expected));
 
-        let mut desk = Desk::with(&have);
-        desk.want("@openfn/language-x@latest");
-        assert_eq!(desk.tags(&[("latest", "2.0.0")], Some("no network")).last(), Some(&install("2.0.0")));
-        let answered = desk.failed("2.0.0", true);
+        let mut scene = Scene::with(&have);
+        scene.want("@openfn/language-x@latest");
+        assert_eq!(scene.tags(&[("latest", "2.0.0")], Some("no network")).last(), Some(&install("2.0.0")));
+        let answered = scene.failed("2.0.0", true);
         let expected = expected.map_err(|_| "Error installing @openfn/language-x@latest: because".to_owned());
         assert_eq!(answers(&answered), [expected]);
     }
@@ -204,40 +204,40 @@ fn the_newest_one_installed_is_the_last_resort_of_a_tag() {
 
 #[test]
 fn a_version_that_is_broken_is_not_replaced_by_another() {
-    let mut desk = Desk::with(&["1.0.0"]);
-    desk.want("@openfn/language-x@latest");
-    desk.tags(&[("latest", "2.0.0")], None);
-    let answered = desk.failed("2.0.0", false);
+    let mut scene = Scene::with(&["1.0.0"]);
+    scene.want("@openfn/language-x@latest");
+    scene.tags(&[("latest", "2.0.0")], None);
+    let answered = scene.failed("2.0.0", false);
     assert_eq!(answers(&answered), [Err("Error installing @openfn/language-x@latest: because".to_owned())]);
 }
 
 #[test]
 fn offline_the_newest_one_installed_does_for_a_tag() {
     let rules = Rules { tags_for: Duration::from_secs(60), at_once: 2, offline: true };
-    let mut desk = Desk::with_rules(&["1.0.0"], rules);
-    desk.want("@openfn/language-x@latest");
-    assert_eq!(desk.tags(&[("latest", "2.0.0")], Some("offline")), [install("2.0.0")], "the host knows best");
-    assert_eq!(answers(&desk.failed("2.0.0", false)), [Ok("1.0.0")]);
+    let mut scene = Scene::with_rules(&["1.0.0"], rules);
+    scene.want("@openfn/language-x@latest");
+    assert_eq!(scene.tags(&[("latest", "2.0.0")], Some("offline")), [install("2.0.0")], "the host knows best");
+    assert_eq!(answers(&scene.failed("2.0.0", false)), [Ok("1.0.0")]);
 }
 
 #[test]
 fn what_the_reference_worker_installed_is_looked_at_once() {
-    let mut desk = Desk::with(&[]);
+    let mut scene = Scene::with(&[]);
     let raw = InstalledAdaptor { prepared: false, ..adaptor("1.0.0") };
-    desk.ledger.add(raw.clone());
-    assert_eq!(desk.want("@openfn/language-x"), [install("1.0.0")]);
-    assert_eq!(desk.installed("1.0.0"), [answer(1, "1.0.0")]);
+    scene.ledger.add(raw.clone());
+    assert_eq!(scene.want("@openfn/language-x"), [install("1.0.0")]);
+    assert_eq!(scene.installed("1.0.0"), [answer(1, "1.0.0")]);
 
-    desk.ledger.add(raw.clone());
-    desk.want("@openfn/language-x@1.0.0");
-    let answered = desk.on(Event::Installed(X.into(), version("1.0.0"), Ok(Box::new(raw.clone()))));
+    scene.ledger.add(raw.clone());
+    scene.want("@openfn/language-x@1.0.0");
+    let answered = scene.on(Event::Installed(X.into(), version("1.0.0"), Ok(Box::new(raw.clone()))));
     assert_eq!(answered, [Action::Answer(2, Ok(raw))], "where it cannot be, it is used as it is");
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [answer(3, "1.0.0")], "and not tried for every run");
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [answer(3, "1.0.0")], "and not tried for every run");
 }
 
 #[test]
 fn what_is_gone_is_installed_again() {
-    let mut desk = Desk::with(&["1.0.0"]);
-    desk.on(Event::Gone(X.into(), "1.0.0".into()));
-    assert_eq!(desk.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
+    let mut scene = Scene::with(&["1.0.0"]);
+    scene.on(Event::Gone(X.into(), "1.0.0".into()));
+    assert_eq!(scene.want("@openfn/language-x@1.0.0"), [install("1.0.0")]);
 }

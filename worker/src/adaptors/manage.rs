@@ -10,7 +10,7 @@ use protocol::engine::Adaptor;
 use protocol::install::{InstalledAdaptor, KnownSnapshot, SnapshotOutcome, Surveyed};
 
 use super::progress::Watcher;
-use super::{Adaptors, AdaptorsOptions, Refused, Wanted};
+use super::{Adaptors, AdaptorsOptions, Refused, RepoError, Wanted};
 
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
 use crate::embedded::EMBEDDED;
@@ -31,9 +31,12 @@ pub enum ManageError {
     /// What is to be installed is no adaptor.
     #[error("{0} is no adaptor: only packages of @openfn can be installed, such as @openfn/language-http")]
     NoAdaptor(String),
-    /// Anything else, in one line.
+    /// What was to be done with the repo failed.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// Some adaptors were not installed: each with the reason, in one line.
     #[error("{0}")]
-    Failed(String),
+    NotInstalled(String),
 }
 
 impl ManageError {
@@ -42,7 +45,7 @@ impl ManageError {
         match self {
             Self::Start(error) => error.is_about_options(),
             Self::NoAdaptor(_) | Self::Refused(Refused::Unreadable { .. }) => true,
-            Self::Refused(_) | Self::Failed(_) => false,
+            Self::Refused(_) | Self::Repo(_) | Self::NotInstalled(_) => false,
         }
     }
 }
@@ -64,14 +67,11 @@ pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
             done
         }
         AdaptorsCommand::List { repo } => {
-            with(&repo, None, async |repo| {
-                Ok(table(&repo.survey().await.map_err(ManageError::Failed)?, repo.has_snapshots()))
-            })
-            .await
+            with(&repo, None, async |repo| Ok(table(&repo.survey().await?, repo.has_snapshots()))).await
         }
         AdaptorsCommand::Prune { keep, repo } => {
             with(&repo, None, async |repo| {
-                let pruned = repo.prune(keep).await.map_err(ManageError::Failed)?;
+                let pruned = repo.prune(keep).await?;
                 let lines: String = pruned.removed.iter().map(|what| format!("removed {what}\n")).collect();
                 Ok(match pruned.removed.is_empty() {
                     true => "nothing to remove\n".to_owned(),
@@ -120,13 +120,13 @@ async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageErr
     }
     let has_snapshots = repo.has_snapshots();
     for set in sets.into_iter().filter(|_| has_snapshots) {
-        repo.make_snapshot(set).await.map_err(ManageError::Failed)?;
+        repo.make_snapshot(set).await?;
     }
     if !refused.is_empty() {
-        return Err(ManageError::Failed(refused));
+        return Err(ManageError::NotInstalled(refused));
     }
     let specifiers: Vec<String> = installed.iter().map(Adaptor::specifier).collect();
-    let mut surveyed = repo.survey().await.map_err(ManageError::Failed)?;
+    let mut surveyed = repo.survey().await?;
     surveyed.adaptors.retain(|it| specifiers.contains(&it.adaptor.specifier()));
     Ok(table(&surveyed, has_snapshots))
 }

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+pub use self::installer::RepoError;
 pub(crate) use self::installer::npm_environment;
 use self::installer::{Installer, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
@@ -63,8 +64,8 @@ enum Message {
 
 /// Something that was under way has ended.
 enum Ended {
-    Errand(Event),
-    Snapshot(Set, Result<SnapshotOutcome, String>),
+    Step(Event),
+    Snapshot(Set, Result<SnapshotOutcome, RepoError>),
 }
 
 impl Adaptors {
@@ -91,7 +92,7 @@ impl Adaptors {
         let installer = Installer::new(hosts, repo, options.install_timeout, options.watcher);
         let rules = Rules { tags_for: options.tags_for, at_once: options.at_once, offline: options.offline };
         let (wants, messages) = mpsc::unbounded_channel();
-        tokio::spawn(Desk::new(rules, installer.clone()).work(messages));
+        tokio::spawn(AdaptorsTask::new(rules, installer.clone()).work(messages));
         let AdaptorsOptions { monorepos, snapshots, unconfined, .. } = options;
         Ok(Self { wants, installer, monorepos, snapshots, unconfined })
     }
@@ -157,18 +158,18 @@ impl Adaptors {
         snapshots::are_possible(&self.installer.repo().node_version)
     }
 
-    /// Makes the snapshot of a set now, unless there is one. An error is the reason in one line.
-    pub async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, String> {
+    /// Makes the snapshot of a set now, unless there is one.
+    pub async fn make_snapshot(&self, adaptors: Vec<Adaptor>) -> Result<SnapshotOutcome, RepoError> {
         self.installer.make_snapshot(adaptors).await
     }
 
-    /// Everything that is in the repo. An error is the reason in one line.
-    pub async fn survey(&self) -> Result<Surveyed, String> {
+    /// Everything that is in the repo.
+    pub async fn survey(&self) -> Result<Surveyed, RepoError> {
         self.installer.survey().await
     }
 
     /// Takes out of the repo what nobody needs, and of each adaptor all but its newest `versions`.
-    pub async fn prune(&self, versions: Option<usize>) -> Result<Pruned, String> {
+    pub async fn prune(&self, versions: Option<usize>) -> Result<Pruned, RepoError> {
         self.installer.prune(versions).await
     }
 }
@@ -180,23 +181,26 @@ async fn are_there(paths: Vec<PathBuf>) -> bool {
 }
 
 /// The actor.
-struct Desk {
+struct AdaptorsTask {
     ledger: Ledger,
     installer: Installer,
     snapshots: Snapshots,
     /// What is under way.
-    errands: JoinSet<Ended>,
+    under_way: JoinSet<Ended>,
     askers: HashMap<WantId, oneshot::Sender<Result<InstalledAdaptor, Refused>>>,
     next_id: WantId,
 }
 
-impl Desk {
+impl AdaptorsTask {
     fn new(rules: Rules, installer: Installer) -> Self {
-        let mut errands = JoinSet::new();
+        let mut under_way = JoinSet::new();
         let surveyor = installer.clone();
-        errands.spawn(async move { Ended::Errand(Event::Surveyed(surveyor.survey().await)) });
+        under_way.spawn(async move {
+            let surveyed = surveyor.survey().await;
+            Ended::Step(Event::Surveyed(surveyed.map_err(|error| error.to_string())))
+        });
         let snapshots = Snapshots::new(&installer.repo().node_version);
-        Self { ledger: Ledger::new(rules), snapshots, installer, errands, askers: HashMap::new(), next_id: 0 }
+        Self { ledger: Ledger::new(rules), snapshots, installer, under_way, askers: HashMap::new(), next_id: 0 }
     }
 
     /// Works until nobody can want anything any more. What is under way then is ended.
@@ -207,7 +211,7 @@ impl Desk {
                     Some(message) => self.take(message),
                     None => return,
                 },
-                Some(ended) = self.errands.join_next() => match ended {
+                Some(ended) = self.under_way.join_next() => match ended {
                     Ok(ended) => self.ended(ended),
                     Err(panic) => return error!("the adaptor task panicked: {panic}"),
                 },
@@ -233,7 +237,7 @@ impl Desk {
 
     fn ended(&mut self, ended: Ended) {
         match ended {
-            Ended::Errand(event) => {
+            Ended::Step(event) => {
                 if let Event::Surveyed(Ok(surveyed)) = &event {
                     self.snapshots.surveyed(surveyed.snapshots.clone());
                 }
@@ -260,7 +264,7 @@ impl Desk {
         let Some(adaptors) = self.snapshots.next() else { return };
         let installer = self.installer.clone();
         let set = snapshots::set(&adaptors);
-        self.errands.spawn(async move { Ended::Snapshot(set, installer.make_snapshot(adaptors).await) });
+        self.under_way.spawn(async move { Ended::Snapshot(set, installer.make_snapshot(adaptors).await) });
     }
 
     /// Takes those off the list who wait no more, so that nothing is begun for them.
@@ -288,11 +292,11 @@ impl Desk {
                 }
             }
             Action::Warn(text) => warn!("{text}"),
-            Action::LookUp(name) => drop(self.errands.spawn(async move {
-                let answer = installer.look_up(&name).await;
-                Ended::Errand(Event::LookedUp(name, answer))
+            Action::LookUp(name) => drop(self.under_way.spawn(async move {
+                let answer = installer.look_up(&name).await.map_err(|error| error.to_string());
+                Ended::Step(Event::LookedUp(name, answer))
             })),
-            Action::Install(name, version) => drop(self.errands.spawn(async move {
+            Action::Install(name, version) => drop(self.under_way.spawn(async move {
                 info!("installing {name}@{version}");
                 let (result, took) = timed(installer.install(&name, &version.to_string())).await;
                 match &result {
@@ -301,7 +305,7 @@ impl Desk {
                         warn!(?took, "failed to install {name}@{version}: {}", failure.why);
                     }
                 }
-                Ended::Errand(Event::Installed(name, version, result.map(Box::new)))
+                Ended::Step(Event::Installed(name, version, result.map(Box::new)))
             })),
         }
     }
