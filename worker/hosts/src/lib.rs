@@ -17,6 +17,7 @@ mod answers;
 mod arrivals;
 mod broker;
 mod cgroup;
+mod connection;
 mod containment;
 mod death;
 mod delegation;

@@ -1,6 +1,7 @@
 use protocol::engine::{EngineSpec, ForkOrigin, NodeSpec};
 
 use super::super::policy::Recycling;
+use super::planning::Plan;
 use super::*;
 
 const MB: u64 = 1024 * 1024;

@@ -3,34 +3,34 @@
 //! It turns what happens into [`Event`]s for the host's state machine and does what that says. It ends when the process
 //! has been reaped, and in no other way.
 
+mod asking;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use base::processes::waited_for_processor;
-use base::room::is_out_of_memory;
 use base::run_log::RunLog;
 use protocol::Json;
-use protocol::link::{CallError, Inbox, Incoming, Link, Responder, WorkerSide};
-use protocol::message::{
-    Cancel, Custom, HostNotice, OpsReport, Ping, Prepare, SetEnv, Stop, WorkerNotice, WorkerRequest,
-};
+use protocol::link::{CallError, Incoming, WorkerSide};
+use protocol::message::{Cancel, Custom, HostNotice, OpsReport, Prepare, SetEnv, Stop, WorkerNotice, WorkerRequest};
 use protocol::queue;
 use protocol::run::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::arrivals::{Arrival, Ticket};
 use super::broker::HostRuntime;
 use super::cgroup::{Cgroups, Group};
+use super::connection::{Connection, Consumer, Heard};
 use super::death::{Death, Reason};
 use super::forked_engines::ForkedEngines;
 use super::host::{self, Host, Patience};
-use super::lent_host::{Asked, Borrower, Claim, LentHost, Told};
+use super::lent_host::{Borrower, Claim, LentHost, Told};
 use super::options::HostsOptions;
 use super::output::{Allowance, Speaker, Stream, pump};
 use super::own_time::OwnTime;
@@ -47,8 +47,6 @@ const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// How long a host that was given a run may take to show that it lives.
 const FIRST_SIGN: Duration = Duration::from_secs(5);
-/// How long a host may take to go by other variables.
-const SET_ENV: Duration = Duration::from_secs(10);
 /// What may be under way with a host at the same time; more of its questions are refused, and more notices to it dropped.
 const MOST_TASKS: usize = 256;
 /// How many bytes of notices of a lent host may wait for who has it, and how many of its requests. One may be larger.
@@ -213,73 +211,6 @@ async fn remove(folder: PathBuf) {
         }
         // Otherwise the runtime shuts down; the folder goes with the one that it is in.
         _ => {}
-    }
-}
-
-/// The link to a host.
-enum Connection {
-    /// It has not connected.
-    Awaited(Ticket),
-    Open {
-        link: Link<WorkerSide>,
-        consumer: Consumer,
-    },
-    /// There will be none.
-    Refused,
-}
-
-/// Who takes what a host says. There is no inbox when nothing more will come.
-enum Consumer {
-    /// The pool.
-    Pool(Option<Inbox<WorkerSide>>),
-    /// Who has borrowed the host, as far as it is for them.
-    Borrower {
-        inbox: Option<Inbox<WorkerSide>>,
-        notices: queue::Sender<WorkerNotice>,
-        requests: queue::Sender<Asked>,
-    },
-    /// The run, which is told by this how it ends if the host does not report that.
-    Run(oneshot::Sender<RunVerdict>),
-    Nobody,
-}
-
-/// Something that came from the host.
-enum Heard {
-    Arrival(Arrival),
-    Said(Option<(Incoming<WorkerSide>, usize)>),
-}
-
-impl Connection {
-    fn link(&self) -> Option<&Link<WorkerSide>> {
-        if let Self::Open { link, .. } = self { Some(link) } else { None }
-    }
-
-    fn inbox(&mut self) -> Option<&mut Option<Inbox<WorkerSide>>> {
-        match self {
-            Self::Open { consumer: Consumer::Pool(inbox) | Consumer::Borrower { inbox, .. }, .. } => Some(inbox),
-            _ => None,
-        }
-    }
-
-    /// What comes next from the host; waits for ever if somebody else takes that, or nothing comes any more.
-    async fn next(&mut self) -> Heard {
-        if let Self::Awaited(ticket) = self {
-            if let Ok(arrival) = (&mut ticket.arrival).await {
-                return Heard::Arrival(arrival);
-            }
-        } else if let Some(Some(inbox)) = self.inbox() {
-            return Heard::Said(inbox.next_weighed().await);
-        }
-        std::future::pending().await
-    }
-
-    /// What became of the handshake of a process that has ended, which tells more than its exit code: a host that was
-    /// turned away may have ended before that was heard of here.
-    async fn late_arrival(&mut self) -> Option<Arrival> {
-        let Self::Awaited(ticket) = self else { return None };
-        let late = timeout(LAST_OUTPUT, &mut ticket.arrival).await;
-        *self = Self::Refused;
-        late.ok()?.ok()
     }
 }
 
@@ -552,80 +483,6 @@ impl<'a> Supervisor<'a> {
         Some(Event::Deadline)
     }
 
-    fn prepare(&mut self, mut wanted: Prepare) {
-        self.setup.runtime.offer_template(&mut wanted.engine, wanted.memory_bytes, Demand::New);
-        let events = self.event_sender.clone();
-        self.process.bound(wanted.memory_bytes);
-        self.ask(move |link| async move {
-            // The host's state has a deadline for that.
-            let event = match link.call_within(wanted, Duration::MAX).await {
-                Ok(_) => Event::Prepared,
-                Err(failure @ CallError::Ended(_)) => return Some(failure),
-                Err(failure) => Event::Unfit(failure.to_string()),
-            };
-            // Fails when the host is dead.
-            let _ = events.send(event);
-            None
-        });
-    }
-
-    /// Answers what the host asks, on a task of its own.
-    fn answer(&mut self, question: Json, responder: Responder<WorkerSide>) {
-        while self.tasks.try_join_next().is_some() {}
-        match &self.setup.options.answers {
-            Some(answers) if self.tasks.len() < MOST_TASKS => {
-                self.tasks.spawn(answers.clone().answer(self.identity.id.clone(), question, responder));
-            }
-            // Refused, as the responder is dropped.
-            _ => {}
-        }
-    }
-
-    fn set_env(&mut self, set: SetEnv) {
-        let identity = self.identity.clone();
-        if self.connection.link().is_none() {
-            return identity.report(Report::EnvSet(false));
-        }
-        self.ask(move |link| async move {
-            let failure = link.call_within(set, SET_ENV).await.err();
-            identity.report(Report::EnvSet(failure.is_none()));
-            failure
-        });
-    }
-
-    fn measure(&mut self) {
-        let pid = self.process.id();
-        let identity = self.identity.clone();
-        self.ask(move |link| async move {
-            match link.call(Ping {}).await {
-                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
-                Err(failure) => return Some(failure),
-            }
-            None
-        });
-    }
-
-    /// Asks whether the host lives.
-    fn ping(&mut self, timeout: Duration) {
-        self.ping_at = Instant::now() + self.setup.options.ping_every.max(timeout);
-        let (identity, events, pid) = (self.identity.clone(), self.event_sender.clone(), self.process.id());
-        let is_held_up = Arc::clone(&self.is_held_up);
-        self.ask(move |link| async move {
-            // An answer comes after all that was said before it, which may wait for being taken.
-            let (was_held_up, heard) = (is_held_up.load(Ordering::Relaxed), link.heard());
-            let is_silent = || !was_held_up && !is_held_up.load(Ordering::Relaxed) && link.heard() == heard;
-            match link.call_within(Ping {}, timeout).await {
-                Ok(pong) => identity.report(Report::Measured(measured(pid, pong.rss_bytes))),
-                Err(CallError::Timeout { .. }) if is_silent() => {
-                    // Fails when the host is dead.
-                    let _ = events.send(Event::Silent { has_memory: !is_out_of_memory() });
-                }
-                Err(failure) => return Some(failure),
-            }
-            None
-        });
-    }
-
     fn hand_over(&mut self, (claim, borrower): Lending) {
         let Connection::Open { link, consumer } = &mut self.connection else { return };
         let (notices, told) = queue::channel(TOLD);
@@ -681,26 +538,6 @@ impl<'a> Supervisor<'a> {
             let _ = run.send(verdict);
         }
     }
-
-    /// Asks something of the host without waiting for the answer. What fails shows by itself: the host's state has a
-    /// deadline, and its link is watched.
-    fn ask<F: Future<Output = Option<CallError>> + Send + 'static>(
-        &mut self,
-        question: impl FnOnce(Link<WorkerSide>) -> F,
-    ) {
-        let Some(link) = self.connection.link().cloned() else { return };
-        let (answer, host) = (question(link), self.identity.id.clone());
-        self.tasks.spawn(async move {
-            if let Some(failure) = answer.await {
-                debug!(%host, "the engine host did not answer: {failure}");
-            }
-        });
-    }
-}
-
-/// Memory of a host and of what it has started, in bytes: what it says, or what can be seen of it if it cannot tell.
-fn measured(pid: Option<u32>, told: u64) -> u64 {
-    if told > 0 { told } else { pid.map_or(0, base::processes::resident_tree) }
 }
 
 /// A moment from now. Limits that are beyond the clock are as good as a year.
