@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mock_lightning::{Hooks, Incoming, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, RunState};
 use tests::lightning::{self, LightningOptions, end, messages, one_job, queue};
 use tests::states::{MB, ROOMY, run_with_state};
 use tests::worker::Worker;
@@ -53,12 +53,12 @@ async fn a_state_above_the_limit_is_withheld() {
 struct Small;
 
 impl Hooks for Small {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let clip = message.payload.get("output_dataclip").map(|clip| clip.to_string()).unwrap_or_default();
         if clip.len() as u64 > MB {
-            return Verdict::Refuse(serde_json::json!({ "output_dataclip": ["is too large"] }));
+            return HookVerdict::Refuse(serde_json::json!({ "output_dataclip": ["is too large"] }));
         }
-        Verdict::GoOn
+        HookVerdict::GoOn
     }
 }
 
@@ -76,8 +76,8 @@ async fn a_state_that_is_refused_goes_without() {
 struct Silent;
 
 impl Hooks for Silent {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        if message.event == "run:log" { Verdict::Hang } else { Verdict::GoOn }
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
+        if message.event == "run:log" { HookVerdict::Hang } else { HookVerdict::GoOn }
     }
 }
 

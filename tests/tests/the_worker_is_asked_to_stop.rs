@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mock_lightning::{Hooks, Incoming, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, RunState};
 use rustix::process::Signal;
 use tests::lightning::{self, DEADLINE, LightningOptions, logged, one_job, queue, until};
 use tests::node::NodeGround;
@@ -31,8 +31,8 @@ async fn a_run_under_way_is_finished() {
 struct LateClaims;
 
 impl Hooks for LateClaims {
-    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
-        if message.event == "claim" { Verdict::ReplyLate(Duration::from_millis(700)) } else { Verdict::GoOn }
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> HookVerdict {
+        if message.event == "claim" { HookVerdict::ReplyLate(Duration::from_millis(700)) } else { HookVerdict::GoOn }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lightning::{Demand, Workloop};
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use protocol::run::{Exit, StepInput, StepOutput};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -101,17 +101,17 @@ struct LoseReplies {
 }
 
 impl Hooks for LoseReplies {
-    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
         if message.event != "claim" || self.lost.load(Ordering::Relaxed) >= LOST_REPLIES {
-            return Verdict::GoOn;
+            return HookVerdict::GoOn;
         }
         // One in seven, in no pattern that claims may have, too.
         let mixed = (self.claims.fetch_add(1, Ordering::Relaxed) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         if !(mixed ^ (mixed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(17).is_multiple_of(7) {
-            return Verdict::GoOn;
+            return HookVerdict::GoOn;
         }
         self.lost.fetch_add(1, Ordering::Relaxed);
-        Verdict::LoseReply
+        HookVerdict::LoseReply
     }
 }
 

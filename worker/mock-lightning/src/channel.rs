@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::connection::Control;
 use super::fields::Rejection;
 use super::frame::{self, ClientMessage, Response};
-use super::hooks::{Incoming, Verdict};
+use super::hooks::{HookVerdict, Incoming};
 use super::queue::{Claim, check_queue_join};
 use super::record::RunState;
 use super::store::Origin;
@@ -161,32 +161,32 @@ impl Channel {
     /// Does what a hook says; `unhandled` is the message that was not handled yet.
     async fn obey(
         &mut self,
-        verdict: Verdict,
+        verdict: HookVerdict,
         unhandled: Option<&ClientMessage>,
         claim: &mut Option<OpenClaim>,
     ) -> Next {
         match verdict {
-            Verdict::GoOn => Next::GoOn,
-            Verdict::ReplyLate(time) => Next::GoOnLate(time),
-            Verdict::Delay(time) => {
+            HookVerdict::GoOn => Next::GoOn,
+            HookVerdict::ReplyLate(time) => Next::GoOnLate(time),
+            HookVerdict::Delay(time) => {
                 tokio::time::sleep(time).await;
                 Next::GoOn
             }
-            Verdict::Drop => Next::Nothing,
-            Verdict::Hang => {
+            HookVerdict::Drop => Next::Nothing,
+            HookVerdict::Hang => {
                 self.hangs = true;
                 Next::Nothing
             }
-            Verdict::Refuse(response) => Next::Refuse(response),
-            Verdict::CloseChannel => {
+            HookVerdict::Refuse(response) => Next::Refuse(response),
+            HookVerdict::CloseChannel => {
                 self.crash().await;
                 Next::Crashed
             }
-            Verdict::ReadSlowly(pace) => {
+            HookVerdict::ReadSlowly(pace) => {
                 self.control.read_slowly(pace);
                 Next::GoOn
             }
-            Verdict::CutThenHandle(time) => {
+            HookVerdict::CutThenHandle(time) => {
                 if let Some(message) = unhandled {
                     self.handle_later(message, time);
                 }
@@ -194,23 +194,23 @@ impl Channel {
                 std::future::pending().await
             }
             // What follows ends with the connection: whatever is open now stays unfinished.
-            Verdict::CloseSocket => {
+            HookVerdict::CloseSocket => {
                 self.control.cut();
                 std::future::pending().await
             }
             // The answer is on its way when the connection breaks, which nobody here has noticed.
-            Verdict::LoseReply => {
+            HookVerdict::LoseReply => {
                 if let Some(mut claim) = claim.take() {
                     claim.runs.clear();
                 }
                 self.control.cut();
                 std::future::pending().await
             }
-            Verdict::HalfOpen => {
+            HookVerdict::HalfOpen => {
                 self.control.fall_silent();
                 std::future::pending().await
             }
-            Verdict::Restart(time) => {
+            HookVerdict::Restart(time) => {
                 self.shared.restart(time);
                 std::future::pending().await
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::hooks::{Hooks, Incoming, Verdict};
+use super::hooks::{HookVerdict, Hooks, Incoming};
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,46 +186,46 @@ impl Faults {
     }
 
     /// What a fault does, with `chance` for how long.
-    fn verdict(&self, fault: Fault, chance: u64) -> Verdict {
+    fn verdict(&self, fault: Fault, chance: u64) -> HookVerdict {
         let time = self.options.longest.mul_f64((chance % 1000) as f64 / 1000.0);
         match fault {
-            Fault::Delay => Verdict::Delay(time),
-            Fault::LateReply => Verdict::ReplyLate(time),
-            Fault::Hang => Verdict::Hang,
-            Fault::LostReply => Verdict::Drop,
-            Fault::Busy => Verdict::Refuse(json!({"reason": "server busy"})),
-            Fault::RefusedState => Verdict::Refuse(json!({"output_dataclip": ["is too large"]})),
-            Fault::ChannelBefore | Fault::ChannelAfter => Verdict::CloseChannel,
-            Fault::SocketBefore | Fault::SocketAfter => Verdict::CloseSocket,
-            Fault::ReplyOnItsWay => Verdict::LoseReply,
-            Fault::HandledAfterCut => Verdict::CutThenHandle(time),
-            Fault::HalfOpen => Verdict::HalfOpen,
-            Fault::SlowReader => Verdict::ReadSlowly(time / 1000),
-            Fault::Restart => Verdict::Restart(time),
+            Fault::Delay => HookVerdict::Delay(time),
+            Fault::LateReply => HookVerdict::ReplyLate(time),
+            Fault::Hang => HookVerdict::Hang,
+            Fault::LostReply => HookVerdict::Drop,
+            Fault::Busy => HookVerdict::Refuse(json!({"reason": "server busy"})),
+            Fault::RefusedState => HookVerdict::Refuse(json!({"output_dataclip": ["is too large"]})),
+            Fault::ChannelBefore | Fault::ChannelAfter => HookVerdict::CloseChannel,
+            Fault::SocketBefore | Fault::SocketAfter => HookVerdict::CloseSocket,
+            Fault::ReplyOnItsWay => HookVerdict::LoseReply,
+            Fault::HandledAfterCut => HookVerdict::CutThenHandle(time),
+            Fault::HalfOpen => HookVerdict::HalfOpen,
+            Fault::SlowReader => HookVerdict::ReadSlowly(time / 1000),
+            Fault::Restart => HookVerdict::Restart(time),
         }
     }
 }
 
 impl Hooks for Faults {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         if message.topic == "phoenix" || message.event == "phx_leave" {
-            return Verdict::GoOn;
+            return HookVerdict::GoOn;
         }
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.draw(&mut drawn, message) {
             Some((fault, chance)) if fault.is_before() => self.verdict(fault, chance),
             Some(after) => {
                 drawn.after.insert((message.topic.to_owned(), message.event.to_owned()), after);
-                Verdict::GoOn
+                HookVerdict::GoOn
             }
-            None => Verdict::GoOn,
+            None => HookVerdict::GoOn,
         }
     }
 
-    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
         let key = (message.topic.to_owned(), message.event.to_owned());
         let after = self.drawn.lock().unwrap_or_else(PoisonError::into_inner).after.remove(&key);
-        after.map_or(Verdict::GoOn, |(fault, chance)| self.verdict(fault, chance))
+        after.map_or(HookVerdict::GoOn, |(fault, chance)| self.verdict(fault, chance))
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    fn verdicts(faults: &Faults, topic: &str) -> Vec<Verdict> {
+    fn verdicts(faults: &Faults, topic: &str) -> Vec<HookVerdict> {
         let payload = json!({"output_dataclip": "{}"});
         let message = Incoming { connection: 1, topic, event: "step:complete", payload: &payload };
         (0..200).flat_map(|_| [faults.before_message(&message), faults.before_reply(&message, true)]).collect()
@@ -261,7 +261,7 @@ mod tests {
         verdicts(&other, "run:elsewhere");
         let seen = verdicts(&one, "run:a");
         assert_eq!(seen, verdicts(&other, "run:a"));
-        assert!(seen.iter().any(|verdict| *verdict != Verdict::GoOn));
+        assert!(seen.iter().any(|verdict| *verdict != HookVerdict::GoOn));
         let next = Faults::new(FaultOptions { one_in: 4, ..FaultOptions::new(8) });
         assert_ne!(seen, verdicts(&next, "run:a"));
     }
@@ -269,12 +269,12 @@ mod tests {
     #[test]
     fn faults_have_an_end_and_spare_what_they_must() {
         let faults = Faults::new(FaultOptions { one_in: 1, most: 3, ..FaultOptions::new(1) });
-        let struck = verdicts(&faults, "run:a").iter().filter(|verdict| **verdict != Verdict::GoOn).count();
+        let struck = verdicts(&faults, "run:a").iter().filter(|verdict| **verdict != HookVerdict::GoOn).count();
         assert_eq!((struck, faults.applied().len()), (3, 3));
         let faults = Faults::new(FaultOptions { one_in: 1, kinds: vec![Fault::RefusedState], ..FaultOptions::new(1) });
         for (topic, event) in [("phoenix", "heartbeat"), ("run:a", "phx_leave"), ("run:a", "run:log")] {
             let message = Incoming { connection: 1, topic, event, payload: &Value::Null };
-            assert_eq!(faults.before_message(&message), Verdict::GoOn, "{event}");
+            assert_eq!(faults.before_message(&message), HookVerdict::GoOn, "{event}");
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Incoming<'a> {
 /// What happens next to a message or to its reply. Later messages of the same channel wait for it, unless it says
 /// otherwise.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum HookVerdict {
     /// As if there were no hook.
     GoOn,
     /// After this time, as if there were no hook.
@@ -38,10 +38,10 @@ pub enum Verdict {
     /// The socket is cut, without a close frame.
     CloseSocket,
     /// The socket is cut, and the message handled this much later, as by a server that is slow to notice. The same as
-    /// [`Verdict::CloseSocket`] where the message was handled already.
+    /// [`HookVerdict::CloseSocket`] where the message was handled already.
     CutThenHandle(Duration),
     /// The message is handled, and the connection breaks while the reply is on its way: what a claim has handed out stays
-    /// handed out. The same as [`Verdict::CloseSocket`] where the message was not handled yet.
+    /// handed out. The same as [`HookVerdict::CloseSocket`] where the message was not handled yet.
     LoseReply,
     /// The connection stays open, and nothing comes through it any more in either direction.
     HalfOpen,
@@ -54,8 +54,8 @@ pub enum Verdict {
 /// Decides about each message. The default does nothing.
 pub trait Hooks: Send + Sync + 'static {
     /// Called before a message is handled.
-    fn before_message(&self, _message: &Incoming<'_>) -> Verdict {
-        Verdict::GoOn
+    fn before_message(&self, _message: &Incoming<'_>) -> HookVerdict {
+        HookVerdict::GoOn
     }
 
     /// How many runs a claim gets at most that asks for `demand`; its record has this number.
@@ -64,8 +64,8 @@ pub trait Hooks: Send + Sync + 'static {
     }
 
     /// Called after a message was handled and before its reply is sent; `accepted` tells which kind of reply.
-    fn before_reply(&self, _message: &Incoming<'_>, _accepted: bool) -> Verdict {
-        Verdict::GoOn
+    fn before_reply(&self, _message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
+        HookVerdict::GoOn
     }
 }
 

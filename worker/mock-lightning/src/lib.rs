@@ -38,7 +38,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use faults::{AppliedFault, Fault, FaultOptions, Faults};
-pub use hooks::{Hooks, Incoming, NoHooks, Verdict};
+pub use hooks::{HookVerdict, Hooks, Incoming, NoHooks};
 pub use memory::MemoryConnector;
 pub use plan::InvalidPlan;
 pub use record::{

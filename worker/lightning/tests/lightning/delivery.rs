@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lightning::BatchOptions;
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use protocol::run::{Exit, StepInput, StepOutput};
 use serde_json::{Value, json};
 
@@ -36,11 +36,11 @@ async fn lines_in_batches_arrive_once_and_in_order() {
 struct Far(Duration);
 
 impl Hooks for Far {
-    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> HookVerdict {
         // The double delays what follows, too; a real round trip delays each reply by itself. A window of replies
         // pays once, as if it had travelled together.
         let n = message.payload["message"][0].as_u64();
-        if n.is_some_and(|n| n % 50 == 0) { Verdict::Delay(self.0) } else { Verdict::GoOn }
+        if n.is_some_and(|n| n % 50 == 0) { HookVerdict::Delay(self.0) } else { HookVerdict::GoOn }
     }
 }
 
@@ -57,11 +57,11 @@ async fn lines_keep_their_order_when_replies_lag() {
 struct Refuse(&'static str, fn(&Value) -> bool);
 
 impl Hooks for Refuse {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         if message.event == self.0 && (self.1)(message.payload) {
-            Verdict::Refuse(json!({"output_dataclip": ["is too large"]}))
+            HookVerdict::Refuse(json!({"output_dataclip": ["is too large"]}))
         } else {
-            Verdict::GoOn
+            HookVerdict::GoOn
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::execution::{RunEnd, RunSignal};
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use protocol::run::{Exit, ExitReason, StepInput, StepOutput};
 use serde_json::{Value, json};
 
@@ -35,9 +35,9 @@ async fn missing_credentials() {
 struct NoDataclip;
 
 impl Hooks for NoDataclip {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        let refuse = || Verdict::Refuse(json!({"errors": {"id": ["Dataclip not found!"]}}));
-        if message.event == "fetch:dataclip" { refuse() } else { Verdict::GoOn }
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
+        let refuse = || HookVerdict::Refuse(json!({"errors": {"id": ["Dataclip not found!"]}}));
+        if message.event == "fetch:dataclip" { refuse() } else { HookVerdict::GoOn }
     }
 }
 
@@ -57,8 +57,8 @@ async fn a_missing_dataclip() {
 struct Never(&'static str);
 
 impl Hooks for Never {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        if message.event == self.0 { Verdict::Drop } else { Verdict::GoOn }
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
+        if message.event == self.0 { HookVerdict::Drop } else { HookVerdict::GoOn }
     }
 }
 
@@ -81,9 +81,9 @@ async fn a_getter_that_is_never_answered() {
 struct OddPlan;
 
 impl Hooks for OddPlan {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        let odd = || Verdict::Refuse(json!({"errors": {"too_many_runs": ["enough"]}}));
-        if message.event == "fetch:plan" { odd() } else { Verdict::GoOn }
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
+        let odd = || HookVerdict::Refuse(json!({"errors": {"too_many_runs": ["enough"]}}));
+        if message.event == "fetch:plan" { odd() } else { HookVerdict::GoOn }
     }
 }
 
@@ -151,9 +151,9 @@ async fn a_host_that_breaks_the_order_of_events() {
 struct NoSuchJob;
 
 impl Hooks for NoSuchJob {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
-        let refuse = || Verdict::Refuse(json!({"job_id": ["does not exist"]}));
-        if message.event == "step:start" { refuse() } else { Verdict::GoOn }
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
+        let refuse = || HookVerdict::Refuse(json!({"job_id": ["does not exist"]}));
+        if message.event == "step:start" { refuse() } else { HookVerdict::GoOn }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lightning::{BatchOptions, Workloop};
-use mock_lightning::{Hooks, Incoming, MockOptions, RunRecord, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunRecord, RunState};
 use protocol::run::{Exit, ExitReason, StepInput, StepOutput};
 use serde_json::{Value, json};
 
@@ -16,12 +16,12 @@ use crate::network::{WorkerLog, simulate};
 /// Does what a function says, before and after a message is handled, told how many of that event came before.
 struct Script<F>(F, Mutex<std::collections::HashMap<(String, bool), usize>>);
 
-fn script<F: Fn(&Incoming<'_>, bool, usize) -> Verdict + Send + Sync + 'static>(decide: F) -> Arc<dyn Hooks> {
+fn script<F: Fn(&Incoming<'_>, bool, usize) -> HookVerdict + Send + Sync + 'static>(decide: F) -> Arc<dyn Hooks> {
     Arc::new(Script(decide, Mutex::default()))
 }
 
-impl<F: Fn(&Incoming<'_>, bool, usize) -> Verdict + Send + Sync + 'static> Script<F> {
-    fn decide(&self, message: &Incoming<'_>, handled: bool) -> Verdict {
+impl<F: Fn(&Incoming<'_>, bool, usize) -> HookVerdict + Send + Sync + 'static> Script<F> {
+    fn decide(&self, message: &Incoming<'_>, handled: bool) -> HookVerdict {
         let mut seen = self.1.lock().unwrap();
         let count = seen.entry((message.event.to_owned(), handled)).or_default();
         *count += 1;
@@ -29,12 +29,12 @@ impl<F: Fn(&Incoming<'_>, bool, usize) -> Verdict + Send + Sync + 'static> Scrip
     }
 }
 
-impl<F: Fn(&Incoming<'_>, bool, usize) -> Verdict + Send + Sync + 'static> Hooks for Script<F> {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+impl<F: Fn(&Incoming<'_>, bool, usize) -> HookVerdict + Send + Sync + 'static> Hooks for Script<F> {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         self.decide(message, false)
     }
 
-    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> HookVerdict {
         self.decide(message, true)
     }
 }
@@ -72,8 +72,8 @@ fn run_with(hooks: Arc<dyn Hooks>) -> (RunRecord, Setting, WorkerLog) {
 #[test]
 fn a_server_that_is_merely_slow_gets_nothing_twice() {
     let (run, it, _) = run_with(script(|message, _, _| match message.event {
-        "run:start" | "step:start" | "step:complete" | "run:complete" => Verdict::Delay(Duration::from_secs(55)),
-        _ => Verdict::GoOn,
+        "run:start" | "step:start" | "step:complete" | "run:complete" => HookVerdict::Delay(Duration::from_secs(55)),
+        _ => HookVerdict::GoOn,
     }));
     it.assert_nothing_was_refused();
     assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
@@ -84,8 +84,8 @@ fn a_server_that_is_merely_slow_gets_nothing_twice() {
 #[test]
 fn a_late_reply_is_taken() {
     let (run, it, log) = run_with(script(|message, handled, _| match (message.event, handled) {
-        ("run:complete", true) => Verdict::ReplyLate(Duration::from_secs(100)),
-        _ => Verdict::GoOn,
+        ("run:complete", true) => HookVerdict::ReplyLate(Duration::from_secs(100)),
+        _ => HookVerdict::GoOn,
     }));
     it.assert_nothing_was_refused();
     assert_eq!(run.state, RunState::Success);
@@ -95,13 +95,13 @@ fn a_late_reply_is_taken() {
 
 #[test]
 fn a_late_answer_to_a_question_is_taken() {
-    for verdict in [Verdict::ReplyLate(Duration::from_secs(200)), Verdict::Delay(Duration::from_secs(170))] {
+    for verdict in [HookVerdict::ReplyLate(Duration::from_secs(200)), HookVerdict::Delay(Duration::from_secs(170))] {
         // Later than the worker waits before it asks again, and joins the channel anew.
         let (run, ..) = run_with(script(move |message, after, count| match (message.event, after) {
             ("fetch:plan", false) if count == 0 => verdict.clone(),
             // Only the first is ever answered.
-            ("fetch:plan", true) if count > 0 => Verdict::Drop,
-            _ => Verdict::GoOn,
+            ("fetch:plan", true) if count > 0 => HookVerdict::Drop,
+            _ => HookVerdict::GoOn,
         }));
         assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
     }
@@ -113,7 +113,7 @@ fn a_cut_socket_loses_no_event_and_doubles_no_line() {
         for handled in [false, true] {
             let (run, ..) = run_with(script(move |message, after, count| {
                 let now = message.event == event && after == handled && count < 2;
-                if now { Verdict::CloseSocket } else { Verdict::GoOn }
+                if now { HookVerdict::CloseSocket } else { HookVerdict::GoOn }
             }));
             assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()), "{event} {handled}");
             let order: Vec<_> = run.steps.iter().map(|step| step.reason.as_deref()).collect();
@@ -125,8 +125,8 @@ fn a_cut_socket_loses_no_event_and_doubles_no_line() {
 #[test]
 fn a_step_whose_answer_was_lost_keeps_its_output_although_the_channel_crashes_on_it() {
     let hooks = script(|message, after, count| match (message.event, after) {
-        ("step:complete", true) if count == 0 => Verdict::CloseSocket,
-        _ => Verdict::GoOn,
+        ("step:complete", true) if count == 0 => HookVerdict::CloseSocket,
+        _ => HookVerdict::GoOn,
     });
     let (run, it, log) = simulate(|log| async move {
         let mock = MockOptions { hooks, ..MockOptions::default() };
@@ -144,8 +144,8 @@ fn a_step_whose_answer_was_lost_keeps_its_output_although_the_channel_crashes_on
 fn an_input_whose_answer_was_lost_on_its_way_is_not_taken_for_none() {
     for (keeps_data, expected) in [(true, RunState::Success), (false, RunState::Exception)] {
         let hooks = script(|message, after, count| match (message.event, after) {
-            ("fetch:dataclip", true) if count == 0 => Verdict::CloseSocket,
-            _ => Verdict::GoOn,
+            ("fetch:dataclip", true) if count == 0 => HookVerdict::CloseSocket,
+            _ => HookVerdict::GoOn,
         });
         let run = simulate(|_| async move {
             let mock = MockOptions { hooks, ..MockOptions::default() };
@@ -167,8 +167,8 @@ fn an_input_whose_answer_was_lost_on_its_way_is_not_taken_for_none() {
 #[test]
 fn lines_in_batches_come_once_when_sockets_are_cut() {
     let hooks = script(|message, after, count| match (message.event, after) {
-        ("run:batch_logs", true) if count < 3 => Verdict::CloseSocket,
-        _ => Verdict::GoOn,
+        ("run:batch_logs", true) if count < 3 => HookVerdict::CloseSocket,
+        _ => HookVerdict::GoOn,
     });
     let run = simulate(|_| async move {
         let mock = MockOptions { hooks, ..MockOptions::default() };
@@ -184,8 +184,8 @@ fn lines_in_batches_come_once_when_sockets_are_cut() {
 #[test]
 fn a_channel_that_dies_alone_is_joined_again() {
     let (run, it, _) = run_with(script(|message, _, count| match message.event {
-        "run:log" if count == 3 => Verdict::CloseChannel,
-        _ => Verdict::GoOn,
+        "run:log" if count == 3 => HookVerdict::CloseChannel,
+        _ => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
     assert_eq!(it.mock.activity().connections.len(), 1);
@@ -195,9 +195,9 @@ fn a_channel_that_dies_alone_is_joined_again() {
 fn a_busy_server_is_asked_again() {
     let (run, ..) = run_with(script(|message, after, count| match message.event {
         "fetch:plan" | "run:start" | "step:complete" | "run:complete" | "phx_join" if !after && count < 3 => {
-            Verdict::Refuse(json!({"reason": "server busy"}))
+            HookVerdict::Refuse(json!({"reason": "server busy"}))
         }
-        _ => Verdict::GoOn,
+        _ => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, run.steps[0].reason.as_deref()), (RunState::Success, Some("success")));
 }
@@ -205,8 +205,8 @@ fn a_busy_server_is_asked_again() {
 #[test]
 fn lines_that_the_server_is_too_busy_for_keep_their_order() {
     let (run, ..) = run_with(script(|message, after, count| match message.event {
-        "run:log" if !after && count % 3 == 1 => Verdict::Refuse(json!({"reason": "server busy"})),
-        _ => Verdict::GoOn,
+        "run:log" if !after && count % 3 == 1 => HookVerdict::Refuse(json!({"reason": "server busy"})),
+        _ => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, job_lines(&run)), (RunState::Success, ten()));
 }
@@ -217,8 +217,8 @@ fn the_end_of_a_run_does_not_shut_out_its_last_line() {
     let (run, ..) = run_with(script(move |message, after, _| {
         let last = !after && message.payload["message"].to_string().contains("Run complete");
         match last && refusals.fetch_add(1, Ordering::Relaxed) < 3 {
-            true => Verdict::Refuse(json!({"reason": "server busy"})),
-            false => Verdict::GoOn,
+            true => HookVerdict::Refuse(json!({"reason": "server busy"})),
+            false => HookVerdict::GoOn,
         }
     }));
     let last = run.logs.last().unwrap();
@@ -233,7 +233,7 @@ fn nothing_is_sent_for_a_run_whose_time_is_over_and_its_outcome_is_logged() {
         let hooks = script(move |message, after, _| {
             let is_end = message.event == "run:complete" && !after;
             *seen.lock().unwrap() += usize::from(is_end);
-            if is_end { Verdict::Refuse(json!({"reason": "server busy"})) } else { Verdict::GoOn }
+            if is_end { HookVerdict::Refuse(json!({"reason": "server busy"})) } else { HookVerdict::GoOn }
         });
         let mock = MockOptions { hooks, ..MockOptions::default() };
         let it = in_memory(mock, Duration::from_millis(20), ten_lines(), |_| {});
@@ -257,8 +257,8 @@ fn nothing_is_sent_for_a_run_whose_time_is_over_and_its_outcome_is_logged() {
 #[test]
 fn a_dataclip_that_is_refused_does_not_lose_the_run() {
     let (run, ..) = run_with(script(|message, _, _| match message.payload.get("output_dataclip") {
-        Some(_) => Verdict::Refuse(json!({"output_dataclip": ["is too large"]})),
-        None => Verdict::GoOn,
+        Some(_) => HookVerdict::Refuse(json!({"output_dataclip": ["is too large"]})),
+        None => HookVerdict::GoOn,
     }));
     assert_eq!(run.state, RunState::Success);
     assert_eq!(run.steps[0].output_dataclip_error.as_deref(), Some("DATACLIP_TOO_LARGE"));
@@ -267,15 +267,15 @@ fn a_dataclip_that_is_refused_does_not_lose_the_run() {
 #[test]
 fn an_end_that_is_refused_goes_without_its_state_and_then_as_an_exception() {
     let (run, ..) = run_with(script(|message, _, _| match message.payload.get("final_state") {
-        Some(_) => Verdict::Refuse(json!({"final_state": ["is invalid"]})),
-        None => Verdict::GoOn,
+        Some(_) => HookVerdict::Refuse(json!({"final_state": ["is invalid"]})),
+        None => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, run.final_state), (RunState::Success, None));
     let (run, ..) = run_with(script(|message, _, _| match &message.payload["reason"] {
         Value::String(reason) if message.event == "run:complete" && reason == "success" => {
-            Verdict::Refuse(json!({"state": ["is invalid"]}))
+            HookVerdict::Refuse(json!({"state": ["is invalid"]}))
         }
-        _ => Verdict::GoOn,
+        _ => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, run.error_type.as_deref()), (RunState::Exception, Some("LightningError")));
 }
@@ -283,8 +283,8 @@ fn an_end_that_is_refused_goes_without_its_state_and_then_as_an_exception() {
 #[test]
 fn a_step_that_is_refused_stops_its_run_alone() {
     let (run, ..) = run_with(script(|message, _, _| match message.event {
-        "step:start" => Verdict::Refuse(json!({"job_id": ["does not exist"]})),
-        _ => Verdict::GoOn,
+        "step:start" => HookVerdict::Refuse(json!({"job_id": ["does not exist"]})),
+        _ => HookVerdict::GoOn,
     }));
     assert_eq!((run.state, run.steps.len()), (RunState::Exception, 0));
     assert_eq!(run.error_message.as_deref(), Some("Lightning refused step:start: job_id: does not exist"));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lightning::{ClaimError, Workloop, parse_workloops};
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
@@ -175,9 +175,9 @@ struct LateClaim {
 }
 
 impl Hooks for LateClaim {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let first = message.event == "claim" && self.asked.fetch_add(1, Ordering::Relaxed) == 0;
-        if first { Verdict::Delay(Duration::from_millis(300)) } else { Verdict::GoOn }
+        if first { HookVerdict::Delay(Duration::from_millis(300)) } else { HookVerdict::GoOn }
     }
 }
 
@@ -195,9 +195,9 @@ async fn a_late_answer_to_a_claim_is_honoured() {
 struct LostClaim(AtomicUsize);
 
 impl Hooks for LostClaim {
-    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
         let is_second = message.event == "claim" && self.0.fetch_add(1, Ordering::Relaxed) == 1;
-        if is_second { Verdict::LoseReply } else { Verdict::GoOn }
+        if is_second { HookVerdict::LoseReply } else { HookVerdict::GoOn }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use protocol::run::{Exit, StepInput, StepOutput};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -54,9 +54,9 @@ struct CommitAndCut {
 }
 
 impl Hooks for CommitAndCut {
-    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> HookVerdict {
         let first = message.event == self.event && self.times.fetch_add(1, Ordering::Relaxed) == 0;
-        if first { Verdict::CloseSocket } else { Verdict::GoOn }
+        if first { HookVerdict::CloseSocket } else { HookVerdict::GoOn }
     }
 }
 
@@ -92,9 +92,9 @@ struct Crash {
 }
 
 impl Hooks for Crash {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let crash = message.event == self.event && self.times.fetch_add(1, Ordering::Relaxed) < 2;
-        if crash { Verdict::CloseChannel } else { Verdict::GoOn }
+        if crash { HookVerdict::CloseChannel } else { HookVerdict::GoOn }
     }
 }
 

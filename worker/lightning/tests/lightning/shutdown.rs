@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::execution::{RunEnd, RunSignal};
 use lightning::{ClaimError, Workloop};
-use mock_lightning::{Hooks, Incoming, MockOptions, NoHooks, RunRecord, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, NoHooks, RunRecord, RunState};
 use protocol::run::StepInput;
 use tokio::sync::Notify;
 
@@ -66,12 +66,12 @@ async fn nothing_to_finish() {
 struct HeldClaims(Arc<Notify>);
 
 impl Hooks for HeldClaims {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         if message.event != "claim" {
-            return Verdict::GoOn;
+            return HookVerdict::GoOn;
         }
         self.0.notify_one();
-        Verdict::Delay(Duration::from_millis(300))
+        HookVerdict::Delay(Duration::from_millis(300))
     }
 }
 
@@ -159,10 +159,10 @@ fn asked_to_stop_while_it_runs() {
 struct SlowEnd;
 
 impl Hooks for SlowEnd {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         match message.event {
-            "run:complete" => Verdict::Delay(Duration::from_secs(15)),
-            _ => Verdict::GoOn,
+            "run:complete" => HookVerdict::Delay(Duration::from_secs(15)),
+            _ => HookVerdict::GoOn,
         }
     }
 }
@@ -179,9 +179,9 @@ fn asked_to_stop_while_a_run_completes() {
 struct GoesAway(Duration, AtomicBool);
 
 impl Hooks for GoesAway {
-    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _: bool) -> HookVerdict {
         let now = message.event == "step:start" && !self.1.swap(true, Ordering::Relaxed);
-        if now { Verdict::Restart(self.0) } else { Verdict::GoOn }
+        if now { HookVerdict::Restart(self.0) } else { HookVerdict::GoOn }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lightning::Workloop;
-use mock_lightning::{Hooks, Incoming, MockOptions, RunState, Verdict};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockOptions, RunState};
 use protocol::run::{Exit, StepInput, StepOutput};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -20,9 +20,9 @@ struct Silent {
 }
 
 impl Hooks for Silent {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let now = message.event == "step:start" && !self.once.swap(true, Ordering::Relaxed);
-        if now { Verdict::Delay(self.time) } else { Verdict::GoOn }
+        if now { HookVerdict::Delay(self.time) } else { HookVerdict::GoOn }
     }
 }
 
@@ -74,9 +74,9 @@ fn lines_that_come_faster_than_they_go_are_dropped_counted_and_told_and_states_n
 struct NeverAnswers(&'static str, AtomicBool);
 
 impl Hooks for NeverAnswers {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let now = message.event == self.0 && !self.1.swap(true, Ordering::Relaxed);
-        if now { Verdict::Hang } else { Verdict::GoOn }
+        if now { HookVerdict::Hang } else { HookVerdict::GoOn }
     }
 }
 
@@ -101,9 +101,9 @@ fn a_channel_that_hangs_is_joined_anew_after_minutes() {
 struct HalfOpen(AtomicBool);
 
 impl Hooks for HalfOpen {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         let now = message.event == "step:start" && !self.0.swap(true, Ordering::Relaxed);
-        if now { Verdict::HalfOpen } else { Verdict::GoOn }
+        if now { HookVerdict::HalfOpen } else { HookVerdict::GoOn }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mock_lightning::{Hooks, Incoming, MockLightning, MockOptions, RunState, Verdict, start};
+use mock_lightning::{HookVerdict, Hooks, Incoming, MockLightning, MockOptions, RunState, start};
 use serde_json::{Value, json};
 
 use crate::client::{Client, claim, plan};
@@ -22,30 +22,30 @@ enum At {
 struct Script {
     event: &'static str,
     at: At,
-    verdicts: Mutex<VecDeque<Verdict>>,
+    verdicts: Mutex<VecDeque<HookVerdict>>,
 }
 
 impl Script {
-    fn next(&self, at: At, message: &Incoming<'_>) -> Verdict {
+    fn next(&self, at: At, message: &Incoming<'_>) -> HookVerdict {
         if at != self.at || message.event != self.event {
-            return Verdict::GoOn;
+            return HookVerdict::GoOn;
         }
-        self.verdicts.lock().unwrap().pop_front().unwrap_or(Verdict::GoOn)
+        self.verdicts.lock().unwrap().pop_front().unwrap_or(HookVerdict::GoOn)
     }
 }
 
 impl Hooks for Script {
-    fn before_message(&self, message: &Incoming<'_>) -> Verdict {
+    fn before_message(&self, message: &Incoming<'_>) -> HookVerdict {
         self.next(At::Message, message)
     }
 
-    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> Verdict {
+    fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
         self.next(At::Reply, message)
     }
 }
 
 /// A double with a script, a client that has joined its queue, and the id of the run in it.
-async fn scripted(event: &'static str, at: At, verdicts: &[Verdict]) -> (MockLightning, Client, String) {
+async fn scripted(event: &'static str, at: At, verdicts: &[HookVerdict]) -> (MockLightning, Client, String) {
     let script = Script { event, at, verdicts: Mutex::new(verdicts.iter().cloned().collect()) };
     let mock = start(MockOptions { hooks: Arc::new(script), ..MockOptions::default() }).await.unwrap();
     let id = mock.queue_run(plan()).unwrap();
@@ -64,7 +64,7 @@ fn state(mock: &MockLightning, id: &str) -> RunState {
 
 #[tokio::test]
 async fn a_delayed_message_holds_back_its_own_channel_only() {
-    let delay = Verdict::Delay(Duration::from_secs(3600));
+    let delay = HookVerdict::Delay(Duration::from_secs(3600));
     let (mock, mut client, id) = scripted("fetch:plan", At::Message, &[delay]).await;
     let run = client.take_joined_run().await;
     client.push(&run, "fetch:plan", json!({})).await;
@@ -76,7 +76,7 @@ async fn a_delayed_message_holds_back_its_own_channel_only() {
 #[tokio::test]
 async fn after_a_delay_all_goes_on_in_order() {
     for at in [At::Message, At::Reply] {
-        let delay = Verdict::Delay(Duration::from_millis(1));
+        let delay = HookVerdict::Delay(Duration::from_millis(1));
         let (mock, mut client, id) = scripted("fetch:plan", at, &[delay]).await;
         let run = client.take_joined_run().await;
         let plan = client.push(&run, "fetch:plan", json!({})).await;
@@ -90,7 +90,7 @@ async fn after_a_delay_all_goes_on_in_order() {
 
 #[tokio::test]
 async fn a_dropped_message_is_not_handled() {
-    let (mock, mut client, id) = scripted(COMPLETE, At::Message, &[Verdict::Drop]).await;
+    let (mock, mut client, id) = scripted(COMPLETE, At::Message, &[HookVerdict::Drop]).await;
     let run = client.take_joined_run().await;
     client.push(&run, COMPLETE, complete()).await;
     client.call(&run, "fetch:plan", json!({})).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_dropped_message_is_not_handled() {
 
 #[tokio::test]
 async fn a_message_whose_reply_is_dropped_is_handled() {
-    let (mock, mut client, id) = scripted(COMPLETE, At::Reply, &[Verdict::Drop]).await;
+    let (mock, mut client, id) = scripted(COMPLETE, At::Reply, &[HookVerdict::Drop]).await;
     let run = client.take_joined_run().await;
     client.push(&run, COMPLETE, complete()).await;
     let completed = Err(json!({"state": ["already in completed state"]}));
@@ -110,7 +110,7 @@ async fn a_message_whose_reply_is_dropped_is_handled() {
 #[tokio::test]
 async fn a_refusal_is_the_hooks_and_no_violation() {
     for (at, expected) in [(At::Message, RunState::Claimed), (At::Reply, RunState::Success)] {
-        let (mock, mut client, id) = scripted(COMPLETE, at, &[Verdict::Refuse(json!("busy"))]).await;
+        let (mock, mut client, id) = scripted(COMPLETE, at, &[HookVerdict::Refuse(json!("busy"))]).await;
         let run = client.take_joined_run().await;
         assert_eq!(client.call(&run, COMPLETE, complete()).await, Err(json!("busy")));
         assert_eq!(state(&mock, &id), expected);
@@ -120,7 +120,7 @@ async fn a_refusal_is_the_hooks_and_no_violation() {
 
 #[tokio::test]
 async fn a_closed_channel_can_be_joined_again() {
-    let (mock, mut client, id) = scripted(COMPLETE, At::Message, &[Verdict::CloseChannel]).await;
+    let (mock, mut client, id) = scripted(COMPLETE, At::Message, &[HookVerdict::CloseChannel]).await;
     let (_, token) = client.claim(1).await.pop().unwrap();
     let run = format!("run:{id}");
     client.call(&run, "phx_join", json!({ "token": token })).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_closed_channel_can_be_joined_again() {
 #[tokio::test]
 async fn a_closed_socket_leaves_what_was_handled() {
     for (at, expected) in [(At::Message, RunState::Claimed), (At::Reply, RunState::Success)] {
-        let (mock, mut client, id) = scripted(COMPLETE, at, &[Verdict::CloseSocket]).await;
+        let (mock, mut client, id) = scripted(COMPLETE, at, &[HookVerdict::CloseSocket]).await;
         let run = client.take_joined_run().await;
         client.push(&run, COMPLETE, complete()).await;
         assert_eq!(client.next().await, None);
@@ -144,7 +144,7 @@ async fn a_closed_socket_leaves_what_was_handled() {
 
 #[tokio::test]
 async fn a_claim_whose_socket_ends_is_rolled_back() {
-    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::CloseSocket]).await;
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[HookVerdict::CloseSocket]).await;
     client.push("worker:queue", "claim", claim(1)).await;
     assert_eq!(client.next().await, None);
     let mut client = Client::connect(&mock).await;
@@ -155,7 +155,7 @@ async fn a_claim_whose_socket_ends_is_rolled_back() {
 
 #[tokio::test]
 async fn a_claim_whose_reply_is_on_its_way_when_the_socket_ends_is_not() {
-    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::LoseReply]).await;
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[HookVerdict::LoseReply]).await;
     client.push("worker:queue", "claim", claim(1)).await;
     assert_eq!(client.next().await, None);
     let mut client = Client::connect(&mock).await;
@@ -166,7 +166,7 @@ async fn a_claim_whose_reply_is_on_its_way_when_the_socket_ends_is_not() {
 
 #[tokio::test]
 async fn a_claim_in_a_server_that_is_killed_is_not_rolled_back() {
-    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::Delay(Duration::from_secs(3600))]).await;
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[HookVerdict::Delay(Duration::from_secs(3600))]).await;
     client.push("worker:queue", "claim", claim(1)).await;
     while state(&mock, &id) == RunState::Available {
         tokio::task::yield_now().await;
@@ -178,7 +178,7 @@ async fn a_claim_in_a_server_that_is_killed_is_not_rolled_back() {
 
 #[tokio::test]
 async fn a_claim_whose_reply_is_lost_is_not() {
-    let (mock, mut client, id) = scripted("claim", At::Reply, &[Verdict::Drop]).await;
+    let (mock, mut client, id) = scripted("claim", At::Reply, &[HookVerdict::Drop]).await;
     client.push("worker:queue", "claim", claim(1)).await;
     assert_eq!(client.claim(1).await, []);
     assert_eq!(state(&mock, &id), RunState::Claimed);
@@ -187,8 +187,11 @@ async fn a_claim_whose_reply_is_lost_is_not() {
 #[tokio::test]
 async fn a_join_that_a_hook_refuses_is_none() {
     for at in [At::Message, At::Reply] {
-        let script =
-            Script { event: "phx_join", at, verdicts: Mutex::new([Verdict::Refuse(json!({"reason": "busy"}))].into()) };
+        let script = Script {
+            event: "phx_join",
+            at,
+            verdicts: Mutex::new([HookVerdict::Refuse(json!({"reason": "busy"}))].into()),
+        };
         let mock = start(MockOptions { hooks: Arc::new(script), ..MockOptions::default() }).await.unwrap();
         let mut client = Client::connect(&mock).await;
         let payload = json!({"capacity": 1, "queues": {"*": 1}});
