@@ -270,24 +270,25 @@ fn run_options(
     state_bytes: Option<u64>,
     warnings: &mut Vec<String>,
 ) -> RunOptions {
-    let mut limit = |name: &str, value: Option<f64>, may_be_none: bool| {
+    let mut limit = |name: &str, value: Option<f64>, unit: f64, may_be_none: bool| {
         let value = value?;
-        if value > 0.0 || (may_be_none && value == 0.0) {
-            return Some(value);
+        let whole = (value * unit) as u64;
+        // What is less than one is not meant to be none.
+        if whole > 0 || (may_be_none && value == 0.0) {
+            return Some(whole);
         }
         warnings.push(format!("the run's option {name} is {value}, which is no limit: the worker's own holds"));
         None
     };
     const MB: f64 = 1024.0 * 1024.0;
-    let bytes = |mb: f64| (mb * MB) as u64;
-    let timeout = limit("run_timeout_ms", wire.run_timeout_ms, false);
-    let memory = limit("run_memory_limit_mb", wire.run_memory_limit_mb, false).map(bytes);
-    let state = limit("state_limit_mb", wire.state_limit_mb, false).map(bytes);
-    let payload = limit("payload_limit_mb", wire.payload_limit_mb, true).map(bytes);
+    let timeout = limit("run_timeout_ms", wire.run_timeout_ms, 1.0, false);
+    let memory = limit("run_memory_limit_mb", wire.run_memory_limit_mb, MB, false);
+    let state = limit("state_limit_mb", wire.state_limit_mb, MB, false);
+    let payload = limit("payload_limit_mb", wire.payload_limit_mb, MB, true);
     let memory_bytes = memory.unwrap_or(defaults.memory_bytes);
-    let log_payload = limit("log_payload_limit_mb", wire.log_payload_limit_mb, true).map(bytes);
+    let log_payload = limit("log_payload_limit_mb", wire.log_payload_limit_mb, MB, true);
     RunOptions {
-        timeout_ms: timeout.map_or(defaults.timeout_ms, |ms| ms as u64),
+        timeout_ms: timeout.unwrap_or(defaults.timeout_ms),
         memory_bytes,
         state_bytes: state.or(state_bytes).unwrap_or_else(|| RunOptions::state_bytes_of(memory_bytes)),
         payload_bytes: payload.unwrap_or(defaults.payload_bytes),

@@ -112,6 +112,11 @@ fn conditions_of_edges() {
         (json!({}), Condition::Always),
         (json!({"condition": null, "enabled": true}), Condition::Always),
         (json!({"condition": "always"}), Condition::Always),
+        (json!({"condition": ""}), Condition::Always),
+        (json!({"condition": " always\n"}), Condition::Always),
+        (json!({"condition": "never"}), Condition::Never),
+        (json!({"condition": " on_job_failure "}), Condition::OnFailure),
+        (json!({"condition": "Always"}), Condition::Expression("Always".into())),
         (json!({"condition": "on_job_success"}), Condition::OnSuccess),
         (json!({"condition": "on_upstream_success"}), Condition::OnSuccess),
         (json!({"condition": "on_job_failure"}), Condition::OnFailure),
@@ -130,7 +135,8 @@ fn conditions_of_edges() {
         from_trigger["source_trigger_id"] = "t".into();
         from_trigger["target_job_id"] = "b".into();
         let plan = json!({"triggers": [{"id": "t"}], "jobs": [{"id": "b"}], "edges": [from_trigger]});
-        let expected = (expected != Condition::Never).then(|| ("t".into(), "b".into(), expected));
+        let is_there = edge["enabled"] != json!(false);
+        let expected = is_there.then(|| ("t".into(), "b".into(), expected));
         assert_eq!(edges(plan), expected.into_iter().collect::<Vec<_>>(), "{edge}");
     }
 }
@@ -190,6 +196,88 @@ fn options_override_the_workers() {
     assert_eq!(none.warnings, Vec::<String>::new());
     let negative = read(json!({"options": {"payload_limit_mb": -1, "log_payload_limit_mb": -0.5}}));
     assert_eq!((negative.spec.options, negative.warnings.len()), (RunOptions::default(), 2));
+}
+
+#[test]
+fn each_word_of_an_option_is_known_and_no_other() {
+    let levels = [
+        ("debug", JobLogLevel::Debug),
+        ("info", JobLogLevel::Info),
+        ("warn", JobLogLevel::Warn),
+        ("error", JobLogLevel::Error),
+        ("none", JobLogLevel::None),
+    ];
+    for (word, expected) in levels {
+        let plan = read(json!({ "options": { "job_log_level": word } }));
+        assert_eq!((plan.spec.options.job_log_level, plan.warnings.len()), (expected, 0), "{word}");
+    }
+    let ways = [
+        ("none", Sanitize::None),
+        ("remove", Sanitize::Remove),
+        ("obfuscate", Sanitize::Obfuscate),
+        ("summarize", Sanitize::Summarize),
+    ];
+    for (word, expected) in ways {
+        let plan = read(json!({ "options": { "sanitize": word } }));
+        assert_eq!((plan.spec.options.sanitize, plan.warnings.len()), (expected, 0), "{word}");
+    }
+    for option in ["job_log_level", "sanitize"] {
+        for word in ["", "Info", "NONE", "trace"] {
+            let plan = read(json!({ "options": { option: word } }));
+            assert_eq!(plan.spec.options, RunOptions::default(), "{option} {word}");
+            let expected = format!("the run's option {option} is `{word}`, which is unknown: the worker's own holds");
+            assert_eq!(plan.warnings, [expected]);
+        }
+    }
+}
+
+#[test]
+fn each_limit_holds_alone_and_none_of_them_is_nothing_by_chance() {
+    const MB: u64 = 1024 * 1024;
+    type Get = fn(&RunOptions) -> u64;
+    let limits: [(&str, u64, bool, Get); 5] = [
+        ("run_timeout_ms", 1, false, |options| options.timeout_ms),
+        ("run_memory_limit_mb", MB, false, |options| options.memory_bytes),
+        ("state_limit_mb", MB, false, |options| options.state_bytes),
+        ("payload_limit_mb", MB, true, |options| options.payload_bytes),
+        ("log_payload_limit_mb", MB, true, |options| options.log_payload_bytes),
+    ];
+    for (name, unit, may_be_none, get) in limits {
+        for (value, expected) in [
+            (json!(3), Some(3 * unit)),
+            (json!(1.5), Some(unit + unit / 2)),
+            (json!(1e300), Some(u64::MAX)),
+            (json!(0), may_be_none.then_some(0)),
+            (json!(-1), None),
+            (json!(1e-9), None),
+        ] {
+            let plan = read(json!({ "options": { name: value } }));
+            let default = RunOptions::default();
+            assert_eq!(get(&plan.spec.options), expected.unwrap_or(get(&default)), "{name} {value}");
+            assert_eq!(plan.warnings.len(), usize::from(expected.is_none()), "{name} {value}: {:?}", plan.warnings);
+            assert!(plan.warnings.iter().all(|warning| warning.contains(name)));
+            // The others stay as they are; a state may have as much as the memory.
+            for (other, .., get_other) in limits.iter().filter(|it| it.0 != name && it.0 != "state_limit_mb") {
+                assert_eq!(get_other(&plan.spec.options), get_other(&default), "{name} {other}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_empty_is_absent() {
+    let plan = json!({"globals": "", "jobs": [
+        {"id": "a", "name": "", "body": "", "adaptor": "", "credential_id": "", "credential": ""},
+        {"id": "b", "credential": 7}, {"id": "c", "credential": ["x"]}, {"id": "d", "credential_id": "", "credential": "x"},
+        {"id": "e", "credential_id": "y", "credential": {"own": 1}},
+    ]});
+    let plan = read(plan);
+    assert_eq!((plan.spec.globals.as_ref(), plan.credential_ids()), (None, vec!["y".to_owned()]));
+    let a = &plan.spec.steps[0];
+    assert_eq!((&a.name, &a.expression, a.adaptors.len()), (&None, &None, 0));
+    let steps = plan.complete(Some(Json::null()), &HashMap::new());
+    assert_eq!(steps.input, Json::empty_object());
+    assert!(steps.steps.iter().all(|step| step.configuration.is_none()), "what was not fetched is none");
 }
 
 #[test]
