@@ -137,7 +137,7 @@ impl Conversation {
         match incoming {
             Incoming::Response(ids, response) => {
                 for id in ids {
-                    self.response(&id, response.clone());
+                    self.response(&id, &response);
                 }
             }
             Incoming::Change(ids, change) => {
@@ -150,10 +150,11 @@ impl Conversation {
         }
     }
 
-    fn response(&mut self, id: &str, response: Response) {
+    /// Copies the response only where somebody waits for it: a store may name very many ids.
+    fn response(&mut self, id: &str, response: &Response) {
         if let Some(open) = self.open.remove(id) {
             // Fails when nobody waits.
-            let _ = open.answer.send(Ok(response));
+            let _ = open.answer.send(Ok(response.clone()));
             return;
         }
         let found = self.watches.iter_mut().find(|(_, watching)| watching.request == id);
@@ -164,16 +165,16 @@ impl Conversation {
                 let _ = watching.entry.events.send(set);
             }
             if let Some(answer) = watching.answer.take() {
-                let _ = answer.send(Ok(response));
+                let _ = answer.send(Ok(response.clone()));
             }
         } else if let Some(answer) = watching.answer.take() {
             self.watches.remove(&watch);
-            let _ = answer.send(Ok(response));
+            let _ = answer.send(Ok(response.clone()));
         } else if watching.resumed {
             // History may not go back that far. Without a revision the answer tells where the resource is now.
             self.set(watch, false);
         } else {
-            let _ = watching.entry.events.send(RawEvent::Refused(response));
+            let _ = watching.entry.events.send(RawEvent::Refused(response.clone()));
             self.watches.remove(&watch);
         }
     }
@@ -269,6 +270,18 @@ mod tests {
         assert!(heard.try_recv().is_err(), "what belongs to an old connection is not heard");
         conversation.command(Command::Unwatch { watch: 1 });
         assert_eq!(sent(&mut conversation), [(third, Request::new(Method::Unwatch, ""))]);
+    }
+
+    #[test]
+    fn an_answer_to_very_many_requests_costs_no_more_than_what_waits_for_it() {
+        let mut conversation = Conversation::default();
+        conversation.connected();
+        let mut asked = ask(&mut conversation, Method::Get);
+        let large = Response { data: Some(json!(vec![0; 20_000])), ..response(200, None) };
+        let mut ids: Vec<_> = (0..200_000).map(|id| id.to_string()).collect();
+        ids.push("get-1".to_owned());
+        conversation.incoming(Incoming::Response(ids, large.clone()));
+        assert_eq!(asked.try_recv(), Ok(Ok(large)));
     }
 
     #[test]
