@@ -104,6 +104,24 @@ mod tests {
     }
 
     #[test]
+    fn jitter_lengthens_a_pause_by_up_to_a_quarter_and_not_those_after_it() {
+        let mut backoff = Backoff::new((SECOND, 8 * SECOND), 2.0);
+        let pauses: Vec<_> = [1.0, 0.5, 0.0, 1.0].map(|jitter| backoff.next(jitter).as_millis()).into();
+        assert_eq!(pauses, [1250, 2250, 4000, 8000]);
+        let many: std::collections::BTreeSet<_> = (0..20).map(|_| jitter().to_bits()).collect();
+        assert!(many.len() > 1, "it differs");
+    }
+
+    #[test]
+    fn a_pause_may_be_asked_to_be_longer_but_not_beyond_the_maximum() {
+        for (least, expected) in [(0, [1, 2, 4, 8, 8]), (3, [3, 3, 4, 8, 8]), (9, [8; 5])] {
+            let mut backoff = Backoff::new((SECOND, 8 * SECOND), 2.0);
+            let pauses: Vec<_> = (0..5).map(|_| backoff.next_at_least(least * SECOND, 0.0).as_secs()).collect();
+            assert_eq!(pauses, expected, "{least}");
+        }
+    }
+
+    #[test]
     fn a_maximum_below_the_minimum_counts_as_the_minimum() {
         assert_eq!(Backoff::new((2 * SECOND, SECOND), 2.0).next(0.9), 2 * SECOND);
     }

@@ -386,11 +386,31 @@ mod tests {
             let error = decode::<u64>(&Bytes::from([&good[..], behind].concat())).unwrap_err();
             assert!(matches!(error, FrameError::Undecodable(_)) && error.to_string().contains("after the message"));
         }
-        let deep = Bytes::from([vec![0x91; 10_000], vec![7]].concat());
+        let nested = |depth: usize| Bytes::from([vec![0x91; depth], vec![7]].concat());
+        assert!(decode::<serde_json::Value>(&nested(MAX_DEPTH / 2)).is_ok());
+        assert!(decode::<serde_json::Value>(&nested(MAX_DEPTH + 1)).is_err());
+        let deep = nested(10_000);
         assert!(matches!(decode::<serde_json::Value>(&deep), Err(FrameError::Undecodable(_))));
         // An announced length reserves nothing either.
         let huge = Bytes::from_static(b"\xdd\xff\xff\xff\xff");
         assert!(matches!(decode::<Vec<u64>>(&huge), Err(FrameError::Undecodable(_))));
+    }
+
+    #[test]
+    fn a_frame_of_the_greatest_length_is_taken() {
+        for (length, is_taken) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
+            let mut decoder = FrameDecoder::new(LIMIT);
+            decoder.push(&frame(&vec![1; length]));
+            assert_eq!(decoder.next_frame().is_ok_and(|frame| frame.is_some()), is_taken, "{length}");
+        }
+        let encoded = encode(&"abc", LIMIT).unwrap();
+        assert_eq!(encoded[..], [0, 0, 0, 4, 0xa3, b'a', b'b', b'c']);
+        #[derive(serde::Serialize)]
+        struct Named {
+            key: u8,
+        }
+        assert_eq!(encode_named(&Named { key: 1 }, LIMIT).unwrap()[HEADER..], *b"\x81\xa3key\x01");
+        assert_eq!(encode(&Named { key: 1 }, LIMIT).unwrap()[HEADER..], *b"\x91\x01");
     }
 
     #[test]

@@ -235,6 +235,9 @@ mod tests {
             (r#""\ud83d\ud83d\ude00\ude00""#, r#""\ufffd\ud83d\ude00\ufffd""#),
             (r#""\\ud83d \u00e9\\""#, r#""\\ud83d \u00e9\\""#),
             (r#""\ud83d\n\ude00""#, r#""\ufffd\n\ufffd""#),
+            (r#""\ud7ff \ud800 \udbff \udc00 \udfff \ue000""#, r#""\ud7ff \ufffd \ufffd \ufffd \ufffd \ue000""#),
+            (r#""\ud800\udc00 \udbff\udfff \udbff\ue000""#, r#""\ud800\udc00 \udbff\udfff \ufffd\ue000""#),
+            (r#""\ud800\ud7ff""#, r#""\ufffd\ud7ff""#),
         ] {
             assert_eq!(Json::parse(text).unwrap().as_str(), expected, "{text}");
         }
@@ -262,7 +265,20 @@ mod tests {
     fn tells_objects_from_other_values() {
         assert!(Json::parse(" {\"a\": 1}").unwrap().is_object());
         assert!(!Json::parse("[{}]").unwrap().is_object());
-        assert!(Json::parse("null").unwrap().is_null());
+        for (text, is_object, is_null) in [
+            ("null", false, true),
+            ("\n\t null", false, true),
+            ("\"null\"", false, false),
+            ("\"{\"", false, false),
+            ("5", false, false),
+            ("true", false, false),
+            ("\r\n{}", true, false),
+        ] {
+            let json = Json::parse(text).unwrap();
+            assert_eq!((json.is_object(), json.is_null()), (is_object, is_null), "{text}");
+            assert_eq!((json.len(), json.is_empty()), (text.len(), false), "{text}");
+        }
+        assert_eq!((Json::empty_object().as_str(), Json::null().as_str()), ("{}", "null"));
     }
 
     #[test]
@@ -273,15 +289,17 @@ mod tests {
 
     #[test]
     fn long_texts_share_the_payload_that_they_come_in() {
-        let texts: Vec<Json> =
-            [SHARED_FROM + 2, 10].map(|length| Json::parse(format!("\"{}\"", "x".repeat(length))).unwrap()).into();
+        // With their quotes.
+        let texts: Vec<Json> = [SHARED_FROM, SHARED_FROM - 2, SHARED_FROM - 3, 10]
+            .map(|length| Json::parse(format!("\"{}\"", "x".repeat(length))).unwrap())
+            .into();
         let payload = Bytes::from(rmp_serde::to_vec(&texts).unwrap());
         let decode = || rmp_serde::from_slice::<Vec<Json>>(&payload).unwrap();
         let is_shared = |json: &Json| payload.as_ptr_range().contains(&json.as_str().as_ptr());
 
         let decoded = sharing(&payload, decode);
         assert_eq!(decoded, texts);
-        assert_eq!(decoded.iter().map(is_shared).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(decoded.iter().map(is_shared).collect::<Vec<_>>(), [true, true, false, false]);
         // Neither another payload's texts nor those decoded later are taken for its own.
         assert!(!sharing(&Bytes::from_static(b"other"), decode).iter().any(is_shared));
         assert!(!decode().iter().any(is_shared));

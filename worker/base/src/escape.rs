@@ -123,6 +123,16 @@ mod tests {
             assert_eq!(one_line(text), expected);
         }
         assert!(matches!(one_line("plain"), Cow::Borrowed(_)));
+        for (first, last) in
+            [('\0', '\u{1f}'), ('\u{7f}', '\u{9f}'), ('\u{2028}', '\u{202e}'), ('\u{2066}', '\u{2069}')]
+        {
+            for unsafe_one in first..=last {
+                let escaped = unsafe_one.escape_default().to_string();
+                assert_eq!(one_line(&format!("a{unsafe_one}b")), format!("a{escaped}b"));
+            }
+        }
+        let beside = " ~\u{a0}\u{2027}\u{202f}\u{2065}\u{206a}";
+        assert_eq!(one_line(beside), beside, "what stands beside them is harmless");
     }
 
     #[test]
@@ -145,6 +155,21 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(without_url_secrets(text), expected);
+        }
+        // What a URL ends with: the quote that it stands in, or white space and the punctuation before it.
+        for (open, close) in [("'", "'"), ("\"", "\""), ("`", "`"), ("<", ">"), ("(", ")"), ("[", "]")] {
+            let text = format!("at {open}http://h?a=1,;:.{close}b@c");
+            assert_eq!(without_url_secrets(&text), format!("at {open}http://h?***{close}b@c"));
+        }
+        for end in [",", ":", ";", ".", ".,:;"] {
+            assert_eq!(without_url_secrets(&format!("at http://h?a=1{end} b")), format!("at http://h?***{end} b"));
+        }
+        for space in [" ", "\n", "\t", "\u{a0}"] {
+            assert_eq!(without_url_secrets(&format!("http://h?a=1{space}b?c")), format!("http://h?***{space}b?c"));
+        }
+        for separator in [" ", "\"", "'", "`", "<", ">", ","] {
+            let text = format!("a:b{separator}c:d@e{separator}f@g");
+            assert_eq!(without_url_secrets(&text), format!("a:b{separator}***@e{separator}f@g"));
         }
         for (text, expected) in [
             ("wss://h/worker", "wss://h/worker"),

@@ -100,6 +100,36 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_cut_beyond_its_bound_alone() {
+        for (length, expected) in [(LINE, LINE), (LINE + 1, LINE + CUT.len())] {
+            let text = "x".repeat(length);
+            assert_eq!((shortened(&text).len(), shortened(&text).ends_with(CUT)), (expected, length > LINE));
+        }
+        // Cut between characters.
+        assert_eq!(shortened(&format!("x{}", "é".repeat(LINE))).len(), LINE - 1 + CUT.len());
+    }
+
+    #[test]
+    fn the_last_byte_is_shown_and_what_comes_later_is_not_even_if_it_is_short() {
+        let log = log();
+        for _ in 0..BYTES / LINE - 1 {
+            assert!(log.admit(&"x".repeat(LINE)).is_some());
+        }
+        assert!(log.admit(&"x".repeat(LINE - 1)).is_some());
+        assert_eq!(log.admit("y").as_deref(), Some("y"), "exactly all of it");
+        assert!(log.admit("").is_some(), "nothing fits still");
+        assert_eq!(log.admit("z"), None);
+        assert_eq!(log.admit(""), None, "it is over once something was left out");
+    }
+
+    #[test]
+    fn it_knows_its_run_and_its_secrets() {
+        let log = RunLog::new("r1".into(), Redactor::new([], ["hunter2"]));
+        assert_eq!((log.run(), log.redactor().text("a hunter2").as_ref()), ("r1", "a ***"));
+        assert_eq!(format!("{log:?}"), "RunLog(r1)");
+    }
+
+    #[test]
     fn a_run_gets_so_many_bytes_and_lines_are_cut() {
         let log = log();
         let long = "é".repeat(5_000_000);

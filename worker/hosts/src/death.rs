@@ -318,20 +318,77 @@ mod tests {
         assert!(exit.error.unwrap().message.contains("the worker's unit ran out of memory"));
     }
 
+    /// Each reason: its label, whether the worker wanted it, and its words.
+    fn reasons() -> [(Reason, &'static str, bool, &'static str); 15] {
+        let why = || "no memory".to_owned();
+        [
+            (Reason::Retired, "retired", true, "stopped as asked"),
+            (Reason::Recycled, "recycled", true, "was replaced"),
+            (Reason::Drained, "drained", true, "was drained"),
+            (Reason::SelfExit, "self_exit", false, "exited by itself"),
+            (Reason::Crashed, "crashed", false, "crashed"),
+            (Reason::OutOfMemory, "out_of_memory", false, "ran out of memory"),
+            (
+                Reason::UnitOutOfMemory,
+                "unit_out_of_memory",
+                false,
+                "was killed because the worker's unit or the machine ran out of memory",
+            ),
+            (Reason::NotStarted(why()), "not_started", false, "failed to start: no memory"),
+            (Reason::StartTimeout, "start_timeout", false, "was not ready in time and was killed"),
+            (Reason::Overdue, "overdue", false, "did not end its run in time and was killed"),
+            (Reason::Cancelled, "cancelled", false, "did not end its cancelled run in time and was killed"),
+            (Reason::Abandoned, "abandoned", false, "was killed because nobody waits for it any more"),
+            (Reason::Hung, "hung", false, "hung and was killed"),
+            (Reason::LinkLost(why()), "link_lost", false, "lost its link and was killed: no memory"),
+            (Reason::Shutdown, "shutdown", true, "was killed because the worker shuts down"),
+        ]
+    }
+
+    const PHASES: [(Phase, &str, bool); 6] = [
+        (Phase::Starting, "starting", true),
+        (Phase::Preparing, "preparing", true),
+        (Phase::Ready, "ready", true),
+        (Phase::Running, "running", false),
+        (Phase::Lent, "lent", false),
+        (Phase::Stopping, "stopping", false),
+    ];
+
     #[test]
     fn only_deaths_before_a_run_that_nobody_wanted_are_failures() {
-        let cases = [
-            (Phase::Starting, Reason::StartTimeout, true),
-            (Phase::Starting, Reason::NotStarted("no memory".into()), true),
-            (Phase::Starting, Reason::Retired, false),
-            (Phase::Ready, Reason::SelfExit, true),
-            (Phase::Ready, Reason::Shutdown, false),
-            (Phase::Running, Reason::Crashed, false),
-            (Phase::Stopping, Reason::Hung, false),
+        for (reason, label, is_wanted, _) in reasons() {
+            assert_eq!((reason.is_wanted(), reason.label()), (is_wanted, label));
+            for (phase, name, is_before_a_run) in PHASES {
+                let death = Death { phase, reason: reason.clone(), status: None };
+                assert_eq!(death.is_failure(), is_before_a_run && !is_wanted, "{death}");
+                assert_eq!(phase.as_str(), name);
+            }
+        }
+        let unborn = Death::unborn("no memory".into());
+        assert!(unborn.is_failure());
+        assert_eq!(unborn.to_string(), "failed to start: no memory while starting");
+    }
+
+    #[test]
+    fn a_death_is_told_with_its_reason_its_phase_and_what_the_kernel_said() {
+        let statuses = [
+            (Status::Code(7), "Process exited with code: 7"),
+            (Status::Signal(15), "Process killed by signal SIGTERM"),
+            (Status::OutOfMemory, "Process killed by the system: its memory was used up"),
+            (
+                Status::UnitOutOfMemory,
+                "Process killed by the system: the worker's unit ran out of memory, or the whole machine did",
+            ),
+            (Status::Unknown, "Process ended in an unknown way"),
         ];
-        for (phase, reason, failure) in cases {
-            let death = Death { phase, reason, status: None };
-            assert_eq!(death.is_failure(), failure, "{death}");
+        for (reason, _, _, words) in reasons() {
+            for (phase, name, _) in PHASES {
+                let death = |status| Death { phase, reason: reason.clone(), status };
+                assert_eq!(death(None).to_string(), format!("{words} while {name}"));
+                for (status, told) in statuses {
+                    assert_eq!(death(Some(status)).to_string(), format!("{words} while {name} ({told})"));
+                }
+            }
         }
     }
 }

@@ -248,6 +248,46 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_failed_costs_no_other_and_is_still_remembered() {
+        let (mut demand, now) = (Demand::default(), Instant::now());
+        assert!(!demand.remembers(&key("a"), now));
+        demand.wanted(&key("a"), now);
+        demand.wanted(&key("b"), now);
+        demand.failed(&key("a"), now);
+        demand.failed(&key("c"), now);
+        let moment = Duration::from_millis(1);
+        let keys = |now| demand.allot(9, u64::MAX, |_| 0, now).into_iter().map(|it| it.0).collect::<Vec<_>>();
+        assert_eq!(keys(now + PENALTY - moment), [key("b")]);
+        assert_eq!(keys(now + PENALTY).len(), 2);
+        assert!(demand.remembers(&key("a"), now) && !demand.remembers(&key("c"), now));
+        assert!(demand.remembers(&key("a"), now + 6 * HALF_LIFE), "it just counts");
+        assert!(!demand.remembers(&key("a"), now + 6 * HALF_LIFE + moment));
+    }
+
+    #[test]
+    fn what_was_wanted_again_counts_from_then_on() {
+        let (mut demand, now) = (Demand::default(), Instant::now());
+        demand.wanted(&key("a"), now);
+        demand.wanted(&key("a"), now + HALF_LIFE);
+        assert_eq!(demand.weight(0, now + HALF_LIFE), 1.5);
+        assert_eq!(demand.weight(0, now + 2 * HALF_LIFE), 0.75);
+        demand.measured(&key("a"), 3);
+        demand.wanted(&key("a"), now + 2 * HALF_LIFE);
+        assert!(!demand.is_unmeasured(&key("a")), "what was measured stays so");
+    }
+
+    #[test]
+    fn hosts_of_an_embedded_engine_are_cheap() {
+        let embedded = Prepare { engine: EngineSpec::Embedded, memory_bytes: 500 * MB };
+        assert!(is_cheap(&embedded) && !is_cheap(&key("a")));
+        let (mut demand, now) = (Demand::default(), Instant::now());
+        demand.wanted(&embedded, now);
+        assert_eq!(demand.allot(9, 25 * MB, |_| 0, now), [(embedded.clone(), 3)]);
+        demand.wanted(&key("a"), now);
+        assert_eq!(demand.allot(9, 79 * MB, |_| 0, now), [(embedded, 9)], "what does not fit costs others nothing");
+    }
+
+    #[test]
     fn no_more_keys_are_remembered_than_there_is_room_for() {
         let (mut demand, now) = (Demand::default(), Instant::now());
         demand.wanted(&key("often"), now);

@@ -100,6 +100,34 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_die_at_once_are_one_failure() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert!(!health.failed(false, now, 1.0) && !health.is_doubtful(), "the first is replaced at once");
+        assert!(!health.failed(false, now, 1.0) && health.is_doubtful());
+        let until = health.delayed_until(now).unwrap();
+        assert_eq!(until, now + FIRST_DELAY);
+        for _ in 0..2 * CIRCUIT_LIMIT {
+            assert!(!health.failed(false, now, 1.0));
+        }
+        assert_eq!((health.delayed_until(now), health.is_open()), (Some(until), false));
+        assert_eq!(health.delayed_until(until), None);
+        health.failed(false, until, 1.0);
+        assert_eq!(health.delayed_until(until), Some(until + 2 * FIRST_DELAY));
+    }
+
+    #[test]
+    fn only_work_that_was_done_ends_a_record() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        assert!(!health.failed(false, now, 1.0) && !health.failed(false, now, 1.0));
+        health.ready();
+        assert!(health.is_doubtful() && health.delayed_until(now).is_some());
+        health.worked();
+        assert!(!health.is_doubtful() && health.delayed_until(now).is_none());
+        health.failed(false, now, 1.0);
+        assert!(!health.is_doubtful() && health.delayed_until(now).is_none(), "it begins with the first");
+    }
+
+    #[test]
     fn the_circuit_opens_once_and_closes_by_a_host_that_gets_ready() {
         let (mut health, start) = (Health::default(), Instant::now());
         let fail = |health: &mut Health, number: u32| health.failed(false, start + LONGEST_DELAY * number, 1.0);

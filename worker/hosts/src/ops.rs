@@ -99,8 +99,17 @@ mod tests {
     fn what_is_no_number_or_too_much_is_dropped() {
         let mut totals = OpsTotals::default();
         assert_eq!(totals.add(1, report(&[(&"x".repeat(201), 1)], &[("nan", f64::NAN), ("inf", f64::INFINITY)])), 3);
-        let names: Vec<String> = (0..600).map(|number| number.to_string()).collect();
+        let names: Vec<String> = (0..600).map(|number| format!("{number:03}")).collect();
         let counts: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let gauges: Vec<_> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
         assert_eq!(totals.add(1, report(&counts, &[])), 100);
+        assert_eq!(totals.add(1, report(&[], &gauges)), 100, "they have room of their own");
+        assert_eq!(totals.add(2, report(&counts[..500], &gauges[..500])), 0, "known ones always have");
+        assert_eq!((totals.status().counts["499"], totals.status().gauges["499"]), (2, 2.0));
+        totals.forget(1);
+        totals.forget(2);
+        assert_eq!(totals.add(3, report(&counts[500..501], &gauges[500..])), 1, "gauges of the dead make room");
+        let mut totals = OpsTotals::default();
+        assert_eq!(totals.add(1, report(&[(&"x".repeat(200), 1)], &[(&"y".repeat(201), 1.0)])), 1);
     }
 }

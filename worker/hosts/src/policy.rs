@@ -113,11 +113,22 @@ mod tests {
             (PoolSize::Shared { least: 2, most: 2, idle }, PoolSize::Shared { least: 5, most: 5, idle }),
             (PoolSize::Shared { least: 0, most: 2, idle }, PoolSize::Shared { least: 0, most: 5, idle }),
             (PoolSize::Shared { least: 7, most: 9, idle }, PoolSize::Shared { least: 5, most: 5, idle }),
+            (PoolSize::Shared { least: 3, most: 9, idle }, PoolSize::Shared { least: 3, most: 5, idle }),
         ];
         for (before, after) in table {
             assert_eq!(before.resized(5), after);
             assert_eq!(after.target(), 5);
         }
+    }
+
+    #[test]
+    fn something_may_always_be_replaced() {
+        for (surge, unavailable, expected) in [(0, 0, 1), (0, 1, 0), (1, 0, 1), (1, 1, 1), (3, 0, 3), (3, 2, 3)] {
+            let recycling = Recycling { surge, unavailable, ..Recycling::default() };
+            assert_eq!(recycling.surge(), expected, "{surge} {unavailable}");
+        }
+        let expected = Recycling { max_age: None, max_runs: None, max_bytes: None, surge: 1, unavailable: 0 };
+        assert_eq!((Recycling::default(), PoolSize::default()), (expected, PoolSize::OneRunEach { warm: 2 }));
     }
 
     #[test]

@@ -444,4 +444,59 @@ mod tests {
         assert_eq!(update("started", None, now)["time"], "2026-11-21T22:13:04.479Z");
         assert_eq!(update("x", Some(json!(1)), now)["meta"], 1);
     }
+
+    #[test]
+    fn how_a_job_stands_by_its_status_and_its_updates() {
+        let job = |body: Value| {
+            let mut whole = json!({ "service": "s", "type": "t" });
+            whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+            Job::parse("k", "resources/k", whole).unwrap()
+        };
+        let at = |second: u8| format!("2018-11-14T10:00:0{second}.000Z");
+        for (status, finished) in [
+            (json!("success"), Some(Status::Success)),
+            (json!("failure"), Some(Status::Failure)),
+            (json!("Success"), None),
+            (json!("pending"), None),
+        ] {
+            let job = job(json!({ "status": status, "_rev": 3, "result": 1 }));
+            assert_eq!((job.finished(), job.finished_at(), job.rev), (finished, None, 3), "{status}");
+            assert_eq!(job.result.as_ref(), Some(&json!(1)));
+        }
+        let updates = json!({
+            "1": { "status": "failure", "time": at(1) }, "2": { "status": "started", "time": at(2) },
+            "3": { "status": "failure", "time": at(3) }, "4": { "status": "success", "time": at(4) },
+        });
+        let failed = job(json!({ "status": "failure", "updates": updates }));
+        assert_eq!(failed.finished_at().map(|time| format!("{time:.3}")), Some(at(3)), "the last of its kind");
+        assert_eq!(failed.failure_type(), None);
+        for (status, name) in [(Status::Success, "success"), (Status::Failure, "failure")] {
+            assert_eq!((status.as_str(), status.to_string().as_str()), (name, name));
+        }
+    }
+
+    #[test]
+    fn updates_of_the_same_time_are_in_the_order_of_their_keys() {
+        let time = "2018-11-14T10:00:00Z";
+        let updates = json!({ "b": { "status": "2", "time": time }, "a": { "status": "1", "time": time },
+            "c": { "status": "0", "time": "no time" } });
+        let body = json!({ "service": "s", "type": "t", "updates": updates });
+        let updates = Job::parse("k", "resources/k", body).unwrap().updates;
+        assert_eq!(updates.iter().map(|it| it.status.as_str()).collect::<Vec<_>>(), ["0", "1", "2"]);
+        assert_eq!(updates[0].time, "no time");
+    }
+
+    #[test]
+    fn a_failure_of_the_type_of_timeouts_is_told_unless_it_is_one() {
+        let result = JobError::typed("m", TIMEOUT_TYPE).result();
+        assert_eq!(result["JobError"], TIMEOUT_TYPE, "it has another name");
+        let other = JobError::typed("m", "bad").named(TIMEOUT_NAME).result();
+        assert_eq!((&other["JobError"], &other["name"]), (&json!("bad"), &json!(TIMEOUT_NAME)));
+        assert_eq!(Failure::new("m").kind(), None);
+        assert_eq!(Failure::Value(json!("v")).kind(), None);
+        assert_eq!(
+            (Failure::new("m").to_string(), Failure::Value(json!("v")).to_string()),
+            ("Error: m".into(), "\"v\"".into())
+        );
+    }
 }

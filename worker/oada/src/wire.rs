@@ -300,6 +300,85 @@ mod tests {
     }
 
     #[test]
+    fn methods_by_name() {
+        use Method::{Delete, Get, Head, Ping, Post, Put, Unwatch, Watch};
+        let names = ["head", "get", "put", "post", "delete", "watch", "unwatch", "ping"];
+        for (method, name) in [Head, Get, Put, Post, Delete, Watch, Unwatch, Ping].into_iter().zip(names) {
+            assert_eq!((method.name(), method.is_idempotent()), (name, name != "post"));
+            let frame: Value = serde_json::from_str(&Request::new(method, "/x").frame("r", &"s".into(), "me")).unwrap();
+            assert_eq!(frame["method"], name);
+            assert_eq!(frame.get("watch"), (name == "watch").then_some(&json!(true)));
+            assert_eq!(frame["headers"]["authorization"], if name == "unwatch" { "" } else { "Bearer s" });
+            assert_eq!(frame.get("data"), None);
+        }
+    }
+
+    #[test]
+    fn what_answers_mean() {
+        for (status, is_ok, is_missing) in [
+            (100, false, false),
+            (199, false, false),
+            (200, true, false),
+            (299, true, false),
+            (300, false, false),
+            (401, false, false),
+            (403, false, true),
+            (404, false, true),
+            (405, false, false),
+            (599, false, false),
+        ] {
+            let text = format!(r#"{{"requestId":"a","status":{status}}}"#);
+            let Ok(Incoming::Response(_, response)) = Incoming::parse(&text) else { panic!("{status}") };
+            assert_eq!((response.is_ok(), response.is_missing()), (is_ok, is_missing), "{status}");
+        }
+        for status in ["99", "600", "65736", "-1", "200.5", "\"200\""] {
+            assert!(Incoming::parse(&format!(r#"{{"requestId":"a","status":{status}}}"#)).is_err(), "{status}");
+        }
+        let with = |name: &str, value: &str| {
+            let headers = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            Response { status: 200, headers, data: Some(json!({ "message": value })) }
+        };
+        for (location, id) in [
+            ("/resources/X", Some("resources/X")),
+            ("resources/X/a/b", Some("resources/X")),
+            ("/resources/", None),
+            ("/resources", None),
+            ("/bookmarks/X", None),
+        ] {
+            assert_eq!(with("content-location", location).resource_id().as_deref(), id, "{location}");
+        }
+        assert_eq!((with("x-oada-rev", "7").rev(), with("x-oada-rev", "x").rev()), (Some(7), None));
+        assert_eq!((with("etag", "e").etag(), with("etag", "e").message()), (Some("e"), "e"));
+        assert_eq!((Response::default().message(), Response::default().rev()), ("", None));
+    }
+
+    #[test]
+    fn headers_of_any_simple_type_are_texts() {
+        let text = r#"{"requestId":"a","status":200,"headers":{"A":"x","B":1.5,"C":true,"D":null,"E":[],"F":{}}}"#;
+        let Ok(Incoming::Response(_, response)) = Incoming::parse(text) else { panic!("it is an answer") };
+        let headers: Vec<_> = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(headers, [("a", "x"), ("b", "1.5"), ("c", "true")]);
+    }
+
+    #[test]
+    fn the_revision_of_a_change_is_that_of_what_is_watched() {
+        for (changes, expected) in [
+            (
+                json!([{"type": "merge", "path": "/J", "body": {"_rev": 9}}, {"type": "merge", "body": {"_rev": 3}}]),
+                Some(3),
+            ),
+            (json!([{"type": "merge", "path": "/J", "body": {"_rev": 9}}]), None),
+            (json!([{"type": "delete", "body": null}]), None),
+            (json!([{"type": "merge", "body": {"_rev": "x"}}]), None),
+            (json!([]), None),
+        ] {
+            let message = json!({"requestId": ["w"], "resourceId": "resources/P", "change": changes});
+            let Ok(Incoming::Change(_, set)) = Incoming::parse(&message.to_string()) else { panic!("{message}") };
+            assert_eq!((set.rev(), set.resource_id.as_str()), (expected, "resources/P"), "{message}");
+        }
+    }
+
+    #[test]
     fn answers_are_read() {
         let text = r#"{"requestId":["a","b"],"status":201,
             "headers":{"Content-Location":"/resources/X/updates/K","X-OADA-Rev":7,"odd":null}}"#;

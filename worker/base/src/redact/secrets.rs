@@ -16,9 +16,9 @@ const ALL_KEPT: usize = 512 * 1024;
 /// A number with fewer digits is not taken for a secret.
 const MIN_DIGITS: usize = 6;
 /// Longest name of a user that a password is looked for together with.
-const LONGEST_NAME: usize = 128;
+pub(super) const LONGEST_NAME: usize = 128;
 /// Bytes of a value in which secrets within it are looked for.
-const SEARCHED: usize = 8 * 1024;
+pub(super) const SEARCHED: usize = 8 * 1024;
 /// URLs of a value that are looked at.
 const MOST_URLS: usize = 8;
 /// Names and passwords of an object that are looked for together.

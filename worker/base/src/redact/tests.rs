@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::secrets::{LONGEST_NAME, SEARCHED};
 use super::*;
 
 fn redactor(credential: &Value) -> Redactor {
@@ -126,6 +127,101 @@ fn values_behind_every_name_of_a_secret() {
         check_text(&json!({ "host": format!("a=b;{name}=abcdef;c") }), "abcdef", "***");
     }
     check_text(&json!({ "url": "https://h/x?page=abcdef" }), "abcdef", "abcdef");
+}
+
+#[test]
+fn what_is_long_enough_to_be_a_secret() {
+    let cases = [
+        (json!({"pin": "abcde"}), "abcde", "abcde"),
+        (json!({"pin": "abcdef"}), "abcdef", "***"),
+        // Characters count, not bytes.
+        (json!({"pin": "ééééé"}), "ééééé", "ééééé"),
+        (json!({"pin": "éééééé"}), "éééééé", "***"),
+        (json!({"key": "first line\nabcde\nabcdef"}), "abcde, abcdef", "abcde, ***"),
+        (json!({"pin": 12345}), "12345", "12345"),
+        (json!({"pin": 123456}), "123456", "***"),
+        (json!({"pin": -12345}), "12345", "12345"),
+        (json!({"pin": 1234.5}), "1234.5", "1234.5"),
+        (json!({"pin": 12345.5}), "12345.5", "***"),
+        (json!({"url": "https://h?key=abcde"}), "abcde", "abcde"),
+        (json!({"url": "https://h?key=abcdef"}), "abcdef", "***"),
+        (json!({"url": "https://abcde@h"}), "abcde", "abcde"),
+        (json!({"url": "https://abcdef@h"}), "abcdef", "***"),
+        (json!({"url": "https://u:abcde@h"}), "abcde u:abcde", "abcde ***"),
+        (json!({"url": "https://u:abcdef@h"}), "abcdef u:abcdef", "*** u:***"),
+        // A part of a path is a key if it is long, and has letters and digits.
+        (json!({"url": "https://h/abcdefghijklmnopqr1"}), "abcdefghijklmnopqr1", "abcdefghijklmnopqr1"),
+        (json!({"url": "https://h/abcdefghijklmnopqrs1"}), "abcdefghijklmnopqrs1", "***"),
+        (json!({"url": "https://h/x/abcdefghijklmnopqrs1?y"}), "abcdefghijklmnopqrs1", "***"),
+        (json!({"url": "https://h/x/abcdefghijklmnopqrs1#y"}), "abcdefghijklmnopqrs1", "***"),
+        (json!({"url": "https://h/x?abcdefghijklmnopqrs1"}), "abcdefghijklmnopqrs1", "abcdefghijklmnopqrs1"),
+        (json!({"url": "https://h/abcdefghijklmnopqrstu"}), "abcdefghijklmnopqrstu", "abcdefghijklmnopqrstu"),
+        (json!({"url": "https://h/01234567890123456789"}), "01234567890123456789", "01234567890123456789"),
+    ];
+    for (credential, text, expected) in cases {
+        check_text(&credential, text, expected);
+    }
+}
+
+#[test]
+fn where_what_is_named_secret_begins_and_ends() {
+    for separator in [" ", "\n", "\t", "?", "&", ";", ",", "\"", "'"] {
+        let value = format!("a=1{separator}key=abcdef{separator}b=ghijkl");
+        check_text(&json!({ "url": value }), "1 abcdef ghijkl", "1 *** ghijkl");
+    }
+    check_text(&json!({"url": "key=abc=def"}), "abc=def", "***");
+    for end in [" ", "\n", "\"", "'", "<", ">"] {
+        let value = format!("see https://one:abcdef@h{end}two:ghijkl@h");
+        check_text(&json!({ "url": value }), "abcdef ghijkl", "*** ghijkl");
+    }
+    // A port is no password, and what follows a host is none either.
+    check_text(&json!({"url": "https://h:1234/a:ghijkl@h"}), "ghijkl 1234/a:ghijkl", "ghijkl 1234/a:ghijkl");
+    check_text(&json!({"url": "https://h/ghijkl@h"}), "ghijkl", "ghijkl");
+}
+
+#[test]
+fn what_is_looked_for_in_a_value_is_bounded() {
+    let urls =
+        |count: usize| (0..count).map(|at| format!("x://u:secret{at} @h x://u:passwd{at}@h ")).collect::<String>();
+    let it = redactor(&json!({ "url": urls(9) }));
+    assert_eq!(it.text("passwd0 passwd3 passwd4 passwd8"), "*** *** passwd4 passwd8", "eight URLs");
+    for (length, expected) in [(SEARCHED - 20, "***"), (SEARCHED, "abcdef")] {
+        let value = format!("{} key=abcdef", "x".repeat(length));
+        check_text(&json!({ "url": value }), "abcdef", expected);
+    }
+    for (length, expected) in [(LONGEST_NAME, "***"), (LONGEST_NAME + 1, "abc:def")] {
+        let name = "n".repeat(length - 3) + "abc";
+        let it = redactor(&json!({ "user": name, "pin": "def" }));
+        assert_eq!(it.text(&format!("{name}:def")).ends_with("***"), expected == "***", "{length}");
+    }
+    let names: Map = [("user", "a1"), ("username", "a2"), ("email", "a3"), ("login", "a4"), ("id", "a5")]
+        .into_iter()
+        .chain([("client_id", "a6"), ("account_sid", "a7"), ("api_key", "a8"), ("apikey", "a9"), ("pin", "a pin")])
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .collect();
+    let it = redactor(&Value::Object(names));
+    assert_eq!(it.text("a1:a pin, a8:a pin, a9:a pin"), "***, ***, a9:a pin", "eight names");
+    // No name, no login.
+    check_text(&json!({"user": "", "password": "abcde"}), ":abcde", ":abcde");
+    check_text(&json!({"user": "abcde", "password": ""}), "abcde:", "abcde:");
+}
+
+#[test]
+fn what_is_left_out_is_told_by_its_kind() {
+    let told = |gaps: Gaps| gaps.to_string();
+    let head = "The run's credentials are too large for all of them to be masked in logs: ";
+    let gaps = |values, lines, encodings, long| Gaps { values, lines, encodings, long };
+    for (gaps, expected) in [
+        (gaps(1, 0, 0, 0), "1 values are not masked"),
+        (gaps(0, 0, 2, 0), "2 values are not masked where they are base64 or hexadecimal"),
+        (gaps(0, 3, 0, 0), "3 single lines of values are not masked"),
+        (gaps(0, 0, 0, 4), "4 values are longer than 4 KiB, and masked only from their beginning or line by line"),
+        (gaps(5, 6, 0, 0), "5 values are not masked; 6 single lines of values are not masked"),
+    ] {
+        assert_eq!(told(gaps), format!("{head}{expected}"));
+    }
+    let long = |length: usize| redactor(&json!({ "key": "k".repeat(length) })).gaps().map(|gaps| gaps.long);
+    assert_eq!((long(4 * 1024), long(4 * 1024 + 1)), (None, Some(1)));
 }
 
 #[test]

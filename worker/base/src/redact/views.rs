@@ -234,6 +234,95 @@ mod tests {
     }
 
     #[test]
+    fn every_escape_is_undone_and_nothing_else() {
+        let undone = [
+            (r"\n", "\n"),
+            (r"\r", "\r"),
+            (r"\t", "\t"),
+            (r"\b", "\u{8}"),
+            (r"\f", "\u{c}"),
+            (r"\v", "\u{b}"),
+            (r"\0", "\0"),
+            (r"\\", "\\"),
+            (r"\q", "q"),
+            (r"\u0041", "A"),
+            (r"\u{41}", "A"),
+            (r"\u{10FFFF}", "\u{10ffff}"),
+            (r"\ud83d\ude00", "\u{1f600}"),
+            (r"\uD83D\uDE00", "\u{1f600}"),
+            (r"\ud800\udc00", "\u{10000}"),
+            (r"\udbff\udfff", "\u{10ffff}"),
+            (r"\x7E", "~"),
+            (r"\xe9", "\u{e9}"),
+            ("%7e", "~"),
+            ("%2B", "+"),
+            ("+", " "),
+            ("&amp;", "&"),
+            ("&lt;", "<"),
+            ("&gt;", ">"),
+            ("&quot;", "\""),
+            ("&apos;", "'"),
+            ("&#65;", "A"),
+            ("&#x41;", "A"),
+            ("&#X41;", "A"),
+            ("&#1114111;", "\u{10ffff}"),
+            ("&#x10FFFF;", "\u{10ffff}"),
+        ];
+        for (escape, expected) in undone {
+            let views = views(&format!("<{escape}>"));
+            assert_eq!(views.first(), Some(&format!("<{expected}>")), "{escape}");
+            let all = [format!("<{escape}>").as_bytes(), b"x"].concat();
+            each(&all, |view| {
+                assert_eq!(view.original(&(view.bytes.len() - 1..view.bytes.len())), all.len() - 1..all.len())
+            });
+        }
+        for text in ["%", "%4", "%4g", "%g4", "&", "&;", "&amp", "&AMP;", "&#;", "&#x;", "&#x110000;", "&#-1;"] {
+            assert_eq!(views(&format!("<{text}>")), Vec::<String>::new(), "{text}");
+        }
+        // A backslash goes, whatever follows it.
+        for (text, expected) in [
+            (r"\u", "u"),
+            (r"\u12", "u12"),
+            (r"\u{", "u{"),
+            (r"\u{}", "u{}"),
+            (r"\u{110000}", "u{110000}"),
+            (r"\u{00000041}", "u{00000041}"),
+            (r"\ud83d", "ud83d"),
+            (r"\ude00\ud83d", "ude00ud83d"),
+            (r"\ud83d\u0041", "ud83dA"),
+            (r"\x4", "x4"),
+        ] {
+            assert_eq!(views(&format!("<{text}>")), [format!("<{expected}>")], "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_undone_so_many_times_and_no_more() {
+        let wrapped = (0..LAYERS + 2).fold("%41".to_owned(), |text, _| text.replace('%', "%25"));
+        assert_eq!(views(&wrapped).len(), LAYERS);
+        assert_eq!(canonical(b"a%2541"), b"aA");
+        assert_eq!(canonical(b"plain"), b"plain");
+        assert_eq!(unwrapped(b"a b\tc\rd\ne'f\"g+h\\i-j"), b"abcdefghi-j");
+    }
+
+    #[test]
+    fn an_escape_that_was_cut_is_left_out() {
+        for (text, expected) in [
+            ("abc", "abc"),
+            (r"abc\", "abc"),
+            (r"abc\u00", "abc"),
+            (r"abc\ud83d\ude0", "abc"),
+            ("abc%4", "abc"),
+            ("abc&quo", "abc"),
+            ("abc+", "abc"),
+            (r"a\bcdefghijklm", r"a\bcdefghijklm"),
+            (r"a\bcdefghijkl", "a"),
+        ] {
+            assert_eq!(without_cut_escape(text.as_bytes()), expected.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
     fn lines_are_joined_in_every_layer() {
         assert_eq!(views("a b \r\n c' +\n  'd"), ["abcd", "a b \r\n c'  \n  'd", "abcd"]);
         assert_eq!(views(r"a\nb"), ["a\nb", "ab"]);

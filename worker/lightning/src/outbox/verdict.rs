@@ -142,6 +142,34 @@ mod tests {
     }
 
     #[test]
+    fn each_way_to_say_that_the_server_is_busy() {
+        let answers = ["Busy", "overloaded", "please try again", "temporarily down", "timeout", "timed out"];
+        for answer in answers.into_iter().chain(["Too many requests"]) {
+            for response in [json!(answer), json!({ "reason": answer }), json!({ "errors": { "base": [answer] } })] {
+                let reply = refusal(&response);
+                assert!(is_busy(&reply) && says_gone(&reply).is_none(), "{response}");
+                assert_eq!(judge(&reply, true), Verdict::Busy, "{response}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_the_server_put_it() {
+        for (response, expected) in [
+            (json!({"errors": {"a": ["b"]}, "reason": "r"}), "a: b"),
+            (json!({"reason": {"a": [1, null, "x"]}}), "a: 1, null, x"),
+            (json!({"errors": ["a"]}), "errors: a"),
+            (json!({"errors": null, "b": {"c": 1}}), "errors: null; b: {\"c\":1}"),
+            (json!({}), ""),
+            (json!(true), "true"),
+        ] {
+            assert_eq!(describe(&Json::encode(&response).unwrap()), expected, "{response}");
+        }
+        let binary = Reply { status: Status::Error, response: Response::Binary(Default::default()) };
+        assert_eq!(judge(&binary, true), Verdict::Rejected("no reason given".into()));
+    }
+
+    #[test]
     fn anything_with_ok_is_accepted() {
         for response in [Response::Json(Json::null()), Response::Binary(Default::default())] {
             assert_eq!(judge(&Reply { status: Status::Ok, response }, false), Verdict::Accepted);

@@ -87,6 +87,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_caught_up_with_is_no_news_and_the_rest_is() {
+        let mut progress = Progress::new(0);
+        assert_eq!((progress.resource(), progress.rev()), (None, 0));
+        assert!(progress.set(Some("resources/P"), Some(1)), "nothing was heard before");
+        progress.caught_up(4);
+        assert!(!progress.set(Some("resources/P"), Some(4)) && !progress.set(Some("resources/P"), Some(3)));
+        assert_eq!(progress.change(Some(5)), Arrival::Next);
+        assert_eq!(progress.change(None), Arrival::Next);
+        assert_eq!((progress.resource(), progress.rev()), (Some("resources/P"), 5));
+        assert!(progress.set(Some("resources/Q"), None), "another one, whose revision nobody knows");
+        assert_eq!(progress.rev(), 0);
+    }
+
+    #[test]
     fn a_watch_that_is_set_again_knows_whether_it_missed_something() {
         let mut progress = Progress::new(5);
         assert!(!progress.set(Some("resources/P"), Some(5)));

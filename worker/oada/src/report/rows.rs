@@ -87,6 +87,7 @@ mod tests {
             (json!({ "type": "t", "status": "success", "config": { "hidden": 1 } }), None),
             (json!({ "type": "t" }), None),
         ];
+        assert_eq!(rows.names(), ["Who", "End"]);
         for (mut body, expected) in cases {
             body["service"] = json!("s");
             let row = rows.row(&Job::parse("k", "resources/k", body.clone()).unwrap());

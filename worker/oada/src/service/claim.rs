@@ -106,6 +106,40 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_its_three_keys() {
+        let body = claimed("2026-11-21T10:00:00.1239Z");
+        let expected = json!({"claimed_by": "other", "claimed_at": "2026-11-21T10:00:00.123Z", "claim_ms": 30_000});
+        assert_eq!(body, expected);
+        for body in [body, releasing()] {
+            assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), KEYS);
+        }
+        assert!(releasing().as_object().unwrap().values().all(Value::is_null), "null takes a key away");
+        let claim = Claim::read(&claimed("2026-11-21T10:00:00Z")).unwrap();
+        assert!(claim.is_of("other") && !claim.is_of("others"));
+        let before = Instant::now();
+        let Standing::Taken(_, seen) = standing(&expected, "me", None, before) else { panic!("it is taken") };
+        assert_eq!(seen.since, before);
+        // A claim that another one took over, or that says something else, begins anew.
+        for (key, value) in [("claimed_by", json!("third")), ("claimed_at", json!("x")), ("claim_ms", json!(60_000))] {
+            let mut other = expected.clone();
+            other[key] = value;
+            let Standing::Taken(_, again) = standing(&other, "me", Some(&seen), before + LEASE) else {
+                panic!("{key}")
+            };
+            assert_eq!(again.since, before + LEASE, "{key}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_as_far_as_they_make_sense() {
+        let cases = [(json!(0), 0), (json!(1), 1), (json!(u32::MAX), u32::MAX), (json!(-1), 0), (json!(1.5), 0)];
+        for (count, expected) in cases.into_iter().chain([(json!(u64::MAX), 0), (json!(null), 0)]) {
+            assert_eq!(attempts(&json!({ "attempts": count })), expected, "{count}");
+        }
+        assert_eq!(attempts(&json!({})), 0);
+    }
+
+    #[test]
     fn odd_claims_do_no_harm() {
         let cases =
             [json!({ "claimed_by": 7 }), json!({ "claimed_by": "x" }), json!({ "claimed_by": "x", "claim_ms": "y" })];

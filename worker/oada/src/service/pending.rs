@@ -306,4 +306,65 @@ mod tests {
         assert_eq!(pending.waiting(), 0);
         pending.cancel_all();
     }
+
+    #[test]
+    fn what_was_seen_of_a_job_is_there_at_the_next_look_and_then_forgotten() {
+        use crate::service::claim::{Standing, claiming, standing};
+        let now = Instant::now();
+        let claim = claiming("other", "2026-11-21T10:00:00Z".parse().unwrap(), Duration::from_secs(1));
+        let Standing::Taken(pause, observed) = standing(&claim, "me", None, now) else { panic!("it is taken") };
+        let mut pending = Pending::default();
+        link(&mut pending, "a", "1");
+        link(&mut pending, "b", "2");
+        assert!(pending.has("1") && pending.has("2") && !pending.has("a"));
+        let due = pending.take().unwrap();
+        assert_eq!(due.observed, None);
+        pending.done("a", Verdict::Later(pause, Some(observed.clone())), now);
+        pending.take();
+        pending.done("b", Verdict::Later(2 * pause, None), now);
+        assert_eq!(pending.next_due(), Some(now + pause), "the earlier one");
+        pending.wake(now + pause);
+        assert_eq!((pending.waiting(), pending.next_due()), (1, Some(now + 2 * pause)));
+        let due = pending.take().unwrap();
+        assert_eq!((due.key.as_str(), due.observed), ("a", Some(observed)));
+        pending.done("a", Verdict::Later(pause, None), now);
+        pending.wake(now + 2 * pause);
+        assert!((0..2).all(|_| pending.take().is_some_and(|due| due.observed.is_none())));
+        assert_eq!(pending.next_due(), None);
+        // What is over, or unknown, is not looked at again.
+        pending.done("a", Verdict::Done, now);
+        pending.done("a", Verdict::Later(pause, None), now);
+        pending.done("nobody", Verdict::Later(pause, None), now);
+        assert_eq!((pending.has("1"), pending.next_due()), (false, None));
+    }
+
+    #[test]
+    fn everything_that_runs_is_cancelled_for_a_shutdown_and_what_waits_is_left() {
+        let mut pending = Pending::default();
+        for key in ["a", "b", "c"] {
+            link(&mut pending, key, key);
+        }
+        let running = [pending.take().unwrap(), pending.take().unwrap()];
+        pending.skip_waiting();
+        assert_eq!(pending.waiting(), 0);
+        link(&mut pending, "c", "c");
+        assert_eq!(take(&mut pending), None, "it was left alone");
+        link(&mut pending, "c", "other");
+        assert_eq!(take(&mut pending), pair("c", "other"));
+        assert!(running.iter().all(|due| due.cancel.borrow().is_none()));
+        pending.cancel_all();
+        assert!(running.iter().all(|due| *due.cancel.borrow() == Some(Cancelled::Shutdown)));
+    }
+
+    #[test]
+    fn what_was_put_back_and_taken_out_again_while_it_ran_is_gone() {
+        let mut pending = Pending::default();
+        link(&mut pending, "a", "1");
+        let _running = pending.take();
+        link(&mut pending, "a", "2");
+        unlink(&mut pending, "a");
+        assert!(pending.has("1"), "it still runs");
+        pending.done("a", Verdict::Later(Duration::ZERO, None), Instant::now());
+        assert!(!pending.has("1") && take(&mut pending).is_none() && pending.next_due().is_none());
+    }
 }

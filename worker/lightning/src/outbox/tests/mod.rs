@@ -1,5 +1,6 @@
 //! The outbox, by behaviour.
 
+mod accounts;
 mod lines;
 mod losses;
 mod order;
