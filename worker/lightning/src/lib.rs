@@ -39,6 +39,8 @@ pub use phoenix::server_time;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
 use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;
+#[cfg(fuzzing)]
+pub use plan::fuzzing::read_plan;
 use queue::{Command, Queue, QueueSettings};
 use run::RunSettings;
 use server::{Form, Server};

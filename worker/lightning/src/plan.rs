@@ -329,5 +329,7 @@ fn word<T>(
     value
 }
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 #[cfg(test)]
 mod tests;

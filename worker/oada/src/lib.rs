@@ -15,6 +15,8 @@ pub mod service;
 pub mod tree;
 pub mod wire;
 
+#[cfg(fuzzing)]
+pub use client::feed_frames;
 pub use client::{Client, ClientError, ClientOptions, Domain};
 pub use job::{Failure, Job, JobError, NewJob};
 pub use ksuid::{InvalidKsuid, Ksuid};

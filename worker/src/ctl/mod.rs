@@ -6,6 +6,8 @@
 mod admin;
 mod client;
 mod find;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod message;
 mod render;
 mod server;
@@ -13,6 +15,8 @@ mod server;
 pub use self::admin::Admin;
 pub use self::client::{CtlError, ask};
 pub use self::find::{FindError, find};
+#[cfg(fuzzing)]
+pub use self::fuzzing::read_request;
 pub use self::message::{
     Answer, HostReport, LightningReport, PastRun, PastStep, PoolReport, Request, RunReport, StatusReport, WholeRun,
     WorkloopReport,

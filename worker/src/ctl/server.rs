@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hosts::HostLine;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, UCred};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,7 +20,7 @@ use super::message::{Answer, LineReport, Request};
 use crate::lineage::descends_from_this;
 
 /// Longest request, in bytes.
-const LONGEST_REQUEST: u64 = 64 * 1024;
+pub(super) const LONGEST_REQUEST: u64 = 64 * 1024;
 /// How long a client may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(10);
 /// How long a client may take to read anything.
@@ -180,7 +180,7 @@ async fn answer(stream: UnixStream, peer: UCred, admin: Arc<Admin>) {
     }
 }
 
-async fn read(reading: OwnedReadHalf) -> Result<(Request, OwnedReadHalf), String> {
+pub(super) async fn read<R: AsyncRead + Unpin>(reading: R) -> Result<(Request, R), String> {
     let mut lines = BufReader::new(reading).take(LONGEST_REQUEST);
     let mut line = String::new();
     lines.read_line(&mut line).await.map_err(|error| error.to_string())?;

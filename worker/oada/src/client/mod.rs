@@ -3,6 +3,8 @@
 mod connection;
 mod conversation;
 mod domain;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod posting;
 mod progress;
 mod retry;
@@ -24,6 +26,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::connection::Connection;
 use self::conversation::{Command, Conversation, Interrupted, WatchEntry};
 pub use self::domain::{Domain, InvalidDomain};
+#[cfg(fuzzing)]
+pub use self::fuzzing::feed_frames;
 pub use self::posting::{EnsureLink, Posted};
 use self::progress::Progress;
 use self::retry::Failure;
