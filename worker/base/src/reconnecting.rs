@@ -157,7 +157,7 @@ impl<C: Conversation> Actor<C> {
             let ended = self.serve(connected).await;
             self.link.send_replace(false);
             let Err(error) = ended else { return };
-            tracing::warn!("lost the connection to {}: {error}", C::PEER);
+            tracing::warn!(address = %self.conversation.address(), "lost the connection to {}: {error}", C::PEER);
             self.conversation.disconnected(&error);
             // A server that restarts must not meet all its clients at once.
             pause = self.pauses.next(Instant::now(), jitter()).mul_f64(jitter());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base::metrics::metrics;
 use protocol::Json;
+use protocol::backoff::{Growth, jitter};
 use protocol::message::Prepare;
 use protocol::run::Exit;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -271,7 +272,7 @@ impl PoolTask {
         metrics().host_started();
         let number = self.setup.runtime.next_host();
         let (commands, incoming) = mpsc::unbounded_channel();
-        let first = self.pool.started(number, commands, now(), chance());
+        let first = self.pool.started(number, commands, now(), jitter());
         let identity = Identity { number, id: host_id(number), pool: self.sender.clone() };
         tokio::spawn(supervise(Arc::clone(&self.setup), identity, first, start_timeout, incoming));
     }
@@ -324,17 +325,12 @@ impl PoolTask {
 
 /// Pause before the first host is started once more: 1, 2, 4 seconds and so on, up to a minute.
 fn retry_pause(attempt: u32) -> Duration {
-    Duration::from_secs(1 << attempt.min(6)).min(Duration::from_secs(60))
+    Growth::doubling(Duration::from_secs(1), Duration::from_secs(60)).pause(attempt)
 }
 
 /// The clock that policy goes by.
 fn now() -> std::time::Instant {
     std::time::Instant::now()
-}
-
-/// A random number in 0..1; a half where the operating system has no randomness to give.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

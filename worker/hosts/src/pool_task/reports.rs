@@ -1,10 +1,11 @@
 //! What hosts report, taken in.
 
 use base::metrics::metrics;
+use protocol::backoff::jitter;
 use protocol::message::OpsReport;
 use tracing::{debug, error, warn};
 
-use super::{HostCommand, PoolTask, Report, chance, now};
+use super::{HostCommand, PoolTask, Report, now};
 use crate::death::{Death, Reason};
 use crate::pool::{HostNumber, host_id};
 use crate::status::{HostEvent, describe};
@@ -80,7 +81,7 @@ impl PoolTask {
             }
             HostEvent::Died { host: id.clone(), death: death.clone() }
         });
-        if self.pool.died(host, death.is_failure(), now(), chance()) {
+        if self.pool.died(host, death.is_failure(), now(), jitter()) {
             error!(
                 pool = &*self.name,
                 "circuit breaker open: engine hosts keep failing; no run is claimed until one becomes ready"
