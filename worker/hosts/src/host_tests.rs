@@ -133,7 +133,7 @@ fn a_host_is_lent_again_and_again() {
 fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
     use super::Event::{Connected, Deadline, Exited, Lend, Prepared, Returned, Shutdown, Stop, Unfit};
     let retire = || Stop(Reason::Retired);
-    let cases: [(&[Event], Status, Phase, Reason); 19] = [
+    let cases: [(&[Event], Status, Phase, Reason); 21] = [
         (&[], Status::Code(3), Phase::Starting, Reason::Crashed),
         (&[], Status::Code(0), Phase::Starting, Reason::SelfExit),
         (&[Connected, Deadline], SIGKILL, Phase::Starting, Reason::StartTimeout),
@@ -146,6 +146,9 @@ fn a_death_has_the_phase_and_the_reason_that_the_events_show() {
         (&[Connected, Prepared, SILENT], SIGKILL, Phase::Ready, Reason::Hung),
         (&[Connected, Prepared, STARVED], SIGKILL, Phase::Ready, Reason::UnitOutOfMemory),
         (&[Connected, Prepared, Stop(Reason::Recycled)], Status::Code(0), Phase::Stopping, Reason::Recycled),
+        // Somebody else's signal is not obedience, nor is another one than the one that asked.
+        (&[Connected, Prepared, retire()], Status::Signal(15), Phase::Stopping, Reason::Crashed),
+        (&[Connected, Prepared, retire()], Status::Signal(11), Phase::Stopping, Reason::Crashed),
         (&[Connected, Prepared, retire(), link_ended()], Status::Code(0), Phase::Stopping, Reason::Retired),
         (&[Connected, Prepared, Lend(())], Status::Code(1), Phase::Lent, Reason::Crashed),
         (&[Connected, Prepared, Lend(()), Event::Discarded], SIGKILL, Phase::Lent, Reason::Abandoned),

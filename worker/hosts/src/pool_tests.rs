@@ -144,12 +144,30 @@ fn takes_what_is_prepared_before_what_is_being_prepared_before_what_is_not() {
     bench.ready(2);
     bench.pool.preparing(2, node("a"), bench.now());
     bench.keyed(3, &node("a"));
-    bench.keyed(4, &node("b"));
+    bench.keyed(0, &node("b"));
     bench.keyed(5, &embedded());
     for expected in [Some((3, true)), Some((2, true)), Some((1, false)), Some((5, false)), None] {
         assert_eq!(bench.run(&node("a")), expected);
     }
-    assert_eq!(bench.run(&node("b")), Some((4, true)));
+    assert_eq!(bench.run(&node("b")), Some((0, true)));
+}
+
+#[test]
+fn the_status_tells_of_each_host_what_it_does() {
+    let mut bench = Bench::embedded();
+    bench.ready(1);
+    bench.ready(2);
+    bench.starts(3);
+    let tell = |bench: &Bench| {
+        let status = bench.pool.status(bench.now()).into_iter();
+        status.map(|host| (host.state.as_str(), host.run, host.runs)).collect::<Vec<_>>()
+    };
+    let (ready, starting) = (("ready", None, 0), ("starting", None, 0));
+    assert_eq!(tell(&bench), [ready.clone(), ready.clone(), starting.clone()]);
+    bench.run(&embedded());
+    assert_eq!(tell(&bench), [("reserved", None, 0), ready.clone(), starting.clone()]);
+    bench.pool.running(1, "r".into());
+    assert_eq!(tell(&bench), [("running", Some("r".to_owned()), 1), ready, starting]);
 }
 
 #[test]

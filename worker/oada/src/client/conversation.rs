@@ -273,6 +273,34 @@ mod tests {
     }
 
     #[test]
+    fn a_request_goes_out_at_once_or_as_soon_as_there_is_a_connection_and_again_if_that_does_no_harm() {
+        let mut conversation = Conversation::default();
+        let mut asked = ask(&mut conversation, Method::Post);
+        assert_eq!(sent(&mut conversation), []);
+        conversation.connected();
+        let request = |method: Method| (format!("{}-1", method.name()), Request::new(method, "/x"));
+        assert_eq!(sent(&mut conversation), [request(Method::Post)]);
+        let mut idempotent = ask(&mut conversation, Method::Put);
+        assert_eq!(sent(&mut conversation), [request(Method::Put)]);
+        let mut withdrawn = ask(&mut conversation, Method::Get);
+        conversation.command(Command::Withdraw { id: "get-1".to_owned() });
+        conversation.disconnected();
+        assert_eq!(sent(&mut conversation), [], "what was not sent yet is not sent twice");
+        assert_eq!(asked.try_recv(), Ok(Err(Interrupted)));
+        let mut unsent = ask(&mut conversation, Method::Post);
+        conversation.disconnected();
+        conversation.connected();
+        let mut again = sent(&mut conversation);
+        again.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(again, [request(Method::Post), request(Method::Put)]);
+        for id in ["post-1", "put-1", "get-1", "get-1"] {
+            conversation.incoming(Incoming::Response(vec![id.to_owned()], response(200, None)));
+        }
+        assert!(unsent.try_recv().is_ok_and(|it| it.is_ok()) && idempotent.try_recv().is_ok_and(|it| it.is_ok()));
+        assert!(withdrawn.try_recv().is_err());
+    }
+
+    #[test]
     fn an_answer_to_very_many_requests_costs_no_more_than_what_waits_for_it() {
         let mut conversation = Conversation::default();
         conversation.connected();

@@ -271,6 +271,16 @@ mod tests {
     }
 
     #[test]
+    fn another_job_under_the_same_key_waits_for_its_turn() {
+        let mut pending = Pending::default();
+        for (key, id) in [("a", "1"), ("b", "2"), ("c", "3"), ("a", "4")] {
+            link(&mut pending, key, id);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| take(&mut pending)).map(|(key, id)| key + &id).collect();
+        assert_eq!(order, ["b2", "c3", "a4"]);
+    }
+
+    #[test]
     fn a_list_that_was_read_again_replaces_what_was_known() {
         let mut pending = Pending::default();
         for key in ["a", "b", "c"] {
