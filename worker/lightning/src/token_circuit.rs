@@ -134,6 +134,10 @@ mod tests {
             ("rrvrrvrr", true),
             ("rvvrrvrrv", false),
             ("vvvvvvvvvrrvrrvrr", true),
+            // What came before the last nine is forgotten.
+            ("rvrvrvvvvvvvvvvrvrvr", false),
+            ("rvrvrvvvrvrvr", false),
+            ("rvrrvrrvr", true),
             ("rrrrrv", false),
             ("rrrvrr", false),
             ("rrrvrrr", true),
