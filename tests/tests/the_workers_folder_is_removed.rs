@@ -22,7 +22,7 @@ async fn it_finishes_its_runs_and_says_why_it_ends() {
     for run in [&quick, &slow] {
         assert_eq!(end(&lightning, &worker, run).await.state, RunState::Success, "{}", worker.output());
     }
-    worker.printed("was removed, without which no host can start").await;
+    worker.printed("was removed and no host can start without it").await;
     assert_eq!(worker.exit(DEADLINE).await, Some(1));
 }
 

@@ -27,7 +27,7 @@ pub struct Readiness {
     pub engine_answered: bool,
     /// Lightning's queue is joined.
     pub queue_joined: bool,
-    /// Hosts do not fail one after the other.
+    /// The circuit breaker of hosts is closed.
     pub circuit_closed: bool,
     /// Run tokens are not refused one after the other.
     pub tokens_accepted: bool,

@@ -1,6 +1,6 @@
 //! The environment below the command line: empty variables, secrets in files, and errors that name variables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -15,23 +15,37 @@ pub(super) const CONFIGURED: &[&str] = &["start", "check-config", "doctor"];
 /// Where values that are neither flags nor variables come from, by the argument's id.
 pub(super) type Origins = HashMap<String, String>;
 
-/// Takes empty variables out, and puts in what the files hold that `…_FILE` variables name, below that what `config`
-/// says of the options of `start`. Variables that are not set stay: the help names them.
+/// A command line above what is below it.
+#[derive(Debug)]
+pub(super) struct Layered {
+    pub(super) command: clap::Command,
+    pub(super) origins: Origins,
+    /// What is wrong with variables that do not count.
+    pub(super) warnings: BTreeSet<String>,
+}
+
+/// Takes out empty variables and those of a platform that mean nothing here, and puts in what the files hold that
+/// `…_FILE` variables name, below that what `config` says of the options of `start`. Variables that are not set stay: the
+/// help names them.
 pub(super) fn layered(
     command: clap::Command,
     variable: impl Fn(&OsStr) -> Option<OsString> + Copy,
     config: &ConfigFile,
-) -> Result<(clap::Command, Origins), clap::Error> {
+) -> Result<Layered, clap::Error> {
     let mut failures = Vec::new();
     let mut origins = Origins::new();
+    let mut warnings = BTreeSet::new();
     let checked = command.clone();
     let mut apply = |argument: clap::Arg, config: &ConfigFile| {
         let is_empty = argument.get_env().and_then(variable).is_some_and(|value| value.is_empty());
+        let invalid = if is_empty { None } else { invalid_of_platform(&argument, variable, &checked) };
+        let is_ignored = is_empty || invalid.is_some();
+        warnings.extend(invalid);
         let takes_values = argument.get_action().takes_values();
         let below = layer(&argument, variable, config, &checked);
         // A negative number is a wrong value, not an unknown flag.
         let argument = argument.allow_negative_numbers(takes_values);
-        let argument = if is_empty { argument.env(None::<&str>) } else { argument };
+        let argument = if is_ignored { argument.env(None::<&str>) } else { argument };
         match below {
             Ok(None) => argument,
             Ok(Some((values, origin))) => {
@@ -50,9 +64,26 @@ pub(super) fn layered(
         sub.mut_args(|argument| apply(argument, if is_start { config } else { &nothing }))
     });
     match failures.into_iter().next() {
-        None => Ok((command, origins)),
+        None => Ok(Layered { command, origins, warnings }),
         Some(failure) => Err(clap::Error::raw(ErrorKind::Io, failure + "\n")),
     }
+}
+
+/// What is wrong with a variable that a platform sets for all its programs. OpenTelemetry has each warn of a value that it
+/// does not know, and go on without.
+fn invalid_of_platform(
+    argument: &clap::Arg,
+    variable: impl Fn(&OsStr) -> Option<OsString>,
+    command: &clap::Command,
+) -> Option<String> {
+    let (name, long) = (argument.get_env()?, argument.get_long()?);
+    let is_of_platform = ["OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"];
+    if !is_of_platform.iter().any(|known| name == *known) {
+        return None;
+    }
+    let value = variable(name)?.to_string_lossy().into_owned();
+    let why = try_flag(command, long, &[value]).err()?;
+    Some(format!("ignoring {}: {why}", name.to_string_lossy()))
 }
 
 /// Values, and where they come from.
@@ -166,11 +197,28 @@ mod tests {
             Some("WORKER_CAPACITY") => Some("".into()),
             _ => None,
         };
-        let (mut command, _) = layered(Cli::command(), variable, &ConfigFile::default()).unwrap();
+        let mut command = layered(Cli::command(), variable, &ConfigFile::default()).unwrap().command;
         let matches = command.try_get_matches_from_mut(["worker"]).unwrap();
         let cli = Cli::from_arg_matches(&matches).unwrap();
         assert_eq!(secrecy::ExposeSecret::expose_secret(&cli.start.lightning.secret.unwrap()), "from the file");
         assert_eq!(cli.start.claiming.capacity, None);
+    }
+
+    #[test]
+    fn what_a_platform_sets_for_all_its_programs_stops_nothing() {
+        let set = [
+            ("OTEL_TRACES_SAMPLER", "xray"),
+            ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://x"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "nothing"),
+            ("OTEL_SERVICE_NAME", "mine"),
+        ];
+        let variable = |name: &OsStr| set.iter().find(|(known, _)| name == *known).map(|(_, value)| value.into());
+        let Layered { mut command, warnings, .. } = layered(Cli::command(), variable, &ConfigFile::default()).unwrap();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings.iter().any(|it| it.starts_with("ignoring OTEL_TRACES_SAMPLER: ") && it.contains("xray")));
+        command.try_get_matches_from_mut(["worker"]).unwrap();
+        let with_flag = command.try_get_matches_from_mut(["worker", "--otlp-sampler", "xray"]);
+        assert!(with_flag.is_err(), "a flag is meant for this program alone");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 pub use clap_complete::Shell;
 use secrecy::SecretString;
 
-use self::environment::{CONFIGURED, layered, name_variable, worker_name};
+use self::environment::{CONFIGURED, Layered, layered, name_variable, worker_name};
 use self::values::{port, seconds, secret};
 use config::ConfigFile;
 
@@ -269,7 +269,8 @@ impl Cli {
         let config = wanted.as_ref().map(|wanted| configuration(wanted, &described)).transpose()?.unwrap_or_default();
         let named = wanted.as_ref().and_then(ArgMatches::subcommand_name);
         let named = named.and_then(|name| described.find_subcommand(name)).unwrap_or(&described);
-        let (mut command, origins) = layered(Self::command(), |name| std::env::var_os(name), &config)?;
+        let Layered { mut command, origins, warnings } =
+            layered(Self::command(), |name| std::env::var_os(name), &config)?;
         let parsed = command
             .try_get_matches_from_mut(arguments)
             .and_then(|matches| exclusive(&matches).map(|()| matches))
@@ -284,6 +285,7 @@ impl Cli {
         // An empty variable counts as not set.
         let variables = std::env::vars_os().filter(|(_, value)| !value.is_empty());
         cli.warnings = strays::strays(&described, variables.filter_map(|(name, _)| name.into_string().ok()));
+        cli.warnings.extend(warnings);
         let name = worker_name(|name| std::env::var(name).ok());
         match &mut cli.command {
             None => cli.start.claiming.name = name,

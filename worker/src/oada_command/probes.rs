@@ -43,7 +43,7 @@ pub(super) struct Conditions {
     token_accepted: bool,
     /// Each file in the folder of handlers can be used, or one before it is used on.
     handlers_usable: bool,
-    /// Hosts do not fail one after the other.
+    /// The circuit breaker of hosts is closed.
     circuit_closed: bool,
     /// The service was not asked to stop.
     not_draining: bool,
