@@ -159,7 +159,7 @@ async fn jobs_whose_handler_does_not_load_wait_for_one_that_does() {
     assert_eq!(worker.http("GET", "/readyz").await.0, 200);
     // One that is gone is waited for.
     worker.remove("good");
-    worker.printed("a handler is gone").await;
+    worker.printed("handler removed").await;
     place(&oada, "LATER", body("good", json!({})));
     worker.printed("left alone for now").await;
     worker.write("good", good);
@@ -221,7 +221,7 @@ async fn handlers_change_come_and_go_while_the_service_runs() {
     place(&oada, "MORE", body("more", json!({})));
     assert_eq!(finished(&oada, "MORE").await.result, Some(json!("more")));
     worker.remove("more");
-    worker.printed("a handler is gone").await;
+    worker.printed("handler removed").await;
     worker.stop().await;
 }
 

@@ -122,7 +122,7 @@ async fn a_token_that_is_refused_makes_the_service_unready_until_it_is_valid_aga
         let job = finished(&oada, "JOB").await;
         assert_eq!((job.status.as_deref(), job.result), (Some("success"), Some(json!("done"))), "{status}");
         assert_eq!(oada.happened("no"), 5);
-        worker.printed("takes the queue's token again").await;
+        worker.printed("accepts the queue's token again").await;
         assert_eq!(worker.output().matches("refuses the queue's token").count(), 1, "{}", worker.output());
         assert_eq!(worker.http("GET", "/readyz").await.0, 200);
         worker.stop().await;
@@ -170,7 +170,7 @@ async fn a_resource_that_alone_is_refused_is_told_once_and_others_go_on() {
     }
     oada.until("more attempts", |oada| (oada.happened("no") > before + 1).then_some(())).await;
     assert_eq!(worker.http("GET", "/readyz").await.0, 200, "{}", worker.output());
-    for line in ["refuses the queue's token", "takes the queue's token again", "but not here"] {
+    for line in ["refuses the queue's token", "accepts the queue's token again", "but not here"] {
         assert_eq!(worker.output().matches(line).count(), 1, "{line}\n{}", worker.output());
     }
     worker.kill().await;

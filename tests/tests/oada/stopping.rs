@@ -20,7 +20,7 @@ const QUICK: &str = "export default () => 'done';";
 /// Asks twice, and tells how long it took from the second time to the end.
 async fn stops(oada: &Oada, worker: OadaWorker, case: &str) {
     worker.signal(Signal::TERM);
-    worker.printed("ask again").await;
+    worker.printed("signal again").await;
     let asked = Instant::now();
     worker.signal(Signal::TERM);
     let code = worker.exit(DEADLINE).await;

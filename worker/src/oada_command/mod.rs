@@ -123,7 +123,7 @@ async fn serve(place: Place, options: ServeArgs) -> anyhow::Result<ExitCode> {
         let folder = broker.folder().display();
         error!(?grace, "{folder} was removed and no host can start without it: finishing active jobs");
     } else {
-        info!(?grace, "asked to stop: beginning no more jobs; ask again to end those that run");
+        info!(?grace, "stopping: starting no more jobs, finishing active ones; signal again to end them");
     }
     drop(following);
     tokio::select! {
