@@ -77,7 +77,7 @@ async fn a_change_is_heard_while_the_one_before_waits_for_a_run() {
     until_hosts(&worker, |hosts| hosts.len() == 3).await;
     assert_eq!(lightning.run(&endless).expect("it was queued").state, RunState::Started);
     worker.signal(Signal::TERM);
-    worker.printed("asked to stop").await;
+    worker.printed("stopping: no more claims").await;
     worker.signal(Signal::TERM);
     assert_eq!(end(&lightning, &worker, &endless).await.state, RunState::Killed);
     assert_eq!(worker.exit(DEADLINE).await, Some(0));
