@@ -29,7 +29,7 @@ pub fn number<T: std::str::FromStr>(name: &str, value: &str) -> T {
 /// Waits until there are templates for engines of so many kinds.
 pub async fn until_forked(worker: &Worker, kinds: usize) {
     let end = Instant::now() + WARM;
-    while worker.output().matches("are forked from now on").count() < kinds {
+    while worker.output().matches("is forked from now on").count() < kinds {
         assert!(Instant::now() < end, "there is no template\n{}", worker.output());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

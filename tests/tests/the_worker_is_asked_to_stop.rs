@@ -109,7 +109,7 @@ async fn templates_end_with_the_worker_and_are_not_given_up() {
     let worker = Worker::start_at(&lightning.url(), &["--capacity", "1"], &variables).await;
     let id = queue(&lightning, one_job("fn(s => s)"));
     until(&lightning, &worker, &id, |record| record.state == RunState::Success).await;
-    worker.printed("are forked from now on").await;
+    worker.printed("is forked from now on").await;
     worker.signal(Signal::TERM);
     worker.printed(" stopped").await;
     assert!(!worker.output().contains("not forked"), "{}", worker.output());
