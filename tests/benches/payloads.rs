@@ -45,7 +45,7 @@ async fn main() {
     let limits = ["--payload-memory", "100", "--max-message-mb", "200", "--log", "info"];
     let options = [&["--capacity", "1", "--engine", engine, "--node-start", node_start][..], &limits].concat();
     let worker = Worker::start(&lightning, &options).await;
-    let url = (engine == "node").then_some(soak::serve().await);
+    let url = (engine == "node").then_some(soak::answering().await);
     let mut kinds = kinds(&settings, url.as_deref());
     warm_up(&lightning, &worker, &kinds, node_start).await;
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
-use tokio::net::TcpListener;
 
 use crate::lightning::DEADLINE;
+use crate::served::serve;
 
 /// Something that was sent.
 #[derive(Debug, Clone)]
@@ -31,12 +31,9 @@ pub struct Collector {
 impl Collector {
     /// Starts it on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port can be had");
-        let port = listener.local_addr().expect("it is bound").port();
-        let collector = Self { port, received: Arc::default() };
-        let router = Router::new().fallback(take).with_state(collector.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        collector
+        let received = Arc::<Mutex<Vec<Received>>>::default();
+        let port = serve(Router::new().fallback(take).with_state(Arc::clone(&received))).await.port();
+        Self { port, received }
     }
 
     /// `host:port`.
@@ -62,7 +59,7 @@ impl Collector {
     }
 }
 
-async fn take(State(collector): State<Collector>, uri: Uri, headers: HeaderMap, body: String) {
+async fn take(State(all): State<Arc<Mutex<Vec<Received>>>>, uri: Uri, headers: HeaderMap, body: String) {
     let received = Received { path: uri.path().to_owned(), headers, body };
-    collector.received.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+    all.lock().unwrap_or_else(PoisonError::into_inner).push(received);
 }

@@ -20,6 +20,7 @@ pub mod registry;
 pub mod relay;
 #[cfg(target_os = "linux")]
 pub mod seccomp;
+pub mod served;
 pub mod soak;
 pub mod states;
 pub mod worker;

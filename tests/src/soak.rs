@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::routing::get;
+use axum::{Json, Router};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use mock_lightning::{MockLightning, RunRecord, RunState};
 use serde_json::{Value, json};
@@ -15,10 +15,14 @@ use crate::lightning::{self, one_job};
 use crate::node::write_local;
 use crate::processes;
 use crate::random::Random;
+use crate::served::serve;
 use crate::worker::Worker;
 
 /// How long a run may take before it counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
+
+/// How much a template or the worker may grow, in bytes: what allocators keep, not what leaks.
+pub const MAY_GROW: u64 = 16 * 1024 * 1024;
 
 /// The adaptor whose operations use what a forked process might lack: other threads, WebAssembly, the network.
 const ADAPTOR: &str = r"
@@ -96,6 +100,19 @@ pub struct TemplateSample {
     pub maps: usize,
 }
 
+impl Outcome {
+    /// The first template that has grown since it was first looked at by more than what allocators keep and forks hold
+    /// open for a moment, if there is one: as it was, and as it is.
+    pub fn grown_template(&self) -> Option<(TemplateSample, TemplateSample)> {
+        let first = |it: &TemplateSample| self.templates.iter().find(|other| other.pid == it.pid).copied();
+        self.templates.iter().filter_map(|it| Some((first(it)?, *it))).find(|(first, it)| {
+            it.anonymous >= first.anonymous + MAY_GROW
+                || it.descriptors > first.descriptors + 8
+                || it.maps > first.maps + 16
+        })
+    }
+}
+
 impl Soak {
     /// With an adaptor of its own in this folder and a server on loopback, and `http` as one that was published, if given.
     pub async fn prepare(folder: &Path, http: Option<&str>) -> Self {
@@ -106,7 +123,7 @@ impl Soak {
             "openfn": { "needs": { "workers": true } },
         });
         write_local(folder, "soak", &manifest, ADAPTOR);
-        let url = serve().await;
+        let url = answering().await;
         let options = ["--monorepo-dir".to_owned(), folder.display().to_string()];
         Self { kinds: kinds(&url, http), options: options.into() }
     }
@@ -205,12 +222,9 @@ async fn one_run<'k>(lightning: &MockLightning, kind: &'k Kind) -> (&'k Kind, Re
 }
 
 /// Starts a server on loopback that answers `{"n":42}` to GET and POST, and gives its URL.
-pub async fn serve() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port can be had");
-    let address = listener.local_addr().expect("a listener has an address");
+pub async fn answering() -> String {
     let answer = || async { Json(json!({ "n": 42 })) };
-    let router = axum::Router::new().route("/json", get(answer).post(answer));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let address = serve(Router::new().route("/json", get(answer).post(answer))).await;
     format!("http://{address}/json")
 }
 

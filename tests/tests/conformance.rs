@@ -19,8 +19,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tests::lightning::{self, DEADLINE, LightningOptions};
 use tests::matching::differences;
+use tests::served::serve;
 use tests::worker::Worker;
-use tokio::net::TcpListener;
 
 /// How a case may differ from the reference.
 enum Departure {
@@ -172,10 +172,7 @@ async fn web_service() -> SocketAddr {
         .route("/status/{status}", any(status))
         .route("/auth", get(auth))
         .route("/echo", any(echo));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
-    let address = listener.local_addr().expect("a listener has an address");
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    address
+    serve(router).await
 }
 
 /// JSON in chunks and with the headers that Node's own servers send, since adaptors show them.

@@ -14,7 +14,6 @@ use mock_lightning::RunState;
 use serde_json::{Value, json};
 use tests::lightning::{self, LightningOptions, chain, end, logged, messages, queue};
 use tests::worker::Worker;
-use tokio::net::TcpListener;
 
 const HTTP: &str = "@openfn/language-http@7.2.10";
 
@@ -29,10 +28,7 @@ struct Collection {
 }
 
 async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
-    let address = listener.local_addr().expect("a listener has an address");
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
+    format!("http://{}", tests::served::serve(router).await)
 }
 
 fn web() -> Router {

@@ -133,10 +133,7 @@ impl Place {
 async fn listener() -> (String, mpsc::UnboundedReceiver<String>) {
     let (tell, told) = mpsc::unbounded_channel();
     let app = Router::new().route("/hook", post(move |body: String| async move { drop(tell.send(body)) }));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    (format!("http://{address}/hook"), told)
+    (format!("http://{}/hook", tests::served::serve(app).await), told)
 }
 
 async fn get(address: (Ipv4Addr, u16)) -> std::io::Result<String> {

@@ -69,6 +69,9 @@ pub(super) fn layered(
     }
 }
 
+/// Variables that a platform sets for all its programs.
+const OF_PLATFORM: [&str; 3] = ["OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"];
+
 /// What is wrong with a variable that a platform sets for all its programs. OpenTelemetry has each warn of a value that it
 /// does not know, and go on without.
 fn invalid_of_platform(
@@ -77,10 +80,7 @@ fn invalid_of_platform(
     command: &clap::Command,
 ) -> Option<String> {
     let (name, long) = (argument.get_env()?, argument.get_long()?);
-    let is_of_platform = ["OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"];
-    if !is_of_platform.iter().any(|known| name == *known) {
-        return None;
-    }
+    OF_PLATFORM.iter().find(|known| name == **known)?;
     let value = variable(name)?.to_string_lossy().into_owned();
     let why = try_flag(command, long, &[value]).err()?;
     Some(format!("ignoring {}: {why}", name.to_string_lossy()))
