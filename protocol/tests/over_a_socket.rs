@@ -11,7 +11,7 @@ use protocol::message::{
     Hello, HostReply, HostRequest, PROTOCOL_VERSION, Ping, Refusal, RefusalCode, Taken, Welcome, WorkerReply,
 };
 use protocol::run::{Exit, RunOptions, RunOutcome, RunSpec, StepCompleted, StepMemory, StepOutput};
-use protocol::socket::{Listener, RuntimeDir, Stream, connect};
+use protocol::socket::{Listener, RuntimeDir, Stream, connect, peer_pid};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ fn hello(token: &LinkToken) -> Hello {
 
 async fn greet_with(listener: &Listener, token: &LinkToken) -> Result<Stream, HandshakeError> {
     let mut stream = listener.accept().await.unwrap();
-    let peer = stream.peer_pid();
+    let peer = peer_pid(&stream);
     let judge = |hello: &Hello| {
         if hello.token != *token || peer.is_some_and(|pid| pid != hello.pid) {
             return Err(Refusal::new(RefusalCode::BadToken, "The token belongs to no host that was started."));

@@ -8,14 +8,9 @@ mod dir;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use interprocess::local_socket::tokio::prelude::*;
-use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
-use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOptions, Name};
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
 
 pub use self::dir::RuntimeDir;
 
@@ -98,16 +93,21 @@ pub enum SocketError {
 /// The worker's socket. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    listener: LocalListener,
+    listener: UnixListener,
     address: String,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.address);
+    }
 }
 
 impl Listener {
     /// Listens in `directory`, which must stay for as long as hosts are to find the socket.
     pub fn bind(directory: &RuntimeDir) -> Result<Self, SocketError> {
         let address = directory.address().to_owned();
-        let listen = || ListenerOptions::new().name(name(&address)?).create_tokio();
-        match listen() {
+        match UnixListener::bind(&address) {
             Ok(listener) => Ok(Self { listener, address }),
             Err(source) => Err(why_none().unwrap_or(SocketError::Listen { address, source })),
         }
@@ -123,9 +123,9 @@ impl Listener {
     /// Dropping the future loses no connection.
     pub async fn accept(&self) -> Result<Stream, SocketError> {
         loop {
-            let stream = self.listener.accept().await.map_err(SocketError::Accept)?;
-            match Stream::judge(stream, rustix::process::geteuid().as_raw()) {
-                Ok(stream) => return Ok(stream),
+            let (stream, _) = self.listener.accept().await.map_err(SocketError::Accept)?;
+            match judge(&stream, rustix::process::geteuid().as_raw()) {
+                Ok(()) => return Ok(stream),
                 Err(reason) => tracing::warn!("turned a connection to the host link away: {reason}"),
             }
         }
@@ -135,10 +135,9 @@ impl Listener {
 /// Connects a host to its worker.
 pub async fn connect(address: &str) -> Result<Stream, SocketError> {
     let connect = async || {
-        let stream = ConnectOptions::new().name(name(address)?).connect_tokio().await?;
+        let stream = UnixStream::connect(address).await?;
         // Fails where the connection was not really made.
-        let peer_pid = stream.peer_creds()?.pid().and_then(|pid| pid.try_into().ok());
-        Ok(Stream { stream, peer_pid })
+        stream.peer_cred().map(|_| stream)
     };
     connect().await.map_err(|source| why_none().unwrap_or_else(|| no_connection(address, source)))
 }
@@ -159,54 +158,19 @@ fn why_none() -> Option<SocketError> {
     (!is_lack).then_some(SocketError::NoLocalSockets { source })
 }
 
-fn name(address: &str) -> io::Result<Name<'_>> {
-    address.to_fs_name::<GenericFilePath>()
-}
-
 /// A connection between worker and host.
-#[derive(Debug)]
-pub struct Stream {
-    stream: LocalStream,
-    peer_pid: Option<u32>,
+pub type Stream = UnixStream;
+
+/// Process id of the other side when it connected or listened, where the operating system tells.
+pub fn peer_pid(stream: &Stream) -> Option<u32> {
+    stream.peer_cred().ok()?.pid()?.try_into().ok()
 }
 
-impl Stream {
-    /// Process id of the other side when it connected or listened, where the operating system tells.
-    pub fn peer_pid(&self) -> Option<u32> {
-        self.peer_pid
-    }
-
-    fn judge(stream: LocalStream, user: u32) -> Result<Self, String> {
-        let peer = stream.peer_creds().map_err(|error| format!("its user is unknown: {error}"))?;
-        match peer.euid() {
-            Some(peer_user) if peer_user == user => {
-                Ok(Self { stream, peer_pid: peer.pid().and_then(|pid| pid.try_into().ok()) })
-            }
-            Some(peer_user) => Err(format!("it is from user {peer_user}, and only user {user} may connect")),
-            None => Err("its user is unknown".into()),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // `interprocess` does nothing for a shutdown, and the other side would go on waiting.
-        let LocalStream::UdSocket(socket) = &mut self.get_mut().stream;
-        Pin::new(socket.inner_mut()).poll_shutdown(context)
+fn judge(stream: &Stream, user: u32) -> Result<(), String> {
+    match stream.peer_cred().map(|peer| peer.uid()) {
+        Ok(peer) if peer == user => Ok(()),
+        Ok(peer) => Err(format!("it is from user {peer}, and only user {user} may connect")),
+        Err(error) => Err(format!("its user is unknown: {error}")),
     }
 }
 
@@ -227,8 +191,8 @@ mod tests {
 
         let (worker, host) = tokio::join!(listener.accept(), connect(listener.address()));
         let (mut worker, mut host) = (worker.unwrap(), host.unwrap());
-        assert_eq!(worker.peer_pid(), Some(std::process::id()));
-        assert_eq!(host.peer_pid(), Some(std::process::id()));
+        assert_eq!(peer_pid(&worker), Some(std::process::id()));
+        assert_eq!(peer_pid(&host), Some(std::process::id()));
 
         host.write_all(b"hello").await.unwrap();
         host.shutdown().await.unwrap();
@@ -252,7 +216,7 @@ mod tests {
         let listener = Listener::bind(&directory).unwrap();
         let (accepted, _host) = tokio::join!(listener.listener.accept(), connect(listener.address()));
         let user = rustix::process::geteuid().as_raw();
-        let reason = Stream::judge(accepted.unwrap(), user + 1).unwrap_err();
+        let reason = judge(&accepted.unwrap().0, user + 1).unwrap_err();
         assert_eq!(reason, format!("it is from user {user}, and only user {} may connect", user + 1));
     }
 

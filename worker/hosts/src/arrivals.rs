@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::handshake::{HandshakeError, LinkToken, greet};
 use protocol::link::{Inbox, Link, LinkOptions, WorkerSide};
 use protocol::message::{Hello, Refusal, RefusalCode, Welcome};
-use protocol::socket::{Listener, Stream};
+use protocol::socket::{Listener, Stream, peer_pid};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::field::display;
@@ -115,8 +115,8 @@ async fn accept(listener: Listener, hosts: Arc<Orphans>, expected: Arc<Expected>
         while unproven.try_join_next().is_some() {}
         match listener.accept().await {
             // What users' code in them starts is not let in to keep them out.
-            Ok(stream) if stream.peer_pid().is_some_and(|pid| !hosts.has(pid)) => {
-                debug!(pid = stream.peer_pid(), "refused a connection to the host link: it is from no engine host");
+            Ok(stream) if peer_pid(&stream).is_some_and(|pid| !hosts.has(pid)) => {
+                debug!(pid = peer_pid(&stream), "refused a connection to the host link: it is from no engine host");
             }
             Ok(stream) => drop(unproven.spawn(receive(stream, Arc::clone(&expected)))),
             Err(failure) => {
@@ -138,7 +138,7 @@ async fn receive(mut stream: Stream, expected: Arc<Expected>) {
         Ok(welcome)
     })
     .await;
-    let pid = stream.peer_pid();
+    let pid = peer_pid(&stream);
     // Who fails before the token is looked at is known by its process.
     let guest = guest.or_else(|| expected.remove(|guest| pid.is_some() && guest.pid.get().copied() == pid));
     let host = guest.as_ref().map(|guest| display(&guest.host_id));
