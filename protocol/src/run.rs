@@ -4,6 +4,7 @@
 //! them as already checked for form (numbers are in range, JSON is JSON) but not for sense (a target may be unknown).
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 
 use crate::Json;
 use crate::engine::EngineSpec;
@@ -44,7 +45,7 @@ impl RunSpec {
 }
 
 /// A node of the workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Unique in the workflow.
     pub id: String,
@@ -136,8 +137,9 @@ impl RunOptions {
 }
 
 /// The filter on a job's console: lines below it are dropped, errors always pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumString)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum JobLogLevel {
     /// Everything.
     Debug,
@@ -152,8 +154,9 @@ pub enum JobLogLevel {
 }
 
 /// What becomes of objects and arrays that are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, EnumString)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Sanitize {
     /// Logged as they are.
     None,
@@ -306,8 +309,9 @@ pub struct ExitError {
 }
 
 /// Why a step or a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum ExitReason {
     /// It did what it should.
     Success,
@@ -326,14 +330,7 @@ pub enum ExitReason {
 impl ExitReason {
     /// The word that Lightning and the log use.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Fail => "fail",
-            Self::Crash => "crash",
-            Self::Kill => "kill",
-            Self::Cancel => "cancel",
-            Self::Exception => "exception",
-        }
+        self.into()
     }
 }
 
@@ -351,45 +348,45 @@ pub struct LogLine {
 }
 
 /// Who wrote a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 pub enum LogSource {
     /// The runtime that executes the workflow.
     #[serde(rename = "R/T")]
+    #[strum(serialize = "R/T")]
     Runtime,
     /// The job's console.
     #[serde(rename = "JOB")]
+    #[strum(serialize = "JOB")]
     Job,
     /// An adaptor's console.
     #[serde(rename = "ADA")]
+    #[strum(serialize = "ADA")]
     Adaptor,
     /// The compiler.
     #[serde(rename = "CMP")]
+    #[strum(serialize = "CMP")]
     Compiler,
     /// The engine.
     #[serde(rename = "RTE")]
+    #[strum(serialize = "RTE")]
     Engine,
     /// The list of versions.
     #[serde(rename = "VER")]
+    #[strum(serialize = "VER")]
     Versions,
 }
 
 impl LogSource {
     /// The word that Lightning uses.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Runtime => "R/T",
-            Self::Job => "JOB",
-            Self::Adaptor => "ADA",
-            Self::Compiler => "CMP",
-            Self::Engine => "RTE",
-            Self::Versions => "VER",
-        }
+        self.into()
     }
 }
 
 /// Level of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, EnumString, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum LogLevel {
     /// For who looks closely.
     Debug,
@@ -408,13 +405,6 @@ pub enum LogLevel {
 impl LogLevel {
     /// The word that Lightning uses.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Success => "success",
-            Self::Always => "always",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
+        self.into()
     }
 }

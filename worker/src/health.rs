@@ -72,7 +72,7 @@ impl Health {
         let pool = self.pool.as_ref();
         let hosts = pool.map_or(&[][..], |pool| &pool.hosts);
         for state in HostState::ALL {
-            metrics.hosts(state.as_str(), hosts.iter().filter(|host| host.state == state).count());
+            metrics.hosts(state.as_str(), hosts.iter().filter(|host| host.state == *state).count());
         }
         let bytes = hosts.iter().map(HostStatus::resident_bytes).sum::<u64>();
         metrics.hosts_memory.set(i64::try_from(bytes).unwrap_or(i64::MAX));

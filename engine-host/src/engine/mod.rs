@@ -13,8 +13,6 @@ use std::future::Future;
 use protocol::Json;
 use protocol::run::{LogLevel, LogSource};
 use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::{Error as WordError, StrDeserializer};
 
 use crate::compile::Places;
 
@@ -207,9 +205,5 @@ pub trait LogSink: Send + Sync + 'static {
 
 /// The source and level of a line by the words that the prelude has for them.
 fn line_kind(source: &str, level: &str) -> Option<(LogSource, LogLevel)> {
-    fn word<'de, T: Deserialize<'de>>(word: &'de str) -> Option<T> {
-        let word: StrDeserializer<'de, WordError> = word.into_deserializer();
-        T::deserialize(word).ok()
-    }
-    Some((word(source)?, word(level)?))
+    Some((source.parse().ok()?, level.parse().ok()?))
 }

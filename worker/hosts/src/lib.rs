@@ -60,7 +60,6 @@ pub use self::delegation::own_group;
 pub use self::handle::Hosts;
 pub use self::lent_host::{Asked, LentHost, LentHostError, RequestError};
 pub use self::lines::HostLine;
-pub use self::ops::OpsStatus;
 pub use self::options::HostsOptions;
 pub use self::output::Stream;
 pub use self::policy::{PoolSize, Recycling};

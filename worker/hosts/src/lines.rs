@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::output::Stream;
@@ -15,7 +16,7 @@ const KEPT_BYTES: usize = 256 * 1024;
 const BEHIND: usize = 1024;
 
 /// A line that a host printed, and that was not dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLine {
     /// The host's id.
     pub host: String,

@@ -18,15 +18,6 @@ pub(super) struct OpsTotals {
     gauges: BTreeMap<String, BTreeMap<HostNumber, f64>>,
 }
 
-/// A look at the numbers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct OpsStatus {
-    /// What was counted, by all hosts that there ever were.
-    pub counts: BTreeMap<String, u64>,
-    /// What is so now, summed over the hosts that live.
-    pub gauges: BTreeMap<String, f64>,
-}
-
 impl OpsTotals {
     /// Takes in a report. Returns how many of its numbers were dropped.
     pub(super) fn add(&mut self, host: HostNumber, report: OpsReport) -> usize {
@@ -57,9 +48,9 @@ impl OpsTotals {
         });
     }
 
-    pub(super) fn status(&self) -> OpsStatus {
+    pub(super) fn status(&self) -> OpsReport {
         let sum = |hosts: &BTreeMap<_, f64>| hosts.values().sum();
-        OpsStatus {
+        OpsReport {
             counts: self.counts.clone(),
             gauges: self.gauges.iter().map(|(name, hosts)| (name.clone(), sum(hosts))).collect(),
         }

@@ -5,7 +5,6 @@
 //! are taken out of what is printed.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use base::escape::{one_line, without_url_secrets};
 use base::redact::Redactor;
 use base::run_log::RunLog;
 use protocol::message::{HostLog, HostLogLevel};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tracing::field::{DisplayValue, display};
@@ -32,7 +32,9 @@ const RATE: u64 = 32 * 1024;
 const LINE_COST: u64 = 64;
 
 /// Which of a host's two streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Stream {
     /// Its standard output.
     Stdout,
@@ -40,16 +42,6 @@ pub enum Stream {
     Stderr,
     /// The link, over which it sends lines for the log.
     Link,
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::Link => "link",
-        })
-    }
 }
 
 /// Whose output it is.

@@ -7,9 +7,9 @@ use base::processes::resident_tree;
 use protocol::Json;
 use protocol::engine::EngineSpec;
 use protocol::message::{OpsReport, Prepare};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::death::Death;
-use super::ops::OpsStatus;
 use super::policy::PoolSize;
 
 /// Something that happened in the pool, for whoever subscribed.
@@ -95,7 +95,7 @@ pub struct PoolStatus {
     /// Whether there are to be no hosts for now.
     pub is_draining: bool,
     /// The numbers that hosts report of their work.
-    pub ops: OpsStatus,
+    pub ops: OpsReport,
 }
 
 /// A look at one host.
@@ -130,7 +130,8 @@ impl HostStatus {
 }
 
 /// What a host does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum HostState {
     /// It gets ready.
     Starting,
@@ -146,17 +147,11 @@ pub enum HostState {
 
 impl HostState {
     /// All of them, in the order in which hosts go through them.
-    pub const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Reserved, Self::Running, Self::Stopping];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The word for it, in labels and on the dashboard.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Reserved => "reserved",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-        }
+        self.into()
     }
 }
 

@@ -4,10 +4,11 @@
 //! equals absent. Whether the workflow makes sense is for the host to judge.
 
 use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use protocol::engine::EngineSpec;
-use protocol::run::{Condition, Edge, JobLogLevel, RunOptions, RunSpec, Sanitize, Step};
+use protocol::run::{Condition, Edge, RunOptions, RunSpec, Step};
 use protocol::{InvalidJson, Json};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -168,15 +169,7 @@ struct WireOptions {
 }
 
 fn trigger(trigger: WireTrigger) -> Step {
-    Step {
-        id: trigger.id.unwrap_or_else(fresh_id),
-        name: None,
-        expression: None,
-        adaptors: Vec::new(),
-        configuration: None,
-        state: None,
-        next: Vec::new(),
-    }
+    Step { id: trigger.id.unwrap_or_else(fresh_id), ..Step::default() }
 }
 
 fn step(job: WireJob) -> Step {
@@ -294,35 +287,15 @@ fn run_options(
         payload_bytes: payload.unwrap_or(defaults.payload_bytes),
         log_payload_bytes: log_payload.unwrap_or(defaults.log_payload_bytes),
         output_dataclips: wire.output_dataclips.unwrap_or(defaults.output_dataclips),
-        job_log_level: word("job_log_level", wire.job_log_level, warnings, |word| match word {
-            "debug" => Some(JobLogLevel::Debug),
-            "info" => Some(JobLogLevel::Info),
-            "warn" => Some(JobLogLevel::Warn),
-            "error" => Some(JobLogLevel::Error),
-            "none" => Some(JobLogLevel::None),
-            _ => None,
-        })
-        .unwrap_or(defaults.job_log_level),
-        sanitize: word("sanitize", wire.sanitize, warnings, |word| match word {
-            "none" => Some(Sanitize::None),
-            "remove" => Some(Sanitize::Remove),
-            "obfuscate" => Some(Sanitize::Obfuscate),
-            "summarize" => Some(Sanitize::Summarize),
-            _ => None,
-        })
-        .unwrap_or(defaults.sanitize),
+        job_log_level: word("job_log_level", wire.job_log_level, warnings).unwrap_or(defaults.job_log_level),
+        sanitize: word("sanitize", wire.sanitize, warnings).unwrap_or(defaults.sanitize),
         state_props_to_remove: defaults.state_props_to_remove.clone(),
     }
 }
 
-fn word<T>(
-    name: &str,
-    text: Option<String>,
-    warnings: &mut Vec<String>,
-    read: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
+fn word<T: FromStr>(name: &str, text: Option<String>, warnings: &mut Vec<String>) -> Option<T> {
     let text = text?;
-    let value = read(&text);
+    let value = text.parse().ok();
     if value.is_none() {
         warnings.push(format!("the run's option {name} is `{text}`, which is unknown: the worker's own holds"));
     }

@@ -8,11 +8,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use strum::VariantArray;
 
 use super::hooks::{HookVerdict, Hooks, Incoming};
 
 /// Something that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, VariantArray)]
 pub enum Fault {
     /// The server is slow with one message.
     Delay,
@@ -48,23 +49,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 15] = [
-        Self::Delay,
-        Self::LateReply,
-        Self::Hang,
-        Self::LostReply,
-        Self::Busy,
-        Self::RefusedState,
-        Self::ChannelBefore,
-        Self::ChannelAfter,
-        Self::SocketBefore,
-        Self::SocketAfter,
-        Self::ReplyOnItsWay,
-        Self::HandledAfterCut,
-        Self::HalfOpen,
-        Self::SlowReader,
-        Self::Restart,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Whether it strikes before the message is handled, rather than after.
     fn is_before(self) -> bool {

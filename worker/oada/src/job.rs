@@ -1,11 +1,11 @@
 //! Jobs and their updates: what is one, and how the end of one is written. Pure.
 
 use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use strum::{EnumString, IntoStaticStr};
 
 /// A job that is to be posted.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +70,8 @@ pub struct InvalidJob {
 }
 
 /// How a job ended that is finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Status {
     /// Well.
     Success,
@@ -81,16 +82,7 @@ pub enum Status {
 impl Status {
     /// The word for it in a job.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-        }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.as_str())
+        self.into()
     }
 }
 
@@ -126,11 +118,7 @@ impl Job {
 
     /// How it ended, if it did.
     pub fn finished(&self) -> Option<Status> {
-        match self.status.as_deref()? {
-            "success" => Some(Status::Success),
-            "failure" => Some(Status::Failure),
-            _ => None,
-        }
+        self.status.as_deref()?.parse().ok()
     }
 
     /// When the update was made that says how it ended.
@@ -207,16 +195,19 @@ pub(super) fn update(status: &str, meta: Option<Value>, now: Timestamp) -> Value
 }
 
 /// Why a job failed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// An error.
+    #[error("{0}")]
     Error(Box<JobError>),
     /// Something else that was thrown: it is stored as it is.
+    #[error("{0}")]
     Value(Value),
 }
 
 /// An error that ends a job.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name}: {message}")]
 pub struct JobError {
     /// The error's name.
     pub name: String,
@@ -278,14 +269,6 @@ impl JobError {
     }
 }
 
-impl fmt::Display for JobError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.name, self.message)
-    }
-}
-
-impl Error for JobError {}
-
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
         Self::Error(Box::new(error))
@@ -331,15 +314,6 @@ impl Failure {
             cause: object.get("cause").cloned(),
             fields: fields.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => error.fmt(out),
-            Self::Value(value) => value.fmt(out),
-        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strum::IntoStaticStr;
 
 /// What a request does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Method {
     /// Reads headers.
     Head,
@@ -31,16 +33,7 @@ pub enum Method {
 impl Method {
     /// Its name on the wire.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Head => "head",
-            Self::Get => "get",
-            Self::Put => "put",
-            Self::Post => "post",
-            Self::Delete => "delete",
-            Self::Watch => "watch",
-            Self::Unwatch => "unwatch",
-            Self::Ping => "ping",
-        }
+        self.into()
     }
 
     /// Whether doing it twice is the same as doing it once. A POST makes a new key each time.

@@ -1,3 +1,4 @@
+use protocol::run::{JobLogLevel, Sanitize};
 use serde_json::json;
 
 use super::*;

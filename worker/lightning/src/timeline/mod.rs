@@ -11,6 +11,7 @@ use base::metrics::{error_type, metrics};
 use protocol::clock::now_us;
 use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted, Usage};
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 use tokio::sync::broadcast;
 
 pub use self::history::{History, history};
@@ -22,10 +23,12 @@ const MOST_STEPS: usize = 100;
 const CHANGES: usize = 1024;
 
 /// What a run is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Phase {
     /// It is claimed; its plan, input, credentials and adaptors are fetched, and it waits for a host.
+    #[default]
     Prepare,
     /// A host has it; the engine does not run it yet.
     Start,
@@ -40,18 +43,12 @@ pub enum Phase {
 impl Phase {
     /// The word for labels.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::Start => "start",
-            Self::Execute => "execute",
-            Self::Deliver => "deliver",
-            Self::Ended => "ended",
-        }
+        self.into()
     }
 }
 
 /// A look at a run. Times are microseconds since the epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RunView {
     /// The run's id.
     pub run: String,
@@ -87,17 +84,8 @@ impl RunView {
         Self {
             run: run.to_owned(),
             workloop: workloop.to_owned(),
-            workflow: None,
-            host: None,
-            phase: Phase::Prepare,
             phases: vec![(Phase::Prepare, claimed_us)],
-            steps: Vec::new(),
-            steps_left_out: 0,
-            reason: None,
-            error_type: None,
-            delivered: false,
-            usage: None,
-            delivery: Delivery::default(),
+            ..Self::default()
         }
     }
 }

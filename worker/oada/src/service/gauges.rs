@@ -1,6 +1,7 @@
 //! What a service counts.
 
 use base::metrics::metrics;
+use strum::IntoStaticStr;
 
 /// The label of types that have no handler: others could make up any number of them.
 pub(super) const UNKNOWN_TYPE: &str = "unknown";
@@ -9,21 +10,13 @@ pub(super) const UNKNOWN_TYPE: &str = "unknown";
 const UNREAD_TYPE: &str = "unread";
 
 /// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub(super) enum State {
     /// Known and not finished.
     Queued,
     /// In its handler.
     Running,
-}
-
-impl State {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-        }
-    }
 }
 
 /// How many jobs of a queue wait to be read. They count as queued, under no type yet.
@@ -39,7 +32,7 @@ impl Backlog {
 
     /// So many wait now.
     pub(super) fn set(&mut self, count: usize) {
-        let gauge = metrics().oada_jobs(&self.service, UNREAD_TYPE, State::Queued.as_str());
+        let gauge = metrics().oada_jobs(&self.service, UNREAD_TYPE, State::Queued.into_str());
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         gauge.inc_by(signed(count) - signed(self.count));
         self.count = count;
@@ -61,13 +54,13 @@ pub(super) struct Counted {
 
 impl Counted {
     pub(super) fn new(service: &str, kind: &str, state: State) -> Self {
-        metrics().oada_jobs(service, kind, state.as_str()).inc();
+        metrics().oada_jobs(service, kind, state.into_str()).inc();
         Self { service: service.to_owned(), kind: kind.to_owned(), state }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        metrics().oada_jobs(&self.service, &self.kind, self.state.as_str()).dec();
+        metrics().oada_jobs(&self.service, &self.kind, self.state.into_str()).dec();
     }
 }
