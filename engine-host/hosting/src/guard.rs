@@ -9,8 +9,8 @@ use std::time::Duration;
 use protocol::handshake::{self, ADDRESS_VARIABLE, HandshakeError, LinkToken, PARENT_VARIABLE, TOKEN_VARIABLE};
 use protocol::link::{HostSide, Inbox, Link, LinkEnd, LinkOptions};
 use protocol::message::{Hello, PROTOCOL_VERSION};
+pub use protocol::signal::StopSignals;
 use protocol::socket::{self, SocketError};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::process::take_variables;
 
@@ -90,28 +90,6 @@ pub async fn join(launch: Launch) -> Result<(String, Link<HostSide>, Inbox<HostS
     let welcome = handshake::introduce(&mut stream, &hello, HANDSHAKE_WITHIN).await?;
     let (link, inbox) = Link::start(stream, LinkOptions::default());
     Ok((welcome.host_id, link, inbox))
-}
-
-/// The signals that ask a host to stop.
-#[derive(Debug)]
-pub struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    /// From now on the signals do not end the process by themselves.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for one of them.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Runs `serving` for as long as the link lives. A link that ended on the worker's side is a worker that is gone.

@@ -11,7 +11,7 @@ use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
 /// Reads variables and removes them from the environment, so that nothing that is started from here sees them. To be
 /// called before there is a second thread: with one the variables stay, because another thread could be reading them.
 pub fn take_variables<const N: usize>(names: [&str; N]) -> [Option<String>; N] {
-    let is_alone = platform::is_single_threaded();
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     names.map(|name| {
         let value = std::env::var(name).ok();
         if is_alone {
@@ -42,8 +42,26 @@ pub enum AtParentsDeath {
 
 /// Closes all descriptors but the standard ones: what else is open was inherited. To be called before anything is opened.
 pub fn close_inherited() {
-    platform::close_inherited();
+    const NO_FLAGS: libc::c_uint = 0;
+    // SAFETY: takes numbers alone. Nothing in this process has opened a descriptor yet.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, NO_FLAGS) };
+    if closed == 0 {
+        return;
+    }
+    // Before Linux 5.9 one by one.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<libc::c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for descriptor in open.into_iter().filter(|it| it.unsigned_abs() >= FIRST_OTHER) {
+        // SAFETY: as above. That of the folder itself is closed already, which is an error of no consequence.
+        unsafe { libc::close(descriptor) };
+    }
 }
+
+/// The first descriptor that is none of input, output and errors.
+const FIRST_OTHER: libc::c_uint = 3;
+
+/// How soon the system kills a host when memory runs out, of 1000: well before the broker.
+const OOM_SCORE: &str = "900";
 
 /// How much lower a host's priority is than that of its parent, in steps of `nice`. Enough for the broker to be served
 /// first when all hosts are busy at once; on a machine with time to spare it changes nothing.
@@ -59,11 +77,12 @@ pub fn detach(parent: u32, at_parents_death: AtParentsDeath) -> Parent {
     // Fails only for who leads a session already.
     let _ = process::setsid();
     let_go_first(parent);
-    platform::offer_to_oom_killer();
-    platform::at_parents_death(match at_parents_death {
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    let signal = match at_parents_death {
         AtParentsDeath::Kill => Signal::KILL,
         AtParentsDeath::Terminate => Signal::TERM,
-    });
+    };
+    let _ = process::set_parent_process_death_signal(Some(signal));
     // The parent may have died before the system was told. What the kernel calls no parent is one that is not seen
     // from here, such as one outside of a container.
     match process::getppid() {
@@ -78,7 +97,9 @@ fn let_go_first(parent: u32) {
     let Some(Ok(priority)) = parent.map(|parent| process::getpriority_process(Some(parent))) else { return };
     let priority = (priority + NICER_BY).min(NICEST);
     let _ = process::setpriority_process(None, priority);
-    platform::set_session_priority(priority);
+    // Where sessions share the processor between them (`sched_autogroup_enabled`), that of a process counts within its
+    // session alone.
+    let _ = std::fs::write("/proc/self/autogroup", priority.to_string());
 }
 
 /// Ends the process at once, whatever its other threads hold or wait for.
@@ -94,7 +115,9 @@ pub fn resident_bytes() -> u64 {
 
 /// Resident memory of a process in bytes; 0 where the system does not tell, or it has ended.
 pub fn resident_bytes_of(process: Pid) -> u64 {
-    platform::resident_pages(process).unwrap_or(0).saturating_mul(rustix::param::page_size() as u64)
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", process.as_raw_nonzero())).unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages.saturating_mul(rustix::param::page_size() as u64)
 }
 
 /// The process that counts as a child of this one though it is not, or 0.
@@ -126,7 +149,7 @@ pub fn resident_bytes_of_descent() -> u64 {
 /// Pages that a process has read in or copied since it was made: its minor faults. 0 where the system does not tell.
 fn touched_pages(process: Pid) -> u64 {
     const MINOR_FAULTS: usize = 7;
-    let status = platform::status(process).unwrap_or_default();
+    let status = status(process).unwrap_or_default();
     status.split_whitespace().nth(MINOR_FAULTS).and_then(|faults| faults.parse().ok()).unwrap_or(0)
 }
 
@@ -171,111 +194,25 @@ pub fn has_ended(process: Pid) -> bool {
 
 /// The processes that a process has started or adopted, as far as the system tells.
 pub fn children(process: Pid) -> Vec<Pid> {
-    platform::children(process)
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).into_iter().flatten();
+    let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let text = lists.collect::<String>();
+    text.split_ascii_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
 }
 
 /// The letter for what a process does, as far as the system tells.
 pub fn state(process: Pid) -> Option<char> {
-    platform::status(process)?.trim_start().chars().next()
+    status(process)?.trim_start().chars().next()
 }
 
 /// State, parent, group and more of a process, as Linux tells them.
 pub fn status(process: Pid) -> Option<String> {
-    platform::status(process)
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    // They are after the name, which may have spaces and brackets in it.
+    Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
-#[cfg(target_os = "linux")]
-mod platform {
-    use rustix::process::{Pid, Signal, set_parent_process_death_signal};
-
-    /// The first descriptor that is none of input, output and errors.
-    const FIRST_OTHER: libc::c_uint = 3;
-
-    pub(super) fn close_inherited() {
-        const NO_FLAGS: libc::c_uint = 0;
-        // SAFETY: takes numbers alone. Nothing in this process has opened a descriptor yet.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER, libc::c_uint::MAX, NO_FLAGS) };
-        if closed == 0 {
-            return;
-        }
-        // Before Linux 5.9 one by one.
-        let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-        let open: Vec<libc::c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        for descriptor in open.into_iter().filter(|it| it.unsigned_abs() >= FIRST_OTHER) {
-            // SAFETY: as above. That of the folder itself is closed already, which is an error of no consequence.
-            unsafe { libc::close(descriptor) };
-        }
-    }
-
-    pub(super) fn is_single_threaded() -> bool {
-        std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
-    }
-
-    /// Of 1000: well before the broker.
-    const OOM_SCORE: &str = "900";
-
-    pub(super) fn offer_to_oom_killer() {
-        let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
-    }
-
-    /// Where sessions share the processor between them (`sched_autogroup_enabled`), that of a process counts within its
-    /// session alone.
-    pub(super) fn set_session_priority(priority: i32) {
-        let _ = std::fs::write("/proc/self/autogroup", priority.to_string());
-    }
-
-    pub(super) fn at_parents_death(signal: Signal) {
-        let _ = set_parent_process_death_signal(Some(signal));
-    }
-
-    pub(super) fn resident_pages(process: Pid) -> Option<u64> {
-        let file = format!("/proc/{}/statm", process.as_raw_nonzero());
-        std::fs::read_to_string(file).ok()?.split_whitespace().nth(1)?.parse().ok()
-    }
-
-    pub(super) fn children(process: Pid) -> Vec<Pid> {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).into_iter().flatten();
-        let lists = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-        let text = lists.collect::<String>();
-        text.split_ascii_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
-    }
-
-    pub(super) fn status(process: Pid) -> Option<String> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
-        // They are after the name, which may have spaces and brackets in it.
-        Some(stat.rsplit_once(')')?.1.to_owned())
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod platform {
-    /// Cannot be told here. Nothing but `main` asks, before all else.
-    pub(super) fn is_single_threaded() -> bool {
-        true
-    }
-
-    pub(super) fn close_inherited() {}
-
-    pub(super) fn offer_to_oom_killer() {}
-
-    pub(super) fn set_session_priority(_priority: i32) {}
-
-    pub(super) fn at_parents_death(_signal: super::Signal) {}
-
-    pub(super) fn resident_pages(_process: super::Pid) -> Option<u64> {
-        None
-    }
-
-    pub(super) fn children(_process: super::Pid) -> Vec<super::Pid> {
-        Vec::new()
-    }
-
-    pub(super) fn status(_process: super::Pid) -> Option<String> {
-        None
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::process::Command;
