@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Pauses of which each is so many times as long as the one before.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Growth {
     /// The first one.
     pub first: Duration,
@@ -28,7 +28,7 @@ impl Growth {
 }
 
 /// Pauses that grow from a minimum to a maximum, until something works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Backoff {
     growth: Growth,
     pauses: u32,

@@ -40,7 +40,7 @@ impl Demand {
 }
 
 /// The claims of one workloop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ClaimLoop {
     capacity: usize,
     policy: Demand,
@@ -65,33 +65,19 @@ pub(super) struct ClaimLoop {
 }
 
 /// When the next claim is made, if there is a slot for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Due {
     Now,
     At(Instant),
     /// When a claim is answered, a run ends or work is announced.
+    #[default]
     OnEvent,
 }
 
 impl ClaimLoop {
     /// A loop without a link. `backoff` paces the claims that bring nothing.
     pub(super) fn new(capacity: usize, policy: Demand, backoff: Backoff) -> Self {
-        let due = Due::OnEvent;
-        Self {
-            capacity,
-            policy,
-            active: 0,
-            open: 0,
-            demand: policy.first(),
-            backoff,
-            reply_time: Duration::ZERO,
-            due,
-            announced: false,
-            linked: false,
-            stopped: false,
-            paused: false,
-            lacks_hosts: false,
-        }
+        Self { capacity, policy, demand: policy.first(), backoff, ..Self::default() }
     }
 
     /// The claim to push now, as its number of slots, which are taken.

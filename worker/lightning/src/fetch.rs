@@ -13,28 +13,18 @@ use protocol::run::{Exit, ExitReason};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use super::LightningOptions;
 use super::outbox::{is_busy, says_gone};
 use super::phoenix::{Answer, Payload, Requester, Response, Status};
 
 /// Pauses while the server says that it is busy.
 const BUSY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// How getters are repeated.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// How long an answer may take before it counts as late.
-    pub(super) timeout: Duration,
-    /// How often a late one is asked for again.
-    pub(super) retries: u32,
-    /// How long to wait before that.
-    pub(super) delay: Duration,
-}
-
 /// Asks a run's channel for what the run needs.
-pub(super) struct Fetcher {
+pub(super) struct Fetcher<'a> {
     pub(super) run_id: String,
     pub(super) requester: Requester,
-    pub(super) patience: Patience,
+    pub(super) options: &'a LightningOptions,
 }
 
 /// Why a run does not start.
@@ -65,7 +55,7 @@ enum FetchError {
     Timeout,
 }
 
-impl Fetcher {
+impl Fetcher<'_> {
     /// The plan's JSON.
     pub(super) async fn plan(&self) -> Result<Json, Unprepared> {
         let failed = |why: &str| exception("PlanLoadError", format!("Failed to load the plan: {why}")).into();
@@ -130,7 +120,8 @@ impl Fetcher {
     /// Asks, and asks again while no answer comes or the server is busy. A late answer to an earlier question is
     /// taken, too. Also says whether it was asked more than once.
     async fn get(&self, event: &'static str, payload: Payload) -> Result<(Response, bool), FetchError> {
-        let Patience { timeout: patience, retries, delay } = self.patience;
+        let LightningOptions { message_timeout: patience, getter_retries: retries, getter_retry_delay: delay, .. } =
+            *self.options;
         let mut asked = FuturesUnordered::new();
         let mut busy = Backoff::new(BUSY, 2.0);
         for attempt in 0..=retries {

@@ -26,23 +26,22 @@ use std::time::Duration;
 use base::execution::Executor;
 use protocol::run::RunOptions;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use claims::Demand;
-use fetch::Patience;
 pub use journal::{Journal, JournalError};
 pub use outbox::BatchOptions;
+use phoenix::Socket;
 #[cfg(any(fuzzing, test))]
 pub use phoenix::feed_frames;
 pub use phoenix::server_time;
 pub use phoenix::{Endpoint, InvalidEndpoint, Network, Stream};
-use phoenix::{Socket, SocketOptions};
 pub use plan::Collections;
 #[cfg(fuzzing)]
 pub use plan::fuzzing::read_plan;
-use queue::{Command, Queue, QueueSettings};
-use run::RunSettings;
+use queue::{Command, Queue};
 use server::{Form, Server};
 pub use token::LEEWAY;
 use token::WorkerTokens;
@@ -151,10 +150,26 @@ impl LightningOptions {
             journal: None,
         }
     }
+
+    fn bounded(mut self) -> Self {
+        let (shortest, longest) = &mut self.backoff;
+        let batch = self.batch_logs.as_mut().map(|batch| &mut batch.interval);
+        let times =
+            [shortest, longest, &mut self.claim_timeout, &mut self.message_timeout, &mut self.getter_retry_delay];
+        times.into_iter().chain(batch).for_each(|time| *time = bounded(*time));
+        self
+    }
 }
 
-/// What the worker knows of its Lightning.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What all parts go by.
+#[derive(Debug, Clone)]
+struct Settings {
+    options: Arc<LightningOptions>,
+    server: Server,
+}
+
+/// What the worker knows of its Lightning. What is skipped, `worker ctl` does not tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LightningStatus {
     /// There is a websocket.
     pub connected: bool,
@@ -162,24 +177,28 @@ pub struct LightningStatus {
     pub joined: bool,
     /// Runs that have not ended.
     pub active_runs: usize,
-    /// Claims without a reply.
-    pub open_claims: usize,
-    /// Nothing is claimed, because somebody wants it so.
-    pub paused: bool,
     /// Runs that may be active at once.
     pub capacity: usize,
+    /// Claims without a reply.
+    pub open_claims: usize,
     /// Runs that ended, however.
     pub runs_ended: u64,
+    /// Nothing is claimed, because somebody wants it so.
+    #[serde(skip)]
+    pub paused: bool,
     /// Runs that were refused because their token is not valid.
+    #[serde(skip)]
     pub refused_tokens: u64,
     /// Why runs are claimed only as probes, when their tokens are refused one after the other.
+    #[serde(skip)]
     pub token_fault: Option<String>,
     /// Each workloop.
+    #[serde(default)]
     pub workloops: Vec<WorkloopStatus>,
 }
 
 /// What a workloop is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloopStatus {
     /// Its queues in order of preference.
     pub name: String,
@@ -221,6 +240,7 @@ pub struct Lightning {
 
 /// Connects, claims and executes until it is told to stop. Must be called within a Tokio runtime.
 pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightning {
+    let options = options.bounded();
     let tokens = WorkerTokens::new(&options.secret);
     let endpoint = &options.endpoint;
     match endpoint.proxy() {
@@ -237,46 +257,13 @@ pub fn start<E: Executor>(options: LightningOptions, executor: Arc<E>) -> Lightn
         let token = token.expose_secret();
         format!("vsn=2.0.0&token={token}&api_version={API_VERSION}&worker_version={version}").into()
     };
-    let socket = Socket::spawn(SocketOptions {
-        endpoint: options.endpoint,
-        network: options.network,
-        query: Box::new(query),
-        compression: options.compression,
-        heartbeat: options.heartbeat,
-        reconnect: options.reconnect,
-    });
-    let queue_settings = QueueSettings {
-        workloops: options.workloops,
-        demand: options.demand,
-        backoff: (bounded(options.backoff.0), bounded(options.backoff.1)),
-        by_itself: options.claim_by_itself,
-        claim_timeout: bounded(options.claim_timeout),
-        worker_name: options.worker_name,
-        public_key: options.public_key,
-    };
-    let run_settings = RunSettings {
-        journal: options.journal,
-        defaults: options.run_defaults,
-        state_bytes: options.state_bytes,
-        collections: options.collections,
-        patience: Patience {
-            timeout: bounded(options.message_timeout),
-            retries: options.getter_retries,
-            delay: bounded(options.getter_retry_delay),
-        },
-        batch: options.batch_logs.map(|batch| BatchOptions { interval: bounded(batch.interval), ..batch }),
-        server: Server::new(
-            if options.stringify_state { Form::String } else { Form::Value },
-            options.max_message_bytes,
-        ),
-        // Longer than a link lives that dies by itself again and again.
-        probation: options.reconnect.1.min(PROBATION),
-        worker_version: options.worker_version,
-        tail_jobs: options.tail_jobs,
-    };
+    let form = if options.stringify_state { Form::String } else { Form::Value };
+    let server = Server::new(form, options.max_message_bytes);
+    let settings = Settings { options: Arc::new(options), server };
+    let socket = Socket::spawn(Arc::clone(&settings.options), Box::new(query));
     let (status, seen) = watch::channel(LightningStatus::default());
     let (commands, received) = mpsc::unbounded_channel();
-    let queue = Queue::new(queue_settings, run_settings, executor, socket, status);
+    let queue = Queue::new(settings, executor, socket, status);
     let actor = tokio::spawn(queue.run(received));
     Lightning { commands, status: seen, actor: Mutex::new(Some(actor)) }
 }

@@ -13,11 +13,12 @@ use protocol::message::Prepare;
 use protocol::run::{Exit, ExitReason, RunSpec};
 use secrecy::ExposeSecret;
 
+use super::Settings;
 use super::fetch::{Fetcher, Unprepared};
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent};
 use super::plan::{Plan, Surroundings};
-use super::run::{CANCEL, ClaimedRun, RunSettings, cancelled_exit};
+use super::run::{CANCEL, ClaimedRun, cancelled_exit};
 use super::server::Server;
 
 /// Everything that a run starts from.
@@ -36,9 +37,9 @@ pub(super) async fn prepare<E: Executor>(
     channel: &mut Channel,
     joined: &mut bool,
     executor: &E,
-    settings: &RunSettings,
+    settings: &Settings,
 ) -> Result<Result<Prepared, Exit>, String> {
-    let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), patience: settings.patience };
+    let fetcher = Fetcher { run_id: run.id.clone(), requester: channel.requester(), options: &settings.options };
     tokio::select! {
         prepared = fetch_and_reserve(run, &fetcher, executor, settings) => match prepared {
             Ok(prepared) => Ok(Ok(prepared)),
@@ -71,20 +72,17 @@ async fn follow(channel: &mut Channel, joined: &mut bool, server: &Server) -> Re
 
 async fn fetch_and_reserve<E: Executor>(
     run: &ClaimedRun,
-    fetcher: &Fetcher,
+    fetcher: &Fetcher<'_>,
     executor: &E,
-    settings: &RunSettings,
+    settings: &Settings,
 ) -> Result<Prepared, Unprepared> {
     let plan = fetcher.plan().await?;
     let plan_bytes = plan.len();
-    let (run_id, token) = (run.id.clone(), run.token.clone());
-    let (defaults, collections) = (settings.defaults.clone(), settings.collections.clone());
-    let state_bytes = settings.state_bytes;
+    let (run_id, token, options) = (run.id.clone(), run.token.clone(), Arc::clone(&settings.options));
     let read = move || {
-        let (now, collections) = (Timestamp::now(), collections.as_ref());
-        let around =
-            Surroundings { run_id: &run_id, token: &token, now, defaults: &defaults, state_bytes, collections };
-        Plan::read(&plan, around)
+        let (now, state_bytes) = (Timestamp::now(), options.state_bytes);
+        let (defaults, collections) = (&options.run_defaults, options.collections.as_ref());
+        Plan::read(&plan, Surroundings { run_id: &run_id, token: &token, now, defaults, state_bytes, collections })
     };
     let mut plan = aside(plan_bytes, read)
         .await

@@ -15,15 +15,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant};
 
-use super::claims::{ClaimLoop, Demand};
+use super::claims::ClaimLoop;
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
-use super::run::{ClaimedRun, RunSettings, Stop, execute, recover, refuse};
+use super::run::{ClaimedRun, Stop, execute, recover, refuse};
 use super::timeline::Timeline;
-use super::token::{RunTokenKey, TokenFault};
+use super::token::TokenFault;
 use super::token_circuit::TokenCircuit;
 use super::workloop::Workloop;
-use super::{ClaimError, LightningStatus, WorkloopStatus};
+use super::{ClaimError, LightningStatus, Settings, WorkloopStatus};
 
 /// Pauses before a refused queue channel is joined again.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -52,22 +52,8 @@ pub(super) enum Command {
     Kill,
 }
 
-/// What claims need to know.
-pub(super) struct QueueSettings {
-    pub(super) workloops: Vec<Workloop>,
-    pub(super) demand: Demand,
-    pub(super) backoff: (Duration, Duration),
-    /// Whether claims are made without being told to.
-    pub(super) by_itself: bool,
-    /// When a claim without a reply is reported.
-    pub(super) claim_timeout: Duration,
-    pub(super) worker_name: Option<String>,
-    pub(super) public_key: Option<RunTokenKey>,
-}
-
 pub(super) struct Queue<E> {
-    settings: QueueSettings,
-    run_settings: Arc<RunSettings>,
+    settings: Settings,
     executor: Arc<E>,
     socket: Socket,
     channel: Channel,
@@ -123,26 +109,25 @@ struct WireRun {
 impl<E: Executor> Queue<E> {
     /// An actor that has asked to join.
     pub(super) fn new(
-        settings: QueueSettings,
-        run_settings: RunSettings,
+        settings: Settings,
         executor: Arc<E>,
         socket: Socket,
         status: watch::Sender<LightningStatus>,
     ) -> Self {
         let mut queues = BTreeMap::new();
-        for workloop in &settings.workloops {
+        let options = &settings.options;
+        for workloop in &options.workloops {
             *queues.entry(workloop.name()).or_insert(0) += workloop.capacity;
         }
         let capacity: usize = queues.values().sum();
         let join = Payload::object(&json!({ "capacity": capacity, "queues": queues }));
         let channel = socket.open("worker:queue".into(), join);
-        let pace = || Backoff::new(settings.backoff, 1.15);
-        let claims = |workloop: &Workloop| ClaimLoop::new(workloop.capacity, settings.demand, pace());
-        let loops = settings.workloops.iter().map(claims).collect();
-        let tokens = TokenCircuit::new(settings.public_key.is_some());
+        let pace = || Backoff::new(options.backoff, 1.15);
+        let claims = |workloop: &Workloop| ClaimLoop::new(workloop.capacity, options.demand, pace());
+        let loops = options.workloops.iter().map(claims).collect();
+        let tokens = TokenCircuit::new(options.public_key.is_some());
         Self {
             settings,
-            run_settings: Arc::new(run_settings),
             executor,
             socket,
             channel,
@@ -202,13 +187,13 @@ impl<E: Executor> Queue<E> {
 
     /// Sees to the runs of workers that died.
     async fn recover(&mut self) {
-        let Some(journal) = self.run_settings.journal.clone() else { return };
+        let Some(journal) = self.settings.options.journal.clone() else { return };
         // It cannot panic, and nobody aborts it.
         let orphans = task::spawn_blocking(move || journal.orphans()).await.unwrap_or_default();
         for orphan in orphans {
             let channel = self.open_run(&orphan.run);
             let timeline = Timeline::claimed(&orphan.run.id, RECOVERED);
-            let settings = self.run_settings.clone();
+            let settings = self.settings.clone();
             // It takes no slot: nothing is executed.
             self.runs.spawn(recover(orphan, timeline, channel, settings, self.stop.subscribe()));
         }
@@ -242,7 +227,7 @@ impl<E: Executor> Queue<E> {
         match event {
             ChannelEvent::Joined(link) => {
                 tracing::info!("joined Lightning's queue");
-                self.run_settings.server.reached_over(link);
+                self.settings.server.reached_over(link);
                 self.report_stranded();
                 (self.joined, self.told_refused) = (true, false);
                 self.refusals.reset();
@@ -294,7 +279,7 @@ impl<E: Executor> Queue<E> {
                 Vec::new()
             }
         };
-        let name = self.settings.workloops[claim.workloop].name();
+        let name = self.settings.options.workloops[claim.workloop].name();
         let room = self.loops[claim.workloop].room(claim.demand);
         let mut runs = runs.into_iter();
         let accepted: Vec<_> = runs.by_ref().filter_map(|run| self.check(run, &name)).take(room).collect();
@@ -324,7 +309,7 @@ impl<E: Executor> Queue<E> {
             tracing::warn!(run = %id, "Lightning returned a run that is already active here: ignoring it");
             return None;
         }
-        match self.settings.public_key.as_ref().map(|key| key.verify(&token, &id)) {
+        match self.settings.options.public_key.as_ref().map(|key| key.verify(&token, &id)) {
             Some(Err(error)) => {
                 tracing::error!(run = %id, "run refused: its token is not valid: {error}");
                 let fault = TokenFault::of(&error, &token);
@@ -351,14 +336,14 @@ impl<E: Executor> Queue<E> {
         let channel = self.open_run(&run);
         let timeline = Timeline::claimed(&run.id, workloop);
         // It takes no slot: nothing is executed.
-        self.runs.spawn(refuse(run, &fault, timeline, channel, self.run_settings.clone(), self.stop.subscribe()));
+        self.runs.spawn(refuse(run, &fault, timeline, channel, self.settings.clone(), self.stop.subscribe()));
     }
 
     fn start(&mut self, run: ClaimedRun, workloop: usize) {
         let channel = self.open_run(&run);
         let id = run.id.clone();
-        let (executor, settings) = (self.executor.clone(), self.run_settings.clone());
-        let timeline = Timeline::claimed(&run.id, &self.settings.workloops[workloop].name());
+        let (executor, settings) = (self.executor.clone(), self.settings.clone());
+        let timeline = Timeline::claimed(&run.id, &self.settings.options.workloops[workloop].name());
         let task = self.runs.spawn(execute(run, timeline, channel, executor, settings, self.stop.subscribe()));
         self.active.insert(task.id(), (id, workloop));
     }
@@ -422,7 +407,7 @@ impl<E: Executor> Queue<E> {
             tracing::warn!("killing {} runs that did not end in time", self.active.len());
             self.kill_all();
         }
-        let timeout = self.settings.claim_timeout;
+        let timeout = self.settings.options.claim_timeout;
         for claim in self.claims.values_mut().filter(|claim| !claim.reported && claim.since + timeout <= now) {
             claim.reported = true;
             tracing::warn!("Lightning has not answered a claim for {}s; waiting on", timeout.as_secs());
@@ -431,9 +416,9 @@ impl<E: Executor> Queue<E> {
 
     fn next_timer(&self) -> Option<Instant> {
         let late = self.claims.values().filter(|claim| !claim.reported);
-        let late = late.map(|claim| claim.since + self.settings.claim_timeout).min();
+        let late = late.map(|claim| claim.since + self.settings.options.claim_timeout).min();
         let now = Instant::now();
-        let may_claim = self.settings.by_itself && self.tokens.allowance(now, self.claims.len()) > 0;
+        let may_claim = self.settings.options.claim_by_itself && self.tokens.allowance(now, self.claims.len()) > 0;
         let wakes = self.loops.iter().filter(|_| may_claim).filter_map(ClaimLoop::wake_at);
         wakes
             .chain(self.tokens.probe_at(now))
@@ -446,7 +431,7 @@ impl<E: Executor> Queue<E> {
 
     /// Pushes every claim that is due.
     fn claim(&mut self) {
-        if !self.settings.by_itself {
+        if !self.settings.options.claim_by_itself {
             return;
         }
         let now = Instant::now();
@@ -492,8 +477,8 @@ impl<E: Executor> Queue<E> {
     fn push_claim(&mut self, workloop: usize, demand: usize, asked_by: Option<mpsc::UnboundedSender<usize>>) {
         self.last_tag += 1;
         self.tokens.claimed(Instant::now());
-        let queues = &self.settings.workloops[workloop].queues;
-        let payload = json!({ "demand": demand, "worker_name": self.settings.worker_name, "queues": queues });
+        let queues = &self.settings.options.workloops[workloop].queues;
+        let payload = json!({ "demand": demand, "worker_name": self.settings.options.worker_name, "queues": queues });
         self.channel.push(self.last_tag, "claim", Payload::object(&payload));
         let claim = Claim { workloop, demand, since: Instant::now(), reported: false, asked_by };
         self.claims.insert(self.last_tag, claim);
@@ -506,7 +491,7 @@ impl<E: Executor> Queue<E> {
             active_runs: self.active.len(),
             open_claims: self.claims.len(),
             paused: self.paused,
-            capacity: self.settings.workloops.iter().map(|workloop| workloop.capacity).sum(),
+            capacity: self.settings.options.workloops.iter().map(|workloop| workloop.capacity).sum(),
             runs_ended: self.runs_ended,
             refused_tokens: self.refused_tokens,
             token_fault: self.tokens.fault().map(ToString::to_string),
@@ -516,7 +501,7 @@ impl<E: Executor> Queue<E> {
     }
 
     fn workloops(&self) -> Vec<WorkloopStatus> {
-        let loops = self.settings.workloops.iter().zip(&self.loops);
+        let loops = self.settings.options.workloops.iter().zip(&self.loops);
         let status = loops.map(|(workloop, claims)| {
             let (capacity, active, open) = claims.slots();
             WorkloopStatus { name: workloop.name(), capacity, active, open }

@@ -21,18 +21,15 @@ use secrecy::SecretString;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
 
-use super::fetch::Patience;
-use super::journal::{Entry, Journal, Orphan};
+use super::journal::{Entry, Orphan};
 use super::opening::{opening_lines, versions_payload};
-use super::outbox::{BatchOptions, OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
+use super::outbox::{OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
 use super::phoenix::{Channel, ChannelEvent};
-use super::plan::Collections;
 use super::prepare::{Prepared, prepare};
-use super::server::Server;
 use super::tail::{Speaker, print_line, report_end};
 use super::timeline::Timeline;
 use super::token::TokenFault;
-use super::{bounded, token};
+use super::{PROBATION, Settings, bounded, token};
 
 /// How long the outcome of a run may be on its way after the run's own time limit, where no token says more.
 const DELIVERY_GRACE: Duration = Duration::from_secs(600);
@@ -45,25 +42,6 @@ pub(super) const CANCEL: &str = "run:cancel";
 
 /// Why a run is given up that Lightning could not be told of in time.
 const STOPPED: &str = "the worker stops before Lightning could be told";
-
-/// What all runs have in common.
-#[derive(Debug)]
-pub(super) struct RunSettings {
-    pub(super) journal: Option<Arc<Journal>>,
-    pub(super) defaults: RunOptions,
-    /// The longest state in bytes, where the operator set one.
-    pub(super) state_bytes: Option<u64>,
-    pub(super) collections: Option<Collections>,
-    pub(super) patience: Patience,
-    pub(super) batch: Option<BatchOptions>,
-    /// What the server takes, for all runs.
-    pub(super) server: Server,
-    /// How long events that links died on are held back when there is a new one.
-    pub(super) probation: Duration,
-    pub(super) worker_version: String,
-    /// Whether what jobs and adaptors log goes to the worker's own log, too.
-    pub(super) tail_jobs: bool,
-}
 
 /// A run as a claim brings it.
 pub(super) struct ClaimedRun {
@@ -88,7 +66,7 @@ pub(super) async fn execute<E: Executor>(
     timeline: Timeline,
     mut channel: Channel,
     executor: Arc<E>,
-    settings: Arc<RunSettings>,
+    settings: Settings,
     mut stop: watch::Receiver<Stop>,
 ) {
     let claimed_at = Instant::now();
@@ -121,7 +99,7 @@ pub(super) async fn recover(
     orphan: Orphan,
     timeline: Timeline,
     channel: Channel,
-    settings: Arc<RunSettings>,
+    settings: Settings,
     stop: watch::Receiver<Stop>,
 ) {
     let Orphan { run, left, pid, entry } = orphan;
@@ -141,7 +119,7 @@ pub(super) fn refuse(
     fault: &TokenFault,
     timeline: Timeline,
     channel: Channel,
-    settings: Arc<RunSettings>,
+    settings: Settings,
     stop: watch::Receiver<Stop>,
 ) -> impl Future<Output = ()> + use<> {
     let message = format!("The worker refused the run, as it could not verify its token: {fault}");
@@ -154,8 +132,8 @@ pub(super) fn refuse(
     }
 }
 
-async fn journal_entry(settings: &RunSettings, run: &ClaimedRun, lifetime: Option<Duration>) -> Option<Entry> {
-    let journal = settings.journal.clone()?;
+async fn journal_entry(settings: &Settings, run: &ClaimedRun, lifetime: Option<Duration>) -> Option<Entry> {
+    let journal = settings.options.journal.clone()?;
     let (id, token) = (run.id.clone(), run.token.clone());
     let written = tokio::task::spawn_blocking(move || journal.enter(&id, &token, lifetime)).await;
     match written.map_err(io::Error::from).flatten() {
@@ -208,7 +186,7 @@ fn overdue_exit() -> Exit {
 struct Actor {
     id: String,
     timeline: Timeline,
-    settings: Arc<RunSettings>,
+    settings: Settings,
     channel: Channel,
     outbox: Outbox,
     log: Arc<RunLog>,
@@ -244,18 +222,20 @@ impl Actor {
         channel: Channel,
         joined: bool,
         expires: Option<Instant>,
-        settings: Arc<RunSettings>,
+        settings: Settings,
         prepared: Result<Prepared, Exit>,
     ) -> Self {
         let input = prepared.as_ref().ok().and_then(|it| it.input_dataclip_id.clone());
-        let options = prepared.as_ref().map_or(&settings.defaults, |it| &it.spec.options);
+        let common = &settings.options;
+        let options = prepared.as_ref().map_or(&common.run_defaults, |it| &it.spec.options);
         let outbox = OutboxOptions {
             run_id: run.id.clone(),
             input_dataclip_id: input,
-            batch: settings.batch,
+            batch: common.batch_logs,
             server: settings.server.clone(),
             line_bytes: options.log_payload_bytes,
-            probation: settings.probation,
+            // Longer than a link lives that dies by itself again and again.
+            probation: common.reconnect.1.min(PROBATION),
         };
         let log = prepared.as_ref().map(|it| Arc::clone(&it.log));
         let log = log.unwrap_or_else(|_| Arc::new(RunLog::new(run.id.clone(), Redactor::default())));
@@ -265,7 +245,7 @@ impl Actor {
             channel,
             outbox: Outbox::new(outbox, joined),
             log,
-            options: settings.defaults.clone(),
+            options: common.run_defaults.clone(),
             host_id: String::new(),
             active: None,
             open_step: None,
@@ -428,7 +408,7 @@ impl Actor {
             RunEvent::Started(versions) => {
                 self.timeline.started();
                 let now = now_us();
-                let worker = &self.settings.worker_version;
+                let worker = &self.settings.options.worker_version;
                 self.outbox.run_started(versions_payload(&versions, worker, now));
                 for (source, level, message) in opening_lines(&versions, worker, &self.options) {
                     self.outbox.log(source, level, message, now);
@@ -446,7 +426,7 @@ impl Actor {
             RunEvent::Log(LogLine { source, level, message, timestamp_us }) => {
                 let message = self.log.redactor().json(message);
                 let speaker = Speaker { log: &self.log, host: &self.host_id, step: self.timeline.open_step() };
-                print_line(speaker, self.settings.tail_jobs, source, level, &message);
+                print_line(speaker, self.settings.options.tail_jobs, source, level, &message);
                 if !self.outbox.log(source, level, message, timestamp_us) && self.outbox.lines_dropped() == 1 {
                     tracing::warn!(run = %self.id, "log lines arrive faster than Lightning takes them: dropping some");
                 }
@@ -532,11 +512,11 @@ impl Actor {
     /// When it is to be told that a reply is late.
     fn late_at(&self) -> Option<Instant> {
         let waits_since = self.outbox.oldest_push()?;
-        Some(waits_since.max(self.told_late.unwrap_or(waits_since)) + self.settings.patience.timeout)
+        Some(waits_since.max(self.told_late.unwrap_or(waits_since)) + self.settings.options.message_timeout)
     }
 
     fn stuck_at(&self) -> Option<Instant> {
-        self.outbox.stuck_at(self.settings.patience.timeout)
+        self.outbox.stuck_at(self.settings.options.message_timeout)
     }
 
     fn rejoin(&mut self) {
@@ -555,7 +535,7 @@ impl Actor {
         if self.late_at().is_some_and(|at| at <= now) {
             self.told_late = Some(now);
             metrics().replies_late.inc();
-            let patience = self.settings.patience.timeout;
+            let patience = self.settings.options.message_timeout;
             tracing::warn!(run = %self.id, "Lightning has not answered an event for {}s; waiting on", patience.as_secs());
         }
     }

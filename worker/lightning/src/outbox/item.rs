@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use protocol::Json;
 use protocol::run::{Exit, ExitReason, LogLevel, LogSource, StepIndex, StepInput, StepMemory};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::phoenix::Payload;
@@ -153,28 +154,31 @@ impl Output {
     }
 }
 
-#[derive(Serialize)]
-struct ExitFields<'a> {
-    reason: &'static str,
-    error_type: Option<Cow<'a, str>>,
-    error_message: Option<Cow<'a, str>>,
-}
-
 /// The text with U+FFFD for NUL characters, which Lightning's database cannot store.
 fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
-impl<'a> ExitFields<'a> {
-    fn of(exit: &'a Exit) -> Self {
-        // A success with an error would be refused.
-        let error = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success);
-        Self {
-            reason: exit.reason.as_str(),
-            error_type: error.map(|error| storable(&error.kind)),
-            error_message: error.map(|error| storable(&error.message)),
-        }
-    }
+/// A field of a payload, which is left out if it has no value.
+type Field = (&'static str, Option<Value>);
+
+fn some(value: impl Into<Value>) -> Option<Value> {
+    Some(value.into())
+}
+
+fn payload(fields: impl IntoIterator<Item = Field>) -> Payload {
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Payload::object(&fields.collect::<Map<_, _>>())
+}
+
+fn exit_fields(exit: &Exit) -> [Field; 3] {
+    // A success with an error would be refused.
+    let error = exit.error.as_ref().filter(|_| exit.reason != ExitReason::Success);
+    [
+        ("reason", some(exit.reason.as_str())),
+        ("error_type", some(error.map(|error| storable(&error.kind)))),
+        ("error_message", some(error.map(|error| storable(&error.message)))),
+    ]
 }
 
 impl Line {
@@ -230,60 +234,32 @@ pub(super) fn batch_payload<'a>(run_id: &str, lines: impl Iterator<Item = &'a Li
 impl StepStart {
     /// The payload of `step:start`.
     pub(super) fn payload(&self, input_dataclip_id: Option<String>) -> Payload {
-        #[derive(Serialize)]
-        struct Fields<'a> {
-            step_id: String,
-            job_id: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            input_dataclip_id: Option<String>,
-            timestamp: String,
-        }
-        Payload::object(&Fields {
-            step_id: self.step.to_string(),
-            job_id: &self.job_id,
-            input_dataclip_id,
-            timestamp: self.timestamp_us.to_string(),
-        })
+        payload([
+            ("step_id", some(self.step.to_string())),
+            ("job_id", some(&*self.job_id)),
+            ("input_dataclip_id", input_dataclip_id.map(Value::from)),
+            ("timestamp", some(self.timestamp_us.to_string())),
+        ])
     }
 }
 
 impl StepComplete {
     /// The payload of `step:complete`, with the dataclip in this form.
     pub(super) fn payload(&self, form: Form) -> Payload {
-        #[derive(Serialize)]
-        struct Memory {
-            job: u64,
-            system: u64,
-        }
-        #[derive(Serialize)]
-        struct Fields<'a> {
-            step_id: String,
-            job_id: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            output_dataclip_id: Option<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            output_dataclip_error: Option<&'static str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            dataclip_size_mb: Option<String>,
-            #[serde(flatten)]
-            exit: ExitFields<'a>,
-            mem: Memory,
-            duration: u64,
-            thread_id: &'a str,
-            timestamp: String,
-        }
-        let mut payload = Payload::object(&Fields {
-            step_id: self.step.to_string(),
-            job_id: &self.job_id,
-            output_dataclip_id: self.output.id().map(|id| id.to_string()),
-            output_dataclip_error: matches!(self.output, Output::Withheld).then_some("DATACLIP_TOO_LARGE"),
-            dataclip_size_mb: self.size.map(size_mb),
-            exit: ExitFields::of(&self.exit),
-            mem: Memory { job: self.memory.job, system: self.memory.system },
-            duration: self.duration_ms,
-            thread_id: &self.thread_id,
-            timestamp: self.timestamp_us.to_string(),
-        });
+        let head = [
+            ("step_id", some(self.step.to_string())),
+            ("job_id", some(&*self.job_id)),
+            ("output_dataclip_id", self.output.id().map(|id| id.to_string().into())),
+            ("output_dataclip_error", matches!(self.output, Output::Withheld).then(|| "DATACLIP_TOO_LARGE".into())),
+            ("dataclip_size_mb", self.size.map(|bytes| size_mb(bytes).into())),
+        ];
+        let tail = [
+            ("mem", some(json!({ "job": self.memory.job, "system": self.memory.system }))),
+            ("duration", some(self.duration_ms)),
+            ("thread_id", some(&*self.thread_id)),
+            ("timestamp", some(self.timestamp_us.to_string())),
+        ];
+        let mut payload = payload(head.into_iter().chain(exit_fields(&self.exit)).chain(tail));
         if let Output::Sent(_, json) = &self.output {
             payload = match form {
                 Form::String => payload.with_quoted("output_dataclip", json.clone()),
@@ -311,19 +287,11 @@ fn size_mb(bytes: u64) -> String {
 impl RunComplete {
     /// The payload of `run:complete`.
     pub(super) fn payload(&self, final_state: Option<&Json>, final_dataclip_id: Option<String>) -> Payload {
-        #[derive(Serialize)]
-        struct Fields<'a> {
-            #[serde(flatten)]
-            exit: ExitFields<'a>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            final_dataclip_id: Option<String>,
-            timestamp: String,
-        }
-        let payload = Payload::object(&Fields {
-            exit: ExitFields::of(&self.exit),
-            final_dataclip_id,
-            timestamp: self.timestamp_us.to_string(),
-        });
+        let tail = [
+            ("final_dataclip_id", final_dataclip_id.map(Value::from)),
+            ("timestamp", some(self.timestamp_us.to_string())),
+        ];
+        let payload = payload(exit_fields(&self.exit).into_iter().chain(tail));
         match final_state {
             Some(json) => payload.with_value("final_state", json.clone()),
             None => payload,

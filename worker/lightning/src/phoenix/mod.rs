@@ -20,4 +20,4 @@ pub(super) use frame::{Reply, Response, Status, says_busy};
 pub use fuzzing::feed_frames;
 pub(super) use hub::Answer;
 pub(super) use payload::Payload;
-pub(super) use socket::{Socket, SocketOptions};
+pub(super) use socket::Socket;

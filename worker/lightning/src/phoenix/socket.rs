@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use base::aside::is_long;
 use base::metrics::metrics;
@@ -16,27 +15,15 @@ use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::protocol::Message as WsMessage;
 
 use super::channel::Channel;
-use super::connect::{BoxedStream, ConnectError, Connected, Endpoint, Network, connect};
+use super::connect::{BoxedStream, ConnectError, Connected, connect};
 use super::frame::{Frame, InvalidFrame, Message, decode_binary, decode_long, decode_text};
 use super::hub::{Command, Hub, LinkEnd, Rejoin};
 use super::intake::Intake;
 use super::payload::Payload;
+use crate::LightningOptions;
 
-/// How a socket is kept.
-pub(crate) struct SocketOptions {
-    /// Where to.
-    pub(crate) endpoint: Endpoint,
-    /// How it is reached.
-    pub(crate) network: Network,
-    /// Makes the query of the URL, with a fresh token, for each connect.
-    pub(crate) query: Box<dyn Fn() -> SecretString + Send + Sync>,
-    /// Whether compression is offered to the server.
-    pub(crate) compression: bool,
-    /// Time between heartbeats. Nothing received from one to the next means that the link is dead.
-    pub(crate) heartbeat: Duration,
-    /// Shortest and longest pause between attempts to connect.
-    pub(crate) reconnect: (Duration, Duration),
-}
+/// Makes the query of the URL, with a fresh token, for each connect.
+pub(crate) type Query = Box<dyn Fn() -> SecretString + Send + Sync>;
 
 /// A socket that lives until this handle and all its channels are dropped.
 pub(crate) struct Socket {
@@ -48,12 +35,11 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Starts connecting.
-    pub(crate) fn spawn(options: SocketOptions) -> Self {
+    pub(crate) fn spawn(options: Arc<LightningOptions>, query: Query) -> Self {
         let (commands, received) = unbounded_channel();
         let pace = Pace { heartbeat: options.heartbeat, reconnect: options.reconnect };
-        let options = Arc::new(options);
-        let conversation =
-            Phoenix { options, weak: commands.downgrade(), hub: Hub::default(), intake: Intake::default() };
+        let (query, weak) = (Arc::new(query), commands.downgrade());
+        let conversation = Phoenix { options, query, weak, hub: Hub::default(), intake: Intake::default() };
         let (connected, task) = reconnecting::spawn(conversation, received, pace);
         Self { commands, connected, next_channel: AtomicU64::new(1), task }
     }
@@ -83,7 +69,8 @@ impl Socket {
 
 /// What is said over it: the hub's frames.
 struct Phoenix {
-    options: Arc<SocketOptions>,
+    options: Arc<LightningOptions>,
+    query: Arc<Query>,
     /// For timers: the socket must not keep itself alive.
     weak: WeakUnboundedSender<Command>,
     hub: Hub,
@@ -105,8 +92,8 @@ impl Conversation for Phoenix {
     }
 
     fn connect(&self) -> impl Future<Output = Result<Connected, ConnectError>> + Send + 'static + use<> {
-        let options = Arc::clone(&self.options);
-        async move { connect(&options.network, &options.endpoint, &(options.query)(), options.compression).await }
+        let (options, query) = (Arc::clone(&self.options), Arc::clone(&self.query));
+        async move { connect(&options.network, &options.endpoint, &query(), options.compression).await }
     }
 
     fn refused(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base::writer::FRAGMENT_BYTES;
 use bytes::Bytes;
@@ -33,8 +34,8 @@ impl Server {
         let count = Arc::new(AtomicUsize::new(0));
         let query = Box::new(move || format!("token={}", count.fetch_add(1, Ordering::Relaxed)).into());
         let reconnect = (Duration::from_millis(1), Duration::from_millis(20));
-        let network = Network::default();
-        Socket::spawn(SocketOptions { endpoint, network, query, compression: true, heartbeat, reconnect })
+        let options = LightningOptions::new(endpoint, "secret".into());
+        Socket::spawn(Arc::new(LightningOptions { heartbeat, reconnect, ..options }), query)
     }
 
     async fn accept(&self) -> (Connection, String) {
