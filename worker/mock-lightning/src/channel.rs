@@ -39,16 +39,6 @@ pub(super) struct Channel {
     pub(super) hangs: bool,
 }
 
-/// What a hook leaves to do with a message.
-enum Next {
-    GoOn,
-    GoOnLate(Duration),
-    Refuse(Value),
-    Nothing,
-    /// The channel's process died on it.
-    Crashed,
-}
-
 /// What handling a message came to.
 enum Outcome {
     Reply(Result<Response, Value>),
@@ -102,48 +92,9 @@ impl Channel {
         if self.hangs {
             return;
         }
-        let incoming = Incoming {
-            connection: self.connection,
-            topic: &message.topic,
-            event: &message.event,
-            payload: &message.payload,
-        };
-        let mut late = Duration::ZERO;
         let mut claim = None;
-        let verdict = self.shared.hooks.before_message(&incoming);
-        let mut outcome = match self.obey(verdict, Some(message), &mut claim).await {
-            Next::GoOn => None,
-            Next::Crashed if message.event == "phx_join" => {
-                Some(Outcome::Reply(Err(json!({"reason": "join crashed"}))))
-            }
-            Next::Crashed => return,
-            Next::GoOnLate(time) => {
-                late = time;
-                None
-            }
-            Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
-            Next::Nothing => return,
-        };
-        if outcome.is_none() {
-            self.close_earlier_join(message).await;
-            let handled = self.handle(message, &mut claim);
-            let accepted = matches!(handled, Outcome::Reply(Ok(_)) | Outcome::Silence);
-            let verdict = self.shared.hooks.before_reply(&incoming, accepted);
-            outcome = match self.obey(verdict, None, &mut claim).await {
-                Next::GoOn => Some(handled),
-                Next::GoOnLate(time) => {
-                    late = late.max(time);
-                    Some(handled)
-                }
-                Next::Refuse(response) => Some(Outcome::Reply(Err(response))),
-                Next::Crashed if message.event == "phx_join" => {
-                    Some(Outcome::Reply(Err(json!({"reason": "join crashed"}))))
-                }
-                Next::Nothing | Next::Crashed => None,
-            };
-        }
-        match outcome {
-            Some(Outcome::Reply(reply)) => {
+        match self.outcome(message, &mut claim).await {
+            Some((Outcome::Reply(reply), late)) => {
                 drop(claim);
                 if reply.is_err() && message.event == "phx_join" {
                     self.joined = None;
@@ -153,68 +104,83 @@ impl Channel {
                     self.push_cancel().await;
                 }
             }
-            Some(Outcome::Crash) => self.crash().await,
-            Some(Outcome::Silence) | None => {}
+            Some((Outcome::Crash, _)) => self.crash().await,
+            Some((Outcome::Silence, _)) | None => {}
         }
     }
 
-    /// Does what a hook says; `unhandled` is the message that was not handled yet.
+    /// What becomes of a message and how much later its answer goes out, as the hooks say.
+    async fn outcome(&mut self, message: &ClientMessage, claim: &mut Option<OpenClaim>) -> Option<(Outcome, Duration)> {
+        let incoming = Incoming {
+            connection: self.connection,
+            topic: &message.topic,
+            event: &message.event,
+            payload: &message.payload,
+        };
+        let verdict = self.shared.options.hooks.before_message(&incoming);
+        let late = match self.obey(verdict, message, false, claim).await {
+            Ok(late) => late,
+            Err(instead) => return Some((instead?, Duration::ZERO)),
+        };
+        self.close_earlier_join(message).await;
+        let handled = self.handle(message, claim);
+        let accepted = matches!(handled, Outcome::Reply(Ok(_)) | Outcome::Silence);
+        let verdict = self.shared.options.hooks.before_reply(&incoming, accepted);
+        match self.obey(verdict, message, true, claim).await {
+            Ok(later) => Some((handled, late.max(later))),
+            Err(instead) => Some((instead?, late)),
+        }
+    }
+
+    /// Does what a hook says: how much later the answer goes out, or what becomes of the message instead.
     async fn obey(
         &mut self,
         verdict: HookVerdict,
-        unhandled: Option<&ClientMessage>,
+        message: &ClientMessage,
+        is_handled: bool,
         claim: &mut Option<OpenClaim>,
-    ) -> Next {
+    ) -> Result<Duration, Option<Outcome>> {
         match verdict {
-            HookVerdict::GoOn => Next::GoOn,
-            HookVerdict::ReplyLate(time) => Next::GoOnLate(time),
+            HookVerdict::GoOn => return Ok(Duration::ZERO),
+            HookVerdict::ReplyLate(time) => return Ok(time),
             HookVerdict::Delay(time) => {
                 tokio::time::sleep(time).await;
-                Next::GoOn
+                return Ok(Duration::ZERO);
             }
-            HookVerdict::Drop => Next::Nothing,
+            HookVerdict::Drop => return Err(None),
             HookVerdict::Hang => {
                 self.hangs = true;
-                Next::Nothing
+                return Err(None);
             }
-            HookVerdict::Refuse(response) => Next::Refuse(response),
+            HookVerdict::Refuse(response) => return Err(Some(Outcome::Reply(Err(response)))),
             HookVerdict::CloseChannel => {
                 self.crash().await;
-                Next::Crashed
+                let is_join = message.event == "phx_join";
+                return Err(is_join.then(|| Outcome::Reply(Err(json!({"reason": "join crashed"})))));
             }
             HookVerdict::ReadSlowly(pace) => {
                 self.control.read_slowly(pace);
-                Next::GoOn
+                return Ok(Duration::ZERO);
             }
             HookVerdict::CutThenHandle(time) => {
-                if let Some(message) = unhandled {
+                if !is_handled {
                     self.handle_later(message, time);
                 }
                 self.control.cut();
-                std::future::pending().await
             }
-            // What follows ends with the connection: whatever is open now stays unfinished.
-            HookVerdict::CloseSocket => {
-                self.control.cut();
-                std::future::pending().await
-            }
+            HookVerdict::CloseSocket => self.control.cut(),
             // The answer is on its way when the connection breaks, which nobody here has noticed.
             HookVerdict::LoseReply => {
                 if let Some(mut claim) = claim.take() {
                     claim.runs.clear();
                 }
                 self.control.cut();
-                std::future::pending().await
             }
-            HookVerdict::HalfOpen => {
-                self.control.fall_silent();
-                std::future::pending().await
-            }
-            HookVerdict::Restart(time) => {
-                self.shared.restart(time);
-                std::future::pending().await
-            }
+            HookVerdict::HalfOpen => self.control.fall_silent(),
+            HookVerdict::Restart(time) => self.shared.restart(time),
         }
+        // These end with the connection: whatever is open now stays unfinished.
+        std::future::pending().await
     }
 
     /// Handles an event of a run when its connection is long gone.
@@ -235,7 +201,7 @@ impl Channel {
             "phx_leave" => self.leave(),
             "heartbeat" if self.topic == SOCKET_TOPIC => {
                 self.shared.store().activity.heartbeats += 1;
-                match self.shared.dialect {
+                match self.shared.options.dialect {
                     Dialect::Lightning => Ok(Response::Json(json!({}))),
                     Dialect::ReferenceMock => return Outcome::Silence,
                 }
@@ -289,7 +255,7 @@ impl Channel {
             return Err(unmatched());
         }
         self.joined = Some(message.join_ref.clone());
-        Ok(Response::Json(match self.shared.dialect {
+        Ok(Response::Json(match self.shared.options.dialect {
             Dialect::Lightning => json!({}),
             Dialect::ReferenceMock => json!("ok"),
         }))
@@ -297,7 +263,7 @@ impl Channel {
 
     fn leave(&mut self) -> Result<Response, Rejection> {
         self.joined = None;
-        match self.shared.dialect {
+        match self.shared.options.dialect {
             Dialect::Lightning => Ok(Response::Json(json!({}))),
             Dialect::ReferenceMock => {
                 Err(Rejection::Blameless(json!(format!("There are no listeners on channel {}", self.topic))))
@@ -307,7 +273,7 @@ impl Channel {
 
     fn claim(&self, payload: &Value, open: &mut Option<OpenClaim>) -> Result<Response, Rejection> {
         let claim = Claim::read(payload)?;
-        let most = self.shared.hooks.most_runs(claim.demand);
+        let most = self.shared.options.hooks.most_runs(claim.demand);
         let claimed = self.shared.store().claim(most, claim.worker_name, &claim.queues);
         let open = open.insert(OpenClaim {
             shared: self.shared.clone(),
@@ -343,7 +309,7 @@ impl Channel {
 
     async fn reply(&self, message: &ClientMessage, outcome: Result<&Response, &Value>, late: Duration) {
         let join_ref = self.joined.as_ref().unwrap_or(&message.join_ref).as_deref();
-        let frame = frame::reply(self.shared.dialect, join_ref, message, outcome);
+        let frame = frame::reply(self.shared.options.dialect, join_ref, message, outcome);
         if late.is_zero() {
             self.send(frame).await;
         } else {
@@ -376,12 +342,19 @@ impl Channel {
 
     /// Phoenix's own pushes carry the join's reference twice.
     async fn push(&self, join_ref: Option<&str>, event: &str) {
-        self.send(frame::push(self.shared.dialect, join_ref, join_ref, &self.topic, event)).await;
+        self.send(frame::push(self.shared.options.dialect, join_ref, join_ref, &self.topic, event)).await;
     }
 
     async fn push_work_available(&self) {
         if let Some(join_ref) = self.joined.as_ref().filter(|_| self.topic == QUEUE_TOPIC) {
-            self.send(frame::push(self.shared.dialect, join_ref.as_deref(), None, &self.topic, "work-available")).await;
+            self.send(frame::push(
+                self.shared.options.dialect,
+                join_ref.as_deref(),
+                None,
+                &self.topic,
+                "work-available",
+            ))
+            .await;
         }
     }
 
@@ -390,7 +363,8 @@ impl Channel {
         if let Some(join_ref) = &self.joined
             && self.run_id().is_some_and(|run_id| self.shared.store().is_to_be_cancelled(run_id))
         {
-            self.send(frame::push(self.shared.dialect, join_ref.as_deref(), None, &self.topic, "run:cancel")).await;
+            self.send(frame::push(self.shared.options.dialect, join_ref.as_deref(), None, &self.topic, "run:cancel"))
+                .await;
         }
     }
 

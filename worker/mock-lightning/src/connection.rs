@@ -148,7 +148,7 @@ pub(super) async fn upgrade(
         opened_at: now_us(),
         closed_at: None,
     });
-    let compression = shared.compression && deflate::is_offered(request.headers());
+    let compression = shared.options.compression && deflate::is_offered(request.headers());
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(serve(shared, number, upgraded, compression));
     let headers = [
@@ -183,7 +183,7 @@ fn authorize(shared: &Shared, parameters: &Parameters) -> Result<Option<String>,
     let Some(token) = &parameters.token else {
         return Err((StatusCode::UNAUTHORIZED, "there is no worker token".to_owned()));
     };
-    let Some(secret) = &shared.secret else { return Ok(None) };
+    let Some(secret) = &shared.options.secret else { return Ok(None) };
     verify_worker_token(token, secret).map(Some).map_err(|reason| (StatusCode::UNAUTHORIZED, reason))
 }
 
@@ -205,10 +205,10 @@ async fn serve(shared: Arc<Shared>, number: u64, upgraded: OnUpgrade, compressio
     let Ok(stream) = upgraded.await else { return };
     // Cowboy's `max_frame_size` bounds a frame, and a message with all of its fragments; from 2.13 on also what a
     // compressed message inflates to, which the websocket sees as fragments.
-    let limit = opened.shared.max_message_bytes;
+    let limit = opened.shared.options.max_message_bytes;
     let inflater = compression.then(|| Inflater::new(false, usize::MAX));
     let (limit, inflater) = match (limit, inflater) {
-        (Some(limit), Some(inflater)) if !opened.shared.bounds_inflated => {
+        (Some(limit), Some(inflater)) if !opened.shared.options.bounds_inflated => {
             (None, Some(inflater.bounded_on_the_wire(limit)))
         }
         both => both,

@@ -10,8 +10,8 @@ use super::fields::{Exit, Fields, Rejection, is_json};
 use super::frame::Response;
 use super::postgres::{holds_lone_surrogate, holds_nul, text_holds_nul};
 use super::record::{RunState, StepRecord};
-use super::store::{Run, Store, Traits};
-use super::{DataclipForm, DataclipReply, Dialect};
+use super::store::{Run, Store};
+use super::{DataclipForm, DataclipReply, Dialect, MockOptions};
 
 /// Characters of a log line's source, by Lightning's `LogLine`.
 const LONGEST_SOURCE: usize = 8;
@@ -32,7 +32,7 @@ impl Store {
             return Err(Rejection::Crash(format!("there is no run {run_id}")));
         }
         // Postgrex raises within the insert, and the channel's process with it.
-        if self.traits.crash_on_nul && holds_nul(payload) {
+        if self.options.crash_on_nul && holds_nul(payload) {
             return Err(Rejection::Crash("a NUL character cannot be stored".to_owned()));
         }
         let response = match event {
@@ -43,7 +43,7 @@ impl Store {
             "step:start" => self.step_start(run_id, payload),
             "step:complete" => self.step_complete(run_id, payload),
             "run:log" => self.run_log(run_id, payload),
-            "run:batch_logs" if self.traits.batch_logs => self.run_batch_logs(run_id, payload),
+            "run:batch_logs" if self.options.batch_logs => self.run_batch_logs(run_id, payload),
             "run:complete" => self.run_complete(run_id, payload, copy),
             _ => return Err(Rejection::Crash(format!("there is no event {event} on a run's channel"))),
         }?;
@@ -62,7 +62,7 @@ impl Store {
         if !payload.is_null() {
             Fields::of(payload, &[])?;
         }
-        Ok(Response::Text(self.run_mut(run_id)?.plan.clone()))
+        Ok(Response::Text(self.run_mut(run_id)?.submission.plan.clone()))
     }
 
     fn fetch_credential(&self, payload: &Value) -> Result<Response, Rejection> {
@@ -75,8 +75,8 @@ impl Store {
     /// run's input when it gives it away.
     fn fetch_dataclip(&mut self, run_id: &str, payload: &Value) -> Result<Response, Rejection> {
         let run = self.run_mut(run_id)?;
-        let (keeps_data, input) = (run.output_dataclips, run.dataclip_id.clone());
-        let kept = match self.traits.dialect {
+        let (keeps_data, input) = (run.submission.output_dataclips, run.submission.dataclip_id.clone());
+        let kept = match self.options.dialect {
             Dialect::Lightning => input.and_then(|id| self.dataclips.get_mut(&id)),
             Dialect::ReferenceMock => {
                 Some(self.dataclips.get_mut(fetched_id(payload)?).ok_or_else(|| not_found("Dataclip not found!"))?)
@@ -87,7 +87,7 @@ impl Store {
             Some(kept) if keeps_data => kept.clone(),
             Some(kept) => std::mem::take(kept),
         };
-        Ok(match self.traits.dataclip_reply {
+        Ok(match self.options.dataclip_reply {
             DataclipReply::Binary => Response::Binary(text),
             DataclipReply::ByteArray => Response::ByteArray(text),
         })
@@ -116,7 +116,7 @@ impl Store {
             Some(Value::Null) => return Err(Rejection::errors("job_id", "Job not found!")),
             Some(_) => {}
         }
-        let strict = self.traits.strict_ids;
+        let strict = self.options.strict_ids;
         let fields = Fields::of(payload, &["step_id", "job_id", "input_dataclip_id", "timestamp"])?;
         let step_id = fields.required_uuid("step_id")?;
         let job_id = fields.id("job_id", strict)?.unwrap_or_default();
@@ -127,7 +127,7 @@ impl Store {
         }
         let duplicate = self.duplicate("step", step_id);
         let run = self.run_mut(run_id)?;
-        if !run.jobs.contain(job_id) {
+        if !run.submission.jobs.contain(job_id) {
             return Err(Rejection::field("job_id", "does not exist"));
         }
         if step(run, step_id).is_some() {
@@ -169,7 +169,7 @@ impl Store {
             return Err(Rejection::field("dataclip_size_mb", "is invalid"));
         }
         let run = self.runs.get(run_id).ok_or_else(|| Rejection::Crash(format!("there is no run {run_id}")))?;
-        let output = Output::of(fields, run.output_dataclips, self.traits)?;
+        let output = Output::of(fields, run.submission.output_dataclips, &self.options)?;
         let started = step(run, step_id).ok_or_else(|| Rejection::field("step_id", "not found"))?;
         // `Handlers.CompleteStep` looks at neither the job nor whether the step is complete already.
         if let Some(id) = output.id.filter(|id| self.dataclips.contains_key(*id)) {
@@ -188,7 +188,7 @@ impl Store {
 
     /// What comes of a step or dataclip whose id is there already.
     fn duplicate(&self, what: &str, id: &str) -> Rejection {
-        match self.traits.crash_on_duplicates {
+        match self.options.crash_on_duplicates {
             true => Rejection::Crash(format!("there is a {what} {id} already")),
             false => Rejection::field("id", "has already been taken"),
         }
@@ -264,12 +264,12 @@ struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    fn of(fields: Fields<'a>, wanted: bool, traits: Traits) -> Result<Self, Rejection> {
+    fn of(fields: Fields<'a>, wanted: bool, options: &MockOptions) -> Result<Self, Rejection> {
         // An Ecto type that cannot be cast, and Lightning's `Dataclip.new`.
         let invalid = || Rejection::field("output_dataclip", "is invalid");
         let no_map = || Rejection::field("body", "must be a map");
         let id = fields.id("output_dataclip_id", true)?;
-        let text = match (fields.get("output_dataclip"), traits.dataclip_form) {
+        let text = match (fields.get("output_dataclip"), options.dataclip_form) {
             (Some(_), _) if !wanted => {
                 return Err(Rejection::field("output_dataclip", "must be left out, as the run's options say"));
             }
@@ -278,7 +278,7 @@ impl<'a> Output<'a> {
             (Some(_), _) if id.is_none() => return Err(Rejection::field("output_dataclip_id", "can't be blank")),
             (Some(Value::String(_)), DataclipForm::Values) => return Err(invalid()),
             (Some(Value::String(text)), _) => {
-                check_text(text, traits.crash_on_nul)?;
+                check_text(text, options.crash_on_nul)?;
                 if text.trim_start().starts_with('{') { text.clone() } else { return Err(no_map()) }
             }
             (Some(_), DataclipForm::Strings) => return Err(invalid()),

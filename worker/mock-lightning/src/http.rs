@@ -73,7 +73,7 @@ async fn queue_run(
     RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Result<Json<Value>, HttpError> {
-    let submission = Submission::parse(text(&body)?, shared.strict_ids)?;
+    let submission = Submission::parse(text(&body)?, shared.options.strict_ids)?;
     let id = shared.store().queue(submission)?;
     if query.is_some_and(|query| query.split('&').any(|part| part == "wakeup" || part.starts_with("wakeup="))) {
         shared.wake();

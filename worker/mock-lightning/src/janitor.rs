@@ -17,7 +17,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, grace: Duration) {
         let now = Instant::now();
         let mut store = shared.store();
         for run in store.runs.values_mut().filter(|run| !run.record.state.is_final()) {
-            let limit = Duration::from_secs(run.timeout_seconds) + grace;
+            let limit = Duration::from_secs(run.submission.timeout_seconds) + grace;
             if run.claimed.is_some_and(|claimed| claimed + limit <= now) {
                 tracing::warn!(run = &*run.record.id, "the mock Lightning marks a run lost");
                 run.end(RunState::Lost);

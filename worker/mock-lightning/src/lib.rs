@@ -48,7 +48,7 @@ pub use record::{
 use base::connections;
 use memory::Pipes;
 use plan::Submission;
-use store::{Store, Traits};
+use store::Store;
 use token::RunTokens;
 
 /// Pushes that a slow channel may be behind before the oldest are forgotten.
@@ -194,14 +194,8 @@ pub enum WaitError {
 /// What the listener, its connections and the handle share.
 struct Shared {
     store: Mutex<Store>,
-    secret: Option<SecretString>,
+    options: Arc<MockOptions>,
     run_tokens: RunTokens,
-    dialect: Dialect,
-    max_message_bytes: Option<usize>,
-    bounds_inflated: bool,
-    strict_ids: bool,
-    compression: bool,
-    hooks: Arc<dyn Hooks>,
     listening: AtomicBool,
     pushes: broadcast::Sender<Push>,
     /// A change cuts every socket that was open before it.
@@ -278,39 +272,16 @@ pub fn start_in_memory(options: MockOptions) -> Result<MockLightning, MockError>
 }
 
 fn unconnected(options: MockOptions) -> Result<MockLightning, MockError> {
-    let MockOptions {
-        address,
-        secret,
-        private_key,
-        dataclip_reply,
-        dialect,
-        strict_ids,
-        max_message_bytes,
-        bounds_inflated,
-        crash_on_duplicates,
-        crash_on_nul,
-        batch_logs,
-        dataclip_form,
-        lost_after,
-        compression,
-        hooks,
-    } = options;
-    let traits =
-        Traits { strict_ids, crash_on_duplicates, crash_on_nul, batch_logs, dataclip_form, dataclip_reply, dialect };
+    let options = Arc::new(options);
     let shared = Arc::new(Shared {
-        store: Mutex::new(Store::new(traits)),
-        secret,
-        run_tokens: RunTokens::new(private_key.as_ref()).map_err(MockError::PrivateKey)?,
-        dialect,
-        max_message_bytes,
-        bounds_inflated,
-        strict_ids,
-        compression,
-        hooks,
+        store: Mutex::new(Store::new(options.clone())),
+        run_tokens: RunTokens::new(options.private_key.as_ref()).map_err(MockError::PrivateKey)?,
         listening: AtomicBool::new(false),
         pushes: broadcast::Sender::new(PUSHES),
         cut: watch::Sender::new(()),
+        options,
     });
+    let (address, lost_after) = (shared.options.address, shared.options.lost_after);
     let janitor = lost_after.map(|grace| tokio::spawn(janitor::sweep(shared.clone(), grace)));
     Ok(MockLightning { shared, address, listener: Mutex::new(None), pipes: None, janitor })
 }
@@ -333,7 +304,7 @@ impl MockLightning {
 
     /// Queues a run, without waking workers, and gives its id. Takes what `POST /run` takes.
     pub fn queue_run(&self, plan: Value) -> Result<String, InvalidPlan> {
-        let submission = Submission::parse(&plan.to_string(), self.shared.strict_ids)?;
+        let submission = Submission::parse(&plan.to_string(), self.shared.options.strict_ids)?;
         self.shared.store().queue(submission)
     }
 

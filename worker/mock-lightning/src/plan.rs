@@ -22,7 +22,7 @@ pub struct InvalidPlan(pub(super) String);
 type Object = BTreeMap<String, Box<RawValue>>;
 
 /// A checked submission: a plan with what goes beside it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Submission {
     pub(super) id: String,
     pub(super) queue: String,

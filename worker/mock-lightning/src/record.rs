@@ -12,10 +12,11 @@ fn shared<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, serializer: S) -
 }
 
 /// State of a run, by Lightning's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum RunState {
+    #[default]
     Available,
     Claimed,
     Started,
@@ -117,7 +118,7 @@ pub struct StepRecord {
 }
 
 /// All that is known of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct RunRecord {
     /// Id.
     #[serde(serialize_with = "shared")]

@@ -12,22 +12,18 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::plan::{InvalidPlan, Jobs, Submission};
+use super::MockOptions;
+use super::plan::{InvalidPlan, Submission};
 use super::record::{
     Activity, ClaimRecord, ConnectionRecord, LogRecord, RecordedEvent, RunRecord, RunState, Violation,
 };
-use super::{DataclipForm, DataclipReply, Dialect};
 
 /// A run with what is only the server's to know.
+#[derive(Default)]
 pub(super) struct Run {
     pub(super) record: RunRecord,
-    pub(super) plan: Box<RawValue>,
-    pub(super) jobs: Jobs,
-    pub(super) output_dataclips: bool,
-    /// Its input.
-    pub(super) dataclip_id: Option<String>,
+    pub(super) submission: Submission,
     pub(super) log_ids: HashSet<String>,
-    pub(super) timeout_seconds: u64,
     /// Whether somebody asked to end it.
     pub(super) is_cancelled: bool,
     /// When it was claimed, by a clock that only goes forward.
@@ -68,20 +64,9 @@ pub(super) struct Claimed {
     pub(super) timeout_seconds: u64,
 }
 
-/// What kind of Lightning it is: the options of the same names.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Traits {
-    pub(super) strict_ids: bool,
-    pub(super) crash_on_duplicates: bool,
-    pub(super) crash_on_nul: bool,
-    pub(super) batch_logs: bool,
-    pub(super) dataclip_form: DataclipForm,
-    pub(super) dataclip_reply: DataclipReply,
-    pub(super) dialect: Dialect,
-}
-
+#[derive(Default)]
 pub(super) struct Store {
-    pub(super) traits: Traits,
+    pub(super) options: Arc<MockOptions>,
     pub(super) runs: HashMap<String, Run>,
     pub(super) dataclips: HashMap<String, Box<RawValue>>,
     pub(super) credentials: HashMap<String, Box<RawValue>>,
@@ -95,18 +80,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(traits: Traits) -> Self {
-        Self {
-            traits,
-            runs: HashMap::new(),
-            dataclips: HashMap::new(),
-            credentials: HashMap::new(),
-            activity: Activity::default(),
-            violations: Vec::new(),
-            order: Vec::new(),
-            queues: HashMap::new(),
-            subscribers: Vec::new(),
-        }
+    pub(super) fn new(options: Arc<MockOptions>) -> Self {
+        Self { options, ..Self::default() }
     }
 
     /// Notes that a run is to be ended; whether it is known and not over.
@@ -128,61 +103,18 @@ impl Store {
     }
 
     /// Queues a run with the dataclips and credentials that came with it, and gives its id.
-    pub(super) fn queue(&mut self, submission: Submission) -> Result<String, InvalidPlan> {
-        let Submission {
-            id,
-            queue,
-            plan,
-            jobs,
-            output_dataclips,
-            dataclip_id,
-            timeout_seconds,
-            dataclips,
-            credentials,
-        } = submission;
+    pub(super) fn queue(&mut self, mut submission: Submission) -> Result<String, InvalidPlan> {
+        let (id, queue) = (submission.id.clone(), submission.queue.clone());
         if self.runs.contains_key(&id) {
             return Err(InvalidPlan(format!("id: there is a run {id} already")));
         }
-        self.dataclips.extend(dataclips);
-        self.credentials.extend(credentials);
+        self.dataclips.extend(std::mem::take(&mut submission.dataclips));
+        self.credentials.extend(std::mem::take(&mut submission.credentials));
         let place = self.order.len() as u64;
         self.order.push(id.clone());
         self.queues.entry(queue.clone()).or_default().insert(place, id.clone());
-        let record = RunRecord {
-            id: id.as_str().into(),
-            state: RunState::Available,
-            queue,
-            worker_name: None,
-            queued_at: now_us(),
-            claimed_at: None,
-            started_at: None,
-            finished_at: None,
-            reason: None,
-            error_type: None,
-            error_message: None,
-            final_state: None,
-            final_dataclip_id: None,
-            versions: None,
-            steps: Vec::new(),
-            logs: Vec::new(),
-            violations: Vec::new(),
-            events: Vec::new(),
-        };
-        let run = Run {
-            record,
-            plan,
-            jobs,
-            output_dataclips,
-            dataclip_id,
-            log_ids: HashSet::new(),
-            timeout_seconds,
-            is_cancelled: false,
-            claimed: None,
-            place,
-            tokens: Vec::new(),
-            waiting_for_end: Vec::new(),
-        };
-        self.runs.insert(id.clone(), run);
+        let record = RunRecord { id: id.as_str().into(), queue, queued_at: now_us(), ..RunRecord::default() };
+        self.runs.insert(id.clone(), Run { record, submission, place, ..Run::default() });
         Ok(id)
     }
 
@@ -198,7 +130,7 @@ impl Store {
                 run.record.claimed_at = Some(now_us());
                 run.claimed = Some(Instant::now());
                 run.record.worker_name = worker_name.map(str::to_owned);
-                claimed.push(Claimed { id, timeout_seconds: run.timeout_seconds });
+                claimed.push(Claimed { id, timeout_seconds: run.submission.timeout_seconds });
             }
         }
         self.activity.claims.push(ClaimRecord {
@@ -330,7 +262,7 @@ impl Store {
         self.runs.get(run_id).filter(|run| run.record.state.is_final())?;
         let run = self.runs.remove(run_id)?;
         let outputs = run.record.steps.iter().filter_map(|step| step.output_dataclip_id.as_ref());
-        for id in outputs.chain(&run.record.final_dataclip_id).chain(&run.dataclip_id) {
+        for id in outputs.chain(&run.record.final_dataclip_id).chain(&run.submission.dataclip_id) {
             self.dataclips.remove(id);
         }
         Some(run.record)
@@ -347,15 +279,7 @@ mod tests {
     use super::*;
 
     fn store(runs: &[(&str, &str)]) -> Store {
-        let mut store = Store::new(Traits {
-            strict_ids: false,
-            crash_on_duplicates: true,
-            crash_on_nul: true,
-            batch_logs: true,
-            dataclip_form: DataclipForm::Both,
-            dataclip_reply: DataclipReply::Binary,
-            dialect: Dialect::Lightning,
-        });
+        let mut store = Store::default();
         for (id, queue) in runs {
             let text = format!(r#"{{"id":"{id}","queue":"{queue}"}}"#);
             store.queue(Submission::parse(&text, false).unwrap()).unwrap();
