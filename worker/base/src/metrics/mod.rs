@@ -124,7 +124,8 @@ pub struct Metrics {
     exports_dropped: Family<Labels<1>, Counter>,
     oada_jobs: Family<Labels<3>, Gauge>,
     oada_job_duration: Family<Labels<3>, Histogram, LongBuckets>,
-    oada_late_updates: Counter,
+    /// What OADA handlers did after their run had ended.
+    pub oada_late_updates: Counter,
     oada_queues_refused: Family<Labels<1>, Gauge>,
 }
 
@@ -146,10 +147,6 @@ impl MetricConstructor<Histogram> for LongBuckets {
     }
 }
 
-fn histogram() -> Histogram {
-    Histogram::new(SECONDS.iter().copied())
-}
-
 /// A registry that hands out what it registers.
 struct Registrar(Registry);
 
@@ -167,6 +164,16 @@ impl Registrar {
         self.0.register_with_unit(name, help, unit, metric.clone());
         metric
     }
+
+    /// A histogram of times.
+    fn seconds(&mut self, name: &str, help: &str) -> Histogram {
+        self.with_unit(name, Unit::Seconds, help, Histogram::new(SECONDS.iter().copied()))
+    }
+
+    /// A gauge of memory.
+    fn bytes(&mut self, name: &str, help: &str) -> Gauge {
+        self.with_unit(name, Unit::Bytes, help, Gauge::default())
+    }
 }
 
 impl Metrics {
@@ -178,12 +185,7 @@ impl Metrics {
             active_runs: it.add("active_runs", "Runs of each workloop that have not ended"),
             open_claims: it.add("open_claims", "Runs of each workloop that are claimed and not answered"),
             claims: it.add("claims", "Claims that were answered, by what they brought"),
-            claim_duration: it.with_unit(
-                "claim_duration",
-                Unit::Seconds,
-                "Time from a claim to its answer",
-                histogram(),
-            ),
+            claim_duration: it.seconds("claim_duration", "Time from a claim to its answer"),
             runs_claimed: it.add("runs_claimed", "Runs that each workloop has got"),
             runs_refused: it.add("runs_refused", "Runs refused: token not valid, or more than were asked for"),
             runs_ended: it.add("runs_ended", "Runs that ended, by reason and type of error"),
@@ -209,23 +211,13 @@ impl Metrics {
             hosts: it.add("hosts", "Engine hosts that live, by state"),
             hosts_waiting: it.add("runs_waiting_for_host", "Runs that wait for an engine host"),
             hosts_started: it.add("hosts_started", "Engine hosts started"),
-            host_start_duration: it.with_unit(
-                "host_start_duration",
-                Unit::Seconds,
-                "Time until an engine host is ready, from the decision to start it or to have it prepare another engine",
-                histogram(),
-            ),
+            host_start_duration: it.seconds("host_start_duration", "Time until an engine host is ready, from the decision to start it or to have it prepare another engine"),
             host_ends: it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended"),
             reservations: it.add("reservations", "Hosts lent to runs, by whether they had prepared what the run wants"),
             token_circuit_open: it.add("token_circuit_open", "Whether run tokens are refused one after the other, so that runs are claimed only as probes"),
             circuit_open: it.add("circuit_open", "Whether hosts fail so often that no run can be executed"),
             adaptor_installs: it.add("adaptor_installs", "Installations of adaptors, by result"),
-            adaptor_install_duration: it.with_unit(
-                "adaptor_install_duration",
-                Unit::Seconds,
-                "Time that the installation of an adaptor took",
-                histogram(),
-            ),
+            adaptor_install_duration: it.seconds("adaptor_install_duration", "Time that the installation of an adaptor took"),
             forks: it.add("forks", "Node engines that were forked from a template"),
             fork_duration: it.with_unit(
                 "fork",
@@ -234,25 +226,10 @@ impl Metrics {
                 Histogram::new(FORK_SECONDS),
             ),
             fork_fallbacks: it.add("fork_fallbacks", "Node engines that were to be forked and are started, by reason"),
-            template_private: it.with_unit(
-                "template_private",
-                Unit::Bytes,
-                "Memory that the templates had for themselves when they were ready",
-                Gauge::default(),
-            ),
-            hosts_memory: it.with_unit(
-                "hosts_resident_memory",
-                Unit::Bytes,
-                "Resident memory of all engine hosts with their engines; shared pages count once for each process",
-                Gauge::default(),
-            ),
-            memory: it.with_unit("resident_memory", Unit::Bytes, "Resident memory of the worker", Gauge::default()),
-            event_loop_lag: it.with_unit(
-                "event_loop_lag",
-                Unit::Seconds,
-                "How much too late the worker's timers fire",
-                histogram(),
-            ),
+            template_private: it.bytes("template_private", "Memory that the templates had for themselves when they were ready"),
+            hosts_memory: it.bytes("hosts_resident_memory", "Resident memory of all engine hosts with their engines; shared pages count once for each process"),
+            memory: it.bytes("resident_memory", "Resident memory of the worker"),
+            event_loop_lag: it.seconds("event_loop_lag", "How much too late the worker's timers fire"),
             panics: it.add("panics", "Panics of tasks and of request handlers: each is a bug, and in the worker's log"),
             draining: it.add("draining", "Whether the worker was asked to stop, or to be without hosts for now"),
             exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
@@ -379,11 +356,6 @@ impl Metrics {
     pub fn oada_job_finished(&self, service: &str, kind: &str, status: &'static str, took: Duration) {
         let labels = oada_labels(service, kind, ("status", status));
         self.oada_job_duration.get_or_create(&labels).observe(took.as_secs_f64());
-    }
-
-    /// A handler did something after its run had ended, which was refused.
-    pub fn oada_late_update(&self) {
-        self.oada_late_updates.inc();
     }
 
     /// How many OADA queues of a service have a token that their store refuses.

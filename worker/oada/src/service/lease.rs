@@ -94,7 +94,7 @@ impl Lease {
 
     fn refuse(&self) -> RunOver {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        metrics().oada_late_update();
+        metrics().oada_late_updates.inc();
         RunOver
     }
 }
