@@ -5,20 +5,23 @@ use std::fmt::Write as _;
 use base::escape::one_line;
 use serde_json::Value;
 
-use super::client::{Client, ClientError, Posted};
+use super::client::{Client, ClientError, Posted, if_there};
 use super::job::{InvalidJob, Job, NewJob};
 use super::list::links;
 use super::paths::{Paths, Shelf};
 use super::request::post_job;
 
-/// A list of jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Listed {
-    /// Those that are to be done.
+    /// With those that are to be done.
+    #[value(alias = "jobs")]
     Pending,
-    /// Those that succeeded.
+    /// With those that succeeded.
+    #[value(alias = "jobs-success")]
     Success,
-    /// Those that failed.
+    /// With those that failed.
+    #[value(alias = "jobs-failure")]
     Failure,
 }
 
@@ -98,11 +101,7 @@ async fn lists(client: &Client, paths: &Paths, listed: Listed) -> Result<Vec<Str
     };
     let Some(shelf) = paths.shelf(shelf) else { return Ok(Vec::new()) };
     let index = format!("{shelf}/day-index");
-    let days = match client.get(&index).await {
-        Ok(response) => response.data.unwrap_or_default(),
-        Err(error) if error.is_missing() => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
+    let days = if_there(client.get(&index).await)?.and_then(|found| found.data).unwrap_or_default();
     let mut days: Vec<String> = days.as_object().into_iter().flat_map(|days| days.keys().cloned()).collect();
     days.retain(|day| !day.starts_with('_'));
     days.sort_unstable_by(|a, b| b.cmp(a));
@@ -110,10 +109,6 @@ async fn lists(client: &Client, paths: &Paths, listed: Listed) -> Result<Vec<Str
 }
 
 async fn read_links(client: &Client, path: &str) -> Result<Vec<(String, String)>, LookupError> {
-    let list = match client.get(path).await {
-        Ok(response) => response.data.unwrap_or_default(),
-        Err(error) if error.is_missing() => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
+    let list = if_there(client.get(path).await)?.and_then(|found| found.data).unwrap_or_default();
     Ok(list.as_object().map(links).unwrap_or_default().into_iter().collect())
 }

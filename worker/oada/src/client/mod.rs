@@ -112,6 +112,14 @@ pub enum ClientError {
     Closed,
 }
 
+/// What was answered; none if there is nothing, or nothing that may be seen.
+pub(super) fn if_there<T>(answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match answer {
+        Err(error) if error.is_missing() => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }

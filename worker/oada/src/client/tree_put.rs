@@ -4,7 +4,7 @@ use protocol::backoff::jitter;
 use serde_json::{Map, Value, json};
 
 use super::retry::{CONFLICTS, conflict_pause};
-use super::{Client, ClientError};
+use super::{Client, ClientError, if_there};
 use crate::ksuid::Ksuid;
 use crate::tree::{Node, Tree};
 use crate::wire::{Method, Request, Response};
@@ -57,10 +57,8 @@ impl Client {
                 Ok(response) => {
                     let Some((value, at)) = link else { return Ok(Way::Made) };
                     // The etag does not tell of what came before it. A link that did would be lost with all behind it.
-                    match self.head(&at).await {
-                        Ok(_) => return Ok(Way::MadeByAnother),
-                        Err(error) if error.is_missing() => {}
-                        Err(error) => return Err(error),
+                    if if_there(self.head(&at).await)?.is_some() {
+                        return Ok(Way::MadeByAnother);
                     }
                     let mut request = Request::new(Method::Put, at).body(node.media_type, value);
                     if let Some(etag) = response.etag() {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::ReportEnv;
 use super::position::Position;
-use crate::client::{ClientError, WatchEvent};
+use crate::client::{ClientError, WatchEvent, if_there};
 use crate::job::Job;
 use crate::list::links;
 use crate::paths::Shelf;
@@ -89,12 +89,10 @@ impl Follower {
     async fn take(&self, date: Date, jobs: Vec<(String, String)>) -> Result<(), ClientError> {
         let mut rows = Map::new();
         for (key, id) in jobs {
-            let body = match self.env.client.get(&format!("/{id}")).await {
-                Ok(response) => response.data.unwrap_or_default(),
-                Err(error) if error.is_missing() => continue,
-                Err(error) => return Err(error),
-            };
-            let row = Job::parse(&key, &id, body).ok().and_then(|job| self.env.report.rows.row(&job));
+            let Some(found) = if_there(self.env.client.get(&format!("/{id}")).await)? else { continue };
+            let row = Job::parse(&key, &id, found.data.unwrap_or_default())
+                .ok()
+                .and_then(|job| self.env.report.rows.row(&job));
             if let Some(row) = row {
                 rows.insert(key, Value::Object(row));
             }
@@ -109,11 +107,7 @@ impl Follower {
     /// Takes all days again: rows that are there already are only written once more.
     async fn take_all(&self) -> Result<(), ClientError> {
         let index = format!("{}/day-index", self.path);
-        let days = match self.env.client.get(&index).await {
-            Ok(response) => response.data.unwrap_or_default(),
-            Err(error) if error.is_missing() => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let days = if_there(self.env.client.get(&index).await)?.and_then(|found| found.data).unwrap_or_default();
         let dates = days.as_object().into_iter().flat_map(Map::keys).filter_map(|date| date.parse::<Date>().ok());
         for date in dates {
             let list = self.env.client.get(&format!("{index}/{date}")).await?.data.unwrap_or_default();

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::position::Position;
 use super::{ReportEnv, csv};
-use crate::client::ClientError;
+use crate::client::{ClientError, if_there};
 use crate::job::NewJob;
 use crate::paths::{Layout, Paths, Shelf};
 use crate::request::post_job;
@@ -127,11 +127,8 @@ impl Mailer {
     }
 
     async fn object(&self, path: &str) -> Result<Map<String, Value>, ClientError> {
-        match self.env.client.get(path).await {
-            Ok(response) => Ok(response.data.and_then(|data| data.as_object().cloned()).unwrap_or_default()),
-            Err(error) if error.is_missing() => Ok(Map::new()),
-            Err(error) => Err(error),
-        }
+        let found = if_there(self.env.client.get(path).await)?.and_then(|found| found.data);
+        Ok(found.and_then(|data| data.as_object().cloned()).unwrap_or_default())
     }
 
     async fn post(&self, rows: &[Map<String, Value>]) -> Result<(), ClientError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, if_there};
 use crate::ksuid::Ksuid;
 
 /// The media type that it is written with.
@@ -22,11 +22,7 @@ impl Position {
 
     /// What was kept; none if nothing was.
     pub(super) async fn read(&self) -> Result<Option<Value>, ClientError> {
-        match self.client.get(&self.path).await {
-            Ok(response) => Ok(response.data),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(if_there(self.client.get(&self.path).await)?.and_then(|found| found.data))
     }
 
     /// Keeps something for the first time.

@@ -113,8 +113,8 @@ impl Queues {
         let mut backoff = Backoff::new(WATCH_AGAIN, 2.0);
         while *phase.borrow() == Phase::Run {
             tokio::select! {
-                error = self.follow(&mut backoff) => {
-                    if let Some(error) = error {
+                followed = self.follow(&mut backoff) => {
+                    if let Err(error) = followed {
                         tracing::warn!("cannot watch the list of queues: {error}");
                     }
                 }
@@ -143,15 +143,10 @@ impl Queues {
     }
 
     /// Reads the list and follows it. Returns when it cannot be watched any more.
-    async fn follow(&mut self, backoff: &mut Backoff) -> Option<ClientError> {
+    async fn follow(&mut self, backoff: &mut Backoff) -> Result<(), ClientError> {
         let (path, tree) = (self.shared.paths.queues(), self.shared.paths.tree());
-        if let Err(error) = self.client.ensure(&path, &tree).await {
-            return Some(error);
-        }
-        let mut watch = match self.client.watch(&path, None).await {
-            Ok(watch) => watch,
-            Err(error) => return Some(error),
-        };
+        self.client.ensure(&path, &tree).await?;
+        let mut watch = self.client.watch(&path, None).await?;
         let (changed, mut changes) = mpsc::unbounded_channel();
         let verify = self.shared.options.verify_interval;
         let mut verification = interval_at(Instant::now() + verify, verify);
@@ -159,13 +154,10 @@ impl Queues {
         let mut watches = JoinSet::new();
         let mut watched = Vec::new();
         loop {
-            let (list, queues) = match self.read(&path).await {
-                Ok(read) => read,
-                Err(error) => return Some(error),
-            };
+            let (list, queues) = self.read(&path).await?;
             if watch.resource().is_some() && watch.resource() != list.as_deref() {
                 // There is another list at the path by now.
-                return None;
+                return Ok(());
             }
             backoff.reset();
             for place in queues.iter().filter_map(|(_, place, _)| place.clone()) {
@@ -178,7 +170,7 @@ impl Queues {
             tokio::select! {
                 event = watch.next() => match event {
                     Some(WatchEvent::Changed(_) | WatchEvent::Missed) => {}
-                    Some(WatchEvent::Refused(_)) | None => return None,
+                    Some(WatchEvent::Refused(_)) | None => return Ok(()),
                 },
                 _ = changes.recv() => {}
                 _ = verification.tick() => {}
