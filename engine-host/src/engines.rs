@@ -93,60 +93,46 @@ pub enum AnyEngine {
     Node(Box<NodeEngine>),
 }
 
+/// What `$call` comes to for the engine that `$self` is.
+macro_rules! whichever {
+    ($self:ident, $engine:ident => $call:expr) => {
+        match $self {
+            Self::Embedded($engine) => $call,
+            Self::Node($engine) => $call,
+        }
+    };
+}
+
 impl Engine for AnyEngine {
     fn version(&self) -> (String, String) {
-        match self {
-            Self::Embedded(engine) => engine.version(),
-            Self::Node(engine) => engine.version(),
-        }
+        whichever!(self, engine => engine.version())
     }
 
     fn exports(&self, adaptor: &str) -> Exports {
-        match self {
-            Self::Embedded(engine) => engine.exports(adaptor),
-            Self::Node(engine) => engine.exports(adaptor),
-        }
+        whichever!(self, engine => engine.exports(adaptor))
     }
 
     fn places(&self) -> Places {
-        match self {
-            Self::Embedded(engine) => engine.places(),
-            Self::Node(engine) => engine.places(),
-        }
+        whichever!(self, engine => engine.places())
     }
 
     fn is_lost(&mut self) -> bool {
-        match self {
-            Self::Embedded(engine) => engine.is_lost(),
-            Self::Node(engine) => engine.is_lost(),
-        }
+        whichever!(self, engine => engine.is_lost())
     }
 
     fn peak_heap_bytes(&self) -> Option<u64> {
-        match self {
-            Self::Embedded(engine) => engine.peak_heap_bytes(),
-            Self::Node(engine) => engine.peak_heap_bytes(),
-        }
+        whichever!(self, engine => engine.peak_heap_bytes())
     }
 
     fn take_peak_resident_bytes(&mut self) -> u64 {
-        match self {
-            Self::Embedded(engine) => engine.take_peak_resident_bytes(),
-            Self::Node(engine) => engine.take_peak_resident_bytes(),
-        }
+        whichever!(self, engine => engine.take_peak_resident_bytes())
     }
 
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
-        match self {
-            Self::Embedded(engine) => engine.run_job(job).await,
-            Self::Node(engine) => engine.run_job(job).await,
-        }
+        whichever!(self, engine => engine.run_job(job).await)
     }
 
     async fn test(&mut self, condition: ConditionCall) -> Result<ConditionEnd, EngineLost> {
-        match self {
-            Self::Embedded(engine) => engine.test(condition).await,
-            Self::Node(engine) => engine.test(condition).await,
-        }
+        whichever!(self, engine => engine.test(condition).await)
     }
 }

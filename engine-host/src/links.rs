@@ -47,7 +47,7 @@ struct Manifest {
 impl Walk {
     /// All that the package's own `node_modules` has, and of those above it what the package says that it uses.
     fn visit(&mut self, package: &Path) {
-        for entry in entries(&package.join("node_modules")) {
+        for entry in packages(&package.join("node_modules")) {
             self.follow(&entry);
         }
         for name in dependencies(package) {
@@ -83,7 +83,7 @@ fn holds_packages(folder: &Path) -> bool {
 }
 
 /// The packages in a `node_modules`.
-fn entries(node_modules: &Path) -> Vec<PathBuf> {
+pub(crate) fn packages(node_modules: &Path) -> Vec<PathBuf> {
     let list = |folder: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")).map(|it| it.path()).collect()

@@ -64,7 +64,7 @@ pub fn without(state: &Json, names: &[String]) -> Json {
         return state.clone();
     }
     let mut object = Object::of(state);
-    object.members.retain(|(name, _)| !names.iter().any(|unwanted| unwanted == name));
+    object.remove(names);
     object.to_json()
 }
 
@@ -176,6 +176,10 @@ impl<'a> Object<'a> {
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.members.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn remove(&mut self, names: &[String]) {
+        self.members.retain(|(name, _)| !names.iter().any(|unwanted| unwanted == name));
     }
 
     fn set(&mut self, name: &'a str, value: &'a RawValue) {

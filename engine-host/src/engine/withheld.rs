@@ -1,13 +1,8 @@
 //! Takes keys out of JSON text: whatever a job does to the language, no text that has them leaves the engine.
 
-use std::fmt;
-
 use protocol::{InvalidJson, Json};
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 
-use crate::state::mentions;
+use crate::state::{Object, mentions};
 
 /// `json` less these keys, if it is an object; all else stays as it is, and in its order.
 pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
@@ -15,47 +10,14 @@ pub(super) fn without(json: Json, keys: &[String]) -> Result<Json, InvalidJson> 
     if !json.is_object() || !keys.iter().any(|key| mentions(&json, key)) {
         return Ok(json);
     }
-    let mut entries: Entries<'_> = json.decode()?;
-    entries.0.retain(|(key, _)| !keys.contains(key));
-    Json::encode(&entries)
+    let mut object: Object<'_> = json.decode()?;
+    object.remove(keys);
+    Json::encode(&object)
 }
 
 /// A job's result less these keys, and less what is for the webhook.
 pub(super) fn of_result(json: Json, keys: &[String]) -> Result<Json, InvalidJson> {
     without(without(json, keys)?, &["webhookResponse".to_owned()])
-}
-
-/// An object's keys in order, with the text of their values.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl Serialize for Entries<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Reader)
-    }
 }
 
 #[cfg(test)]

@@ -152,10 +152,7 @@ impl Script {
         if [".cjs", ".cts"].iter().any(|end| module.name.ends_with(end)) {
             return Err(Ending::lost(NO_COMMON_JS));
         }
-        let stripped = match types::strip(Path::new(&module.name), &module.source) {
-            Ok(stripped) => stripped,
-            Err(why) => return Err(Ending::Lost(why)),
-        };
+        let stripped = types::strip(Path::new(&module.name), &module.source).map_err(Ending::Lost)?;
         let evaluated = Module::declare(ctx.clone(), module.name.as_str(), stripped.as_ref())
             .and_then(|declared| declared.eval())
             .and_then(|(module, evaluation)| Ok((evaluation, module.namespace()?)));

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::npm::one_line;
 use super::process;
+use crate::links::packages;
 
 /// The package, and the version that bundles are made with.
 pub(super) const TOOL: (&str, &str) = ("esbuild", "0.28.2");
@@ -96,26 +97,11 @@ fn uses(account: &Account, natives: &[String]) -> bool {
 
 /// Names of the packages in a `node_modules` that have native code, which no bundle can hold.
 pub(super) fn natives(node_modules: &Path) -> Vec<String> {
-    packages(node_modules).into_iter().filter(|(_, folder)| is_native(folder, true)).map(|(name, _)| name).collect()
-}
-
-/// The packages in a `node_modules`, but for those inside of others.
-fn packages(node_modules: &Path) -> Vec<(String, PathBuf)> {
-    let list = |folder: &Path| -> Vec<(String, PathBuf)> {
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let named = entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
-        named.filter(|(name, path)| !name.starts_with('.') && path.is_dir()).collect()
-    };
-    let mut packages = Vec::new();
-    for (name, folder) in list(node_modules) {
-        if name.starts_with('@') {
-            packages.extend(list(&folder).into_iter().map(|(inner, folder)| (format!("{name}/{inner}"), folder)));
-        } else {
-            packages.push((name, folder));
-        }
-    }
-    packages.sort();
-    packages
+    let native = packages(node_modules).into_iter().filter(|folder| folder.is_dir() && is_native(folder, true));
+    let names = native.filter_map(|folder| Some(folder.strip_prefix(node_modules).ok()?.to_str()?.to_owned()));
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
 }
 
 /// Whether a package has a library of native code, or the plan of one. Packages within it are not its own.

@@ -66,27 +66,17 @@ impl Installer {
 }
 
 async fn perform(request: InstallerRequest, link: Link<HostSide>) -> Result<InstallerReply, Failure> {
+    let workshop = |repo| Workshop::new(repo, link);
     Ok(match request {
-        InstallerRequest::Survey(survey) => {
-            let workshop = Workshop::new(survey.repo, link);
-            InstallerReply::Surveyed(survey::survey(&workshop))
+        InstallerRequest::Survey(it) => InstallerReply::Surveyed(survey::survey(&workshop(it.repo))),
+        InstallerRequest::Resolve(it) => InstallerReply::Resolved(tags::resolve(&workshop(it.repo), &it.name).await?),
+        InstallerRequest::Install(it) => {
+            InstallerReply::Installed(adaptor::install(&workshop(it.repo), &it.name, &it.version).await?)
         }
-        InstallerRequest::Resolve(resolve) => {
-            let workshop = Workshop::new(resolve.repo, link);
-            InstallerReply::Resolved(tags::resolve(&workshop, &resolve.name).await?)
+        InstallerRequest::MakeSnapshot(it) => {
+            InstallerReply::Snapshotted(snapshot::make(&workshop(it.repo), it.adaptors).await?)
         }
-        InstallerRequest::Install(install) => {
-            let workshop = Workshop::new(install.repo, link);
-            InstallerReply::Installed(adaptor::install(&workshop, &install.name, &install.version).await?)
-        }
-        InstallerRequest::MakeSnapshot(make) => {
-            let workshop = Workshop::new(make.repo, link);
-            InstallerReply::Snapshotted(snapshot::make(&workshop, make.adaptors).await?)
-        }
-        InstallerRequest::Prune(prune) => {
-            let workshop = Workshop::new(prune.repo, link);
-            InstallerReply::Pruned(prune::prune(&workshop, prune.versions).await?)
-        }
+        InstallerRequest::Prune(it) => InstallerReply::Pruned(prune::prune(&workshop(it.repo), it.versions).await?),
     })
 }
 

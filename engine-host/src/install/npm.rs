@@ -4,7 +4,6 @@
 //! proxies.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use protocol::backoff::jitter;
@@ -259,25 +258,16 @@ fn reason(output: &Output) -> NpmFailure {
         };
         return NpmFailure { code: error.code, reason };
     }
-    let lines = output.stderr.lines().filter_map(|line| Some(Said(line.strip_prefix("npm error ")?)));
-    let (codes, words): (Vec<Said>, Vec<Said>) = lines.partition(|line| line.0.starts_with("code "));
-    let code = codes.first().map(|line| line.0["code ".len()..].trim().to_owned());
+    let lines = output.stderr.lines().filter_map(|line| line.strip_prefix("npm error "));
+    let (codes, words): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("code "));
+    let code = codes.first().map(|line| line["code ".len()..].trim().to_owned());
     let last = output.stderr.lines().rfind(|line| !line.trim().is_empty());
     let reason = match (words.first(), last) {
-        (Some(line), _) => line.to_string(),
+        (Some(line), _) => one_line(line),
         (None, Some(line)) => format!("npm failed ({}): {}", output.status, one_line(line)),
         (None, None) => format!("npm failed: {}", output.status),
     };
     NpmFailure { code, reason }
-}
-
-/// A line of npm's about an error.
-struct Said<'a>(&'a str);
-
-impl fmt::Display for Said<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&one_line(self.0))
-    }
 }
 
 /// A text without line breaks, and not longer than anyone reads.

@@ -58,19 +58,7 @@ pub struct Trial {
 /// makes it load faster.
 pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<Trial, LoadError> {
     let version = version_of(program).await?;
-    let options = NodeOptions {
-        spec: NodeSpec {
-            program: program.to_owned(),
-            version: version.to_string(),
-            adaptors: vec![adaptor.clone()],
-            snapshot: None,
-            origin: ForkOrigin::default(),
-        },
-        memory_bytes: MEMORY_BYTES,
-        folder: folder.to_owned(),
-        scratch_bytes: None,
-        forks: None,
-    };
+    let options = trial_options(program, version, vec![adaptor.clone()], MEMORY_BYTES, folder);
     let started = NodeEngine::start_as(&options, Mode::Sent, true, Arc::new(Nobody)).await;
     let (engine, caches) = started.map_err(|lost| LoadError::Lost { adaptor: adaptor.specifier(), lost })?;
     let exports = names(&engine, adaptor)?;
@@ -82,6 +70,24 @@ pub async fn loads(program: &Path, adaptor: &Adaptor, folder: &Path) -> Result<T
         }
     }
     Ok(Trial { exports, reads })
+}
+
+/// For an engine that only loads these adaptors.
+pub(super) fn trial_options(
+    program: &Path,
+    version: NodeVersion,
+    adaptors: Vec<Adaptor>,
+    memory_bytes: u64,
+    folder: &Path,
+) -> NodeOptions {
+    let (program, version, origin) = (program.to_owned(), version.to_string(), ForkOrigin::default());
+    NodeOptions {
+        spec: NodeSpec { program, version, adaptors, snapshot: None, origin },
+        memory_bytes,
+        folder: folder.to_owned(),
+        scratch_bytes: None,
+        forks: None,
+    }
 }
 
 /// What an adaptor of an engine exports.

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::engine::{Adaptor, ForkOrigin, NodeSpec};
+use protocol::engine::Adaptor;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::NodeEngine;
 use super::launch::{Launch, Mode};
-use super::load::{LoadError, Nobody, names, version_of};
+use super::load::{LoadError, Nobody, names, trial_options, version_of};
 use super::process::{NoAnswer, NodeProcess};
 use super::scratch::Scratch;
 use super::source;
-use super::{NodeEngine, NodeOptions};
 use crate::sys::free_space;
 
 /// How long making a snapshot may take.
@@ -122,23 +122,9 @@ fn failure(why: String, words: &str, folder: &Path) -> SnapshotError {
 /// In `folder` it may write.
 pub async fn verify(program: &Path, adaptors: &[Adaptor], blob: &Path, folder: &Path) -> Result<(), SnapshotError> {
     let version = version_of(program).await?;
-    let options = NodeOptions {
-        spec: NodeSpec {
-            program: program.to_owned(),
-            version: version.to_string(),
-            // Without their bundles: what is not in the snapshot cannot be loaded.
-            adaptors: adaptors
-                .iter()
-                .map(|adaptor| Adaptor { folder: PathBuf::new(), bundle: None, ..adaptor.clone() })
-                .collect(),
-            snapshot: None,
-            origin: ForkOrigin::default(),
-        },
-        memory_bytes: MEMORY_BYTES,
-        folder: folder.to_owned(),
-        scratch_bytes: None,
-        forks: None,
-    };
+    // Without their bundles: what is not in the snapshot cannot be loaded.
+    let unbundled = |adaptor: &Adaptor| Adaptor { folder: PathBuf::new(), bundle: None, ..adaptor.clone() };
+    let options = trial_options(program, version, adaptors.iter().map(unbundled).collect(), MEMORY_BYTES, folder);
     let started = NodeEngine::start_as(&options, Mode::Snapshot(blob), false, Arc::new(Nobody)).await;
     let (engine, _) = started.map_err(|lost| SnapshotError::Failed(lost.to_string()))?;
     for adaptor in adaptors {
