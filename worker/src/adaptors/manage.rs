@@ -13,6 +13,7 @@ use super::progress::Watcher;
 use super::{Adaptors, AdaptorsOptions, Refused, RepoError, Wanted};
 
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
+use crate::ctl;
 use crate::embedded::EMBEDDED;
 use crate::start::StartError;
 
@@ -75,7 +76,7 @@ pub async fn run(command: AdaptorsCommand) -> Result<String, ManageError> {
                 let lines: String = pruned.removed.iter().map(|what| format!("removed {what}\n")).collect();
                 Ok(match pruned.removed.is_empty() {
                     true => "nothing to remove\n".to_owned(),
-                    false => format!("{lines}{:.1} MB freed\n", megabytes(pruned.bytes)),
+                    false => format!("{lines}{} freed\n", ctl::megabytes(pruned.bytes)),
                 })
             })
             .await
@@ -133,6 +134,8 @@ async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageErr
 
 /// What is installed, a line each: the name, how it is loaded, and why not better. Of snapshots it speaks where Node
 /// makes any.
+const EXPORTS: &str = "exports";
+
 fn table(surveyed: &Surveyed, has_snapshots: bool) -> String {
     let snapshots = if has_snapshots { surveyed.snapshots.as_slice() } else { &[] };
     let alone: HashMap<&str, &KnownSnapshot> = snapshots
@@ -142,17 +145,9 @@ fn table(surveyed: &Surveyed, has_snapshots: bool) -> String {
             _ => None,
         })
         .collect();
-    let mut rows: Vec<[String; 4]> = surveyed.adaptors.iter().map(|it| row(it, &alone, has_snapshots)).collect();
+    let mut rows: Vec<_> = surveyed.adaptors.iter().map(|it| row(it, &alone, has_snapshots)).collect();
     rows.sort();
-    let head = ["adaptor", "loads", "exports", "why not better"].map(str::to_owned);
-    let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    let mut text = String::new();
-    for [name, loads, exports, why] in std::iter::once(&head).chain(&rows) {
-        let line = format!("{name:0$}  {loads:1$}  {exports:>2$}  {why}", widths[0], widths[1], widths[2]);
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+    let mut text = ctl::table(&["adaptor", "loads", EXPORTS, "why not better"], rows);
     let sets = snapshots.iter().filter(|known| known.adaptors.len() > 1);
     for known in sets {
         let set = known.adaptors.join(" + ");
@@ -178,12 +173,7 @@ fn row(installed: &InstalledAdaptor, snapshots: &HashMap<&str, &KnownSnapshot>, 
         },
     };
     let exports = installed.adaptor.exports.as_ref().map_or_else(|| "?".to_owned(), |names| names.len().to_string());
-    [name, loads.to_owned(), exports, why]
-}
-
-#[expect(clippy::cast_precision_loss, reason = "it is shown with one digit")]
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / (1024.0 * 1024.0)
+    [name, loads.to_owned(), format!("{exports:>0$}", EXPORTS.len()), why]
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{ArgAction, BoolishValueParser};
 use clap::{Args, Subcommand};
 
 use super::LogLevel;
@@ -43,21 +42,11 @@ pub struct RepoArgs {
     pub repo_dir: Option<PathBuf>,
 
     /// Do not lock the repo against other workers that share it.
-    #[arg(
-        long,
-        env = "WORKER_NO_REPO_LOCK",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_NO_REPO_LOCK")]
     pub no_repo_lock: bool,
 
     /// Never ask the registry: use what is installed.
-    #[arg(
-        long,
-        env = "WORKER_OFFLINE",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_OFFLINE")]
     pub offline: bool,
 
     /// How long an installation may take, in seconds.

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{ArgAction, BoolishValueParser};
 
-use super::values::{Megabytes, at_least_one, megabytes, milliseconds, seconds, whole_number};
+use super::values::{Megabytes, at_least_one, milliseconds, seconds, whole_number};
 
 /// How a run's events get to Lightning.
 #[derive(Debug, Clone, Args)]
@@ -41,12 +40,7 @@ pub struct DeliveryArgs {
     pub timeout_retry_delay: Duration,
 
     /// Send log lines in batches. Needs a Lightning that knows `run:batch_logs`.
-    #[arg(
-        long,
-        env = "WORKER_BATCH_LOGS",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_BATCH_LOGS")]
     pub batch_logs: bool,
 
     /// How long lines gather for a batch, in milliseconds.
@@ -71,31 +65,15 @@ pub struct DeliveryArgs {
 
     /// The longest message to Lightning, in MB. A step's result that makes a longer one is withheld, and the run's log says
     /// so. Lightning's own limit is 11,000,000 bytes.
-    #[arg(
-        long,
-        env = "WORKER_MAX_MESSAGE_MB",
-        value_name = "MB",
-        default_value = "10.4",
-        value_parser = megabytes
-    )]
+    #[arg(long, env = "WORKER_MAX_MESSAGE_MB", value_name = "MB", default_value = "10.4")]
     pub max_message_mb: Megabytes,
 
     /// Send dataclips as JSON values first, not as strings. What Lightning does not take in one form goes in the other.
-    #[arg(
-        long,
-        env = "WORKER_NO_STRINGIFY_STATE",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_NO_STRINGIFY_STATE")]
     pub no_stringify_state: bool,
 
     /// Do not offer Lightning to compress messages (permessage-deflate).
-    #[arg(
-        long,
-        env = "WORKER_NO_COMPRESSION",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_NO_COMPRESSION")]
     pub no_compression: bool,
 
     /// Folder for a small file a run in flight, so that after a crash the next worker tells Lightning at once. The

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use strum::IntoStaticStr;
 
-use super::values::{Megabytes, at_least_one, megabytes, milliseconds, variable_name, whole_number};
+use super::values::{Megabytes, at_least_one, milliseconds, variable_name, whole_number};
 
 /// What executes runs.
 #[derive(Debug, Clone, Args)]
@@ -36,13 +37,7 @@ pub struct HostArgs {
     pub warm_hosts: Option<usize>,
 
     /// Memory of the hosts that wait with an engine ready for what runs have wanted of late, in MB.
-    #[arg(
-        long,
-        env = "WORKER_WARM_MEMORY_MB",
-        value_name = "MB",
-        default_value = "512",
-        value_parser = megabytes
-    )]
+    #[arg(long, env = "WORKER_WARM_MEMORY_MB", value_name = "MB", default_value = "512")]
     pub warm_memory_mb: Megabytes,
 
     /// How long the first engine may take to answer, in milliseconds.
@@ -82,7 +77,8 @@ pub enum NodeStart {
 }
 
 /// A JavaScript engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum EngineKind {
     /// Node, with the adaptors that jobs name, as npm has them.
     Node,
@@ -95,10 +91,6 @@ pub enum EngineKind {
 impl EngineKind {
     /// What the option calls it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Node => "node",
-            Self::Embedded => "embedded",
-            Self::Mock => "mock",
-        }
+        self.into()
     }
 }

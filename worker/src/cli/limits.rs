@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{Megabytes, megabytes, megabytes_or_none, seconds};
+use super::values::{Megabytes, megabytes_or_none, seconds};
 
 /// What a run may use.
 #[derive(Debug, Clone, Args)]
@@ -22,17 +22,11 @@ pub struct LimitArgs {
     pub max_run_duration_seconds: Duration,
 
     /// Memory of a run, in MB.
-    #[arg(
-        long,
-        env = "WORKER_MAX_RUN_MEMORY_MB",
-        value_name = "MB",
-        default_value = "500",
-        value_parser = megabytes
-    )]
+    #[arg(long, env = "WORKER_MAX_RUN_MEMORY_MB", value_name = "MB", default_value = "500")]
     pub run_memory: Megabytes,
 
     /// Largest state of a run, in MB: its whole memory, and 50 at least, unless set.
-    #[arg(long, env = "WORKER_MAX_STATE_MEMORY_MB", value_name = "MB", value_parser = megabytes)]
+    #[arg(long, env = "WORKER_MAX_STATE_MEMORY_MB", value_name = "MB")]
     pub state_memory: Option<Megabytes>,
 
     /// Largest dataclip that is sent to Lightning, in MB; 0 sends none.

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{Styles, styling::AnsiColor};
+use clap::builder::{ArgAction, BoolishValueParser, Styles, styling::AnsiColor};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use clap_complete::Shell;
 use secrecy::SecretString;
 
@@ -24,13 +24,13 @@ use mock_lightning::{DataclipForm, MAX_MESSAGE_BYTES};
 
 pub use self::adaptors::{AdaptorArgs, AdaptorsCommand, AdaptorsOptions, RepoArgs, RepoCommandArgs};
 pub use self::claiming::ClaimingArgs;
-pub use self::ctl::{CtlCommand, CtlOptions, TopOptions};
+pub use self::ctl::{CtlOptions, TopOptions};
 pub use self::delivery::DeliveryArgs;
 pub use self::effective::Effective;
 pub use self::hosts::{EngineKind, HostArgs, NodeStart};
 pub use self::lightning::LightningArgs;
 pub use self::limits::LimitArgs;
-pub use self::oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+pub use self::oada::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, StoreArgs};
 pub use self::observation::ObservationArgs;
 pub use self::operation::{LogFormat, LogLevel, OperationArgs};
 pub use self::supervision::SupervisionArgs;
@@ -60,7 +60,7 @@ mod values;
 ///
 /// Without a command, `start` is meant.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110, override_usage = USAGE, after_help = AFTER_HELP)]
+#[command(name = "worker", version, styles = STYLES, args_conflicts_with_subcommands = true, args_override_self = true, max_term_width = 110, override_usage = USAGE, after_help = AFTER_HELP, mut_args = switch, mut_subcommands = with_switches)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -74,6 +74,16 @@ pub struct Cli {
     /// What looks wrong in the environment and changes nothing, a line each.
     #[arg(skip)]
     pub warnings: Vec<String>,
+}
+
+/// Lets the variable of a switch say `1`, `yes` or `on`, too.
+fn switch(argument: Arg) -> Arg {
+    let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
+    if is_switch { argument.value_parser(BoolishValueParser::new()) } else { argument }
+}
+
+fn with_switches(command: clap::Command) -> clap::Command {
+    command.mut_args(switch).mut_subcommands(with_switches)
 }
 
 const USAGE: &str = "worker [OPTIONS]\n       worker <COMMAND> [OPTIONS]";

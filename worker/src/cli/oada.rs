@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use oada::browse::Listed;
 use oada::service::{FinishReporter, HalfRun, UnknownType};
 use oada::{Domain, Layout};
 
 use super::operation::LogLevel;
-use super::values::{Megabytes, at_least_one, megabytes, seconds, variable_name};
+use super::values::{Megabytes, at_least_one, seconds, variable_name};
 
 /// Options of `worker oada`.
 #[derive(Debug, Args)]
@@ -73,12 +73,7 @@ pub struct ServeArgs {
     #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
     pub job_env: Vec<String>,
     /// Do not start if a file among the handlers cannot be used.
-    #[arg(
-        long,
-        env = "WORKER_OADA_STRICT",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_OADA_STRICT")]
     pub strict: bool,
     /// A file that describes reports: a JSON list.
     #[arg(long, env = "WORKER_OADA_REPORTS", value_name = "FILE")]
@@ -93,7 +88,7 @@ pub struct ServeArgs {
     #[arg(long, env = "WORKER_OADA_TIMEOUT_SECONDS", value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub timeout: Duration,
     /// Memory of a handler.
-    #[arg(long, env = "WORKER_OADA_MEMORY_MB", value_name = "MB", default_value = "500", value_parser = megabytes)]
+    #[arg(long, env = "WORKER_OADA_MEMORY_MB", value_name = "MB", default_value = "500")]
     pub memory: Megabytes,
     /// What becomes of jobs of a type that has no handler.
     #[arg(long, env = "WORKER_OADA_UNKNOWN_TYPE", default_value = "fail")]
@@ -105,12 +100,7 @@ pub struct ServeArgs {
     #[arg(long, env = "WORKER_OADA_CLAIM_SECONDS", value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub claim: Duration,
     /// Leave jobs alone that are there at the start.
-    #[arg(
-        long,
-        env = "WORKER_OADA_SKIP_QUEUE_ON_STARTUP",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_OADA_SKIP_QUEUE_ON_STARTUP")]
     pub skip_queue_on_startup: bool,
     /// Tell Slack of finished jobs: slack:failure=URL or slack:success=URL. May be given several times, or as a list
     /// with commas.
@@ -148,7 +138,7 @@ pub enum OadaCommand {
     /// Print a job.
     Print {
         /// Where it is.
-        shelf: ShelfName,
+        shelf: Listed,
         /// Its key, or its id.
         job: String,
     },
@@ -169,18 +159,4 @@ pub enum OadaCommand {
         #[arg(long)]
         wait: bool,
     },
-}
-
-/// Where a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ShelfName {
-    /// With those that are to be done.
-    #[value(alias = "jobs")]
-    Pending,
-    /// With those that succeeded.
-    #[value(alias = "jobs-success")]
-    Success,
-    /// With those that failed.
-    #[value(alias = "jobs-failure")]
-    Failure,
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{ArgAction, BoolishValueParser};
 
 use super::values::{milliseconds, ratio};
 use crate::telemetry::{Attributes, Destination, Dsn, Headers, Sampler};
@@ -13,21 +12,11 @@ use crate::telemetry::{Attributes, Destination, Dsn, Headers, Sampler};
 #[command(next_help_heading = "Observation")]
 pub struct ObservationArgs {
     /// Serve a dashboard at /dashboard: to this machine alone, unless --host says where.
-    #[arg(
-        long,
-        env = "WORKER_DASHBOARD",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_DASHBOARD")]
     pub dashboard: bool,
 
     /// Show steps by their ids, not by the names that users gave: dashboard, top, history, traces.
-    #[arg(
-        long,
-        env = "WORKER_HIDE_NAMES",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_HIDE_NAMES")]
     pub hide_names: bool,
 
     /// Send traces of runs to this collector, as OTLP over HTTP in JSON, to /v1/traces below the address.
@@ -63,12 +52,7 @@ pub struct ObservationArgs {
     pub sentry_env: String,
 
     /// Log the peak memory of each step.
-    #[arg(
-        long,
-        env = "WORKER_PROFILE",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_PROFILE")]
     pub profile: bool,
 
     /// Time between looks at the memory, in milliseconds.

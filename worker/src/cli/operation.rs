@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{ArgAction, BoolishValueParser};
 use clap::{Args, ValueEnum};
 
 use super::values::{port, seconds};
@@ -31,12 +30,7 @@ pub struct OperationArgs {
     pub admin_socket: Option<PathBuf>,
 
     /// Replace hosts when the host program has changed on disk. For development.
-    #[arg(
-        long,
-        env = "WORKER_WATCH",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_WATCH")]
     pub watch: bool,
 
     /// Least level of what is logged.
@@ -48,12 +42,7 @@ pub struct OperationArgs {
     pub log_format: LogFormat,
 
     /// Log what jobs and adaptors print, too. It is users' data.
-    #[arg(
-        long,
-        env = "WORKER_TAIL_JOBS",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_TAIL_JOBS")]
     pub tail_jobs: bool,
 
     /// How long runs may go on after a request to stop, in seconds; as long as a run may take unless set.

@@ -3,32 +3,20 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{ArgAction, BoolishValueParser};
 use hosts::GroupLimits;
 
-use super::values::{Megabytes, megabytes, seconds, whole_number};
+use super::values::{Megabytes, seconds, whole_number};
 
 /// How hosts are bounded and replaced.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Supervision of hosts")]
 pub struct SupervisionArgs {
     /// Bound the memory of each run by a control group (version 2), where the system lets the worker make some.
-    #[arg(
-        long,
-        env = "WORKER_ENABLE_CGROUP_ENFORCEMENT",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_ENABLE_CGROUP_ENFORCEMENT")]
     pub cgroups: bool,
 
     /// Memory of a control group beyond what the run's engine may use, in MB.
-    #[arg(
-        long,
-        env = "CGROUP_MEMORY_OVERHEAD_MB",
-        value_name = "MB",
-        default_value = "128",
-        value_parser = megabytes
-    )]
+    #[arg(long, env = "CGROUP_MEMORY_OVERHEAD_MB", value_name = "MB", default_value = "128")]
     pub cgroup_memory_overhead_mb: Megabytes,
 
     /// Most processes and threads of a host and its engine at once.
@@ -40,33 +28,17 @@ pub struct SupervisionArgs {
     pub host_max_open_files: u64,
 
     /// Most that the files of a run may take at a time, in MB. A run that writes more is killed.
-    #[arg(
-        long,
-        env = "WORKER_SCRATCH_MB",
-        value_name = "MB",
-        default_value = "1024",
-        value_parser = megabytes
-    )]
+    #[arg(long, env = "WORKER_SCRATCH_MB", value_name = "MB", default_value = "1024")]
     pub scratch_mb: Megabytes,
 
     /// Let hosts use any file that this user may. Otherwise, where the kernel has Landlock, they write nothing but their
     /// own folders and read nothing but programs, libraries and what their engine needs.
-    #[arg(
-        long,
-        env = "WORKER_NO_LANDLOCK",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_NO_LANDLOCK")]
     pub no_landlock: bool,
 
     /// Let adaptors that start processes or load native code run, too, where neither Node nor the kernel restricts which
     /// files those use: with a kernel without Landlock, and with --no-landlock. Otherwise runs that need one are refused.
-    #[arg(
-        long,
-        env = "WORKER_ALLOW_UNCONFINED_ADAPTORS",
-        action = ArgAction::SetTrue,
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long, env = "WORKER_ALLOW_UNCONFINED_ADAPTORS")]
     pub allow_unconfined_adaptors: bool,
 
     /// Further files and folders that hosts may read.
@@ -108,7 +80,7 @@ pub struct SupervisionArgs {
     pub host_max_age: Option<Duration>,
 
     /// Replace waiting hosts that take more memory, in MB.
-    #[arg(long, env = "WORKER_HOST_MAX_MEMORY_MB", value_name = "MB", value_parser = megabytes)]
+    #[arg(long, env = "WORKER_HOST_MAX_MEMORY_MB", value_name = "MB")]
     pub host_max_memory: Option<Megabytes>,
 }
 

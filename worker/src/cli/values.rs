@@ -30,6 +30,14 @@ impl Megabytes {
     }
 }
 
+impl FromStr for Megabytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        positive(text).and_then(in_bytes).ok_or("expected a number of MB above 0")
+    }
+}
+
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, InvalidEndpoint> {
     let text = text.trim();
     if text == "mock" { MOCK_ENDPOINT } else { text }.parse()
@@ -75,11 +83,7 @@ pub(super) fn ratio(text: &str) -> Result<f64, &'static str> {
     ratio.filter(|ratio| (0.0..=1.0).contains(ratio)).ok_or("expected a number from 0 to 1")
 }
 
-pub(super) fn megabytes(text: &str) -> Result<Megabytes, String> {
-    positive(text).and_then(in_bytes).ok_or_else(|| "expected a number of MB above 0".to_owned())
-}
-
-/// As [`megabytes`], or 0 where nothing at all is to be sent.
+/// As [`Megabytes`] are read, or 0 where nothing at all is to be sent.
 pub(super) fn megabytes_or_none(text: &str) -> Result<Megabytes, String> {
     number(text)
         .filter(|number| *number >= 0.0)
@@ -138,9 +142,9 @@ mod tests {
         for bad in ["", "1", "2/1", "1/x", "-1/1", "0/1", "1/inf"] {
             assert!(backoff(bad).is_err(), "{bad}");
         }
-        assert_eq!(megabytes("0.5").unwrap().bytes(), 512 * 1024);
+        assert_eq!("0.5".parse::<Megabytes>().unwrap().bytes(), 512 * 1024);
         for bad in ["", "0", "-1", "NaN", "1e300", "x"] {
-            assert!(megabytes(bad).is_err(), "{bad}");
+            assert!(bad.parse::<Megabytes>().is_err(), "{bad}");
         }
         assert_eq!(megabytes_or_none("0").unwrap().bytes(), 0);
         assert_eq!(megabytes_or_none("0.5").unwrap().bytes(), 512 * 1024);

@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use base::room::{MOST_PER_SLOT, Room};
 use hosts::{Broker, HostStatus, Hosts, ManageError, PoolStatus, TemplateState, TemplateStatus, Templates};
+use lightning::Lightning;
 use lightning::timeline::{RunView, history};
-use lightning::{Lightning, WorkloopStatus};
 use protocol::clock::since_epoch;
 use protocol::run::{Exit, ExitReason};
 
 use super::message::{
-    Answer, HostReport, LightningReport, PastRun, PoolReport, Request, RunReport, StatusReport, TemplateReport,
-    WholeRun, WorkloopReport,
+    Answer, HostReport, PastRun, PoolReport, Request, RunReport, StatusReport, TemplateReport, WholeRun,
 };
 
 /// A worker as its admin socket sees it.
@@ -37,28 +36,30 @@ impl Admin {
 
     /// Does what is asked, and returns when it is done.
     pub(super) async fn answer(&self, request: Request) -> Answer {
-        match request {
+        self.done(request).await.unwrap_or_else(Answer::Error)
+    }
+
+    async fn done(&self, request: Request) -> Result<Answer, String> {
+        Ok(match request {
             Request::Status => Answer::Status(self.status().await),
             Request::Hosts => Answer::Hosts(self.broker.status().await.iter().flat_map(host_reports).collect()),
             Request::Runs => {
                 let pools = self.broker.status().await;
                 Answer::Runs(history().live().iter().map(|view| run_report(view, &pools)).collect())
             }
-            Request::History { most } => Answer::History(history().last(most).map(PastRun::from).collect()),
-            Request::Run { run } => match the_one(&run, history().find(&run)) {
-                Ok(view) => Answer::Run(Box::new(WholeRun::from(&view))),
-                Err(why) => Answer::Error(why),
-            },
-            Request::Recycle { pool } => self.recycle(pool).await,
-            Request::Drain => self.drain().await,
-            Request::Resume => self.resume().await,
-            Request::Cancel { run } => self.cancel(&run).await,
-            Request::Resize { pool, size, force } => match self.resizable(&pool, size, force).await {
-                Ok(hosts) => done(hosts.resize(size).await, format!("{pool} has {size}")),
-                Err(why) => Answer::Error(why),
-            },
-            Request::Logs { .. } => Answer::Error("lines are sent by the server".to_owned()),
-        }
+            Request::History { most, .. } => Answer::History(history().last(most).map(PastRun::from).collect()),
+            Request::Run { run } => Answer::Run(Box::new(WholeRun::from(&the_one(&run, history().find(&run))?))),
+            Request::Recycle { pool } => Answer::Done(self.recycle(pool).await?),
+            Request::Drain => Answer::Done(self.drain().await?),
+            Request::Resume => Answer::Done(self.resume().await?),
+            Request::Cancel { run } => Answer::Done(self.cancel(&run).await?),
+            Request::Resize { pool, size, force } => {
+                let hosts = self.resizable(&pool, size, force).await?;
+                hosts.resize(size).await.map_err(|error| error.to_string())?;
+                Answer::Done(format!("{pool} has {size}"))
+            }
+            Request::Logs { .. } => return Err("lines are sent by the server".to_owned()),
+        })
     }
 
     async fn status(&self) -> StatusReport {
@@ -70,84 +71,65 @@ impl Admin {
             uptime_s: self.since.elapsed().as_secs(),
             draining: lightning.paused || pools.iter().any(|pool| pool.is_draining),
             limits: self.limits.clone(),
-            lightning: LightningReport {
-                connected: lightning.connected,
-                joined: lightning.joined,
-                active_runs: lightning.active_runs,
-                capacity: lightning.capacity,
-                open_claims: lightning.open_claims,
-                runs_ended: lightning.runs_ended,
-                workloops: lightning.workloops.into_iter().map(workloop_report).collect(),
-            },
+            lightning,
             pools: pools.iter().map(pool_report).collect(),
             templates: self.broker.templates().iter().flat_map(Templates::status).map(template_report).collect(),
         }
     }
 
-    async fn recycle(&self, pool: Option<String>) -> Answer {
+    async fn recycle(&self, pool: Option<String>) -> Result<String, String> {
         let pools = match &pool {
             None => self.broker.all(),
-            Some(pool) => match self.pool(pool) {
-                Ok(hosts) => vec![hosts],
-                Err(why) => return Answer::Error(why),
-            },
+            Some(pool) => vec![self.pool(pool)?],
         };
         // Those that look after templates are never given back.
         if let Some(templates) = self.broker.templates() {
             templates.start_afresh();
         }
         for hosts in &pools {
-            if let Err(error) = hosts.recycle().await {
-                return Answer::Error(format!("{}: {error}", hosts.pool()));
-            }
+            managed(hosts, hosts.recycle().await)?;
         }
-        Answer::Done("all hosts are new".to_owned())
+        Ok("all hosts are new".to_owned())
     }
 
-    async fn drain(&self) -> Answer {
+    async fn drain(&self) -> Result<String, String> {
         self.lightning.pause(true);
         // What was claimed before still needs hosts.
         let mut status = self.lightning.watch();
         let is_quiet = status.wait_for(|status| status.paused && status.active_runs == 0 && status.open_claims == 0);
         if is_quiet.await.is_err() {
-            return Answer::Error("the worker is stopping".to_owned());
+            return Err("the worker is stopping".to_owned());
         }
         if let Some(templates) = self.broker.templates() {
             templates.start_afresh();
         }
         for hosts in self.broker.all() {
-            if let Err(error) = hosts.drain().await {
-                return Answer::Error(format!("{}: {error}", hosts.pool()));
-            }
+            managed(&hosts, hosts.drain().await)?;
         }
-        Answer::Done("drained: nothing is claimed, and there are no hosts; `worker ctl resume` ends that".to_owned())
+        Ok("drained: nothing is claimed, and there are no hosts; `worker ctl resume` ends that".to_owned())
     }
 
-    async fn resume(&self) -> Answer {
+    async fn resume(&self) -> Result<String, String> {
         for hosts in self.broker.all() {
-            if let Err(error) = hosts.resume().await {
-                return Answer::Error(format!("{}: {error}", hosts.pool()));
-            }
+            managed(&hosts, hosts.resume().await)?;
         }
         self.lightning.pause(false);
-        Answer::Done("claiming again".to_owned())
+        Ok("claiming again".to_owned())
     }
 
-    async fn cancel(&self, run: &str) -> Answer {
+    async fn cancel(&self, run: &str) -> Result<String, String> {
         let live = history().live().into_iter().filter(|view| view.run.starts_with(run)).collect();
-        let view = match the_one(run, live) {
-            Ok(view) => view,
-            Err(why) => return Answer::Error(format!("{why}; `worker ctl runs` lists those that are under way")),
-        };
+        let view =
+            the_one(run, live).map_err(|why| format!("{why}; `worker ctl runs` lists those that are under way"))?;
         let run = view.run.as_str();
         let exit = Exit::error(ExitReason::Cancel, "Cancelled", "The run was cancelled by the worker's operator");
         for hosts in self.broker.all() {
             if hosts.cancel(run, exit.clone()).await {
-                return Answer::Done(format!("{run} is cancelled"));
+                return Ok(format!("{run} is cancelled"));
             }
         }
         let phase = view.phase.as_str();
-        Answer::Error(format!("no host executes {run}, which is in its phase {phase}; it can be cancelled in execute"))
+        Err(format!("no host executes {run}, which is in its phase {phase}; it can be cancelled in execute"))
     }
 
     /// Why there will be no lines of this host or run: there is none.
@@ -195,13 +177,8 @@ impl Admin {
     }
 }
 
-fn done(result: Result<(), ManageError>, what: String) -> Answer {
-    result.map_or_else(|error| Answer::Error(error.to_string()), |()| Answer::Done(what))
-}
-
-fn workloop_report(workloop: WorkloopStatus) -> WorkloopReport {
-    let WorkloopStatus { name, capacity, active, open } = workloop;
-    WorkloopReport { name, capacity, active, open }
+fn managed(hosts: &Hosts, result: Result<(), ManageError>) -> Result<(), String> {
+    result.map_err(|error| format!("{}: {error}", hosts.pool()))
 }
 
 fn pool_report(status: &PoolStatus) -> PoolReport {

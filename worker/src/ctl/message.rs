@@ -2,66 +2,92 @@
 
 use std::collections::BTreeMap;
 
+use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
+use hosts::HostLine;
+use lightning::LightningStatus;
 use lightning::timeline::{Delivery, RunView, StepView};
 
-/// What is asked of a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is asked of a worker, by a command of `worker ctl`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
-    /// How it is.
+    /// How the worker is.
     Status,
     /// Its hosts.
     Hosts,
-    /// The runs that are under way.
+    /// The runs that are under way: what each is doing, and where.
     Runs,
-    /// The last runs that ended.
+    /// The last thousand runs that ended, the newest first: how, how long each phase took, memory, processor time, host.
     History {
-        /// How many at most.
+        /// All that is known of this run, under way or ended: its phases and steps, and what did not get to Lightning at
+        /// once and as it was.
+        // A request of its own for the worker: see `Request::told`.
+        #[arg(long, value_name = "ID")]
+        #[serde(skip)]
+        run: Option<String>,
+        /// How many runs at most.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 1_000, conflicts_with = "run")]
         most: usize,
     },
     /// All that is known of one run.
+    #[command(skip)]
     Run {
         /// Its id, or how that begins.
         run: String,
     },
-    /// Replace the hosts of one type, or of all.
+    /// Replace hosts: new ones get ready first, and those at work finish what they are at.
     Recycle {
-        /// The type.
+        /// Of this type; of all unless given.
+        #[arg(value_name = "TYPE")]
         pool: Option<String>,
     },
-    /// Claim nothing, let runs end, have no hosts.
+    /// Claim nothing, let runs end, have no hosts; returns when that is so.
     Drain,
-    /// Work again.
+    /// End a drain.
     Resume,
     /// End a run.
     Cancel {
         /// Its id, or how that begins.
         run: String,
     },
-    /// Keep so many hosts of a type.
+    /// Keep so many hosts of a type: warm ones for runs, or hosts at all.
     Resize {
         /// The type.
+        #[arg(value_name = "TYPE")]
         pool: String,
         /// How many.
+        #[arg(value_name = "N")]
         size: usize,
-        /// Whether or not the machine has room for them.
+        /// Even if they are more than four for each run of the capacity, or than the machine has room for.
+        #[arg(long)]
         #[serde(default)]
         force: bool,
     },
-    /// What hosts print.
+    /// What hosts print: the last lines.
     Logs {
         /// Go on with what they print from now on.
+        #[arg(short, long)]
         follow: bool,
         /// Of this host alone.
+        #[arg(long, value_name = "ID", conflicts_with = "run")]
         host: Option<String>,
         /// Of this run alone.
+        #[arg(long, value_name = "ID")]
         run: Option<String>,
     },
 }
 
 impl Request {
+    /// As a worker is asked: for one run of the history if one is named.
+    pub fn told(self) -> Self {
+        match self {
+            Self::History { run: Some(run), .. } => Self::Run { run },
+            other => other,
+        }
+    }
+
     /// Whether the worker is another one afterwards.
     pub(super) fn changes_something(&self) -> bool {
         match self {
@@ -90,7 +116,7 @@ pub enum Answer {
     /// It is done: what.
     Done(String),
     /// A line that a host printed.
-    Line(LineReport),
+    Line(HostLine),
     /// It is not done: why.
     Error(String),
 }
@@ -109,7 +135,7 @@ pub struct StatusReport {
     /// How it bounds the memory of runs.
     pub limits: String,
     /// Its connection to Lightning.
-    pub lightning: LightningReport,
+    pub lightning: LightningStatus,
     /// Its hosts by type.
     pub pools: Vec<PoolReport>,
     /// What is known of engines that are forked, or were to be.
@@ -136,39 +162,6 @@ pub struct TemplateReport {
     pub given_up_s: u64,
     /// Why they are not.
     pub why: Option<String>,
-}
-
-/// The worker's connection to Lightning.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LightningReport {
-    /// There is a websocket.
-    pub connected: bool,
-    /// The queue is joined.
-    pub joined: bool,
-    /// Runs that have not ended.
-    pub active_runs: usize,
-    /// Runs that may be active at once.
-    pub capacity: usize,
-    /// Claims that are not answered yet.
-    pub open_claims: usize,
-    /// Runs that have ended, however.
-    pub runs_ended: u64,
-    /// Each workloop.
-    #[serde(default)]
-    pub workloops: Vec<WorkloopReport>,
-}
-
-/// A workloop.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkloopReport {
-    /// Its queues in order of preference.
-    pub name: String,
-    /// Runs that may be active at once.
-    pub capacity: usize,
-    /// Runs that have not ended.
-    pub active: usize,
-    /// Runs that are claimed and not answered.
-    pub open: usize,
 }
 
 /// The hosts of a type.
@@ -339,19 +332,6 @@ impl From<&StepView> for PastStep {
             memory_bytes: view.memory,
         }
     }
-}
-
-/// A line that a host printed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LineReport {
-    /// The host.
-    pub host: String,
-    /// The run that it executed.
-    pub run: Option<String>,
-    /// `stdout` or `stderr`.
-    pub stream: String,
-    /// The line.
-    pub text: String,
 }
 
 #[cfg(test)]

@@ -18,11 +18,10 @@ pub use self::find::{FindError, find};
 #[cfg(fuzzing)]
 pub use self::fuzzing::read_request;
 pub use self::message::{
-    Answer, HostReport, LightningReport, PastRun, PastStep, PoolReport, Request, RunReport, StatusReport, WholeRun,
-    WorkloopReport,
+    Answer, HostReport, PastRun, PastStep, PoolReport, Request, RunReport, StatusReport, WholeRun,
 };
 pub use self::render::render;
-pub(crate) use self::render::{duration, megabytes, precise};
+pub(crate) use self::render::{duration, megabytes, precise, table};
 pub use self::server::{AdminSocket, AdminSocketError, listen};
 
 /// Name of the socket in the worker's private folder.

@@ -19,18 +19,18 @@ pub fn render(answer: &Answer) -> String {
         Answer::Status(status) => render_status(status),
         Answer::Hosts(hosts) => table(
             &["HOST", "TYPE", "PID", "STATE", "AGE", "RUNS", "MEMORY", "RUN", "ENGINE"],
-            &hosts.iter().map(host_row).collect::<Vec<_>>(),
+            hosts.iter().map(host_row),
         ),
         Answer::Runs(runs) => table(
             &["RUN", "PHASE", "AGE", "STEP", "WORKLOOP", "HOST", "PID", "MEMORY", "ENGINE"],
-            &runs.iter().map(run_row).collect::<Vec<_>>(),
+            runs.iter().map(run_row),
         ),
         Answer::History(runs) => table(
             &[
                 "CLAIMED", "RUN", "REASON", "TOTAL", "PREPARE", "START", "EXECUTE", "DELIVER", "CPU", "PEAK", "HOST",
                 "DELIVERY",
             ],
-            &runs.iter().map(past_row).collect::<Vec<_>>(),
+            runs.iter().map(past_row),
         ),
         Answer::Run(run) => render_run(run),
         Answer::Done(what) => format!("{}\n", one_line(what)),
@@ -60,8 +60,8 @@ fn render_status(status: &StatusReport) -> String {
         lightning.active_runs, lightning.capacity, lightning.open_claims, lightning.runs_ended
     );
     let _ = writeln!(text, "limits     {}\n", status.limits);
-    let rows: Vec<_> = status.pools.iter().map(pool_row).collect();
-    text += &table(&["TYPE", "SIZE", "HOSTS", "WAITING", "STARTED", "STATE", "LAST END"], &rows);
+    let head = ["TYPE", "SIZE", "HOSTS", "WAITING", "STARTED", "STATE", "LAST END"];
+    text += &table(&head, status.pools.iter().map(pool_row));
     for template in &status.templates {
         let _ = writeln!(text, "{}", template_line(template));
     }
@@ -90,14 +90,14 @@ fn template_line(template: &TemplateReport) -> String {
     }
 }
 
-fn pool_row(pool: &PoolReport) -> Vec<String> {
+fn pool_row(pool: &PoolReport) -> [String; 7] {
     let hosts: Vec<String> = pool.hosts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let state = match (pool.circuit_open, pool.draining) {
         (true, _) => "failing",
         (_, true) => "draining",
         _ => "well",
     };
-    vec![
+    [
         pool.pool.clone(),
         pool.size.to_string(),
         if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") },
@@ -113,8 +113,8 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
-fn host_row(host: &HostReport) -> Vec<String> {
-    vec![
+fn host_row(host: &HostReport) -> [String; 9] {
+    [
         host.id.clone(),
         host.pool.clone(),
         or_dash(host.pid.map(|pid| pid.to_string())),
@@ -127,8 +127,8 @@ fn host_row(host: &HostReport) -> Vec<String> {
     ]
 }
 
-fn run_row(run: &RunReport) -> Vec<String> {
-    vec![
+fn run_row(run: &RunReport) -> [String; 9] {
+    [
         run.run.clone(),
         run.phase.clone(),
         precise(run.age_ms.saturating_mul(1_000)),
@@ -164,23 +164,21 @@ fn render_run(run: &WholeRun) -> String {
     let _ = writeln!(text, "used       {cpu} of processor time, {} at most", or_dash(run.peak_bytes.map(megabytes)));
     let _ = writeln!(text, "delivery   {}\n", delivery(run));
     let since = |at: u64| format!("+{}", precise(at.saturating_sub(run.claimed_us)));
-    let phases: Vec<Vec<String>> = timeline
-        .iter()
-        .map(|(phase, at)| vec![since(*at), phase.clone(), or_dash(run.phases_us.get(phase).copied().map(precise))])
-        .collect();
-    text += &table(&["AT", "PHASE", "TOOK"], &phases);
+    let took = |phase: &String| or_dash(run.phases_us.get(phase).copied().map(precise));
+    let phases = timeline.iter().map(|(phase, at)| [since(*at), phase.clone(), took(phase)]);
+    text += &table(&["AT", "PHASE", "TOOK"], phases);
     if *steps_left_out > 0 {
         let _ = writeln!(text, "\n{steps_left_out} steps before these are not kept");
     }
     if !steps.is_empty() {
-        let rows: Vec<Vec<String>> = steps.iter().map(|step| step_row(step, &since)).collect();
-        let _ = write!(text, "\n{}", table(&["AT", "STEP", "TOOK", "REASON", "MEMORY"], &rows));
+        let rows = steps.iter().map(|step| step_row(step, &since));
+        let _ = write!(text, "\n{}", table(&["AT", "STEP", "TOOK", "REASON", "MEMORY"], rows));
     }
     text
 }
 
-fn step_row(step: &PastStep, since: &impl Fn(u64) -> String) -> Vec<String> {
-    vec![
+fn step_row(step: &PastStep, since: &impl Fn(u64) -> String) -> [String; 5] {
+    [
         since(step.started_us),
         step.step.clone(),
         or_dash(step.ended_us.map(|end| precise(end.saturating_sub(step.started_us)))),
@@ -239,10 +237,10 @@ pub(crate) fn precise(micros: u64) -> String {
 }
 
 /// Columns as wide as what is in them.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = impl IntoIterator<Item = String>>) -> String {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
     let columns = head.len();
-    let rows = rows.iter().map(|row| row.iter().map(|cell| one_line(cell).into_owned()).collect());
+    let rows = rows.into_iter().map(|row| row.into_iter().map(|cell| one_line(&cell).into_owned()).collect());
     let all: Vec<Vec<String>> = [head].into_iter().chain(rows).collect();
     let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
@@ -265,7 +263,7 @@ pub(crate) fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::message::LineReport;
+    use hosts::{HostLine, Stream};
 
     #[test]
     fn times_are_short() {
@@ -369,7 +367,7 @@ h12   engines  4711  running  1m01s  1     3.0 MB  r1   embedded (500 MB)
     #[test]
     fn what_hosts_print_cannot_forge_lines() {
         let text = "1\r\u{1b}[2K2".to_owned();
-        let line = LineReport { host: "h1".into(), run: Some("r\n1".into()), stream: "stdout".into(), text };
+        let line = HostLine { host: "h1".into(), run: Some("r\n1".into()), stream: Stream::Stdout, text };
         assert_eq!(render(&Answer::Line(line)), "h1 r\\n1 stdout: 1\\r\\u{1b}[2K2\n");
     }
 

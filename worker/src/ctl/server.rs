@@ -2,12 +2,12 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hosts::HostLine;
+use hosts::{HostLine, Stream};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, UCred};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::admin::Admin;
-use super::message::{Answer, LineReport, Request};
+use super::message::{Answer, Request};
 use crate::lineage::descends_from_this;
 
 /// Longest request, in bytes.
@@ -82,7 +82,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     // elsewhere, in a private folder, and moved.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let staging = parent.join(format!(".admin-{}", std::process::id()));
-    fs::DirBuilder::new().create_private(&staging)?;
+    fs::DirBuilder::new().mode(0o700).create(&staging)?;
     let unmoved = staging.join("s");
     let bound = UnixListener::bind(&unmoved).and_then(|listener| {
         fs::set_permissions(&unmoved, Permissions::from_mode(0o600))?;
@@ -92,17 +92,6 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     // What is left of it is of no use.
     let _ = fs::remove_dir_all(&staging);
     bound
-}
-
-/// Makes a folder that is its user's alone.
-trait CreatePrivate {
-    fn create_private(&mut self, path: &Path) -> io::Result<()>;
-}
-
-impl CreatePrivate for fs::DirBuilder {
-    fn create_private(&mut self, path: &Path) -> io::Result<()> {
-        std::os::unix::fs::DirBuilderExt::mode(self, 0o700).create(path)
-    }
 }
 
 async fn serve(listener: UnixListener, admin: Arc<Admin>) {
@@ -206,7 +195,7 @@ async fn send_lines(
     let (recent, mut lines) = admin.broker().lines();
     let mut sent = 0;
     for line in recent.iter().filter(|line| wanted(line)) {
-        write(writing, &Answer::Line(report(line))).await?;
+        write(writing, &Answer::Line(line.clone())).await?;
         sent += 1;
     }
     if sent == 0
@@ -219,24 +208,15 @@ async fn send_lines(
     }
     loop {
         match lines.recv().await {
-            Ok(line) if wanted(&line) => write(writing, &Answer::Line(report(&line))).await?,
+            Ok(line) if wanted(&line) => write(writing, &Answer::Line(line)).await?,
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => {
                 let text = format!("{missed} lines were missed: they came faster than they were read");
-                let line = LineReport { host: "-".into(), run: None, stream: "stderr".into(), text };
+                let line = HostLine { host: "-".into(), run: None, stream: Stream::Stderr, text };
                 write(writing, &Answer::Line(line)).await?;
             }
             Err(RecvError::Closed) => return Ok(()),
         }
-    }
-}
-
-fn report(line: &HostLine) -> LineReport {
-    LineReport {
-        host: line.host.clone(),
-        run: line.run.clone(),
-        stream: line.stream.to_string(),
-        text: line.text.clone(),
     }
 }
 

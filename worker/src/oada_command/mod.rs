@@ -12,7 +12,7 @@ use base::escape::one_line;
 use base::node::NodeProgram;
 use base::room::{files_needed, have_files};
 use hosts::{Broker, HostProgram, Hosts, HostsOptions, PoolSize, Recycling};
-use oada::browse::{self, Listed};
+use oada::browse;
 use oada::client::{Client, ClientOptions, Domain};
 use oada::handlers::{HandlerOptions, Handlers};
 use oada::job::NewJob;
@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 use tracing::{error, info, warn};
 
 use self::probes::Probes;
-use crate::cli::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, ShelfName, StoreArgs};
+use crate::cli::{HandlerEngine, OadaCommand, OadaOptions, ServeArgs, StoreArgs};
 use crate::embedded::EMBEDDED;
 use crate::http;
 use crate::start::{StartError, stop_requested};
@@ -189,12 +189,7 @@ async fn ask(place: Place, command: OadaCommand, serve: &ServeArgs) -> anyhow::R
             }
         }
         OadaCommand::Print { shelf, job } => {
-            let listed = match shelf {
-                ShelfName::Pending => Listed::Pending,
-                ShelfName::Success => Listed::Success,
-                ShelfName::Failure => Listed::Failure,
-            };
-            let job = browse::find(&client, &paths, listed, &job).await?;
+            let job = browse::find(&client, &paths, shelf, &job).await?;
             println!("{}", serde_json::to_string_pretty(&job.body)?);
         }
         OadaCommand::Retry { job } => println!("{}", browse::retry(&client, &paths, &job).await?.id),

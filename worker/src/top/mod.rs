@@ -106,7 +106,7 @@ fn read_keys() -> mpsc::Receiver<Event> {
 /// Asks the worker for all that is shown.
 async fn look(socket: &Path) -> Result<Snapshot, CtlError> {
     let mut snapshot = Snapshot::default();
-    for request in [Request::Status, Request::Hosts, Request::Runs, Request::History { most: PAST_RUNS }] {
+    for request in [Request::Status, Request::Hosts, Request::Runs, Request::History { run: None, most: PAST_RUNS }] {
         ask(socket, &request, |answer| {
             match answer {
                 Answer::Status(status) => snapshot.status = status,

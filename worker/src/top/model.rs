@@ -42,8 +42,9 @@ pub(super) enum Action {
 }
 
 /// Which table the cursor is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Focus {
+    #[default]
     Runs,
     Hosts,
 }
@@ -56,7 +57,7 @@ pub(super) struct Log {
 }
 
 /// Everything that is shown.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) snapshot: Snapshot,
     pub(super) focus: Focus,
@@ -73,16 +74,7 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(snapshot: Snapshot) -> Self {
-        Self {
-            snapshot,
-            focus: Focus::Runs,
-            cursor: 0,
-            confirm: None,
-            log: None,
-            notice: None,
-            is_lost: false,
-            ended: VecDeque::new(),
-        }
+        Self { snapshot, ..Self::default() }
     }
 
     pub(super) fn take(&mut self, message: Message, now: Instant) {
@@ -203,7 +195,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ctl::LightningReport;
+    use lightning::LightningStatus;
 
     fn model() -> Model {
         let run = |id: &str| RunReport { run: id.to_owned(), ..RunReport::default() };
@@ -272,7 +264,7 @@ mod tests {
     fn the_rate_is_that_of_the_last_minute_and_a_lost_worker_is_told() {
         let (mut it, start) = (model(), Instant::now());
         let looked = |ended| {
-            let lightning = LightningReport { runs_ended: ended, ..LightningReport::default() };
+            let lightning = LightningStatus { runs_ended: ended, ..LightningStatus::default() };
             let status = StatusReport { lightning, ..StatusReport::default() };
             Message::Looked(Ok(Box::new(Snapshot { status, ..Snapshot::default() })))
         };

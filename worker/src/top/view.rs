@@ -63,47 +63,33 @@ fn draw_head(model: &Model, frame: &mut Frame, area: Rect) {
 
 fn draw_runs(model: &Model, frame: &mut Frame, area: Rect) {
     let rows: Vec<Row> = model.snapshot.runs.iter().map(run_row).collect();
-    let widths = [
-        Constraint::Length(13),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(10),
-        Constraint::Length(6),
-        Constraint::Fill(1),
-    ];
-    let head = ["RUNS", "PHASE", "AGE", "MEMORY", "HOST", "STEP"];
-    draw_table(rows, &widths, head, (model.focus == Focus::Runs).then_some(model.cursor), frame, area);
+    let head = [("RUNS", 13), ("PHASE", 8), ("AGE", 8), ("MEMORY", 10), ("HOST", 6)];
+    draw_table(rows, &head, "STEP", (model.focus == Focus::Runs).then_some(model.cursor), frame, area);
 }
 
 fn draw_hosts(model: &Model, frame: &mut Frame, area: Rect) {
     let rows: Vec<Row> = model.snapshot.hosts.iter().map(host_row).collect();
-    let widths = [
-        Constraint::Length(13),
-        Constraint::Length(8),
-        Constraint::Length(8),
-        Constraint::Length(10),
-        Constraint::Length(8),
-        Constraint::Fill(1),
-    ];
-    let head = ["HOSTS", "STATE", "AGE", "MEMORY", "PID", "ENGINE"];
-    draw_table(rows, &widths, head, (model.focus == Focus::Hosts).then_some(model.cursor), frame, area);
+    let head = [("HOSTS", 13), ("STATE", 8), ("AGE", 8), ("MEMORY", 10), ("PID", 8)];
+    draw_table(rows, &head, "ENGINE", (model.focus == Focus::Hosts).then_some(model.cursor), frame, area);
 }
 
 fn draw_failures(model: &Model, frame: &mut Frame, area: Rect) {
     let rows: Vec<Row> = model.failures().take(FAILURES).map(failure_row).collect();
-    let widths = [Constraint::Length(13), Constraint::Length(8), Constraint::Length(8), Constraint::Fill(1)];
-    draw_table(rows, &widths, ["NOT WELL", "REASON", "TOOK", "ERROR"], None, frame, area);
+    draw_table(rows, &[("NOT WELL", 13), ("REASON", 8), ("TOOK", 8)], "ERROR", None, frame, area);
 }
 
-fn draw_table<const N: usize>(
+/// A table of columns as wide as given, and one that takes the rest.
+fn draw_table(
     rows: Vec<Row>,
-    widths: &[Constraint],
-    head: [&'static str; N],
+    columns: &[(&'static str, u16)],
+    last: &'static str,
     cursor: Option<usize>,
     frame: &mut Frame,
     area: Rect,
 ) {
-    let head = Row::new(head).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
+    let widths = columns.iter().map(|(_, width)| Constraint::Length(*width)).chain([Constraint::Fill(1)]);
+    let head = Row::new(columns.iter().map(|(name, _)| *name).chain([last]))
+        .style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
     let table = Table::new(rows, widths)
         .header(head)
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
@@ -189,17 +175,18 @@ mod tests {
 
     use super::super::model::Snapshot;
     use super::*;
-    use crate::ctl::{LightningReport, WorkloopReport};
+    use lightning::{LightningStatus, WorkloopStatus};
 
     fn snapshot() -> Snapshot {
-        let lightning = LightningReport {
+        let lightning = LightningStatus {
             connected: true,
             joined: true,
             active_runs: 1,
             capacity: 5,
             open_claims: 1,
             runs_ended: 4_711,
-            workloops: vec![WorkloopReport { name: "manual>*".into(), capacity: 5, active: 1, open: 1 }],
+            workloops: vec![WorkloopStatus { name: "manual>*".into(), capacity: 5, active: 1, open: 1 }],
+            ..LightningStatus::default()
         };
         let status =
             StatusReport { version: "0.1.0".into(), pid: 42, uptime_s: 3_720, lightning, ..StatusReport::default() };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::processes::resident;
 use hosts::HostStatus;
+use lightning::WorkloopStatus;
 use lightning::timeline::{self, RunView};
 use protocol::clock::{now_us, unix_seconds};
 use serde::{Serialize, Serializer};
@@ -46,21 +47,13 @@ struct WorkerView {
     version: &'static str,
     readiness: Readiness,
     connected: bool,
-    workloops: Vec<WorkloopView>,
+    workloops: Vec<WorkloopStatus>,
     hosts: Vec<HostView>,
     waiting: usize,
     started: u64,
     memory: u64,
     exits: Vec<HostExit>,
     points: Vec<Point>,
-}
-
-#[derive(Debug, Serialize)]
-struct WorkloopView {
-    name: String,
-    capacity: usize,
-    active: usize,
-    open: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,14 +113,11 @@ impl<O: Operations> Follower<O> {
         let (exits, points) = self.dashboard.with(|board| (board.exits(), board.points(unix_seconds())));
         let (hosts, waiting, started) =
             pool.map_or((Vec::new(), 0, 0), |pool| (pool.hosts, pool.waiting, pool.started));
-        let workloops = lightning.workloops.into_iter();
         WorkerView {
             version: env!("CARGO_PKG_VERSION"),
             readiness,
             connected: lightning.connected,
-            workloops: workloops
-                .map(|it| WorkloopView { name: it.name, capacity: it.capacity, active: it.active, open: it.open })
-                .collect(),
+            workloops: lightning.workloops,
             hosts: hosts.into_iter().map(HostView::of).collect(),
             waiting,
             started,
