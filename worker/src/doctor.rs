@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use base::dial::{dial, resolve};
 use base::escape::{one_line, without_url_secrets};
 use base::node::NodeProgram;
@@ -60,18 +61,19 @@ pub struct Finding {
     pub text: String,
 }
 
-impl Finding {
-    fn good(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Good, text: text.into() }
-    }
+/// How something is, and the words for it.
+type Found = (Verdict, String);
 
-    fn lacking(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Lacking, text: text.into() }
-    }
+fn good(text: impl Into<String>) -> Found {
+    (Verdict::Good, text.into())
+}
 
-    fn bad(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, verdict: Verdict::Bad, text: text.into() }
-    }
+fn lacking(text: impl Into<String>) -> Found {
+    (Verdict::Lacking, text.into())
+}
+
+fn bad(text: impl Into<String>) -> Found {
+    (Verdict::Bad, text.into())
 }
 
 impl fmt::Display for Finding {
@@ -94,123 +96,110 @@ pub async fn examine(options: &StartOptions, warnings: &[String]) -> Vec<Finding
         clock(&options.lightning.lightning),
         running()
     );
-    let mut findings = vec![of_options(options)];
-    findings.extend(warnings.iter().map(|warning| Finding::lacking("variable", warning)));
-    findings.push(host);
-    findings.extend(node);
-    findings.extend(forks(options).await);
-    findings.extend([memory(options), landlock(options), open_files(options), runtime_folder(), running]);
-    findings.extend(lightning);
-    findings.extend(clock);
-    findings.push(key(options));
-    findings
+    let mut found = vec![("options", of_options(options))];
+    found.extend(warnings.iter().map(|warning| ("variable", lacking(warning))));
+    found.push(("engine-host", host));
+    found.extend(node);
+    found.extend(forks(options).await.map(|forks| ("forks", forks)));
+    found.extend([
+        ("memory", memory(options)),
+        ("landlock", landlock(options)),
+        ("open files", open_files(options)),
+        ("folder", runtime_folder()),
+        ("running", running),
+    ]);
+    found.extend(lightning.into_iter().map(|lightning| ("lightning", lightning)));
+    found.extend(clock.map(|clock| ("clock", clock)));
+    found.push(("key", key(options)));
+    found.into_iter().map(|(what, (verdict, text))| Finding { what, verdict, text }).collect()
 }
 
-fn of_options(options: &StartOptions) -> Finding {
+fn of_options(options: &StartOptions) -> Found {
     match start::check(options) {
-        Ok(()) => Finding::good("options", "they are valid"),
-        Err(error) => Finding::bad("options", error.to_string()),
+        Ok(()) => good("they are valid"),
+        Err(error) => bad(error.to_string()),
     }
+}
+
+async fn engine_host(options: &StartOptions) -> Found {
+    try_host(options).await.map_or_else(|error| bad(error.to_string()), good)
 }
 
 /// Starts a host as the worker does.
-async fn engine_host(options: &StartOptions) -> Finding {
-    const WHAT: &str = "engine-host";
+async fn try_host(options: &StartOptions) -> anyhow::Result<String> {
     // What the program has to be unpacked into goes when this returns.
-    let folder = match RuntimeDir::create(None) {
-        Ok(folder) => folder,
-        Err(error) => return Finding::bad(WHAT, error.to_string()),
-    };
-    let program = match HostProgram::find_to_try(options.hosts.engine_host.as_deref(), EMBEDDED, folder.path()) {
-        Ok(program) => program,
-        Err(error) => return Finding::bad(WHAT, error.to_string()),
-    };
+    let folder = RuntimeDir::create(None)?;
+    let program = HostProgram::find_to_try(options.hosts.engine_host.as_deref(), EMBEDDED, folder.path())?;
     let path = program.path().display().to_string();
     let mut options = options.clone();
     options.hosts.engine_host = Some(program.path().to_owned());
-    let one = match start::hosts_options_of(&options, None) {
-        Ok(as_started) => HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, validation_retries: 0, ..as_started },
-        Err(error) => return Finding::bad(WHAT, error.to_string()),
-    };
+    let as_started = start::hosts_options_of(&options, None)?;
+    let one = HostsOptions { size: PoolSize::OneRunEach { warm: 1 }, validation_retries: 0, ..as_started };
     let before = std::time::Instant::now();
-    match Hosts::start(one).await {
-        Ok(hosts) => {
-            let after = before.elapsed();
-            hosts.shutdown(Duration::from_secs(2)).await;
-            Finding::good(WHAT, format!("{path} answers after {:.0} ms", after.as_secs_f64() * 1e3))
-        }
-        Err(error) => Finding::bad(WHAT, format!("{path}: {error}")),
-    }
+    let hosts = Hosts::start(one).await.map_err(|error| anyhow!("{path}: {error}"))?;
+    let after = before.elapsed();
+    hosts.shutdown(Duration::from_secs(2)).await;
+    Ok(format!("{path} answers after {:.0} ms", after.as_secs_f64() * 1e3))
 }
 
 /// What Node and the adaptors that it loads need.
-async fn node(options: &StartOptions) -> Vec<Finding> {
-    const WHAT: &str = "node";
+async fn node(options: &StartOptions) -> Vec<(&'static str, Found)> {
     let (engine, repo) = (options.hosts.engine(), &options.adaptors.repo);
     if matches!(engine, Some(EngineKind::Embedded | EngineKind::Mock)) {
         return Vec::new();
     }
     match NodeProgram::find(repo.node.as_deref()).await {
         Ok(node) => {
-            let found = Finding::good(WHAT, format!("{} at {}", node.version, node.path.display()));
-            let adaptors_options = AdaptorsOptions::new(repo, &options.adaptors.monorepo_dir, node.clone());
-            let registry = match &adaptors_options {
-                Ok(options) => Some(registry(&node.path, &options.repo).await),
-                Err(_) => None,
-            };
-            [found, adaptors(adaptors_options)].into_iter().chain(registry).collect()
+            let mut found = vec![("node", good(format!("{} at {}", node.version, node.path.display())))];
+            match AdaptorsOptions::new(repo, &options.adaptors.monorepo_dir, node.clone()) {
+                Ok(AdaptorsOptions { repo, .. }) => {
+                    found.push(("adaptors", adaptors(&repo)));
+                    found.push(("npm", registry(&node.path, &repo).await));
+                }
+                Err(why) => found.push(("adaptors", bad(why))),
+            }
+            found
         }
         Err(error) if engine.is_none() && repo.node.is_none() => {
-            vec![Finding::lacking(WHAT, format!("{error}: only the embedded engine can be used"))]
+            vec![("node", lacking(format!("{error}: only the embedded engine can be used")))]
         }
-        Err(error) => vec![Finding::bad(WHAT, error.to_string())],
+        Err(error) => vec![("node", bad(error.to_string()))],
     }
 }
 
 /// Whether adaptors can be put where they are to be.
-fn adaptors(options: Result<AdaptorsOptions, String>) -> Finding {
-    const WHAT: &str = "adaptors";
-    let repo = match options {
-        Ok(options) => options.repo,
-        Err(why) => return Finding::bad(WHAT, why),
-    };
+fn adaptors(repo: &Path) -> Found {
     let told = repo.display();
     // Nothing is made: whoever asks may be another user than the worker.
     let there = repo.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let can_write = if there.is_dir() { access(there, Access::WRITE_OK | Access::EXEC_OK) } else { Err(Errno::NOTDIR) };
     match can_write {
-        Ok(()) if is_of_the_kernel(there) => Finding::bad(
-            WHAT,
-            format!("{told} cannot be made (--repo-dir, WORKER_REPO_DIR): the kernel makes the folders there"),
-        ),
+        Ok(()) if is_of_the_kernel(there) => {
+            bad(format!("{told} cannot be made (--repo-dir, WORKER_REPO_DIR): the kernel makes the folders there"))
+        }
         // What stands beside a repo that is still to be made is not its own.
-        Ok(()) => match foreign_folder(&repo) {
-            None => Finding::good(WHAT, format!("can be installed into {told}")),
+        Ok(()) => match foreign_folder(repo) {
+            None => good(format!("can be installed into {told}")),
             Some(folder) => {
-                let text = format!(
-                    "{told} has a folder that cannot be written to, {}{}",
-                    folder.display(),
-                    chown(&folder, &repo)
-                );
-                Finding::lacking(WHAT, text)
+                let remedy = chown(&folder, repo);
+                lacking(format!("{told} has a folder that cannot be written to, {}{remedy}", folder.display()))
             }
         },
         Err(error) => {
             let is_read = "what is there already can be used, nothing can be installed";
             let remedy = match there.is_dir() {
                 true if there == repo => chown(there, there),
-                true => make(&repo, there, access(there, Access::EXEC_OK).is_ok(), own()),
+                true => make(repo, there, access(there, Access::EXEC_OK).is_ok(), own()),
                 false => String::new(),
             };
             let text = format!("{told} cannot be written to (--repo-dir, WORKER_REPO_DIR): {error}{remedy}");
-            if there == repo { Finding::lacking(WHAT, format!("{text}; {is_read}")) } else { Finding::bad(WHAT, text) }
+            if there == repo { lacking(format!("{text}; {is_read}")) } else { bad(text) }
         }
     }
 }
 
 /// Whether the registry of npm answers, as npm is set up here.
-async fn registry(node: &Path, repo: &Path) -> Finding {
-    const WHAT: &str = "npm";
+async fn registry(node: &Path, repo: &Path) -> Found {
     const LACK: &str = "runs whose adaptors are not installed yet will fail";
     let beside = node.parent().map(|folder| folder.join("npm")).filter(|npm| npm.exists());
     let mut command = Command::new(beside.unwrap_or_else(|| "npm".into()));
@@ -226,33 +215,26 @@ async fn registry(node: &Path, repo: &Path) -> Finding {
         Ok(Ok(output)) if output.status.success() => {
             let told = String::from_utf8_lossy(&output.stdout);
             let version = told.lines().find_map(|line| line.strip_prefix("version = ")).unwrap_or("some version");
-            Finding::good(
-                WHAT,
-                format!("the registry answers: @openfn/language-common is at {}", version.trim_matches('\'')),
-            )
+            good(format!("the registry answers: @openfn/language-common is at {}", version.trim_matches('\'')))
         }
         Ok(Ok(output)) => {
             let told = String::from_utf8_lossy(&output.stderr);
             let why = told.lines().find(|line| !line.trim().is_empty()).unwrap_or("npm failed").to_owned();
-            Finding::lacking(
-                WHAT,
-                format!("the registry does not answer: {}; {LACK}", without_url_secrets(&one_line(&why))),
-            )
+            lacking(format!("the registry does not answer: {}; {LACK}", without_url_secrets(&one_line(&why))))
         }
-        Ok(Err(error)) => Finding::lacking(WHAT, format!("cannot run npm: {error}; {LACK}")),
-        Err(_) => Finding::lacking(WHAT, format!("the registry has not answered within {REGISTRY:?}; {LACK}")),
+        Ok(Err(error)) => lacking(format!("cannot run npm: {error}; {LACK}")),
+        Err(_) => lacking(format!("the registry has not answered within {REGISTRY:?}; {LACK}")),
     }
 }
 
 /// How far this clock is from Lightning's, if that can be had.
-async fn clock(endpoint: &Endpoint) -> Option<Finding> {
+async fn clock(endpoint: &Endpoint) -> Option<Found> {
     let theirs = timeout(CONNECT, server_time(endpoint)).await.ok()??;
     Some(told_of_clocks(Timestamp::now().as_second() - theirs.as_second()))
 }
 
 /// What it means that this clock is so many seconds ahead of Lightning's, which tells whole seconds.
-fn told_of_clocks(ahead: i64) -> Finding {
-    const WHAT: &str = "clock";
+fn told_of_clocks(ahead: i64) -> Found {
     let by = ahead.unsigned_abs();
     let text = match ahead {
         -1..=1 => "this clock is Lightning's, to the second".to_owned(),
@@ -260,18 +242,17 @@ fn told_of_clocks(ahead: i64) -> Finding {
         _ => format!("this clock is {by} s behind Lightning's"),
     };
     if by > LEEWAY {
-        Finding::bad(WHAT, format!("{text}, and tokens may differ by {LEEWAY} s: set it, by NTP for example"))
+        bad(format!("{text}, and tokens may differ by {LEEWAY} s: set it, by NTP for example"))
     } else {
-        Finding::good(WHAT, text)
+        good(text)
     }
 }
 
 /// Whether it is checked that Lightning made the tokens of runs.
-fn key(options: &StartOptions) -> Finding {
-    const WHAT: &str = "key";
+fn key(options: &StartOptions) -> Found {
     match &options.lightning.lightning_public_key {
-        Some(_) => Finding::good(WHAT, "an RSA public key, by which run tokens are verified"),
-        None => Finding::lacking(WHAT, "run tokens are not verified: WORKER_LIGHTNING_PUBLIC_KEY is not set"),
+        Some(_) => good("an RSA public key, by which run tokens are verified"),
+        None => lacking("run tokens are not verified: WORKER_LIGHTNING_PUBLIC_KEY is not set"),
     }
 }
 
@@ -318,23 +299,19 @@ fn make(repo: &Path, there: &Path, can_look: bool, (own, group): (u32, u32)) -> 
     }
 }
 
-fn memory(options: &StartOptions) -> Finding {
-    const WHAT: &str = "memory";
+fn memory(options: &StartOptions) -> Found {
     let with_groups = Means::foresee();
     let without = Means::Watch(None);
     match (&with_groups, options.supervision.cgroups) {
-        (Means::Groups, true) => Finding::good(WHAT, with_groups.to_string()),
-        (_, true) => Finding::lacking(WHAT, format!("--cgroups is not possible here: {with_groups}")),
-        (Means::Groups, false) => {
-            Finding::good(WHAT, format!("{without}; control groups are possible here, too: --cgroups"))
-        }
-        (_, false) => Finding::good(WHAT, format!("{without}; with --cgroups: {with_groups}")),
+        (Means::Groups, true) => good(with_groups.to_string()),
+        (_, true) => lacking(format!("--cgroups is not possible here: {with_groups}")),
+        (Means::Groups, false) => good(format!("{without}; control groups are possible here, too: --cgroups")),
+        (_, false) => good(format!("{without}; with --cgroups: {with_groups}")),
     }
 }
 
 /// Whether engines can be forked, where Node executes runs.
-async fn forks(options: &StartOptions) -> Option<Finding> {
-    const WHAT: &str = "forks";
+async fn forks(options: &StartOptions) -> Option<Found> {
     if matches!(options.hosts.engine(), Some(EngineKind::Embedded | EngineKind::Mock)) {
         return None;
     }
@@ -342,17 +319,14 @@ async fn forks(options: &StartOptions) -> Option<Finding> {
     let has_landlock = crate::sys::landlock_version().is_some() && !options.supervision.no_landlock;
     let refusal = forking::refusal(&node.version, forking::HAS_PLATFORM, has_landlock);
     Some(match (refusal, options.hosts.node_start) {
-        (None, NodeStart::Fork) => Finding::good(WHAT, "Node engines are forked from templates"),
-        (None, _) => Finding::good(WHAT, "Node engines can be forked, which --node-start fork has the worker do"),
-        (Some(why), NodeStart::Fork) => {
-            Finding::bad(WHAT, format!("--node-start fork (WORKER_NODE_START) cannot be: {why}"))
-        }
-        (Some(why), _) => Finding::good(WHAT, format!("Node engines are not forked: {why}")),
+        (None, NodeStart::Fork) => good("Node engines are forked from templates"),
+        (None, _) => good("Node engines can be forked, which --node-start fork has the worker do"),
+        (Some(why), NodeStart::Fork) => bad(format!("--node-start fork (WORKER_NODE_START) cannot be: {why}")),
+        (Some(why), _) => good(format!("Node engines are not forked: {why}")),
     })
 }
 
-fn landlock(options: &StartOptions) -> Finding {
-    const WHAT: &str = "landlock";
+fn landlock(options: &StartOptions) -> Found {
     const SIGNALS_SINCE: u32 = 6;
     const OPEN: &str = "hosts can use any file that this user can, and runs are refused whose adaptors start processes or \
                         load native code, unless --allow-unconfined-adaptors is set";
@@ -362,46 +336,43 @@ fn landlock(options: &StartOptions) -> Finding {
             // What adaptors start can end the worker otherwise.
             let signals = if version < SIGNALS_SINCE { "; signals are not restricted before Linux 6.12" } else { "" };
             let told = "hosts read what their engine needs, and write nothing but their folders";
-            Finding::good(WHAT, format!("{told} (Landlock version {version}){signals}"))
+            good(format!("{told} (Landlock version {version}){signals}"))
         }
-        (Some(_), true) => Finding::lacking(WHAT, format!("--no-landlock: {OPEN}")),
-        (None, _) => Finding::lacking(WHAT, format!("the kernel does not have it: {OPEN}")),
+        (Some(_), true) => lacking(format!("--no-landlock: {OPEN}")),
+        (None, _) => lacking(format!("the kernel does not have it: {OPEN}")),
     }
 }
 
-fn open_files(options: &StartOptions) -> Finding {
-    const WHAT: &str = "open files";
-    let capacity: usize = start::workloops(options).iter().map(|workloop| workloop.capacity).sum();
+fn open_files(options: &StartOptions) -> Found {
+    let capacity = start::capacity(options);
     let warm = options.hosts.warm_hosts.unwrap_or(capacity);
     let needed = files_needed(capacity.saturating_add(warm), start::connections(options));
     // As the worker does.
     match raise_files() {
         Some(limit) if limit < needed => {
-            Finding::bad(WHAT, format!("{limit} are allowed, and {needed} may be needed: raise the limit (ulimit -n)"))
+            bad(format!("{limit} are allowed, and {needed} may be needed: raise the limit (ulimit -n)"))
         }
-        Some(limit) => Finding::good(WHAT, format!("{limit} are allowed, {needed} may be needed")),
-        None => Finding::good(WHAT, "as many as needed"),
+        Some(limit) => good(format!("{limit} are allowed, {needed} may be needed")),
+        None => good("as many as needed"),
     }
 }
 
-fn runtime_folder() -> Finding {
-    const WHAT: &str = "folder";
+fn runtime_folder() -> Found {
     match RuntimeDir::create(None) {
         Ok(folder) => {
             let below = folder.path().parent().map_or_else(PathBuf::new, Path::to_path_buf);
-            Finding::good(WHAT, format!("sockets and hosts' folders can be made in {}", below.display()))
+            good(format!("sockets and hosts' folders can be made in {}", below.display()))
         }
-        Err(error) => Finding::bad(WHAT, error.to_string()),
+        Err(error) => bad(error.to_string()),
     }
 }
 
 /// The worker that runs here, as `worker ctl` finds it.
-async fn running() -> Finding {
-    const WHAT: &str = "running";
+async fn running() -> Found {
     let socket = match ctl::find() {
         Ok(socket) => socket,
-        Err(FindError::None(_)) => return Finding::good(WHAT, "no worker that this user could ask runs here"),
-        Err(error) => return Finding::good(WHAT, error.to_string()),
+        Err(FindError::None(_)) => return good("no worker that this user could ask runs here"),
+        Err(error) => return good(error.to_string()),
     };
     let mut told = None;
     let take = |answer| {
@@ -412,33 +383,32 @@ async fn running() -> Finding {
     let socket = socket.display();
     match (asked, told) {
         (Ok(Ok(())), Some(Answer::Status(status))) => {
-            let ctl::LightningReport { joined, active_runs, capacity, .. } = status.lightning;
+            let lightning::LightningStatus { joined, active_runs, capacity, .. } = status.lightning;
             let joined = if joined { "has joined Lightning's queue" } else { "has not joined Lightning's queue" };
             let text = format!(
                 "worker {} (process {}) {joined}, {active_runs} of {capacity} runs active; {socket}",
                 status.version, status.pid
             );
             match status.templates.iter().find_map(|it| Some((&it.engine, it.why.as_ref()?))) {
-                Some((engine, why)) => Finding::lacking(WHAT, format!("{text}; {engine} is not forked: {why}")),
-                None => Finding::good(WHAT, text),
+                Some((engine, why)) => lacking(format!("{text}; {engine} is not forked: {why}")),
+                None => good(text),
             }
         }
-        (Ok(Err(error)), _) => Finding::lacking(WHAT, error.to_string()),
-        (Err(_), _) => Finding::lacking(WHAT, format!("the worker at {socket} did not answer within {ANSWER:?}")),
-        (Ok(Ok(())), _) => Finding::lacking(WHAT, format!("the worker at {socket} did not say how it is")),
+        (Ok(Err(error)), _) => lacking(error.to_string()),
+        (Err(_), _) => lacking(format!("the worker at {socket} did not answer within {ANSWER:?}")),
+        (Ok(Ok(())), _) => lacking(format!("the worker at {socket} did not say how it is")),
     }
 }
 
 /// One finding for each of its addresses: those that the worker tries.
-async fn lightning(options: &StartOptions) -> Vec<Finding> {
-    const WHAT: &str = "lightning";
+async fn lightning(options: &StartOptions) -> Vec<Found> {
     let endpoint = &options.lightning.lightning;
     if let Some(finding) = through_proxy(endpoint).await {
         return vec![finding];
     }
     let addresses = match resolve(endpoint.host(), endpoint.port()).await {
         Ok(addresses) => addresses,
-        Err(error) => return vec![Finding::bad(WHAT, format!("{endpoint}: {error}"))],
+        Err(error) => return vec![bad(format!("{endpoint}: {error}"))],
     };
     let mut tried = Vec::new();
     for address in addresses {
@@ -448,32 +418,29 @@ async fn lightning(options: &StartOptions) -> Vec<Finding> {
     let told = tried.into_iter().map(|(address, result)| {
         let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
         match result {
-            Ok(()) => Finding::good(WHAT, format!("{endpoint} takes connections over {family} ({address})")),
-            Err(why) if is_reachable => Finding::lacking(WHAT, format!("{endpoint} over {family} ({address}): {why}")),
+            Ok(()) => good(format!("{endpoint} takes connections over {family} ({address})")),
+            Err(why) if is_reachable => lacking(format!("{endpoint} over {family} ({address}): {why}")),
             Err(why) if endpoint.to_string() == MOCK_ENDPOINT => {
                 let hint = "start it with `worker mock-lightning`";
-                Finding::bad(WHAT, format!("{endpoint} over {family} ({address}): {why}; {hint}"))
+                bad(format!("{endpoint} over {family} ({address}): {why}; {hint}"))
             }
-            Err(why) => Finding::bad(WHAT, format!("{endpoint} over {family} ({address}): {why}")),
+            Err(why) => bad(format!("{endpoint} over {family} ({address}): {why}")),
         }
     });
     told.collect()
 }
 
 /// What a proxy on the way to Lightning does, if there is one. It alone knows Lightning's addresses.
-async fn through_proxy(endpoint: &Endpoint) -> Option<Finding> {
-    const WHAT: &str = "lightning";
+async fn through_proxy(endpoint: &Endpoint) -> Option<Found> {
     let proxy = match endpoint.proxy() {
         Ok(proxy) => proxy?,
-        Err(error) => return Some(Finding::bad(WHAT, format!("{endpoint}: {error}"))),
+        Err(error) => return Some(bad(format!("{endpoint}: {error}"))),
     };
     let opened = timeout(CONNECT, dial(endpoint.host(), endpoint.port(), true)).await;
     Some(match opened {
-        Ok(Ok(_)) => {
-            Finding::good(WHAT, format!("{endpoint} takes connections through the proxy {proxy} (HTTPS_PROXY)"))
-        }
-        Ok(Err(error)) => Finding::bad(WHAT, format!("{endpoint}: {error}")),
-        Err(_) => Finding::bad(WHAT, format!("{endpoint}: no connection through the proxy {proxy} within {CONNECT:?}")),
+        Ok(Ok(_)) => good(format!("{endpoint} takes connections through the proxy {proxy} (HTTPS_PROXY)")),
+        Ok(Err(error)) => bad(format!("{endpoint}: {error}")),
+        Err(_) => bad(format!("{endpoint}: no connection through the proxy {proxy} within {CONNECT:?}")),
     })
 }
 
@@ -500,8 +467,8 @@ mod tests {
             (120, Verdict::Bad, "120 s ahead"),
             (i64::MIN, Verdict::Bad, "behind"),
         ] {
-            let finding = told_of_clocks(ahead);
-            assert!(finding.verdict == verdict && finding.text.contains(part), "{ahead}: {finding}");
+            let (found, text) = told_of_clocks(ahead);
+            assert!(found == verdict && text.contains(part), "{ahead}: {found:?} {text}");
         }
     }
 

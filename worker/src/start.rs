@@ -12,8 +12,9 @@ use protocol::confinement::Confinement;
 use protocol::engine::{EngineSpec, JOB_ENVIRONMENT_VARIABLE};
 use protocol::message::Prepare;
 use protocol::run::RunOptions;
+use protocol::signal::StopSignals;
 use secrecy::SecretString;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
@@ -80,7 +81,7 @@ impl StartError {
 
 /// Waits for SIGTERM or SIGINT.
 pub async fn stop_requested() -> Result<(), StartError> {
-    Signals::listen().map_err(StartError::Signals)?.next().await;
+    StopSignals::listen().map_err(StartError::Signals)?.next().await;
     Ok(())
 }
 
@@ -128,7 +129,7 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     let program = hosts.program.path().to_owned();
     let equipment = engine.adaptors().cloned();
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
-    let mut signals = Signals::listen().map_err(StartError::Signals)?;
+    let mut signals = StopSignals::listen().map_err(StartError::Signals)?;
     let listener = http::listen(options.operation.host, options.operation.port).await?;
     let port = listener.local_addr().map_or(options.operation.port, |address| address.port());
     info!(version = env!("CARGO_PKG_VERSION"), engine = engine.name(), port, limits = %containment, "worker starting");
@@ -242,7 +243,7 @@ fn read_again(no_landlock: bool, equipment: Option<AdaptorsOptions>, containment
 }
 
 /// Stops the worker when its runs have ended, at the latest after `grace`; sooner upon another signal.
-async fn finish(worker: Worker, grace: Duration, signals: &mut Signals, kill_within: Duration) {
+async fn finish(worker: Worker, grace: Duration, signals: &mut StopSignals, kill_within: Duration) {
     let lightning = Arc::clone(&worker.lightning);
     let finished = worker.finish(grace);
     tokio::pin!(finished);
@@ -500,23 +501,4 @@ fn readable(program: &HostProgram, supervision: &SupervisionArgs, adaptors: Opti
     let of_node = adaptors.into_iter().flat_map(|it| [&it.repo, &it.node.path].into_iter().chain(&it.monorepos));
     let named = supervision.landlock_read.iter();
     [program.path().to_owned()].into_iter().chain(of_node.chain(named).cloned()).chain(certificates).collect()
-}
-
-/// SIGTERM and SIGINT, which mean the same.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

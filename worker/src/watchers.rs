@@ -49,7 +49,7 @@ impl Watchers {
         if let Some(dsn) = wanted.sentry_dsn.clone() {
             tasks.spawn(report_errors(dsn, wanted.sentry_env.clone(), lines().subscribe()));
         }
-        let dashboard = wanted.dashboard.then(|| Arc::new(Dashboard::new()));
+        let dashboard = wanted.dashboard.then(Arc::<Dashboard>::default);
         if let Some(dashboard) = dashboard.clone() {
             tasks.spawn(async move { dashboard.follow_runs().await });
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::wanted::{Refused, Requirement, Wanted};
 
 /// What the ledger decides by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rules {
     /// How long an answer of the registry about tags is good.
     pub(super) tags_for: Duration,
@@ -59,7 +59,7 @@ pub(super) enum Action {
 }
 
 /// The state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ledger {
     rules: Rules,
     is_surveyed: bool,
@@ -94,15 +94,7 @@ enum Next {
 
 impl Ledger {
     pub(super) fn new(rules: Rules) -> Self {
-        Self {
-            rules,
-            is_surveyed: false,
-            installed: HashMap::new(),
-            tags: HashMap::new(),
-            looking_up: HashSet::new(),
-            installing: HashSet::new(),
-            wants: BTreeMap::new(),
-        }
+        Self { rules, ..Self::default() }
     }
 
     /// Takes note of an event and says what is to be done.

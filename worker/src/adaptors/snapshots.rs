@@ -21,7 +21,7 @@ enum State {
 }
 
 /// The state: snapshots are made one at a time, for sets that a run has used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Snapshots {
     /// Whether this Node can have any.
     are_possible: bool,
@@ -38,12 +38,7 @@ pub(super) fn are_possible(node_version: &str) -> bool {
 
 impl Snapshots {
     pub(super) fn new(node_version: &str) -> Self {
-        Self {
-            are_possible: are_possible(node_version),
-            known: HashMap::new(),
-            queue: VecDeque::new(),
-            is_making: false,
-        }
+        Self { are_possible: are_possible(node_version), ..Self::default() }
     }
 
     /// Takes note of what is in the repo.

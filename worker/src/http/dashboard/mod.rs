@@ -39,16 +39,11 @@ pub struct Dashboard {
 
 impl Default for Dashboard {
     fn default() -> Self {
-        Self::new()
+        Self { board: Mutex::default(), viewers: Arc::new(Semaphore::new(VIEWERS)) }
     }
 }
 
 impl Dashboard {
-    /// A dashboard that remembers nothing yet.
-    pub fn new() -> Self {
-        Self { board: Mutex::default(), viewers: Arc::new(Semaphore::new(VIEWERS)) }
-    }
-
     /// Remembers what happens to runs, for ever.
     pub async fn follow_runs(&self) {
         let mut runs = timeline::subscribe();
