@@ -1,5 +1,5 @@
 //! Whatever ends a host, and whatever it is at: the reason that is told is the right one. What ends runs in real
-//! engines is in the end-to-end test of the same matrix (`tests/tests/death_attribution.rs`).
+//! engines is in the end-to-end test of the same matrix (`tests/tests/end_to_end/death_attribution.rs`).
 
 use std::time::Duration;
 
