@@ -192,11 +192,52 @@ fn read_dataclip(response: Response) -> Result<Option<Json>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::phoenix::Reply;
 
     #[test]
     fn each_process_of_the_server_gets_more_time() {
         let restarts: Vec<_> = (0..20).filter(|&attempt| is_time_to_restart(attempt)).collect();
         assert_eq!(restarts, [1, 3, 7, 15]);
+    }
+
+    fn options() -> LightningOptions {
+        let mut options = LightningOptions::new("ws://localhost/worker".parse().unwrap(), "a secret".into());
+        options.message_timeout = Duration::from_secs(5);
+        (options.getter_retries, options.getter_retry_delay) = (2, Duration::from_secs(1));
+        options
+    }
+
+    fn answer(status: Status, response: &str, was_repeated: bool) -> Option<Answer> {
+        let response = Response::Json(Json::parse(response.to_owned()).unwrap());
+        Some(Answer { reply: Reply { status, response }, was_repeated })
+    }
+
+    /// Where Lightning keeps no data, nothing is an answer to the first question alone.
+    #[tokio::test(start_paused = true)]
+    async fn a_dataclip_that_may_be_lost_is_not_taken_for_an_empty_one() {
+        let options = options();
+        let nothing = |was_repeated| answer(Status::Ok, "null", was_repeated);
+        let something = |was_repeated| answer(Status::Ok, r#"{"a":1}"#, was_repeated);
+        let busy = || answer(Status::Error, r#""the server is busy""#, false);
+        let cases = [
+            ("the first answer", vec![nothing(false)], true, Ok(None)),
+            ("asked again over a new link", vec![nothing(true)], true, Err(())),
+            ("asked again over a new link", vec![nothing(true)], false, Ok(None)),
+            ("asked again after a silence", vec![None, nothing(false)], true, Err(())),
+            ("asked again after a silence", vec![None, nothing(false)], false, Ok(None)),
+            ("asked again where it is there", vec![None, something(true)], true, Ok(Some(r#"{"a":1}"#))),
+            ("busy, and then not", vec![busy(), something(false)], false, Ok(Some(r#"{"a":1}"#))),
+            ("busy to the end", vec![busy(), busy(), busy()], false, Err(())),
+            ("refused", vec![answer(Status::Error, r#""not found""#, false)], false, Err(())),
+            ("silent to the end", vec![None, None, None], false, Err(())),
+        ];
+        for (name, answers, is_erased, expected) in cases {
+            let requester = Requester::scripted(answers);
+            let fetcher = Fetcher { run_id: "run".into(), requester, options: &options };
+            let dataclip = fetcher.dataclip(Some("id"), is_erased).await;
+            let dataclip = dataclip.as_ref().map(|json| json.as_ref().map(Json::as_str)).map_err(|_| ());
+            assert_eq!(dataclip, expected, "{name}, erased: {is_erased}");
+        }
     }
 
     #[test]

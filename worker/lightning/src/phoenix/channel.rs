@@ -104,4 +104,23 @@ impl Requester {
         let _ = self.commands.send(Command::Request { channel: self.id, event, payload, answer });
         answered.await.ok()
     }
+
+    /// One whose questions get these answers, one after the other; none for one that is lost.
+    #[cfg(test)]
+    pub(crate) fn scripted(answers: Vec<Option<Answer>>) -> Self {
+        let (commands, mut asked) = mpsc::unbounded_channel();
+        let mut answers = answers.into_iter();
+        tokio::spawn(async move {
+            let mut lost = Vec::new();
+            while let Some(command) = asked.recv().await {
+                if let Command::Request { answer, .. } = command {
+                    match answers.next().expect("the script has an answer for each question") {
+                        Some(given) => drop(answer.send(given)),
+                        None => lost.push(answer),
+                    }
+                }
+            }
+        });
+        Self { id: 0, commands }
+    }
 }

@@ -77,6 +77,8 @@ fn whatever_is_too_long_is_left_out_and_said() {
         (*event, &last["reason"], &last["final_state"]),
         ("run:complete", &json!("fail"), &json!({"data": "[REDACTED]"}))
     );
+    let (kept, longest) = (last["error_message"].as_str().unwrap().len(), LIMIT / 16);
+    assert!((longest / 4..=longest).contains(&kept), "{kept} of {longest} bytes are kept");
     assert_eq!(it.outbox.unconfirmed(), 0);
     assert!(!it.outbox.is_congested());
 }

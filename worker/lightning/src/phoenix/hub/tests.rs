@@ -112,6 +112,24 @@ fn a_push_from_before_a_rejoin_is_not_sent() {
     assert_eq!(it.sent().len(), 1);
 }
 
+/// Whoever is told twice waits for an end of a channel that never began.
+#[test]
+fn a_channel_goes_down_once_however_often_links_die_before_it_is_joined_again() {
+    let mut it = fixture();
+    it.joined();
+    for (downs, up) in [(1, false), (0, true), (0, true)] {
+        if up {
+            it.hub.link_up();
+        }
+        it.hub.link_down(LinkEnd::Broken);
+        it.hub.command(Command::Restart { channel: 1, epoch: None });
+        let (events, _) = it.events();
+        assert_eq!(events.len(), downs, "{events:?}");
+    }
+    it.hub.link_up();
+    it.joined();
+}
+
 #[test]
 fn the_longest_push_on_a_link_that_dies_is_known() {
     for too_long in [false, true] {
