@@ -278,7 +278,9 @@ async fn without_a_run(engine: Engine, phase: Phase) {
     let stage = Stage::set(engine, &["--capacity", "1", "--warm-hosts", "1", "--engine-validation-retries", "0"]).await;
     if phase == Phase::Preparing {
         // Loading it takes a while where runs' engines load it.
-        let slow = format!("if (process.permission) while (process.cpuUsage().user < 2e6);\n{SOURCE}");
+        let slow = format!(
+            "if (process.permission) while (process.cpuUsage().user < 2e6) for (let i = 0; i < 1e6; i++);\n{SOURCE}"
+        );
         stage.ground.registry.publish("@openfn/language-slow", "1.0.0", &slow);
         stage.goes_on_with(SLOW).await;
     } else {

@@ -33,7 +33,8 @@ async fn it_is_filed_under_its_own_day_with_its_own_result() {
         "updates": update("started") });
     place(&oada, "HALF", body);
     let job = finished(&oada, "HALF").await;
-    oada.until("the last update", |_| (statuses(&crate::oada::support::read(&oada, "HALF")).len() == 2).then_some(())).await;
+    oada.until("the last update", |_| (statuses(&crate::oada::support::read(&oada, "HALF")).len() == 2).then_some(()))
+        .await;
     assert_eq!(job.result, None);
 }
 
