@@ -97,6 +97,8 @@ mod tests {
         let mut clock = OwnTime::new(LIMIT, start);
         assert!(!clock.look(start + Duration::from_secs(199), None));
         assert_eq!(clock.spent, Duration::from_secs(1));
+        let mut exact = OwnTime::new(LIMIT, start);
+        assert!(exact.look(start + LIMIT * AT_MOST, None), "at the end itself, too");
         assert!(clock.look(start + Duration::from_secs(3600), None), "there is an end to it");
         let mut short = OwnTime::new(Duration::from_millis(5), start);
         assert!(short.look(start + Duration::from_millis(5), None), "short times, too");

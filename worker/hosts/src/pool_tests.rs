@@ -468,7 +468,9 @@ fn a_drained_pool_has_no_hosts_until_it_is_resumed() {
     let drained = [(2, Dismissal::Drained), (3, Dismissal::Drained)];
     does(&mut bench, 0, &drained);
     assert_eq!(bench.run(&embedded()), None);
+    assert!(bench.pool.is_draining());
     bench.pool.drain(false);
+    assert!(!bench.pool.is_draining());
     assert_eq!(bench.run(&embedded()), Some((3, true)));
 }
 
@@ -490,6 +492,75 @@ fn a_loan_that_was_not_used_costs_its_host_nothing() {
     bench.pool.give_back(1, true, bench.now());
     assert_eq!(bench.pool.prepared_for(&node("a")), 0);
     does(&mut bench, 1, &[]);
+}
+
+#[test]
+fn what_a_run_has_its_host_prepare_is_known_where_that_fails() {
+    let mut bench = Bench::unkeyed();
+    bench.ready(1);
+    assert_eq!(bench.run(&node("a")), Some((1, false)));
+    assert_eq!(bench.pool.not_prepared(1, bench.now()), Some(node("a")));
+    assert_eq!(bench.pool.not_prepared(1, bench.now()), None, "once");
+}
+
+#[test]
+fn what_was_wanted_and_costs_memory_is_measured_once() {
+    let mut bench = Bench::unkeyed();
+    for host in 1..=4 {
+        bench.ready(host);
+    }
+    for (host, wanted) in [(2, node("a")), (3, embedded()), (4, node("unwanted"))] {
+        bench.keyed(host, &wanted);
+    }
+    bench.pool.wanted(&node("a"), bench.now());
+    bench.pool.wanted(&embedded(), bench.now());
+    let unmeasured = |bench: &Bench| (1..=5).filter(|&host| bench.pool.is_unmeasured(host)).collect::<Vec<_>>();
+    assert_eq!(unmeasured(&bench), [2], "not what is cheap, nor what nobody wants");
+    bench.pool.measured(2, 60 * MB);
+    assert!(unmeasured(&bench).is_empty());
+}
+
+#[test]
+fn only_hosts_that_wait_and_stay_are_asked_to_prepare() {
+    let mut bench = Bench::unkeyed();
+    for host in 1..=3 {
+        bench.ready(host);
+    }
+    bench.starts(4);
+    bench.pool.outdate(3);
+    bench.pool.wanted(&node("a"), bench.now());
+    assert_eq!(bench.plan().prepare, [(2, node("a"))]);
+    bench.pool.outdate(2);
+    assert_eq!(bench.plan().prepare, [(1, node("a"))]);
+}
+
+#[test]
+fn of_hosts_that_have_something_cheap_those_beyond_its_share_prepare_something_else() {
+    let mut bench = Bench::embedded();
+    bench.keyed(1, &embedded());
+    bench.keyed(2, &embedded());
+    bench.pool.wanted(&embedded(), bench.now());
+    bench.pool.wanted(&node("a"), bench.now());
+    let plan = bench.plan();
+    assert_eq!(plan.prepare.len(), 1, "{plan:?}");
+    assert_eq!(plan.prepare[0].1, node("a"));
+    bench.keyed(plan.prepare[0].0, &node("a"));
+    assert_eq!(bench.plan(), Plan::default(), "the other one is the share of the cheap one");
+}
+
+#[test]
+fn what_is_outdated_is_not_let_go_a_second_time_as_too_many() {
+    let recycling = Recycling { unavailable: 1, ..Recycling::default() };
+    let mut bench = Bench::of(PoolSize::OneRunEach { warm: 1 }, None, recycling);
+    for host in 1..=3 {
+        bench.ready(host);
+    }
+    bench.pool.outdate(3);
+    let plan = bench.plan();
+    let mut hosts: Vec<_> = plan.retire.iter().map(|(host, _)| *host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    assert_eq!(hosts.len(), plan.retire.len(), "{plan:?}");
 }
 
 #[test]

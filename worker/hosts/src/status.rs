@@ -191,4 +191,27 @@ mod tests {
         assert_eq!(status(None, None).resident_bytes(), 0);
         assert!(status(Some(std::process::id()), Some(5)).resident_bytes() > 5);
     }
+
+    #[test]
+    fn engines_are_described_with_what_they_have_loaded_and_may_take() {
+        let adaptors = ["common@3.0.0", "http@7.2.0"].map(|name| protocol::engine::Adaptor {
+            name: format!("@openfn/language-{}", name.split('@').next().unwrap()),
+            version: name.split('@').nth(1).unwrap().to_owned(),
+            folder: std::path::PathBuf::new(),
+            bundle: None,
+            exports: None,
+            needs: protocol::engine::Needs::default(),
+        });
+        let node = protocol::engine::NodeSpec {
+            program: "node".into(),
+            version: "24.4.0".into(),
+            adaptors: adaptors.into(),
+            snapshot: None,
+            origin: protocol::engine::ForkOrigin::default(),
+        };
+        let prepare = |engine| Prepare { engine, memory_bytes: 500 * 1024 * 1024 };
+        assert_eq!(describe(&prepare(EngineSpec::Embedded)), "embedded (500 MB)");
+        let with = "@openfn/language-common@3.0.0 @openfn/language-http@7.2.0";
+        assert_eq!(describe(&prepare(EngineSpec::Node(node))), format!("node 24.4.0 {with} (500 MB)"));
+    }
 }

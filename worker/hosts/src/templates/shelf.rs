@@ -205,7 +205,6 @@ impl Shelf {
         let TemplatePolicy { max_age, max_forks, memory_bytes, wanted, .. } = self.policy;
         for entry in self.entries.values_mut() {
             entry.wanted.retain(|at| now.saturating_duration_since(*at) < RECENTLY);
-            entry.faults.retain(|at| now.saturating_duration_since(*at) < FAULTS_WITHIN);
             let is_over = match &entry.state {
                 State::Ready(ready) => {
                     let age = now.saturating_duration_since(ready.since);

@@ -128,6 +128,28 @@ fn memory_goes_to_what_is_wanted() {
 }
 
 #[test]
+fn one_makes_way_only_if_it_was_not_wanted_for_half_of_the_time_that_counts() {
+    for (pause, makes_way) in [(RECENTLY / 2, false), (RECENTLY / 2 + Duration::from_millis(1), true)] {
+        let mut scene = Scene::new(TemplatePolicy { memory_bytes: 100 * MB, ..TemplatePolicy::default() });
+        let first = scene.start("a", "h1");
+        scene.pass(pause);
+        let (_, _) = (scene.want("b"), scene.want("b"));
+        assert_eq!(scene.plan().contains(&Action::Drop(first)), makes_way, "{pause:?}");
+    }
+}
+
+#[test]
+fn there_are_as_many_as_there_is_memory_for() {
+    let room_for_two = 60 * MB + USUAL_BYTES;
+    let mut scene = Scene::new(TemplatePolicy { memory_bytes: room_for_two - 1, ..TemplatePolicy::default() });
+    scene.start("a", "h1");
+    let (_, _) = (scene.want("b"), scene.want("b"));
+    assert_eq!(scene.plan(), []);
+    scene.shelf.set_memory(room_for_two);
+    assert_eq!(scene.plan(), [Action::Start(2, Box::new(key("b")))]);
+}
+
+#[test]
 fn there_may_be_one_whatever_the_memory() {
     let mut scene = Scene::new(TemplatePolicy { memory_bytes: 1, ..TemplatePolicy::default() });
     scene.start("a", "h1");
@@ -182,6 +204,8 @@ fn other_files_are_another_template() {
     assert_eq!(scene.shelf.look(|_| Some(1)), []);
     assert_eq!(scene.shelf.look(|_| Some(2)), [Action::Drop(number)]);
     assert_eq!(scene.plan(), [Action::Start(number + 1, Box::new(key("a")))]);
+    assert_eq!(scene.shelf.look(|_| Some(9)), [], "one that is being started reads what is there now");
+    assert_eq!(scene.want("a"), Err(Lacking::Warming));
     assert!(scene.shelf.failed(number + 1, "no".to_owned(), Some(2), scene.now));
     assert_eq!(scene.shelf.look(|_| Some(2)), []);
     assert_eq!(scene.want("a"), Err(Lacking::GivenUp));
