@@ -290,6 +290,8 @@ fn secrets_within_urls_and_connection_strings() {
             "https://api.example/a/long-path-of-words",
             "https://api.example/a/long-path-of-words",
         ),
+        ("https://api.example/mail/ann@example.org", "api.example/mail/ann", "api.example/mail/ann"),
+        ("https://api.example:443/mail/ann:b@example.org", "api.example:443/mail/ann:b", "api.example:443/mail/ann:b"),
     ];
     for (value, text, expected) in cases {
         check_text(&json!({"base_url": value}), text, expected);
