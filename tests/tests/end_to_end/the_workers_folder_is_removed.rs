@@ -30,8 +30,10 @@ async fn it_finishes_its_runs_and_says_why_it_ends() {
 async fn it_still_ends_when_it_is_asked_to() {
     let runtime = tempfile::tempdir().expect("a temporary folder can be made");
     let lightning = lightning::start(LightningOptions::default()).await;
-    let worker = Worker::start_in(&lightning, &[], runtime.path()).await;
+    let worker = Worker::start_in(&lightning, &["--warm-hosts", "1"], runtime.path()).await;
     worker.printed("joined").await;
+    // One that is yet to start would find the folder gone.
+    worker.printed("host ready").await;
     for entry in std::fs::read_dir(runtime.path()).expect("the worker made it").flatten() {
         std::fs::remove_dir_all(entry.path()).expect("it is ours");
     }
