@@ -222,6 +222,8 @@ impl Secrets {
         if self.bytes + pair.len() <= ALL_KEPT {
             self.bytes += pair.len();
             self.pairs.push(pair);
+        } else {
+            self.left_out += 1;
         }
     }
 

@@ -225,6 +225,25 @@ fn what_is_left_out_is_told_by_its_kind() {
 }
 
 #[test]
+fn parts_for_which_there_is_no_room_are_counted_like_whole_values() {
+    let left_out = |last: &str| {
+        // Short ones take what the long ones leave.
+        let long = (0..200).map(|number| format!("{number:04}").repeat(1_024));
+        let many: Vec<String> = long.chain((0..200).map(|number| format!("s-{number:04}"))).collect();
+        redactor(&json!({ "keys": many, "last": last })).gaps().expect("they are too many").values
+    };
+    let whole = left_out("a value");
+    assert_eq!(left_out("to https://host/"), whole);
+    assert_eq!(left_out("to https://bob:hunter2@host/"), whole + 1, "a password");
+    assert_eq!(
+        left_out("to https://a.user.of.a.rather.long.name.at.an.institute:x@host/"),
+        whole + 1,
+        "a short one, which counts with its user"
+    );
+    assert_eq!(left_out("password=hunter2"), whole + 1, "what is named");
+}
+
+#[test]
 fn lines_of_a_value_are_found_without_their_indentation() {
     let key = json!({ "key": "  first line\r\n\tsecond line  \n   \n  tiny  " });
     check_text(&key, "a first line, a second line, tiny", "a ***, a ***, tiny");
