@@ -1,9 +1,10 @@
 //! What of a run's credentials is secret.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use protocol::Json;
-use serde_json::{Map, Value};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::index::{Forms, Index};
 use super::{MIN_CHARS, tokens};
@@ -99,38 +100,10 @@ impl fmt::Display for Gaps {
 impl Secrets {
     /// Takes all secrets of a credential.
     pub(super) fn add_credential(&mut self, credential: &Json) {
-        match serde_json::from_str(credential.as_str()) {
-            Ok(value) => self.add_value(&value, true),
+        let mut reader = serde_json::Deserializer::from_str(credential.as_str());
+        if (Walk { secrets: self, may_be_secret: true, is_wanted: false }).deserialize(&mut reader).is_err() {
             // Too deep, or a number that is too large: nobody knows what is no secret there.
-            Err(_) => self.add_tokens(credential.as_str()),
-        }
-    }
-
-    /// Takes the secrets of a value. Texts and numbers count only where they may be secrets; the keys of an object say
-    /// that anew.
-    fn add_value(&mut self, value: &Value, may_be_secret: bool) {
-        match value {
-            Value::String(text) if may_be_secret => self.add(text),
-            Value::String(text) => self.add_embedded(text),
-            Value::Number(number) if may_be_secret => {
-                let whole = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-                let exact = whole.map(|whole| whole.to_string());
-                exact.iter().for_each(|exact| self.add_number(exact));
-                // What JavaScript makes of a number beyond its precision.
-                let rounded = whole.map_or(number.as_f64(), |whole| Some(whole as f64)).unwrap_or_default().to_string();
-                if exact.as_ref() != Some(&rounded) {
-                    self.add_number(&rounded);
-                }
-            }
-            Value::Array(values) => values.iter().for_each(|value| self.add_value(value, may_be_secret)),
-            Value::Object(members) => {
-                members.iter().for_each(|(key, value)| self.add_value(value, !names_no_secret(key)));
-                let (names, passwords) = (short_texts(members, &NAMES), short_texts(members, &PASSWORDS));
-                for name in &names {
-                    passwords.iter().for_each(|password| self.add_pair(format!("{name}:{password}")));
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            self.add_tokens(credential.as_str());
         }
     }
 
@@ -277,9 +250,94 @@ fn is_key(part: &str) -> bool {
     part.len() >= LONG_PART && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
 }
 
-/// The first texts under keys of this list that are short enough for a name.
-fn short_texts<'a>(members: &'a Map<String, Value>, keys: &[&str]) -> Vec<&'a str> {
-    let is_one = |key: &str| keys.iter().any(|it| it.eq_ignore_ascii_case(key));
-    let texts = members.iter().filter(|(key, _)| is_one(key)).filter_map(|(_, value)| value.as_str());
-    texts.filter(|text| !text.is_empty() && text.len() <= LONGEST_NAME).take(MOST_PAIRED).collect()
+/// Goes through a value of a credential.
+struct Walk<'a> {
+    secrets: &'a mut Secrets,
+    /// Texts and numbers count only where they may be secrets; the keys of an object say that anew.
+    may_be_secret: bool,
+    /// Whether a short text is to be given back.
+    is_wanted: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    /// A short text that is wanted.
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        if self.may_be_secret {
+            self.secrets.add_number(&number.to_string());
+            // What JavaScript makes of a number beyond its precision.
+            let rounded = (number as f64).to_string();
+            if rounded != number.to_string() {
+                self.secrets.add_number(&rounded);
+            }
+        }
+        Ok(None)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.visit_u64(number.unsigned_abs())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        if self.may_be_secret {
+            self.secrets.add_number(&number.to_string());
+        }
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        match self.may_be_secret {
+            true => self.secrets.add(text),
+            false => self.secrets.add_embedded(text),
+        }
+        Ok((self.is_wanted && text.len() <= LONGEST_NAME).then(|| text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let Walk { secrets, may_be_secret, .. } = self;
+        while values.next_element_seed(Walk { secrets, may_be_secret, is_wanted: false })?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let secrets = self.secrets;
+        let (mut names, mut passwords) = (Vec::new(), Vec::new());
+        while let Some(key) = members.next_key::<Cow<'_, str>>()? {
+            let is_one_of = |list: &[&str]| list.iter().any(|it| it.eq_ignore_ascii_case(&key));
+            let (is_name, is_password) = (is_one_of(&NAMES), is_one_of(&PASSWORDS));
+            let (may_be_secret, is_wanted) = (!names_no_secret(&key), is_name || is_password);
+            let text = members.next_value_seed(Walk { secrets, may_be_secret, is_wanted })?;
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                let list = if is_name { &mut names } else { &mut passwords };
+                if list.len() < MOST_PAIRED {
+                    list.push(text);
+                }
+            }
+        }
+        for name in &names {
+            passwords.iter().for_each(|password| secrets.add_pair(format!("{name}:{password}")));
+        }
+        Ok(None)
+    }
 }

@@ -41,6 +41,14 @@ fn all_texts_are_secrets_in_what_cannot_be_read() {
     }
 }
 
+/// Which of them counts is up to who reads the credential.
+#[test]
+fn a_key_that_comes_twice_has_two_secrets() {
+    let credential = Json::parse(r#"{"user":"ann","pin":"abc","pin":"first!","pin":"second"}"#.to_owned()).unwrap();
+    let redactor = Redactor::new([&credential], []);
+    assert_eq!(redactor.text("first! second ann:abc"), "*** *** ***");
+}
+
 #[test]
 fn numbers_that_are_secrets() {
     for pin in [json!({"pin": "123456"}), json!({"pin": 123456}), json!({"pin": -123456}), json!([123456.0])] {
