@@ -258,6 +258,18 @@ fn replaces_the_first_failure_at_once_and_the_next_ones_ever_later() {
 }
 
 #[test]
+fn a_pause_is_waited_for_only_where_a_host_is_missing() {
+    let mut bench = Bench::embedded();
+    bench.starts(1);
+    bench.starts(2);
+    bench.fail(3);
+    bench.fail(4);
+    bench.wants(0, 0, None);
+    bench.die(2);
+    bench.wants(0, 0, Some(100));
+}
+
+#[test]
 fn an_executed_run_clears_the_record() {
     let mut bench = Bench::embedded();
     bench.fail(1);
