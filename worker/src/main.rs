@@ -123,7 +123,7 @@ async fn control(options: CtlOptions) -> anyhow::Result<ExitCode> {
             std::io::stdout().write_all(text.as_bytes())
         }
     };
-    match ctl::ask(&socket, &options.command.told(), take).await {
+    match ctl::ask(&socket, &options.command.for_worker(), take).await {
         Ok(()) => Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
         // Who reads only the beginning, as `head` does, has what it wants.
         Err(CtlError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),

@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn engines_are_described_with_what_they_have_loaded_and_may_take() {
-        let adaptors = ["common@3.0.0", "http@7.2.0"].map(|name| protocol::engine::Adaptor {
-            name: format!("@openfn/language-{}", name.split('@').next().unwrap()),
-            version: name.split('@').nth(1).unwrap().to_owned(),
+        let adaptors = [("common", "3.0.0"), ("http", "7.2.0")].map(|(name, version)| protocol::engine::Adaptor {
+            name: format!("@openfn/language-{name}"),
+            version: version.to_owned(),
             folder: std::path::PathBuf::new(),
             bundle: None,
             exports: None,

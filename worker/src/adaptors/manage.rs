@@ -132,10 +132,11 @@ async fn install(repo: &Adaptors, wanted: &[Wanted]) -> Result<String, ManageErr
     Ok(table(&surveyed, has_snapshots))
 }
 
-/// What is installed, a line each: the name, how it is loaded, and why not better. Of snapshots it speaks where Node
-/// makes any.
+/// The column of numbers, which stand below its last letter.
 const EXPORTS: &str = "exports";
 
+/// What is installed, a line each: the name, how it is loaded, and why not better. Of snapshots it speaks where Node
+/// makes any.
 fn table(surveyed: &Surveyed, has_snapshots: bool) -> String {
     let snapshots = if has_snapshots { surveyed.snapshots.as_slice() } else { &[] };
     let alone: HashMap<&str, &KnownSnapshot> = snapshots

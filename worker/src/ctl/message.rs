@@ -23,7 +23,7 @@ pub enum Request {
     History {
         /// All that is known of this run, under way or ended: its phases and steps, and what did not get to Lightning at
         /// once and as it was.
-        // A request of its own for the worker: see `Request::told`.
+        // A request of its own for the worker: see `Request::for_worker`.
         #[arg(long, value_name = "ID")]
         #[serde(skip)]
         run: Option<String>,
@@ -81,7 +81,7 @@ pub enum Request {
 
 impl Request {
     /// As a worker is asked: for one run of the history if one is named.
-    pub fn told(self) -> Self {
+    pub fn for_worker(self) -> Self {
         match self {
             Self::History { run: Some(run), .. } => Self::Run { run },
             other => other,
