@@ -103,11 +103,17 @@ impl Worker {
         host.unwrap_or_else(|| panic!("no host executes {run_id}\n{}", self.output()))
     }
 
-    /// Waits until it has printed this text.
+    /// Waits until it has printed this text. That it did something, or printed something else, does not mean that the
+    /// text has come through its pipe.
     pub async fn printed(&self, text: &str) {
+        self.printed_times(text, 1).await;
+    }
+
+    /// Waits until it has printed this text so many times.
+    pub async fn printed_times(&self, text: &str, times: usize) {
         let end = Instant::now() + DEADLINE;
-        while !self.output().contains(text) {
-            assert!(Instant::now() < end, "it did not print {text:?}\n{}", self.output());
+        while self.output().matches(text).count() < times {
+            assert!(Instant::now() < end, "it did not print {text:?} {times} times\n{}", self.output());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -27,7 +27,7 @@ async fn by_hand_it_says_what_it_is() {
 async fn without_a_worker_it_fails() {
     let worker = Worker::new();
     let mut command = worker.command(HOST);
-    drop(worker);
+    drop(worker.listener);
     let (status, stderr) = Process::spawn(&mut command).end().await;
     assert_eq!(status.code(), Some(1));
     assert!(stderr.starts_with("cannot connect to "), "{stderr}");

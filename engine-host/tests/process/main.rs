@@ -30,7 +30,7 @@ struct Worker {
     token: LinkToken,
     listener: Listener,
     _directory: RuntimeDir,
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 impl Worker {
@@ -38,13 +38,15 @@ impl Worker {
         let root = tempfile::tempdir().unwrap();
         let directory = RuntimeDir::create(Some(root.path())).unwrap();
         let listener = Listener::bind(&directory).unwrap();
-        Self { token: LinkToken::generate().unwrap(), listener, _directory: directory, _root: root }
+        Self { token: LinkToken::generate().unwrap(), listener, _directory: directory, root }
     }
 
-    /// The command that starts a host.
+    /// The command that starts a host, whose engines' files lie in a folder of its own: the sources' folder must not change
+    /// while they are tested, or they are built again.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
+            .current_dir(self.root.path())
             .env(ADDRESS_VARIABLE, self.listener.address())
             .env(TOKEN_VARIABLE, self.token.expose())
             .env(PARENT_VARIABLE, std::process::id().to_string())

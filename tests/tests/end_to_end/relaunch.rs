@@ -46,7 +46,7 @@ async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
 
     write("warm-hosts = 3\nwarm-hots = 1\n");
     worker.printed("options not reloaded").await;
-    assert!(worker.output().contains("warm-hots"), "{}", worker.output());
+    worker.printed("warm-hots").await;
 
     // Other limits make other hosts; the one at work finishes first.
     let before = pids(&worker);
@@ -55,7 +55,7 @@ async fn a_changed_file_changes_hosts_and_a_bad_one_changes_nothing() {
     write("warm-hosts = 3\nhost-max-open-files = 1000\nmax-message-mb = 9\n");
     worker.signal(Signal::HUP);
     worker.printed("changed options that need a restart: max-message-mb").await;
-    assert!(worker.output().contains("changed: host-max-open-files"), "{}", worker.output());
+    worker.printed("changed: host-max-open-files").await;
     assert_eq!(end(&lightning, &worker, &busy).await.state, RunState::Success);
     until_hosts(&worker, |hosts| hosts.len() == 3 && hosts.is_disjoint(&before)).await;
     worker.stop().await;
