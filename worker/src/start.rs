@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
 use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, NodeStart, StartOptions, SupervisionArgs};
-use crate::ctl::{self, Admin, AdminSocketError};
+use crate::ctl::{Admin, AdminSocket, AdminSocketError};
 use crate::embedded::EMBEDDED;
 use crate::engines::{self, Choice, Engines};
 use crate::forking;
@@ -85,18 +85,17 @@ pub async fn stop_requested() -> Result<(), StartError> {
     Ok(())
 }
 
-/// Hosts, and what claims runs for them.
-pub struct Worker {
+/// Hosts that execute runs, for which nobody claims yet.
+pub struct StartedHosts {
     broker: Broker,
     hosts: Arc<Hosts>,
-    lightning: Arc<Lightning>,
+    engines: Engines,
 }
 
-impl Worker {
-    /// Starts hosts and, when the first one has answered, claims.
+impl StartedHosts {
+    /// Returns when the first host has answered.
     /// Node engines are forked where there is a policy for `templates`.
     pub async fn start(
-        lightning: LightningOptions,
         hosts: HostsOptions,
         engine: Choice,
         templates: Option<TemplatePolicy>,
@@ -111,10 +110,24 @@ impl Worker {
         }
         let hosts = Arc::new(broker.open(ENGINES, options.clone()).await?);
         let engines = Engines::start(engine, &broker, &options, Arc::clone(&hosts)).await?;
-        let lightning = Arc::new(lightning::start(lightning, Arc::new(engines)));
-        Ok(Self { broker, hosts, lightning })
+        Ok(Self { broker, hosts, engines })
     }
 
+    /// Claims runs for them.
+    pub fn claim(self, lightning: LightningOptions) -> Worker {
+        let lightning = Arc::new(lightning::start(lightning, Arc::new(self.engines)));
+        Worker { broker: self.broker, hosts: self.hosts, lightning }
+    }
+}
+
+/// Hosts, and what claims runs for them.
+pub struct Worker {
+    broker: Broker,
+    hosts: Arc<Hosts>,
+    lightning: Arc<Lightning>,
+}
+
+impl Worker {
     /// Claims no more, and waits until all runs have ended, by themselves or because `grace` has; then stops hosts.
     pub async fn finish(self, grace: Duration) {
         self.lightning.shutdown(grace).await;
@@ -138,14 +151,16 @@ pub async fn run(options: StartOptions, in_force: Vec<Effective>, reread: Reread
     let mut watchers = Watchers::start(&options);
     let dashboard = watchers.dashboard.clone();
     let server = tokio::spawn(http::serve(listener, options.operation.host, Arc::clone(&running), dashboard));
-    let worker = tokio::select! {
-        worker = Worker::start(lightning, hosts, engine, templates) => worker?,
+    let hosts = tokio::select! {
+        hosts = StartedHosts::start(hosts, engine, templates) => hosts?,
         () = signals.next() => return Ok(()),
     };
+    // A worker that cannot have it ends, and must not have claimed runs by then.
+    let mut admin_socket = AdminSocket::bind(hosts.broker.folder(), options.operation.admin_socket.as_deref())?;
+    let worker = hosts.claim(lightning);
     // Set here only.
     let _ = running.parts.set((Arc::clone(&worker.hosts), Arc::clone(&worker.lightning)));
-    let admin = Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), containment.to_string());
-    let admin_socket = ctl::listen(admin, options.operation.admin_socket.as_deref())?;
+    admin_socket.serve(Admin::new(worker.broker.clone(), Arc::clone(&worker.lightning), containment.to_string()));
     let reload = Reload {
         broker: worker.broker.clone(),
         engines: Arc::clone(&worker.hosts),

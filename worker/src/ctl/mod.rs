@@ -22,7 +22,7 @@ pub use self::message::{
 };
 pub use self::render::render;
 pub(crate) use self::render::{duration, megabytes, precise, table};
-pub use self::server::{AdminSocket, AdminSocketError, listen};
+pub use self::server::{AdminSocket, AdminSocketError};
 
 /// Name of the socket in the worker's private folder.
 const SOCKET: &str = "admin";

@@ -44,6 +44,8 @@ pub struct AdminSocketError {
 #[derive(Debug)]
 pub struct AdminSocket {
     paths: Vec<PathBuf>,
+    /// Until it is served.
+    listeners: Vec<UnixListener>,
     tasks: JoinSet<()>,
 }
 
@@ -56,18 +58,27 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Listens in the worker's private folder, and at `extra` if given, and answers for `admin`. Must be called within a
-/// tokio runtime.
-pub fn listen(admin: Admin, extra: Option<&Path>) -> Result<AdminSocket, AdminSocketError> {
-    let own = admin.broker().folder().join(super::SOCKET);
-    let admin = Arc::new(admin);
-    let mut socket = AdminSocket { paths: Vec::new(), tasks: JoinSet::new() };
-    for path in [own.as_path()].into_iter().chain(extra) {
-        let listener = bind(path).map_err(|source| AdminSocketError { path: path.to_owned(), source })?;
-        socket.paths.push(path.to_owned());
-        socket.tasks.spawn(serve(listener, Arc::clone(&admin)));
+impl AdminSocket {
+    /// Listens in this private folder of the worker, and at `extra` if given. Whoever connects waits until it is served.
+    /// Must be called within a tokio runtime.
+    pub fn bind(folder: &Path, extra: Option<&Path>) -> Result<Self, AdminSocketError> {
+        let own = folder.join(super::SOCKET);
+        let mut socket = Self { paths: Vec::new(), listeners: Vec::new(), tasks: JoinSet::new() };
+        for path in [own.as_path()].into_iter().chain(extra) {
+            let listener = bind(path).map_err(|source| AdminSocketError { path: path.to_owned(), source })?;
+            socket.paths.push(path.to_owned());
+            socket.listeners.push(listener);
+        }
+        Ok(socket)
     }
-    Ok(socket)
+
+    /// Answers for `admin` from now on.
+    pub fn serve(&mut self, admin: Admin) {
+        let admin = Arc::new(admin);
+        for listener in self.listeners.drain(..) {
+            self.tasks.spawn(serve(listener, Arc::clone(&admin)));
+        }
+    }
 }
 
 /// Binds so that nobody else can connect at any moment, and takes the place of a socket that nobody listens on.
@@ -99,6 +110,9 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     let mut told = None::<Instant>;
     loop {
         tokio::select! {
+            // Whoever has gone leaves room for the next.
+            biased;
+            Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match admitted(&stream, clients.len()) {
                     Ok(peer) => drop(clients.spawn(answer(stream, peer, Arc::clone(&admin)))),
@@ -113,7 +127,6 @@ async fn serve(listener: UnixListener, admin: Arc<Admin>) {
                     tokio::time::sleep(PAUSE).await;
                 }
             },
-            Some(_) = clients.join_next() => {}
         }
     }
 }

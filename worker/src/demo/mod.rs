@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::cli::{DemoOptions, EngineKind};
 use crate::embedded::EMBEDDED;
 use crate::engines;
-use crate::start::{StartError, Worker};
+use crate::start::{StartError, StartedHosts};
 
 pub use printer::Printer;
 
@@ -87,7 +87,8 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
     let engine = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
-    let worker = Worker::start(lightning_options(&mock, secret), hosts_options(options)?, engine, None).await?;
+    let hosts = StartedHosts::start(hosts_options(options)?, engine, None).await?;
+    let worker = hosts.claim(lightning_options(&mock, secret));
     let followed = screen.follow(&id, events).await;
     worker.finish(STOP).await;
     let record = mock.run(&id);
