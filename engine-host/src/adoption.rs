@@ -7,10 +7,10 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::link::{HostSide, Link};
-use protocol::message::{Adopt, EngineEnded, NotForked, WorkerNotice};
+use protocol::message::{Adopt, CountUnnamed, EngineEnded, NotForked, WorkerNotice};
 use tokio::sync::oneshot;
 
-use crate::engine::node::{Adopting, Parent};
+use crate::engine::node::{Adopting, Counting, Parent};
 
 /// The worker, as the parent of engines. Clones are of the same.
 #[derive(Clone)]
@@ -70,6 +70,11 @@ impl Parent for Adoption {
                 }
             }
         })
+    }
+
+    fn count_unnamed(&self) -> Counting {
+        let link = self.0.link.clone();
+        Box::pin(async move { link.call(CountUnnamed {}).await.map_err(|error| error.to_string()) })
     }
 
     fn not_forked(&self, told: NotForked) {

@@ -82,6 +82,8 @@ pub enum WorkerRequest {
     Custom(Custom),
     /// An engine that was forked for me is your child: it belongs to me.
     Adopt(Adopt),
+    /// Count what engines that were forked for me have open without a name. The kernel does not let me look.
+    CountUnnamed(CountUnnamed),
 }
 
 /// The worker's answers, in the order of [`WorkerRequest`].
@@ -95,6 +97,8 @@ pub enum WorkerReply {
     Custom(Json),
     /// To [`WorkerRequest::Adopt`].
     Adopted(Adopted),
+    /// To [`WorkerRequest::CountUnnamed`].
+    Unnamed(Unnamed),
 }
 
 /// What a host tells the worker without expecting an answer.
@@ -197,6 +201,19 @@ pub struct Adopt {
 /// The engine is the host's: it is where the host is, ends when the host does, and its end is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adopted {}
+
+/// Count the files that are in no folder any more, but open in the engines that were adopted for this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountUnnamed {}
+
+/// Files that are in no folder, but open. One that is open several times counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unnamed {
+    /// How many there are.
+    pub files: u64,
+    /// What they take on their disks, in bytes.
+    pub bytes: u64,
+}
 
 /// The end of an engine that was adopted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,9 +4,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Mutex;
 
-use engine_host::engine::node::{Adopting, Forks, Parent, Template, TemplateOptions, Unforkable};
+use engine_host::engine::node::{Adopting, Counting, Forks, Parent, Template, TemplateOptions, Unforkable};
 use protocol::confinement::Confinement;
-use protocol::message::{Adopt, NotForked};
+use protocol::message::{Adopt, NotForked, Unnamed};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 use tokio::sync::oneshot;
 
@@ -50,6 +50,11 @@ impl Parent for Family {
             });
             Ok(end)
         })
+    }
+
+    fn count_unnamed(&self) -> Counting {
+        // No engine of these has a limit.
+        Box::pin(async { Ok(Unnamed::default()) })
     }
 
     fn not_forked(&self, told: NotForked) {

@@ -14,8 +14,9 @@ use crate::install::{
     SnapshotOutcome, Survey, Surveyed,
 };
 use crate::message::{
-    Adopt, Adopted, BeTemplate, Cancel, Cancelled, Custom, EnvSet, HostNotice, HostReply, HostRequest, Ping, Pong,
-    Prepare, Prepared, SetEnv, Stop, Stopping, Taken, Template, WorkerNotice, WorkerReply, WorkerRequest,
+    Adopt, Adopted, BeTemplate, Cancel, Cancelled, CountUnnamed, Custom, EnvSet, HostNotice, HostReply, HostRequest,
+    Ping, Pong, Prepare, Prepared, SetEnv, Stop, Stopping, Taken, Template, Unnamed, WorkerNotice, WorkerReply,
+    WorkerRequest,
 };
 use crate::run::{RunOutcome, RunSpec, StepCompleted};
 
@@ -97,6 +98,7 @@ call!(WorkerSide: Custom as "custom" => HostRequest::Custom, HostReply::Custom =
 call!(WorkerSide: SetEnv as "set env" => HostRequest::SetEnv, HostReply::EnvSet => EnvSet);
 call!(WorkerSide: BeTemplate as "be template" => HostRequest::Template, HostReply::Template => Template);
 call!(HostSide: Adopt as "adopt" => WorkerRequest::Adopt, WorkerReply::Adopted => Adopted);
+call!(HostSide: CountUnnamed as "count unnamed files" => WorkerRequest::CountUnnamed, WorkerReply::Unnamed => Unnamed);
 call!(HostSide: StepCompleted as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: Box<StepCompleted> as "step completed" => WorkerRequest::StepCompleted, WorkerReply::Taken => Taken);
 call!(HostSide: StoreCall as "store" => WorkerRequest::Store, WorkerReply::Store => StoreAnswer);

@@ -1,9 +1,15 @@
-//! What `/proc` tells of processes: their memory, children and sessions.
+//! What `/proc` tells of processes: their memory, children, sessions and open files.
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use protocol::message::Unnamed;
 use rustix::param::page_size;
+
+/// What file systems count blocks in.
+const BLOCK_BYTES: u64 = 512;
 
 /// Processes below a host that are looked at; an engine has one or two.
 const MOST_CHILDREN: usize = 64;
@@ -38,6 +44,21 @@ pub fn resident_tree(root: u32) -> u64 {
         next += 1;
     }
     processes.into_iter().map(resident).sum()
+}
+
+/// The files that processes have open and that are in no folder any more. Blocks for as long as the file systems take.
+pub fn unnamed_files(processes: &[u32]) -> Unnamed {
+    let mut seen = HashSet::new();
+    let mut unnamed = Unnamed::default();
+    for pid in processes {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let files = open.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(fs::Metadata::is_file);
+        for file in files.filter(|file| file.nlink() == 0 && seen.insert((file.dev(), file.ino()))) {
+            unnamed.files += 1;
+            unnamed.bytes += file.blocks() * BLOCK_BYTES;
+        }
+    }
+    unnamed
 }
 
 /// A process's children, as the kernel lists them: by the thread that started them.
@@ -82,6 +103,29 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn open_files_without_a_name_count_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, bytes: usize| {
+            let path = folder.path().join(name);
+            fs::write(&path, vec![1; bytes]).unwrap();
+            (fs::File::open(&path).unwrap(), path)
+        };
+        let ((deleted, path), (named, _)) = (open("deleted", 900_000), open("named", 900_000));
+        fs::remove_file(path).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600").stdin(deleted.try_clone().unwrap()).stdout(deleted).stderr(named);
+        let mut children = [command.spawn().unwrap(), command.spawn().unwrap()];
+        let Unnamed { files, bytes } = unnamed_files(&children.each_ref().map(std::process::Child::id));
+        assert_eq!(files, 1);
+        assert!((900_000..1_000_000).contains(&bytes), "{bytes}");
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(unnamed_files(&[children[0].id()]), Unnamed::default());
+    }
 
     #[test]
     fn a_tree_holds_what_its_processes_hold() {

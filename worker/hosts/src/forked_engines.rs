@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base::processes::{parent, session};
+use base::processes::{parent, session, unnamed_files};
 use protocol::link::{Link, Responder, WorkerSide};
 use protocol::message::{Adopt, Adopted, EngineEnded, HostNotice, Refusal, RefusalCode, WorkerReply, WorkerRequest};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, warn};
 
 use super::cgroup::Group;
@@ -24,6 +24,9 @@ use super::templates::Templates;
 
 /// Engines that a host may have at a time: it has one, and another when that was of no use.
 const MOST: usize = 4;
+
+/// Counts of their files at a time: the one of each interval, and the one at a job's end.
+const MOST_COUNTS: usize = 2;
 
 /// How long those that were killed are waited for.
 const REAP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,6 +62,7 @@ struct Inner {
     state: Mutex<State>,
     /// One was reaped.
     reaped: Notify,
+    counts: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -71,27 +75,43 @@ struct State {
 
 impl ForkedEngines {
     pub(super) fn new(orphans: Arc<Orphans>, templates: Option<Templates>, group: Option<Arc<Group>>) -> Self {
-        Self(Arc::new(Inner { orphans, templates, group, state: Mutex::default(), reaped: Notify::new() }))
+        let (state, reaped, counts) = (Mutex::default(), Notify::new(), Arc::new(Semaphore::new(MOST_COUNTS)));
+        Self(Arc::new(Inner { orphans, templates, group, state, reaped, counts }))
     }
 
-    /// Answers the request to adopt one, if it is that.
+    /// Answers requests about them.
     pub(super) fn answer(
         &self,
         request: WorkerRequest,
         responder: Responder<WorkerSide>,
         link: &Link<WorkerSide>,
     ) -> Option<(WorkerRequest, Responder<WorkerSide>)> {
-        let WorkerRequest::Adopt(adopt) = request else { return Some((request, responder)) };
-        match self.adopt(&adopt, link) {
-            Ok(()) => {
-                if let Some(templates) = &self.0.templates {
-                    templates.forked(&adopt.template, Duration::from_nanos(adopt.fork_ns));
+        match request {
+            WorkerRequest::Adopt(adopt) => match self.adopt(&adopt, link) {
+                Ok(()) => {
+                    if let Some(templates) = &self.0.templates {
+                        templates.forked(&adopt.template, Duration::from_nanos(adopt.fork_ns));
+                    }
+                    responder.reply(WorkerReply::Adopted(Adopted {}));
                 }
-                responder.reply(WorkerReply::Adopted(Adopted {}));
-            }
-            Err(why) => responder.refuse(Refusal::new(RefusalCode::WrongState, why.to_string())),
+                Err(why) => responder.refuse(Refusal::new(RefusalCode::WrongState, why.to_string())),
+            },
+            WorkerRequest::CountUnnamed(_) => self.count_unnamed(responder),
+            other => return Some((other, responder)),
         }
         None
+    }
+
+    /// Counts their files that have no name: those that Landlock keeps apart do not see each other's, nor does their host.
+    fn count_unnamed(&self, responder: Responder<WorkerSide>) {
+        let Ok(permit) = Arc::clone(&self.0.counts).try_acquire_owned() else {
+            return responder.refuse(Refusal::new(RefusalCode::WrongState, "they are being counted already"));
+        };
+        let processes: Vec<u32> = self.0.state().living.keys().copied().collect();
+        tokio::task::spawn_blocking(move || {
+            responder.reply(WorkerReply::Unnamed(unnamed_files(&processes)));
+            drop(permit);
+        });
     }
 
     fn adopt(&self, Adopt { pid, .. }: &Adopt, link: &Link<WorkerSide>) -> Result<(), AdoptError> {

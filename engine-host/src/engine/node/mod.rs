@@ -38,10 +38,10 @@ use self::launch::{Launch, Mode};
 pub use self::load::{LoadError, Trial, loads};
 use self::memory::Watch;
 use self::process::{NoAnswer, NodeProcess};
-use self::quota::Quota;
+use self::quota::{OpenFiles, Quota};
 use self::scratch::Scratch;
 pub use self::source::prelude_hash;
-pub use self::template::{Adopting, Forks, Parent, Template, TemplateOptions, Unforkable};
+pub use self::template::{Adopting, Counting, Forks, Parent, Template, TemplateOptions, Unforkable};
 use self::template::{FIRST_ANSWER, Unforked};
 pub use self::version::BadVersion;
 use super::{
@@ -180,7 +180,8 @@ impl NodeEngine {
         let parent = &*forks.parent;
         let frame_bytes = frame_bytes(*memory_bytes);
         let process = NodeProcess::fork(address, parent, rules, introduction, frame_bytes, Arc::clone(&sink)).await?;
-        let mut engine = Self::around(process, scratch, options, sink).map_err(template::refused)?;
+        let open = OpenFiles::OfParent(Arc::clone(&forks.parent));
+        let mut engine = Self::around(process, scratch, open, options, sink).map_err(template::refused)?;
         let fault = |fault, why| Unforked { fault, why };
         match timeout(FIRST_ANSWER, engine.get_ready(&options.spec, false, false)).await {
             Ok(Ok(_)) => Ok(engine),
@@ -228,7 +229,7 @@ impl NodeEngine {
         };
         let process = NodeProcess::spawn(launch, frame_bytes(*memory_bytes), Arc::clone(&sink))
             .map_err(|error| failed(&format!("cannot start {}", spec.program.display()), &error))?;
-        let mut engine = Self::around(process, scratch, options, sink)?;
+        let mut engine = Self::around(process, scratch, OpenFiles::OfDescent, options, sink)?;
         let is_sent = matches!(mode, Mode::Sent);
         let process = engine.process.id();
         let caches = tokio::select! {
@@ -244,11 +245,12 @@ impl NodeEngine {
     fn around(
         process: NodeProcess,
         scratch: Scratch,
+        open: OpenFiles,
         options: &NodeOptions,
         sink: Arc<dyn LogSink>,
     ) -> Result<Self, EngineLost> {
         let NodeOptions { spec, memory_bytes, scratch_bytes, .. } = options;
-        let quota = scratch_bytes.map(|limit| Quota::watch(&scratch.files(), limit)).transpose();
+        let quota = scratch_bytes.map(|limit| Quota::watch(&scratch.files(), open, limit)).transpose();
         let quota = quota.map_err(|error| EngineLost::Failed(format!("cannot watch what the run writes: {error}")))?;
         let watch =
             Watch { process: process.id(), family: process.family(), memory_bytes: *memory_bytes, peak_bytes: 0 };
@@ -426,7 +428,11 @@ impl Engine for NodeEngine {
     async fn run_job(&mut self, job: JobCall) -> Result<JobEnd, EngineLost> {
         let command = self.job_command(&job)?;
         let mut answer = self.ask(&command).await?;
-        if let Some(limit_bytes) = self.quota.as_ref().and_then(Quota::look) {
+        let exceeded = match &self.quota {
+            Some(quota) => quota.look().await,
+            None => None,
+        };
+        if let Some(limit_bytes) = exceeded {
             self.process.kill();
             return Err(self.lose(EngineLost::WroteTooMuch { limit_bytes }));
         }

@@ -1,6 +1,7 @@
 //! How much a run has written: looked at from outside while it is under way, because no kernel counts it for a process.
 //!
-//! Counted is what is in the run's folder, and files that are in none any more but still open in one of its processes.
+//! Counted is what is in the run's folder, and files that are in none any more but still open in one of its processes. Those
+//! of an engine that was forked only its parent sees: the engine is in a Landlock domain that is not below the host's.
 
 use std::collections::HashSet;
 use std::fs;
@@ -14,9 +15,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::message::Unnamed;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmodat, openat, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use tokio::runtime::Handle;
+
+use super::template::Parent;
 
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -37,6 +42,7 @@ const BLOCK_BYTES: u64 = 512;
 #[derive(Debug)]
 pub(super) struct Quota {
     folder: PathBuf,
+    open: OpenFiles,
     limit_bytes: u64,
     is_exceeded: Arc<AtomicBool>,
     /// Never used: the watch ends when it is dropped.
@@ -44,29 +50,31 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    /// Watches `folder`, and the open files of this process's descendants, which are killed when it is too much.
+    /// Watches `folder` and open files. This process's descendants are killed when it is too much. To be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
     /// If this process gets no thread for it. One of its own, which it has before users' code could take all that there
     /// are.
-    pub(super) fn watch(folder: &Path, limit_bytes: u64) -> io::Result<Self> {
+    pub(super) fn watch(folder: &Path, open: OpenFiles, limit_bytes: u64) -> io::Result<Self> {
         let is_exceeded = Arc::new(AtomicBool::new(false));
         let (end, ended) = mpsc::channel();
-        let (watched, seen) = (folder.to_owned(), Arc::clone(&is_exceeded));
+        let (watched, seen) = ((folder.to_owned(), open.clone(), Handle::current()), Arc::clone(&is_exceeded));
         thread::Builder::new().name("quota".to_owned()).spawn(move || {
-            if wait_until_over(&watched, limit_bytes, &ended) {
+            let (folder, open, runtime) = watched;
+            let is_over = || is_over(&folder, &runtime.block_on(open.look()), limit_bytes);
+            if wait_until(is_over, &ended) {
                 seen.store(true, Ordering::Release);
                 hosting::process::kill_descent();
             }
         })?;
-        Ok(Self { folder: folder.to_owned(), limit_bytes, is_exceeded, _end: end })
+        Ok(Self { folder: folder.to_owned(), open, limit_bytes, is_exceeded, _end: end })
     }
 
     /// Looks once more, at the end of a job: what was exceeded, in bytes, if it was.
-    pub(super) fn look(&self) -> Option<u64> {
-        let is_over =
-            self.exceeded().is_some() || is_over(&self.folder, &hosting::process::descent(), self.limit_bytes);
+    pub(super) async fn look(&self) -> Option<u64> {
+        let is_over = self.exceeded().is_some() || is_over(&self.folder, &self.open.look().await, self.limit_bytes);
         is_over.then_some(self.limit_bytes)
     }
 
@@ -81,12 +89,37 @@ impl Quota {
     }
 }
 
+/// Who sees what an engine has open.
+#[derive(Debug, Clone)]
+pub(super) enum OpenFiles {
+    /// This process: the engine is among its descendants.
+    OfDescent,
+    /// The parent of an engine that was forked for this process.
+    OfParent(Arc<dyn Parent>),
+}
+
+/// What is looked at for open files.
+enum Open {
+    Processes(Vec<Pid>),
+    Counted(Unnamed),
+}
+
+impl OpenFiles {
+    async fn look(&self) -> Open {
+        match self {
+            Self::OfDescent => Open::Processes(hosting::process::descent()),
+            // A parent that does not answer now is asked again soon, or is gone, with which everything ends.
+            Self::OfParent(parent) => Open::Counted(parent.count_unnamed().await.unwrap_or_default()),
+        }
+    }
+}
+
 /// Looks again and again, until it is too much (true) or nobody watches any more.
-fn wait_until_over(folder: &Path, limit_bytes: u64, ended: &Receiver<()>) -> bool {
+fn wait_until(is_over: impl Fn() -> bool, ended: &Receiver<()>) -> bool {
     let mut pause = INTERVAL;
     while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let begun = Instant::now();
-        if is_over(folder, &hosting::process::descent(), limit_bytes) {
+        if is_over() {
             return true;
         }
         pause = INTERVAL + begun.elapsed() * SHARE;
@@ -94,10 +127,14 @@ fn wait_until_over(folder: &Path, limit_bytes: u64, ended: &Receiver<()>) -> boo
     false
 }
 
-fn is_over(folder: &Path, processes: &[Pid], limit_bytes: u64) -> bool {
+fn is_over(folder: &Path, open: &Open, limit_bytes: u64) -> bool {
     let mut usage = Usage { bytes: limit_bytes, files: limit_bytes / BYTES_A_FILE, linked: HashSet::new() };
     let counted = walk(folder, &mut |_, _, stat| usage.count(stat));
-    counted.and_then(|()| processes.iter().try_for_each(|process| usage.count_deleted(*process))).is_err()
+    let counted = counted.and_then(|()| match open {
+        Open::Processes(processes) => processes.iter().try_for_each(|process| usage.count_deleted(*process)),
+        Open::Counted(Unnamed { files, bytes }) => usage.take(*files, *bytes),
+    });
+    counted.is_err()
 }
 
 /// It is too much, or nobody can tell how much.
@@ -113,9 +150,9 @@ struct Usage {
 }
 
 impl Usage {
-    fn take(&mut self, bytes: u64) -> Result<(), Over> {
+    fn take(&mut self, files: u64, bytes: u64) -> Result<(), Over> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or(Over)?;
-        self.files = self.files.checked_sub(1).ok_or(Over)?;
+        self.files = self.files.checked_sub(files).ok_or(Over)?;
         Ok(())
     }
 
@@ -124,7 +161,7 @@ impl Usage {
         if !is_folder && stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino)) {
             return Ok(());
         }
-        self.take(u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES)
+        self.take(1, u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES)
     }
 
     /// Counts what a process has open that has no name.
@@ -133,7 +170,7 @@ impl Usage {
         let files = open.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(fs::Metadata::is_file);
         for file in files.filter(|file| file.nlink() == 0) {
             if self.linked.insert((file.dev(), file.ino())) {
-                self.take(file.blocks() * BLOCK_BYTES)?;
+                self.take(1, file.blocks() * BLOCK_BYTES)?;
             }
         }
         Ok(())
@@ -214,11 +251,12 @@ mod tests {
 
     const KB: u64 = 1024;
     const LIMIT: u64 = 1000 * KB;
+    const NONE: Open = Open::Processes(Vec::new());
 
     fn filled(fill: impl FnOnce(&Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path());
-        is_over(folder.path(), &[], LIMIT)
+        is_over(folder.path(), &NONE, LIMIT)
     }
 
     fn write(path: &Path, bytes: u64) {
@@ -267,10 +305,10 @@ mod tests {
             rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
             at = openat(&at, &name, flags, Mode::empty()).unwrap();
         }
-        assert!(!is_over(folder.path(), &[], LIMIT));
+        assert!(!is_over(folder.path(), &NONE, LIMIT));
         let file = openat(&at, "f", OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR).unwrap();
         fs::File::from(file).write_all(&vec![1; 1100 * KB as usize]).unwrap();
-        assert!(is_over(folder.path(), &[], LIMIT));
+        assert!(is_over(folder.path(), &NONE, LIMIT));
         remove(folder.path()).unwrap();
     }
 
@@ -282,10 +320,23 @@ mod tests {
         let file = fs::File::open(&name).unwrap();
         fs::remove_file(&name).unwrap();
         let mut child = std::process::Command::new("sleep").arg("90").stdin(file).spawn().unwrap();
-        assert!(!is_over(folder.path(), &[], LIMIT));
-        assert!(is_over(folder.path(), &[Pid::from_child(&child)], LIMIT));
+        assert!(!is_over(folder.path(), &NONE, LIMIT));
+        assert!(is_over(folder.path(), &Open::Processes(vec![Pid::from_child(&child)]), LIMIT));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_parent_counts_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a"), 500 * KB);
+        for (files, bytes, expected) in [(1, 400 * KB, false), (1, 600 * KB, true), (90, 0, false), (100, 0, true)] {
+            assert_eq!(
+                is_over(folder.path(), &Open::Counted(Unnamed { files, bytes }), LIMIT),
+                expected,
+                "{files} {bytes}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use protocol::confinement::Confinement;
 use protocol::engine::TemplateAddress;
-use protocol::message::{Adopt, ForkFault, NotForked};
+use protocol::message::{Adopt, ForkFault, NotForked, Unnamed};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
@@ -40,12 +40,18 @@ pub trait Parent: Debug + Send + Sync {
     /// Has it adopt a process. What comes is the process's end.
     fn adopt(&self, adopt: Adopt) -> Adopting;
 
+    /// Has it count what those that it has adopted for this process have open without a name.
+    fn count_unnamed(&self) -> Counting;
+
     /// Tells it that a template was of no use.
     fn not_forked(&self, told: NotForked);
 }
 
 /// The process's end is to be told, or why not.
 pub type Adopting = Pin<Box<dyn Future<Output = Result<oneshot::Receiver<ExitStatus>, String>> + Send>>;
+
+/// The files are to be counted, or why not.
+pub type Counting = Pin<Box<dyn Future<Output = Result<Unnamed, String>> + Send>>;
 
 /// What it takes to have engines forked.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::time::timeout;
 
-pub use self::fork::{Adopting, Forks, Parent};
+pub use self::fork::{Adopting, Counting, Forks, Parent};
 pub(super) use self::fork::{FIRST_ANSWER, Forked, Unforked, fork, refused};
 use super::launch::{Launch, Mode};
 use super::load::Nobody;
