@@ -20,8 +20,8 @@ pub fn is_forked() -> bool {
     static TOLD: LazyLock<bool> = LazyLock::new(|| {
         let output = Command::new(binaries::worker()).args(["doctor", "--secret", "s", "--engine", "node"]).output();
         let told = String::from_utf8(output.expect("the worker was just built").stdout).expect("it prints text");
-        let line = told.lines().find(|line| line.contains("engines can be forked") || line.contains("not forked"));
-        let is_forked = line.is_some_and(|line| line.contains("can be"));
+        let line = told.lines().find(|line| line.contains("engines are forked") || line.contains("not forked"));
+        let is_forked = line.is_some_and(|line| line.contains("are forked"));
         if !is_forked {
             println!("skipped what is about templates: {}", line.unwrap_or(&told));
         }

@@ -103,6 +103,13 @@ impl Worker {
         host.unwrap_or_else(|| panic!("no host executes {run_id}\n{}", self.output()))
     }
 
+    /// The engine of a host. Whoever is its parent, it works below its host's folder.
+    pub fn engine_of(&self, host: u32) -> Option<Process> {
+        let folder = processes::working_folder(host)?;
+        let is_below = |pid| processes::working_folder(pid).is_some_and(|it| it.starts_with(&folder));
+        self.hosts().into_iter().find(|process| process.pid != host && is_below(process.pid))
+    }
+
     /// Waits until it has printed this text. That it did something, or printed something else, does not mean that the
     /// text has come through its pipe.
     pub async fn printed(&self, text: &str) {

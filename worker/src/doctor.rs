@@ -319,8 +319,8 @@ async fn forks(options: &StartOptions) -> Option<Found> {
     let has_landlock = crate::sys::landlock_version().is_some() && !options.supervision.no_landlock;
     let refusal = forking::refusal(&node.version, forking::HAS_PLATFORM, has_landlock);
     Some(match (refusal, options.hosts.node_start) {
-        (None, NodeStart::Fork) => good("Node engines are forked from templates"),
-        (None, _) => good("Node engines can be forked, which --node-start fork has the worker do"),
+        (None, NodeStart::Auto | NodeStart::Fork) => good("Node engines are forked from templates"),
+        (None, _) => good("Node engines can be forked from templates: --node-start auto"),
         (Some(why), NodeStart::Fork) => bad(format!("--node-start fork (WORKER_NODE_START) cannot be: {why}")),
         (Some(why), _) => good(format!("Node engines are not forked: {why}")),
     })

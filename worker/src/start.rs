@@ -15,7 +15,7 @@ use protocol::run::RunOptions;
 use protocol::signal::StopSignals;
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
 use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, NodeStart, StartOptions, SupervisionArgs};
@@ -429,16 +429,20 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
 
 /// Whether Node engines are forked; an error if they are to be and cannot.
 fn forks(options: &StartOptions, engine: &Choice) -> Result<bool, String> {
-    if options.hosts.node_start != NodeStart::Fork {
-        return Ok(false);
-    }
-    let cannot = |why: &str| format!("--node-start fork (WORKER_NODE_START) cannot be: {why}");
-    let Some(adaptors) = engine.adaptors() else {
-        return Err(cannot(&format!("it is Node that is forked, and the engine is {}", engine.name())));
-    };
     let landlock = landlock_version().filter(|_| !options.supervision.no_landlock);
-    forking::refusal(&adaptors.node.version, forking::HAS_PLATFORM, landlock.is_some())
-        .map_or(Ok(true), |why| Err(cannot(&why)))
+    let refusal = match engine.adaptors() {
+        Some(adaptors) => forking::refusal(&adaptors.node.version, forking::HAS_PLATFORM, landlock.is_some()),
+        None => Some(format!("it is Node that is forked, and the engine is {}", engine.name())),
+    };
+    match (options.hosts.node_start, refusal) {
+        (NodeStart::Snapshot | NodeStart::Fresh, _) => Ok(false),
+        (NodeStart::Auto | NodeStart::Fork, None) => Ok(true),
+        (NodeStart::Auto, Some(why)) => {
+            debug!("engines are not forked: {why}");
+            Ok(false)
+        }
+        (NodeStart::Fork, Some(why)) => Err(format!("--node-start fork (WORKER_NODE_START) cannot be: {why}")),
+    }
 }
 
 /// The hosts that look after templates for hosts of these options. They run nobody's code, and what is forked from what

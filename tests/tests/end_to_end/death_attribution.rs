@@ -1,5 +1,5 @@
 //! Whatever ends a run's host, its engine or the run itself, and whenever it does: the reason that is told is the right
-//! one. [`cell`] is the whole matrix, for both engines, with the reason where there is nothing to try.
+//! one. [`cell`] is the whole matrix, for both engines and both ways to a Node process, with the reason where there is nothing to try.
 //!
 //! What a real host cannot be brought to from outside, a host that obeys the test does, in the worker's own tests
 //! (`worker/hosts/tests/hosts/attribution.rs`).
@@ -18,7 +18,10 @@ use tests::worker::Worker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Engine {
     Embedded,
+    /// A Node process that its host has started.
     Node,
+    /// One that was forked from a template, so that the worker is its parent.
+    Forked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,7 @@ fn cell(engine: Engine, cause: Cause, phase: Phase) -> Cell {
         (_, Cause::EngineHung) => Impossible("an engine that nothing is asked of is not late with it"),
         (_, Cause::Exit0 | Cause::Exit3) | (Phase::Completing, _) => StandIn,
         (Phase::Preparing, _) if engine == Engine::Embedded => StandIn,
+        (Phase::Preparing, _) if engine == Engine::Forked => Impossible("a fork takes a few milliseconds"),
         (Phase::Idle, Cause::Kill) => Host("crashed while ready (Process killed by signal SIGKILL)"),
         (Phase::Idle, Cause::Segv) => Host("crashed while ready (Process killed by signal SIGSEGV)"),
         (Phase::Idle, Cause::Abort) => Host("crashed while ready (Process killed by signal SIGABRT)"),
@@ -127,12 +131,15 @@ fn job(cause: Cause) -> String {
 
 fn plan(cause: Cause) -> Value {
     let mut plan = one_job(&job(cause));
-    plan["options"]["run_memory_limit_mb"] = 100.into();
+    plan["options"]["run_memory_limit_mb"] = MEMORY_MB.into();
     if matches!(cause, Cause::Timeout | Cause::EngineHung) {
         plan["options"]["run_timeout_ms"] = 1000.into();
     }
     plan
 }
+
+/// Memory of all runs, which their engines are prepared for.
+const MEMORY_MB: u64 = 100;
 
 /// What is sent, if anything is.
 fn signal(cause: Cause) -> Option<Signal> {
@@ -173,16 +180,32 @@ impl Stage {
         let runtime = tempfile::tempdir().expect("a temporary folder can be made");
         let (lightning, ground) = (lightning::start(LightningOptions::default()).await, NodeGround::start().await);
         let mut variables = ground.variables(runtime.path());
-        if engine == Engine::Embedded {
-            variables.push(("WORKER_ENGINE", "embedded".into()));
+        match engine {
+            Engine::Embedded => variables.push(("WORKER_ENGINE", "embedded".into())),
+            Engine::Node => variables.push(("WORKER_NODE_START", "snapshot".into())),
+            Engine::Forked => variables.push(("WORKER_NODE_START", "fork".into())),
         }
         let worker = Worker::start_at(&lightning.url(), options, &variables).await;
-        Self { engine, lightning, worker, runtime, ground }
+        let stage = Self { engine, lightning, worker, runtime, ground };
+        stage.goes_on().await;
+        if engine == Engine::Forked {
+            stage.goes_on().await;
+            stage.worker.printed("is forked from now on").await;
+            // Those that were started before it was there are taken first.
+            let end = Instant::now() + DEADLINE;
+            while stage.hosts().iter().any(|(_, engine)| engine.is_some()) {
+                assert!(Instant::now() < end, "some engines are not forked\n{}", stage.worker.output());
+                stage.goes_on().await;
+            }
+        }
+        stage
     }
 
     /// A run that does nothing ends well.
     async fn goes_on(&self) {
-        self.ends_well(one_job("fn((state) => state)")).await;
+        let mut plan = one_job("fn((state) => state)");
+        plan["options"]["run_memory_limit_mb"] = MEMORY_MB.into();
+        self.ends_well(plan).await;
     }
 
     /// So does one that loads this adaptor.
@@ -209,8 +232,13 @@ impl Stage {
         }
         if let Some(signal) = signal(cause) {
             let host = self.worker.host_of(&id).pid;
-            let engine = || self.worker.hosts().into_iter().find(|process| process.parent == host);
-            hit(if hits_engine { engine().expect("it has an engine").pid } else { host }, signal).await;
+            let engine = || {
+                let engine = self.worker.engine_of(host).expect("it has an engine");
+                let parent = if self.engine == Engine::Forked { self.worker.pid() } else { host };
+                assert_eq!(engine.parent, parent, "{engine:?}\n{}", self.worker.output());
+                engine.pid
+            };
+            hit(if hits_engine { engine() } else { host }, signal).await;
         }
         id
     }
@@ -223,10 +251,10 @@ impl Stage {
         assert!(told.contains(message), "{what}: {told}");
     }
 
-    /// Hosts with what they have started: those with an engine of their own on Node.
+    /// Hosts with what they have started: a Node that was not forked.
     fn hosts(&self) -> Vec<(Process, Option<Process>)> {
         let all = self.worker.hosts();
-        let hosts = all.iter().filter(|host| host.parent == self.worker.pid());
+        let hosts = all.iter().filter(|host| host.parent == self.worker.pid() && host.name != "template");
         hosts.map(|host| (host.clone(), all.iter().find(|it| it.parent == host.pid).cloned())).collect()
     }
 
@@ -249,11 +277,10 @@ fn cells(engine: Engine, phase: Phase) -> impl Iterator<Item = (Cause, Cell)> {
 
 async fn while_running(engine: Engine) {
     let stage = Stage::set(engine, &["--capacity", "3", "--warm-hosts", "2"]).await;
-    stage.goes_on().await;
     let mut begun = Vec::new();
     for (cause, cell) in cells(engine, Phase::Running) {
         let Cell::Run(state, kind, message) = cell else { continue };
-        let is_sent_to_engine = signal(cause).is_some() && cause != Cause::HostHung && engine == Engine::Node;
+        let is_sent_to_engine = signal(cause).is_some() && cause != Cause::HostHung && engine != Engine::Embedded;
         for hits_engine in [false, true] {
             if hits_engine && !is_sent_to_engine {
                 continue;
@@ -283,8 +310,6 @@ async fn without_a_run(engine: Engine, phase: Phase) {
         );
         stage.ground.registry.publish("@openfn/language-slow", "1.0.0", &slow);
         stage.goes_on_with(SLOW).await;
-    } else {
-        stage.goes_on().await;
     }
     for (cause, cell) in cells(engine, phase) {
         let Cell::Host(words) = cell else { continue };
@@ -320,7 +345,7 @@ async fn idle(stage: &Stage) -> u32 {
         let told: Value = serde_json::from_slice(&output).expect("it prints JSON");
         let hosts = told["hosts"].as_array().expect("it lists hosts");
         // Its memory is known when its engine is ready.
-        let name = if stage.engine == Engine::Node { "node" } else { "embedded" };
+        let name = if stage.engine == Engine::Embedded { "embedded" } else { "node" };
         let ready = hosts.iter().find(|host| {
             let has_engine = host["engine"].as_str().is_some_and(|engine| engine.starts_with(name));
             host["pool"] == "engines" && host["state"] == "ready" && has_engine && host["memory_bytes"].is_u64()
@@ -336,11 +361,17 @@ async fn idle(stage: &Stage) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_run_is_executed() {
     tokio::join!(while_running(Engine::Embedded), while_running(Engine::Node));
+    if tests::node::is_forked() {
+        while_running(Engine::Forked).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_host_waits() {
     tokio::join!(without_a_run(Engine::Embedded, Phase::Idle), without_a_run(Engine::Node, Phase::Idle));
+    if tests::node::is_forked() {
+        without_a_run(Engine::Forked, Phase::Idle).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,7 +381,7 @@ async fn while_a_host_prepares() {
 
 #[test]
 fn every_cell_is_tried_or_has_a_reason() {
-    for engine in [Engine::Embedded, Engine::Node] {
+    for engine in [Engine::Embedded, Engine::Node, Engine::Forked] {
         for phase in PHASES {
             for (cause, cell) in cells(engine, phase) {
                 let what = format!("{engine:?}: {cause:?} while {phase:?} is {cell:?}");

@@ -274,14 +274,7 @@ impl<'a> Stage<'a> {
         let others = || hosts.iter().copied().filter(|host| !is_installer(host));
         let host = others().find(|host| is_of_victim(&host.name)).or(others().next())?.pid;
         match self.cell.target {
-            // Wherever it comes from, it works below its host's folder.
-            Target::Engine => {
-                let folder = working_folder(host)?;
-                let is_its = |process: &&Process| {
-                    process.pid != host && working_folder(process.pid).is_some_and(|it| it.starts_with(&folder))
-                };
-                all.iter().find(is_its).map(|engine| engine.pid)
-            }
+            Target::Engine => worker.engine_of(host).map(|engine| engine.pid),
             _ => Some(host),
         }
     }
@@ -336,10 +329,6 @@ impl<'a> Stage<'a> {
         worker.stop().await;
         assert_eq!(self.lightning.violations(), []);
     }
-}
-
-fn working_folder(process: u32) -> Option<std::path::PathBuf> {
-    std::fs::read_link(format!("/proc/{process}/cwd")).ok()
 }
 
 /// A worker that is asked to stop while its hosts hang does stop.

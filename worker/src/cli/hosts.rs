@@ -28,7 +28,7 @@ pub struct HostArgs {
     #[arg(long, env = "WORKER_JOB_ENV", value_name = "NAME", value_delimiter = ',', value_parser = variable_name)]
     pub job_env: Vec<String>,
 
-    /// How Node processes come to be: fork (from a template), snapshot, or fresh; auto is snapshot.
+    /// How Node processes come to be: fork (from a template), snapshot, or fresh; auto is fork where that is possible.
     #[arg(long, env = "WORKER_NODE_START", value_name = "WAY", default_value = "auto")]
     pub node_start: NodeStart,
 
@@ -65,7 +65,7 @@ impl HostArgs {
 /// How Node processes come to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum NodeStart {
-    /// From a snapshot.
+    /// Forked where that is possible, or from a snapshot.
     #[default]
     Auto,
     /// Forked from a template, a process that has the adaptors loaded; from a snapshot while there is none.
