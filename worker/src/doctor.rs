@@ -156,7 +156,7 @@ async fn node(options: &StartOptions) -> Vec<(&'static str, Found)> {
                     found.push(("adaptors", adaptors(&repo)));
                     found.push(("npm", registry(&node.path, &repo).await));
                 }
-                Err(why) => found.push(("adaptors", bad(why))),
+                Err(error) => found.push(("adaptors", bad(error.to_string()))),
             }
             found
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::execution::{Executor, Reservation, ReserveError};
-use base::node::NodeProgram;
+use base::node::{NodeError, NodeProgram};
 use futures_util::future::try_join_all;
 use hosts::{self, Broker, Hosts, HostsOptions};
 use protocol::engine::{Adaptor, EngineSpec, ForkOrigin, NodeSpec};
@@ -14,7 +14,7 @@ use protocol::run::{Exit, RunSpec, Step};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::adaptors::{Adaptors, AdaptorsOptions, Refused, Requirement, Wanted};
+use crate::adaptors::{Adaptors, AdaptorsOptions, Refused, RepoPathError, Requirement, Wanted};
 use crate::cli::{EngineKind, RepoArgs};
 
 /// The adaptor of jobs that name none, where it is at hand.
@@ -26,6 +26,20 @@ const NO_ADAPTOR: &str = "";
 /// What jobs of the mock engine have beside the core operations, as with the reference worker.
 const MOCK_GLOBALS: &str = "export const wait = milliseconds => state => \
                             new Promise(resolve => setTimeout(() => resolve(state), milliseconds));";
+
+/// The engine that the options name cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoiceError {
+    /// There is no Node for it.
+    #[error("--engine node needs a Node, named by --node (WORKER_NODE) or on the PATH: {0}")]
+    NoNode(#[source] NodeError),
+    /// Its adaptors have no place.
+    #[error(transparent)]
+    Repo(#[from] RepoPathError),
+    /// It is not forked here, because of this.
+    #[error("--node-start fork (WORKER_NODE_START) cannot be: {0}")]
+    NotForked(String),
+}
 
 /// Which engine executes runs, with what it needs.
 #[derive(Debug, Clone)]
@@ -119,16 +133,15 @@ impl Executor for Engines {
     }
 }
 
-/// Chooses the engine: the one that is named, else Node where there is one that can be used. An error says what would be
-/// right.
-pub async fn choose(named: Option<EngineKind>, repo: &RepoArgs, monorepos: &[PathBuf]) -> Result<Choice, String> {
+/// Chooses the engine: the one that is named, else Node where there is one that can be used.
+pub async fn choose(named: Option<EngineKind>, repo: &RepoArgs, monorepos: &[PathBuf]) -> Result<Choice, ChoiceError> {
     match named {
         Some(EngineKind::Embedded) => return Ok(Choice::Embedded),
         Some(EngineKind::Mock) => return Ok(Choice::Mock),
         Some(EngineKind::Node) | None => {}
     }
     match NodeProgram::find(repo.node.as_deref()).await {
-        Ok(node) => AdaptorsOptions::new(repo, monorepos, node).map(Choice::Node),
+        Ok(node) => Ok(Choice::Node(AdaptorsOptions::new(repo, monorepos, node)?)),
         Err(error) if named.is_none() && repo.node.is_none() => {
             warn!(
                 "{error}, so jobs run in the embedded engine: it has the core operations of {DEFAULT_ADAPTOR} and no \
@@ -136,7 +149,7 @@ pub async fn choose(named: Option<EngineKind>, repo: &RepoArgs, monorepos: &[Pat
             );
             Ok(Choice::Embedded)
         }
-        Err(error) => Err(format!("--engine node needs a Node, named by --node (WORKER_NODE) or on the PATH: {error}")),
+        Err(error) => Err(ChoiceError::NoNode(error)),
     }
 }
 

@@ -132,8 +132,8 @@ async fn control(options: CtlOptions) -> anyhow::Result<ExitCode> {
 }
 
 /// The options of `start` as they are by now. The command line is the same; what it names may have changed.
-fn reread() -> Result<reload::Options, String> {
-    let Cli { command, start, effective, .. } = Cli::read(std::env::args_os()).map_err(|error| error.to_string())?;
+fn reread() -> Result<reload::Options, reload::ReloadError> {
+    let Cli { command, start, effective, .. } = Cli::read(std::env::args_os())?;
     Ok(match command {
         Some(Command::Start(options)) => (*options, effective),
         _ => (start, effective),

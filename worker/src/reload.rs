@@ -14,13 +14,24 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::cli::{Effective, StartOptions};
-use crate::start::template_options_of;
+use crate::start::{StartError, template_options_of};
 
 /// Options with what is in force of each.
 pub type Options = (StartOptions, Vec<Effective>);
 
-/// Reads the options again, or says what is wrong with them.
-pub type Reread = fn() -> Result<Options, String>;
+/// Reads the options again.
+pub type Reread = fn() -> Result<Options, ReloadError>;
+
+/// The options that the worker is to go by from now on are wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// They cannot be read.
+    #[error(transparent)]
+    Read(#[from] clap::Error),
+    /// They do not fit each other or this machine.
+    #[error(transparent)]
+    Options(#[from] StartError),
+}
 
 /// What options count at once for: hosts that start from now on. The names of those, without dashes.
 const RELOADED: [&str; 14] = [
@@ -41,7 +52,7 @@ const RELOADED: [&str; 14] = [
 ];
 
 /// What options mean for hosts.
-pub(crate) type Translate = dyn Fn(&StartOptions) -> Result<HostsOptions, String> + Send + Sync;
+pub(crate) type Translate = dyn Fn(&StartOptions) -> Result<HostsOptions, StartError> + Send + Sync;
 
 /// What the worker goes by.
 pub(crate) struct Reload {
@@ -108,7 +119,7 @@ impl Reload {
         let (options, now) = match reread {
             Ok(reread) => reread,
             Err(why) => {
-                error!("options not reloaded: {}", why.trim_end());
+                error!("options not reloaded: {}", why.to_string().trim_end());
                 return Vec::new();
             }
         };

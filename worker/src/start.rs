@@ -21,7 +21,7 @@ use crate::adaptors::{AdaptorsOptions, PACKAGES, unconfined};
 use crate::cli::{Effective, MOCK_ENDPOINT, Megabytes, NodeStart, StartOptions, SupervisionArgs};
 use crate::ctl::{Admin, AdminSocket, AdminSocketError};
 use crate::embedded::EMBEDDED;
-use crate::engines::{self, Choice, Engines};
+use crate::engines::{self, Choice, ChoiceError, Engines};
 use crate::forking;
 use crate::health::{Health, Readiness};
 use crate::http::{self, Operations, Probed};
@@ -49,6 +49,9 @@ pub enum StartError {
     /// An option is missing or wrong.
     #[error("{0}")]
     Options(String),
+    /// The engine that the options name cannot be had.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
     /// The HTTP port cannot be had.
     #[error(transparent)]
     Http(#[from] http::ListenError),
@@ -75,7 +78,8 @@ pub enum StartError {
 impl StartError {
     /// Whether other options would help.
     pub fn is_about_options(&self) -> bool {
-        matches!(self, Self::Options(_) | Self::Journal(_) | Self::Program(hosts::ProgramError::Named { .. }))
+        use hosts::ProgramError::Named;
+        matches!(self, Self::Options(_) | Self::Choice(_) | Self::Journal(_) | Self::Program(Named { .. }))
     }
 }
 
@@ -216,8 +220,8 @@ async fn prepare(options: &StartOptions) -> Result<Prepared, StartError> {
     let journal = options.delivery.journal_dir.as_deref();
     let journal = journal.map(|folder| Journal::open(folder, &lightning.endpoint)).transpose()?;
     lightning.journal = journal.map(Arc::new);
-    let engine = choose_engine(options).await.map_err(StartError::Options)?;
-    let forks = forks(options, &engine).map_err(StartError::Options)?;
+    let engine = choose_engine(options).await?;
+    let forks = forks(options, &engine)?;
     let adaptors = engine.adaptors();
     // Hosts may read what was there when they started.
     if let Some(AdaptorsOptions { repo, .. }) = adaptors
@@ -232,7 +236,7 @@ async fn prepare(options: &StartOptions) -> Result<Prepared, StartError> {
 }
 
 /// The engine, with what its adaptors get and whether they are refused.
-async fn choose_engine(options: &StartOptions) -> Result<Choice, String> {
+async fn choose_engine(options: &StartOptions) -> Result<Choice, ChoiceError> {
     let (adaptors, supervision) = (&options.adaptors, &options.supervision);
     let engine = engines::choose(options.hosts.engine(), &adaptors.repo, &adaptors.monorepo_dir).await?;
     let unconfined =
@@ -252,7 +256,7 @@ fn read_again(no_landlock: bool, equipment: Option<AdaptorsOptions>, containment
         let mut options = options.clone();
         // Which adaptors are refused was decided by it.
         options.supervision.no_landlock = no_landlock;
-        let read = hosts_options_of(&options, equipment.as_ref()).map_err(|error| error.to_string())?;
+        let read = hosts_options_of(&options, equipment.as_ref())?;
         Ok(HostsOptions { cgroups: containment.cgroups(), ..read })
     })
 }
@@ -428,7 +432,7 @@ fn run_defaults(options: &StartOptions) -> RunOptions {
 }
 
 /// Whether Node engines are forked; an error if they are to be and cannot.
-fn forks(options: &StartOptions, engine: &Choice) -> Result<bool, String> {
+fn forks(options: &StartOptions, engine: &Choice) -> Result<bool, ChoiceError> {
     let landlock = landlock_version().filter(|_| !options.supervision.no_landlock);
     let refusal = match engine.adaptors() {
         Some(adaptors) => forking::refusal(&adaptors.node.version, forking::HAS_PLATFORM, landlock.is_some()),
@@ -441,7 +445,7 @@ fn forks(options: &StartOptions, engine: &Choice) -> Result<bool, String> {
             debug!("engines are not forked: {why}");
             Ok(false)
         }
-        (NodeStart::Fork, Some(why)) => Err(format!("--node-start fork (WORKER_NODE_START) cannot be: {why}")),
+        (NodeStart::Fork, Some(why)) => Err(ChoiceError::NotForked(why)),
     }
 }
 

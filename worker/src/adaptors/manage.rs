@@ -15,6 +15,7 @@ use super::{Adaptors, AdaptorsOptions, Refused, RepoError, Wanted};
 use crate::cli::{AdaptorsCommand, RepoCommandArgs};
 use crate::ctl;
 use crate::embedded::EMBEDDED;
+use crate::engines::ChoiceError;
 use crate::start::StartError;
 
 /// How long hosts may take to stop.
@@ -99,7 +100,8 @@ async fn with(
     let program = HostProgram::find(arguments.engine_host.as_deref(), EMBEDDED).map_err(StartError::from)?;
     let node = NodeProgram::find(arguments.repo.node.as_deref()).await;
     let node = node.map_err(|error| StartError::Options(format!("{error}. Name one by --node or WORKER_NODE")))?;
-    let options = AdaptorsOptions::new(&arguments.repo, &[], node).map_err(StartError::Options)?;
+    let options =
+        AdaptorsOptions::new(&arguments.repo, &[], node).map_err(ChoiceError::from).map_err(StartError::from)?;
     let options = AdaptorsOptions { watcher, ..options };
     let broker = Broker::start(None).map_err(|error| StartError::Hosts(hosts::StartError::from(error)))?;
     let adaptors = Adaptors::start(&broker, &HostsOptions::new(program), options).await.map_err(StartError::Hosts)?;

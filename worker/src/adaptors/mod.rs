@@ -31,8 +31,8 @@ pub(crate) use self::installer::npm_environment;
 use self::installer::{Installer, timed};
 use self::ledger::{Action, Event, Ledger, Rules, WantId};
 pub use self::local::PACKAGES;
-pub use self::options::AdaptorsOptions;
 pub(crate) use self::options::default_repo;
+pub use self::options::{AdaptorsOptions, RepoPathError};
 use self::snapshots::{Set, Snapshots};
 pub use self::wanted::{Refused, Requirement, Wanted};
 

@@ -44,15 +44,30 @@ pub struct AdaptorsOptions {
     pub unconfined: Option<&'static str>,
 }
 
+/// There is no folder that adaptors could be in.
+#[derive(Debug, thiserror::Error)]
+pub enum RepoPathError {
+    /// None is named, and there is no usual one.
+    #[error("--repo-dir (WORKER_REPO_DIR) is needed: the user has no home to put adaptors into")]
+    NoHome,
+    /// What is named cannot be one.
+    #[error("{} is no path that can be used: {source}", path.display())]
+    NoPath {
+        /// What is named.
+        path: PathBuf,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
+}
+
 impl AdaptorsOptions {
-    /// What the command line says, for this Node. An error says what would be right.
-    pub fn new(arguments: &RepoArgs, monorepos: &[PathBuf], node: NodeProgram) -> Result<Self, String> {
+    /// What the command line says, for this Node.
+    pub fn new(arguments: &RepoArgs, monorepos: &[PathBuf], node: NodeProgram) -> Result<Self, RepoPathError> {
         let named = arguments.repo_dir.as_deref();
         let repo = named.map(Path::to_owned).or_else(default_repo);
-        let repo = repo.ok_or("--repo-dir (WORKER_REPO_DIR) is needed: the user has no home to put adaptors into")?;
+        let repo = repo.ok_or(RepoPathError::NoHome)?;
         let absolute = |path: &Path| {
-            std::path::absolute(path)
-                .map_err(|error| format!("{} is no path that can be used: {error}", path.display()))
+            std::path::absolute(path).map_err(|source| RepoPathError::NoPath { path: path.to_owned(), source })
         };
         Ok(Self {
             repo: absolute(&repo)?,

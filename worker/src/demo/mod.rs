@@ -86,7 +86,7 @@ pub async fn run(options: &DemoOptions) -> Result<bool, DemoError> {
 
     let mut screen = Screen::new(Printer::new(&plan, colour()));
     screen.title(&plan, options.engine);
-    let engine = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::Options)?;
+    let engine = engines::choose(Some(options.engine), &options.repo, &[]).await.map_err(StartError::from)?;
     let hosts = StartedHosts::start(hosts_options(options)?, engine, None).await?;
     let worker = hosts.claim(lightning_options(&mock, secret));
     let followed = screen.follow(&id, events).await;
