@@ -84,10 +84,12 @@ impl Nursery {
         std::fs::create_dir(&folder).unwrap();
         let of_node = spec.program.ancestors().nth(1).unwrap().to_owned();
         let readable = spec.adaptors.iter().flat_map(|it| [Some(it.folder.clone()), it.bundle.clone()]).flatten();
-        let readable = readable.chain([of_node]).collect();
+        // As the worker has it: the whole of each monorepo, and what the links of its packages lead to.
         let local = spec.adaptors.iter().filter(|it| it.version == "local");
-        let packages = local.filter_map(|it| it.folder.parent().map(Path::to_owned)).collect();
-        let confinement = Confinement { readable: Some(readable), packages, ..Confinement::default() };
+        let packages: Vec<_> = local.filter_map(|it| it.folder.parent().map(Path::to_owned)).collect();
+        let monorepos = packages.iter().filter_map(|it| it.parent().map(Path::to_owned));
+        let readable = Some(readable.chain([of_node]).chain(monorepos).collect());
+        let confinement = Confinement { readable, packages, ..Confinement::default() };
         let family = Arc::new(Family::default());
         let options = TemplateOptions {
             spec: spec.clone(),
