@@ -1,7 +1,6 @@
 //! Engines that are forked for this host and adopted by the worker, which tells how they end.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,8 @@ use tokio::sync::oneshot;
 use crate::engine::node::{Adopting, Counting, Parent};
 
 /// The worker, as the parent of engines. Clones are of the same.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Adoption {{ worker: {:?}, .. }}", self.0.worker)]
 pub struct Adoption(Arc<Shared>);
 
 struct Shared {
@@ -21,12 +21,6 @@ struct Shared {
     worker: u32,
     /// Who waits for the end of which process.
     waiting: Mutex<HashMap<u32, oneshot::Sender<ExitStatus>>>,
-}
-
-impl fmt::Debug for Adoption {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Adoption").field("worker", &self.0.worker).finish_non_exhaustive()
-    }
 }
 
 impl Adoption {

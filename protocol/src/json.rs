@@ -15,7 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// from outside is checked where it becomes one, also when it arrives in a frame.
 ///
 /// `Debug` shows the length only, because the text is users' data or a secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(derive_more::Debug, Clone, PartialEq, Eq)]
+#[debug("Json({} bytes)", self.len())]
 pub struct Json(Bytes);
 
 /// Text that is not one JSON value.
@@ -140,12 +141,6 @@ fn lone_surrogates(text: &[u8]) -> Vec<usize> {
 fn unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..at + ESCAPE)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-impl fmt::Debug for Json {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Json({} bytes)", self.len())
-    }
 }
 
 impl Serialize for Json {

@@ -236,7 +236,8 @@ pub struct NotForked {
 }
 
 /// What a fork failed at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ForkFault {
     /// The template did not take the request, or could not fork.
     Refused,

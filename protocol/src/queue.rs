@@ -2,7 +2,6 @@
 //!
 //! An item that weighs more than the whole queue may is let through when nothing else waits.
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -24,6 +23,8 @@ struct Item<T> {
 }
 
 /// The end at which items go in. Clones share the queue.
+#[derive(derive_more::Debug)]
+#[debug("Sender {{ is_closed: {}, .. }}", self.is_closed())]
 pub struct Sender<T> {
     items: mpsc::UnboundedSender<Item<T>>,
     budget: Arc<Budget>,
@@ -75,13 +76,9 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Sender").field("is_closed", &self.is_closed()).finish_non_exhaustive()
-    }
-}
-
 /// The end at which items come out, in the order in which they went in.
+#[derive(derive_more::Debug)]
+#[debug("Receiver {{ waiting: {}, .. }}", self.len())]
 pub struct Receiver<T> {
     items: mpsc::UnboundedReceiver<Item<T>>,
 }
@@ -108,31 +105,22 @@ impl<T> Receiver<T> {
     }
 }
 
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Receiver").field("waiting", &self.len()).finish_non_exhaustive()
-    }
-}
-
 /// Nobody takes items any more. The item comes back.
-#[derive(PartialEq, Eq, thiserror::Error)]
+#[derive(derive_more::Debug, PartialEq, Eq, thiserror::Error)]
+#[debug("Closed")]
 #[error("nobody takes items from the queue any more")]
 pub struct Closed<T>(pub T);
 
-impl<T> fmt::Debug for Closed<T> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Closed")
-    }
-}
-
 /// Why an item was not put in at once. It comes back.
-#[derive(PartialEq, Eq, thiserror::Error)]
+#[derive(derive_more::Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrySendError<T> {
     /// There is no room for it now.
     #[error("the queue is full")]
+    #[debug("Full")]
     Full(T),
     /// Nobody takes items any more.
     #[error("nobody takes items from the queue any more")]
+    #[debug("Closed")]
     Closed(T),
 }
 
@@ -142,15 +130,6 @@ impl<T> TrySendError<T> {
         match self {
             Self::Full(content) | Self::Closed(content) => content,
         }
-    }
-}
-
-impl<T> fmt::Debug for TrySendError<T> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Full(_) => "Full",
-            Self::Closed(_) => "Closed",
-        })
     }
 }
 

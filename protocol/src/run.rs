@@ -4,6 +4,7 @@
 //! them as already checked for form (numbers are in range, JSON is JSON) but not for sense (a target may be unknown).
 
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 use strum::{EnumString, IntoStaticStr};
 
 use crate::Json;
@@ -87,45 +88,39 @@ pub enum Condition {
     Expression(String),
 }
 
-/// Limits and switches of one run. Sizes are of encoded text, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+const MB: u64 = 1024 * 1024;
+
+/// Limits and switches of one run. Sizes are of encoded text, in bytes. The defaults are what the reference worker
+/// starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, SmartDefault)]
 pub struct RunOptions {
     /// Wall-clock limit in milliseconds, from the moment when a prepared engine takes the run.
+    #[default(300_000)]
     pub timeout_ms: u64,
     /// Memory that the engine may use.
+    #[default(500 * MB)]
     pub memory_bytes: u64,
     /// A state whose text is longer ends the run.
+    #[default(Self::state_bytes_of(500 * MB))]
     pub state_bytes: u64,
     /// A dataclip whose text is longer is withheld from the worker.
+    #[default(10 * MB)]
     pub payload_bytes: u64,
     /// A log line whose text is longer is replaced.
+    #[default(MB)]
     pub log_payload_bytes: u64,
     /// Whether steps' results are sent at all.
+    #[default(true)]
     pub output_dataclips: bool,
     /// Lowest level of `JOB` lines that are sent.
+    #[default(JobLogLevel::Debug)]
     pub job_log_level: JobLogLevel,
     /// What becomes of objects and arrays in log lines.
+    #[default(Sanitize::None)]
     pub sanitize: Sanitize,
     /// Keys taken out of a step's state before it is passed on.
+    #[default(vec!["configuration".into(), "response".into()])]
     pub state_props_to_remove: Vec<String>,
-}
-
-impl Default for RunOptions {
-    /// The limits that the reference worker starts with.
-    fn default() -> Self {
-        const MB: u64 = 1024 * 1024;
-        Self {
-            timeout_ms: 300_000,
-            memory_bytes: 500 * MB,
-            state_bytes: Self::state_bytes_of(500 * MB),
-            payload_bytes: 10 * MB,
-            log_payload_bytes: MB,
-            output_dataclips: true,
-            job_log_level: JobLogLevel::Debug,
-            sanitize: Sanitize::None,
-            state_props_to_remove: vec!["configuration".into(), "response".into()],
-        }
-    }
 }
 
 impl RunOptions {

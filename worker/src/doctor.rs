@@ -1,6 +1,5 @@
 //! `worker doctor`: what the worker finds where it is to run, and what is wrong with that.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -39,19 +38,23 @@ const ANSWER: Duration = Duration::from_secs(5);
 const REGISTRY: Duration = Duration::from_secs(10);
 
 /// How something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, derive_more::Display, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
+    #[display("ok  ")]
     Good,
     /// The worker runs, with less than there could be.
+    #[display("note")]
     Lacking,
     /// The worker does not run like this.
+    #[display("BAD ")]
     Bad,
 }
 
 /// Something that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display, Serialize)]
+#[display("{verdict}  {what:<12} {text}")]
 pub struct Finding {
     /// What.
     pub what: &'static str,
@@ -74,17 +77,6 @@ fn lacking(text: impl Into<String>) -> Found {
 
 fn bad(text: impl Into<String>) -> Found {
     (Verdict::Bad, text.into())
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.verdict {
-            Verdict::Good => "ok  ",
-            Verdict::Lacking => "note",
-            Verdict::Bad => "BAD ",
-        };
-        write!(out, "{mark}  {:<12} {}", self.what, self.text)
-    }
 }
 
 /// Looks at everything that `worker start` with these options needs. `warnings` are what reading them was warned of.

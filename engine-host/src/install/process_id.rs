@@ -1,6 +1,5 @@
 //! Which process something belongs to, in a form that other processes and machines can judge.
 
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
@@ -8,7 +7,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 /// A process, told apart from any other that has its number later or elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(derive_more::Display, Debug, Clone, PartialEq, Eq)]
+#[display("{machine:016x}-{pid}-{started}")]
 pub(super) struct ProcessId {
     /// The machine since its last start, and on it the name space that `pid` belongs to.
     machine: u64,
@@ -40,12 +40,6 @@ impl ProcessId {
             Start::Unseen => false,
         };
         is_another || test_kill_process(pid) == Err(Errno::SRCH)
-    }
-}
-
-impl fmt::Display for ProcessId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:016x}-{}-{}", self.machine, self.pid, self.started)
     }
 }
 

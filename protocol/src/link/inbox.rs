@@ -1,7 +1,5 @@
 //! Where what the other side asks and tells is received.
 
-use std::fmt;
-
 use super::tasks::RequestId;
 use super::{Link, Side, WeakLink};
 use crate::message::{Refusal, RefusalCode};
@@ -14,6 +12,8 @@ pub(super) enum Content<S: Side> {
 }
 
 /// The receiving end of a link. When it is gone, requests are refused and notices dropped.
+#[derive(derive_more::Debug)]
+#[debug("Inbox {{ waiting: {}, .. }}", self.arrivals.len())]
 pub struct Inbox<S: Side> {
     link: WeakLink<S>,
     arrivals: queue::Receiver<Content<S>>,
@@ -42,13 +42,8 @@ impl<S: Side> Inbox<S> {
     }
 }
 
-impl<S: Side> fmt::Debug for Inbox<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Inbox").field("waiting", &self.arrivals.len()).finish_non_exhaustive()
-    }
-}
-
 /// Something that the other side sent.
+#[derive(derive_more::Debug)]
 pub enum Incoming<S: Side> {
     /// A request, and what answers it.
     Request(<S::Peer as Side>::Request, Responder<S>),
@@ -56,18 +51,11 @@ pub enum Incoming<S: Side> {
     Notice(<S::Peer as Side>::Notice),
 }
 
-impl<S: Side> fmt::Debug for Incoming<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Request(request, responder) => out.debug_tuple("Request").field(request).field(responder).finish(),
-            Self::Notice(notice) => out.debug_tuple("Notice").field(notice).finish(),
-        }
-    }
-}
-
 /// The duty to answer one request. Dropping it refuses the request with [`RefusalCode::Failed`].
 ///
 /// An answer on a link that has ended is lost: who needs to know watches [`Link::ended`].
+#[derive(derive_more::Debug)]
+#[debug("Responder({id})")]
 #[must_use = "dropping it refuses the request"]
 pub struct Responder<S: Side> {
     id: RequestId,
@@ -96,11 +84,5 @@ impl<S: Side> Responder<S> {
 impl<S: Side> Drop for Responder<S> {
     fn drop(&mut self) {
         self.respond(Err(Refusal::new(RefusalCode::Failed, "The request was given up without an answer.")));
-    }
-}
-
-impl<S: Side> fmt::Debug for Responder<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Responder({})", self.id)
     }
 }

@@ -20,12 +20,12 @@ mod shared;
 mod side;
 mod tasks;
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smart_default::SmartDefault;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
@@ -38,27 +38,20 @@ use crate::message::Refusal;
 use crate::queue;
 
 /// Limits of a link. Both sides should have the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SmartDefault)]
 pub struct LinkOptions {
     /// Longest frame that is sent or taken, in bytes.
+    #[default(frame::DEFAULT_MAX_FRAME)]
     pub max_frame: usize,
     /// How long [`Link::call`] waits.
+    #[default(Duration::from_secs(60))]
     pub default_deadline: Duration,
     /// How many bytes may wait for being written before calls and notices wait themselves. One message may be larger.
+    #[default(4 * 1024 * 1024)]
     pub outgoing_bytes: usize,
     /// How many bytes may wait in the inbox before reading stops. One message may be larger.
+    #[default(4 * 1024 * 1024)]
     pub inbox_bytes: usize,
-}
-
-impl Default for LinkOptions {
-    fn default() -> Self {
-        Self {
-            max_frame: frame::DEFAULT_MAX_FRAME,
-            default_deadline: Duration::from_secs(60),
-            outgoing_bytes: 4 * 1024 * 1024,
-            inbox_bytes: 4 * 1024 * 1024,
-        }
-    }
 }
 
 /// Why a link ended. The first cause stays.
@@ -132,6 +125,8 @@ pub struct LinkStats {
 /// One side's handle to send with. Clones share the link.
 ///
 /// The link closes when its last handle is gone, and the last [`Responder`].
+#[derive(derive_more::Debug)]
+#[debug("Link {{ stats: {:?}, .. }}", self.stats())]
 pub struct Link<S: Side> {
     shared: Arc<Shared<S>>,
     queue: mpsc::UnboundedSender<Outgoing>,
@@ -246,12 +241,6 @@ impl<S: Side> Link<S> {
 impl<S: Side> Clone for Link<S> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), queue: self.queue.clone() }
-    }
-}
-
-impl<S: Side> fmt::Debug for Link<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Link").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 

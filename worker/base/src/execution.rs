@@ -4,7 +4,6 @@
 //! [`RunSignal`]s to the end.
 //! Neither side knows more of the other than what is here.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -40,6 +39,8 @@ pub trait Executor: Send + Sync + 'static {
 pub struct ReserveError(pub String);
 
 /// A host that is held for one run. Dropping it gives the host back unused.
+#[derive(derive_more::Debug)]
+#[debug("Reservation({host_id})")]
 pub struct Reservation {
     host_id: String,
     start: Box<dyn FnOnce(RunSpec, Arc<RunLog>) -> ActiveRun + Send>,
@@ -59,12 +60,6 @@ impl Reservation {
     /// Starts the run. What its host prints goes to `log`.
     pub fn start(self, spec: RunSpec, log: Arc<RunLog>) -> ActiveRun {
         (self.start)(spec, log)
-    }
-}
-
-impl fmt::Debug for Reservation {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Reservation({})", self.host_id)
     }
 }
 

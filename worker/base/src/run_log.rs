@@ -1,8 +1,8 @@
 //! What a run can put into the worker's own log: nothing secret, and no more than so many lines and bytes.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::redact::Redactor;
 
@@ -19,6 +19,8 @@ const LINE: usize = 8 * 1024;
 const CUT: &str = " [cut]";
 
 /// The worker's log, as far as it is a run's. One for all that says something of it.
+#[derive(derive_more::Debug)]
+#[debug("RunLog({run})")]
 pub struct RunLog {
     run: String,
     redactor: Redactor,
@@ -30,12 +32,6 @@ struct Left {
     lines: u32,
     bytes: usize,
     is_over: bool,
-}
-
-impl fmt::Debug for RunLog {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "RunLog({})", self.run)
-    }
 }
 
 impl RunLog {
@@ -58,7 +54,7 @@ impl RunLog {
     /// which it says once.
     pub fn admit<'a>(&self, line: &'a str) -> Option<Cow<'a, str>> {
         let line = shortened(line);
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left.lock();
         if left.lines > 0 && left.bytes >= line.len() && !left.is_over {
             left.lines -= 1;
             left.bytes -= line.len();

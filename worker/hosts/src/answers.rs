@@ -1,6 +1,5 @@
 //! What hosts are answered that ask something of their own.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +11,8 @@ use protocol::message::{Refusal, WorkerReply};
 type Answering = Pin<Box<dyn Future<Output = Result<Json, Refusal>> + Send>>;
 
 /// A function that answers what the hosts of a pool ask, whether they are lent or not. Clones are the same.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Answers")]
 pub struct Answers(Arc<dyn Fn(String, Json) -> Answering + Send + Sync>);
 
 impl Answers {
@@ -30,12 +30,6 @@ impl Answers {
             Ok(answer) => responder.reply(WorkerReply::Custom(answer)),
             Err(refusal) => responder.refuse(refusal),
         }
-    }
-}
-
-impl fmt::Debug for Answers {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Answers")
     }
 }
 

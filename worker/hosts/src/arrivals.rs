@@ -1,9 +1,10 @@
 //! The worker's end of the host links: one socket, on which each host that was started is expected with its token.
 
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use protocol::handshake::{HandshakeError, LinkToken, greet};
 use protocol::link::{Inbox, Link, LinkOptions, WorkerSide};
 use protocol::message::{Hello, Refusal, RefusalCode, Welcome};
@@ -93,14 +94,14 @@ impl Drop for Arrivals {
 
 impl Expected {
     fn add(&self, guest: Guest) {
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guests = self.0.lock();
         guests.retain(|guest| !guest.arrival.is_closed());
         guests.push(guest);
     }
 
     /// The guest that `matches`, who is from then on expected no more.
     fn remove(&self, matches: impl Fn(&Guest) -> bool) -> Option<Guest> {
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guests = self.0.lock();
         let position = guests.iter().position(|guest| !guest.arrival.is_closed() && matches(guest))?;
         Some(guests.swap_remove(position))
     }

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use protocol::engine::{EngineSpec, ForkOrigin};
 use protocol::message::NotForked;
 use protocol::socket::{Listener, RuntimeDir};
@@ -148,7 +149,7 @@ impl Broker {
     /// Makes this process the one that gets what hosts leave behind, and reaps it. For a program whose children of
     /// other sessions are all hosts or theirs.
     pub fn adopt_orphans(&self) -> io::Result<()> {
-        self.runtime().as_ref().map_or(Ok(()), |runtime| runtime.orphans.adopt())
+        self.0.runtime.lock().as_ref().map_or(Ok(()), |runtime| runtime.orphans.adopt())
     }
 
     /// Opens a pool of hosts of a type. If there are always to be some, returns when the first one is ready.
@@ -160,9 +161,9 @@ impl Broker {
         if self.pool(pool).is_some() {
             return Err(taken());
         }
-        let runtime = self.runtime().clone().ok_or(StartError::Closed)?;
+        let runtime = self.0.runtime.lock().clone().ok_or(StartError::Closed)?;
         let hosts = Hosts::open(pool, options, runtime).await?;
-        let mut pools = self.pools();
+        let mut pools = self.0.pools.lock();
         if pools.iter().any(|known| known.pool() == pool) {
             return Err(taken());
         }
@@ -176,7 +177,7 @@ impl Broker {
     /// When there are templates already, or the broker was shut down.
     pub async fn open_templates(&self, options: HostsOptions, policy: TemplatePolicy) -> Result<Templates, StartError> {
         let hosts = self.open(TEMPLATES, options).await?;
-        let runtime = self.runtime().clone().ok_or(StartError::Closed)?;
+        let runtime = self.0.runtime.lock().clone().ok_or(StartError::Closed)?;
         let templates = Templates::start(hosts, policy);
         runtime.templates.set(templates.clone()).map_err(|_| StartError::Taken(TEMPLATES.to_owned()))?;
         Ok(templates)
@@ -184,17 +185,17 @@ impl Broker {
 
     /// What engines are forked from, where they are.
     pub fn templates(&self) -> Option<Templates> {
-        self.runtime().as_ref()?.templates().cloned()
+        self.0.runtime.lock().as_ref()?.templates().cloned()
     }
 
     /// The pool of this type.
     pub fn pool(&self, pool: &str) -> Option<Hosts> {
-        self.pools().iter().find(|known| known.pool() == pool).cloned()
+        self.0.pools.lock().iter().find(|known| known.pool() == pool).cloned()
     }
 
     /// All pools, in the order in which they were opened.
     pub fn all(&self) -> Vec<Hosts> {
-        self.pools().clone()
+        self.0.pools.lock().clone()
     }
 
     /// A look at all pools.
@@ -230,21 +231,13 @@ impl Broker {
 
     /// Shuts all pools down, as [`Hosts::shutdown`] does. When this returns, no process and no file is left.
     pub async fn shutdown(&self, grace: Duration) {
-        let pools = std::mem::take(&mut *self.pools());
-        let runtime = self.runtime().take();
+        let pools = std::mem::take(&mut *self.0.pools.lock());
+        let runtime = self.0.runtime.lock().take();
         let (templates, others): (Vec<_>, Vec<_>) = pools.into_iter().partition(|pool| pool.pool() == TEMPLATES);
         join_all(others.iter().map(|pool| pool.shutdown(grace))).await;
         // Nobody wants an engine any more. Each template has its host lent, which would keep that for the whole grace.
         runtime.iter().filter_map(|runtime| runtime.templates()).for_each(Templates::start_afresh);
         join_all(templates.iter().map(|pool| pool.shutdown(grace))).await;
         drop(runtime);
-    }
-
-    fn runtime(&self) -> MutexGuard<'_, Option<Arc<HostRuntime>>> {
-        self.0.runtime.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pools(&self) -> MutexGuard<'_, Vec<Hosts>> {
-        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,20 +1,24 @@
 //! By what the memory of runs is bounded: the best that there is.
 
-use std::fmt;
-
 use tracing::warn;
 
 use super::cgroup::Cgroups;
 use super::delegation::{CgroupError, Delegation};
 
 /// What bounds runs beside their engine's own limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display)]
 pub enum Means {
     /// A control group for each host, which bounds the memory of all its processes.
+    #[display("memory by a control group for each host, and by the engine's own limit")]
     Groups,
     /// A control group for each host, by which nothing but its end is made sure: memory is not delegated.
+    #[display(
+        "memory by the engine's own limit and by the host that watches it; a control group for each host only ends its \
+         processes (the memory controller is not delegated)"
+    )]
     GroupsForKilling,
     /// The host, which watches its engine; and why there are no groups, if some are wanted.
+    #[display("memory by the engine's own limit and by the host that watches it{}", in_brackets(_0.as_deref()))]
     Watch(Option<String>),
 }
 
@@ -43,7 +47,8 @@ pub struct GroupLimits {
 }
 
 /// What bounds runs, made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, derive_more::Display)]
+#[display("{means}")]
 pub struct Containment {
     means: Means,
     cgroups: Option<Cgroups>,
@@ -72,26 +77,8 @@ impl Containment {
     }
 }
 
-impl fmt::Display for Containment {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.means.fmt(out)
-    }
-}
-
-impl fmt::Display for Means {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Groups => out.write_str("memory by a control group for each host, and by the engine's own limit"),
-            Self::GroupsForKilling => out.write_str(
-                "memory by the engine's own limit and by the host that watches it; a control group for each host only \
-                 ends its processes (the memory controller is not delegated)",
-            ),
-            Self::Watch(why) => {
-                out.write_str("memory by the engine's own limit and by the host that watches it")?;
-                why.as_ref().map_or(Ok(()), |why| write!(out, " ({why})"))
-            }
-        }
-    }
+fn in_brackets(why: Option<&str>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 
 use protocol::run::{Exit, ExitReason};
 use protocol::signal::signal_name;
+use strum::IntoStaticStr;
 
 /// The end of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,8 @@ impl fmt::Display for Death {
 }
 
 /// What a host is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Phase {
     /// It has been started and is not ready yet.
     Starting,
@@ -58,57 +60,54 @@ pub enum Phase {
     Stopping,
 }
 
-impl Phase {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Preparing => "preparing",
-            Self::Ready => "ready",
-            Self::Running => "running",
-            Self::Lent => "lent",
-            Self::Stopping => "stopping",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.as_str())
-    }
-}
-
 /// Why a host ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, derive_more::Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// It was asked to stop, because its run was over or there were more than enough, and did.
+    #[display("stopped as asked")]
     Retired,
     /// It was asked to stop, because another one took its place, and did.
+    #[display("was replaced")]
     Recycled,
     /// It was asked to stop, because there were to be none, and did.
+    #[display("was drained")]
     Drained,
     /// It exited with code 0, unasked.
+    #[display("exited by itself")]
     SelfExit,
     /// It exited with another code, or a signal of others killed it.
+    #[display("crashed")]
     Crashed,
     /// The system killed it, because its memory was used up.
+    #[display("ran out of memory")]
     OutOfMemory,
     /// The system killed it, because the worker's unit or the whole machine had no memory left.
+    #[display("was killed because the worker's unit or the machine ran out of memory")]
     UnitOutOfMemory,
     /// It could not be started, or refused to get ready: why.
+    #[display("failed to start: {_0}")]
     NotStarted(String),
     /// Killed: it was not ready in time.
+    #[display("was not ready in time and was killed")]
     StartTimeout,
     /// Killed: it did not report the end of a run in time.
+    #[display("did not end its run in time and was killed")]
     Overdue,
     /// Killed: it did not end a cancelled run in time.
+    #[display("did not end its cancelled run in time and was killed")]
     Cancelled,
     /// Killed: nobody waits for its run or its answer any more.
+    #[display("was killed because nobody waits for it any more")]
     Abandoned,
     /// Killed: it did not stop when asked, or did not answer.
+    #[display("hung and was killed")]
     Hung,
     /// Killed: its link to the worker is of no use any more, because of this.
+    #[display("lost its link and was killed: {_0}")]
     LinkLost(String),
     /// Killed: the worker shuts down.
+    #[display("was killed because the worker shuts down")]
     Shutdown,
 }
 
@@ -119,65 +118,23 @@ impl Reason {
     }
 }
 
-impl Reason {
-    /// The word for it in labels.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Retired => "retired",
-            Self::Recycled => "recycled",
-            Self::Drained => "drained",
-            Self::SelfExit => "self_exit",
-            Self::OutOfMemory => "out_of_memory",
-            Self::UnitOutOfMemory => "unit_out_of_memory",
-            Self::Crashed => "crashed",
-            Self::NotStarted(_) => "not_started",
-            Self::StartTimeout => "start_timeout",
-            Self::Overdue => "overdue",
-            Self::Cancelled => "cancelled",
-            Self::Abandoned => "abandoned",
-            Self::Hung => "hung",
-            Self::LinkLost(_) => "link_lost",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Retired => out.write_str("stopped as asked"),
-            Self::Recycled => out.write_str("was replaced"),
-            Self::Drained => out.write_str("was drained"),
-            Self::SelfExit => out.write_str("exited by itself"),
-            Self::Crashed => out.write_str("crashed"),
-            Self::OutOfMemory => out.write_str("ran out of memory"),
-            Self::UnitOutOfMemory => {
-                out.write_str("was killed because the worker's unit or the machine ran out of memory")
-            }
-            Self::NotStarted(why) => write!(out, "failed to start: {why}"),
-            Self::StartTimeout => out.write_str("was not ready in time and was killed"),
-            Self::Overdue => out.write_str("did not end its run in time and was killed"),
-            Self::Cancelled => out.write_str("did not end its cancelled run in time and was killed"),
-            Self::Abandoned => out.write_str("was killed because nobody waits for it any more"),
-            Self::Hung => out.write_str("hung and was killed"),
-            Self::LinkLost(why) => write!(out, "lost its link and was killed: {why}"),
-            Self::Shutdown => out.write_str("was killed because the worker shuts down"),
-        }
-    }
-}
-
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, derive_more::Display)]
 pub enum Status {
     /// It exited with this code.
+    #[display("Process exited with code: {_0}")]
     Code(i32),
     /// This signal killed it.
+    #[display("Process killed by signal {}", shown_signal(*_0))]
     Signal(i32),
     /// The system killed it, because its control group had no memory left.
+    #[display("Process killed by the system: its memory was used up")]
     OutOfMemory,
     /// The system killed it for want of memory, though its control group was within its limit.
+    #[display("Process killed by the system: the worker's unit ran out of memory, or the whole machine did")]
     UnitOutOfMemory,
     /// The operating system did not tell.
+    #[display("Process ended in an unknown way")]
     Unknown,
 }
 
@@ -241,21 +198,8 @@ impl From<ExitStatus> for Status {
     }
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Code(code) => write!(out, "Process exited with code: {code}"),
-            Self::Signal(signal) => match signal_name(signal) {
-                Some(name) => write!(out, "Process killed by signal {name}"),
-                None => write!(out, "Process killed by signal {signal}"),
-            },
-            Self::OutOfMemory => out.write_str("Process killed by the system: its memory was used up"),
-            Self::UnitOutOfMemory => out.write_str(
-                "Process killed by the system: the worker's unit ran out of memory, or the whole machine did",
-            ),
-            Self::Unknown => out.write_str("Process ended in an unknown way"),
-        }
-    }
+fn shown_signal(signal: i32) -> String {
+    signal_name(signal).map_or_else(|| signal.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -357,11 +301,11 @@ mod tests {
     #[test]
     fn only_deaths_before_a_run_that_nobody_wanted_are_failures() {
         for (reason, label, is_wanted, _) in reasons() {
-            assert_eq!((reason.is_wanted(), reason.label()), (is_wanted, label));
+            assert_eq!((reason.is_wanted(), <&str>::from(&reason)), (is_wanted, label));
             for (phase, name, is_before_a_run) in PHASES {
                 let death = Death { phase, reason: reason.clone(), status: None };
                 assert_eq!(death.is_failure(), is_before_a_run && !is_wanted, "{death}");
-                assert_eq!(phase.as_str(), name);
+                assert_eq!(<&str>::from(phase), name);
             }
         }
         let unborn = Death::unborn("no memory".into());

@@ -1,9 +1,11 @@
 //! What hosts print, for who looks on: the last lines, and those to come.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use smart_default::SmartDefault;
 use tokio::sync::broadcast;
 
 use super::output::Stream;
@@ -29,9 +31,10 @@ pub struct HostLine {
 }
 
 /// The lines of all hosts. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SmartDefault)]
 pub(super) struct Lines {
     kept: Arc<Mutex<Kept>>,
+    #[default(broadcast::Sender::new(BEHIND))]
     live: broadcast::Sender<HostLine>,
 }
 
@@ -41,15 +44,9 @@ struct Kept {
     bytes: usize,
 }
 
-impl Default for Lines {
-    fn default() -> Self {
-        Self { kept: Arc::default(), live: broadcast::Sender::new(BEHIND) }
-    }
-}
-
 impl Lines {
     pub(super) fn add(&self, line: HostLine) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         // Sent while it is locked, so that a reader gets each line once. Fails when nobody looks on.
         let _ = self.live.send(line.clone());
         kept.bytes += line.text.len();
@@ -62,7 +59,7 @@ impl Lines {
 
     /// The last lines, oldest first, and those to come.
     pub(super) fn read(&self) -> (Vec<HostLine>, broadcast::Receiver<HostLine>) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock();
         (kept.lines.iter().cloned().collect(), self.live.subscribe())
     }
 }

@@ -8,9 +8,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tracing::{debug, warn};
 
@@ -41,7 +42,7 @@ impl Orphans {
     /// Starts a host by `spawn`, which returns its process id.
     pub(super) fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(u32, T)>) -> io::Result<T> {
         // Locked meanwhile, so that nobody takes the host for an orphan.
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts.lock();
         let (pid, host) = spawn()?;
         hosts.insert(pid);
         Ok(host)
@@ -49,24 +50,24 @@ impl Orphans {
 
     /// Whether a process is a host that was started, and not reaped yet.
     pub(super) fn has(&self, pid: u32) -> bool {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
+        self.hosts.lock().contains(&pid)
     }
 
     /// A host was reaped.
     pub(super) fn reaped(&self, pid: u32) {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        self.hosts.lock().remove(&pid);
     }
 
     /// A child belongs to a host from now on; false if it does already.
     pub(super) fn adopt_for_host(&self, pid: u32) -> bool {
         // While nobody sweeps.
-        let _hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).insert(pid)
+        let _hosts = self.hosts.lock();
+        self.adopted.lock().insert(pid)
     }
 
     /// A child that belonged to a host was reaped.
     pub(super) fn disown(&self, pid: u32) {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        self.adopted.lock().remove(&pid);
     }
 
     /// Kills and reaps the orphans that there are.
@@ -85,9 +86,9 @@ impl Orphans {
 
     /// Kills what there is, and reaps those of living hosts that are dead. Returns how many are not reaped yet.
     fn sweep_once(&self) -> usize {
-        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let hosts = self.hosts.lock();
         let mut unknown = children_of_main_thread();
-        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        let adopted = self.adopted.lock();
         unknown.retain(|pid| !hosts.contains(pid) && !adopted.contains(pid));
         if unknown.is_empty() {
             return 0;

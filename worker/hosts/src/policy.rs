@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use protocol::message::Prepare;
+use smart_default::SmartDefault;
 
 /// How many hosts there are, and when they are replaced.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +20,14 @@ pub(super) struct Policy {
     pub(super) recycling: Recycling,
 }
 
-/// How many hosts a pool has, and whether they come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How many hosts a pool has, and whether they come back. The default is what engine hosts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault)]
 pub enum PoolSize {
     /// Each host is for one run.
+    #[default]
     OneRunEach {
         /// Hosts that wait, beyond those at work.
+        #[default(2)]
         warm: usize,
     },
     /// Hosts are lent again and again.
@@ -36,13 +39,6 @@ pub enum PoolSize {
         /// How long those beyond the least may have nothing to do.
         idle: Duration,
     },
-}
-
-impl Default for PoolSize {
-    /// What engine hosts have.
-    fn default() -> Self {
-        Self::OneRunEach { warm: 2 }
-    }
 }
 
 impl PoolSize {
@@ -67,8 +63,9 @@ impl PoolSize {
     }
 }
 
-/// When hosts are replaced although nothing is wrong with them, and how many at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When hosts are replaced although nothing is wrong with them, and how many at a time. By default nothing is replaced by
+/// itself; on demand one after the other, each when its successor is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SmartDefault)]
 pub struct Recycling {
     /// Those that are older, less up to a fifth by chance.
     pub max_age: Option<Duration>,
@@ -77,16 +74,10 @@ pub struct Recycling {
     /// Those that take more memory, in bytes.
     pub max_bytes: Option<u64>,
     /// Hosts that may be there beyond the target while others are replaced.
+    #[default(1)]
     pub surge: usize,
     /// Hosts that may be missing meanwhile. With none, a host goes when its successor is ready.
     pub unavailable: usize,
-}
-
-impl Default for Recycling {
-    /// Nothing is replaced by itself; on demand one after the other, each when its successor is ready.
-    fn default() -> Self {
-        Self { max_age: None, max_runs: None, max_bytes: None, surge: 1, unavailable: 0 }
-    }
 }
 
 impl Recycling {

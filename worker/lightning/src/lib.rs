@@ -20,10 +20,11 @@ mod token;
 mod token_circuit;
 mod workloop;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::execution::Executor;
+use parking_lot::Mutex;
 use protocol::run::RunOptions;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -302,7 +303,7 @@ impl Lightning {
     /// killed and reported so. Returns when the connection is closed.
     pub async fn shutdown(&self, grace: Duration) {
         let _ = self.commands.send(Command::Shutdown(bounded(grace)));
-        let actor = self.actor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let actor = self.actor.lock().take();
         match actor {
             Some(actor) => {
                 if let Err(error) = actor.await {

@@ -3,7 +3,9 @@
 //! All runs share this: what one has learned, the others need not try. A new connection may lead to another Lightning,
 //! so that most of it is forgotten then.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Crashes on batches of log lines before a server that never took one is taken not to know them.
 const BATCH_CRASHES: u32 = 2;
@@ -65,14 +67,9 @@ impl Server {
         Self(Arc::new(Mutex::new(Known { first, limit, link: 0, learned: Learned::default() })))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing in here panics halfway.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A channel is joined over the connection with this number.
     pub(super) fn reached_over(&self, link: u64) {
-        let mut known = self.known();
+        let mut known = self.0.lock();
         if link > known.link {
             known.link = link;
             known.learned = Learned::default();
@@ -81,12 +78,12 @@ impl Server {
 
     /// The longest message that may be sent, in bytes.
     pub(super) fn limit(&self) -> usize {
-        self.known().limit
+        self.0.lock().limit
     }
 
     /// The connection was closed because a message of so many bytes was too long. False if that cannot be why.
     pub(super) fn refused_length(&self, bytes: usize) -> bool {
-        let mut known = self.known();
+        let mut known = self.0.lock();
         let is_credible = may_end_links(bytes);
         if is_credible && bytes <= known.limit {
             known.limit = bytes - 1;
@@ -99,45 +96,45 @@ impl Server {
 
     /// The forms to try, in order.
     pub(super) fn forms(&self) -> impl Iterator<Item = Form> + use<> {
-        let Known { first, learned: Learned { refused, .. }, .. } = *self.known();
+        let Known { first, learned: Learned { refused, .. }, .. } = *self.0.lock();
         [first, first.other()].into_iter().filter(move |form| refused != Some(*form))
     }
 
     /// A dataclip was refused in `form` and taken in the other one.
     pub(super) fn refused_form(&self, form: Form) {
-        self.known().learned.refused = Some(form);
+        self.0.lock().learned.refused = Some(form);
     }
 
     /// Whether log lines may go in batches.
     pub(super) fn takes_batches(&self) -> bool {
-        self.known().learned.batch_crashes < BATCH_CRASHES
+        self.0.lock().learned.batch_crashes < BATCH_CRASHES
     }
 
     /// Whether it has taken a batch, so that what crashes it is not that something is one.
     pub(super) fn knows_batches(&self) -> bool {
-        self.known().learned.takes_batches
+        self.0.lock().learned.takes_batches
     }
 
     /// It took a batch.
     pub(super) fn took_batch(&self) {
-        self.known().learned.takes_batches = true;
+        self.0.lock().learned.takes_batches = true;
     }
 
     /// A channel crashed on a batch, and none was ever taken. True if no more of them are sent for that, from now on.
     pub(super) fn crashed_on_batch(&self) -> bool {
-        let learned = &mut self.known().learned;
+        let learned = &mut self.0.lock().learned;
         learned.batch_crashes += 1;
         learned.batch_crashes == BATCH_CRASHES
     }
 
     /// Whether it cannot store a NUL character.
     pub(super) fn crashes_on_nul(&self) -> bool {
-        self.known().learned.crashes_on_nul
+        self.0.lock().learned.crashes_on_nul
     }
 
     /// A channel crashed on a NUL character.
     pub(super) fn crashed_on_nul(&self) {
-        self.known().learned.crashes_on_nul = true;
+        self.0.lock().learned.crashes_on_nul = true;
     }
 }
 

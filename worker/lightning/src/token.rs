@@ -50,7 +50,8 @@ impl WorkerTokens {
 }
 
 /// The public key that run tokens are checked with.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("RunTokenKey")]
 pub struct RunTokenKey(DecodingKey);
 
 /// A text that is not the public key of run tokens.
@@ -155,12 +156,6 @@ impl RunTokenKey {
             Some(sub) if sub != format!("run:{run_id}") => Err(InvalidRunToken::OtherSubject(sub)),
             _ => Ok(()),
         }
-    }
-}
-
-impl std::fmt::Debug for RunTokenKey {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("RunTokenKey")
     }
 }
 

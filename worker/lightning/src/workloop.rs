@@ -1,10 +1,10 @@
 //! Workloops: which queues are claimed from, in which order, and how many runs each may have at once.
 
 use std::collections::HashSet;
-use std::fmt;
 
 /// A list of queues in order of preference, and how many of their runs may be active at once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(derive_more::Display, Debug, Clone, PartialEq, Eq, Hash)]
+#[display("{}:{capacity}", self.name())]
 pub struct Workloop {
     /// Names of queues; `*` stands for all others.
     pub queues: Vec<String>,
@@ -21,12 +21,6 @@ impl Workloop {
     /// The queues as they are written and as Lightning is told of them: joined by `>`.
     pub fn name(&self) -> String {
         self.queues.join(">")
-    }
-}
-
-impl fmt::Display for Workloop {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}:{}", self.name(), self.capacity)
     }
 }
 

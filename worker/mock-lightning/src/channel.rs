@@ -58,7 +58,7 @@ struct OpenClaim {
 impl Drop for OpenClaim {
     fn drop(&mut self) {
         if self.control.is_cut() {
-            self.shared.store().roll_back(&self.runs);
+            self.shared.store.lock().roll_back(&self.runs);
         }
     }
 }
@@ -191,7 +191,7 @@ impl Channel {
         tokio::spawn(async move {
             tokio::time::sleep(time).await;
             // Nobody is there to be told that it is refused.
-            let _ = shared.store().handle_event(&run_id, &event, &payload, &mut copy);
+            let _ = shared.store.lock().handle_event(&run_id, &event, &payload, &mut copy);
         });
     }
 
@@ -200,7 +200,7 @@ impl Channel {
             "phx_join" => self.join(message),
             "phx_leave" => self.leave(),
             "heartbeat" if self.topic == SOCKET_TOPIC => {
-                self.shared.store().activity.heartbeats += 1;
+                self.shared.store.lock().activity.heartbeats += 1;
                 match self.shared.options.dialect {
                     Dialect::Lightning => Ok(Response::Json(json!({}))),
                     Dialect::ReferenceMock => return Outcome::Silence,
@@ -211,7 +211,7 @@ impl Channel {
                 self.check_join_ref(message);
                 match self.topic.strip_prefix("run:") {
                     Some(run_id) => {
-                        self.shared.store().handle_event(run_id, event, &message.payload, &mut self.run_state)
+                        self.shared.store.lock().handle_event(run_id, event, &message.payload, &mut self.run_state)
                     }
                     None if event == "claim" => self.claim(&message.payload, claim),
                     None => Err(Rejection::Crash(format!("there is no event {event} on {}", self.topic))),
@@ -240,16 +240,16 @@ impl Channel {
         let unauthorized = || Rejection::Refused(json!({"reason": "unauthorized"}));
         if self.topic == QUEUE_TOPIC {
             check_queue_join(&message.payload)?;
-            self.shared.store().activity.queue_joins.push(Value::clone(&message.payload));
+            self.shared.store.lock().activity.queue_joins.push(Value::clone(&message.payload));
         } else if let Some(run_id) = self.run_id() {
             let token = message.payload.get("token").and_then(Value::as_str).ok_or_else(unauthorized)?;
-            let opens = self.shared.store().token_opens(run_id, token);
+            let opens = self.shared.store.lock().token_opens(run_id, token);
             match opens {
                 None => return Err(Rejection::Refused(json!({"reason": "not_found"}))),
                 Some(false) => return Err(unauthorized()),
                 Some(true) => {}
             }
-            let state = self.shared.store().runs.get(run_id).map(|run| run.record.state);
+            let state = self.shared.store.lock().runs.get(run_id).map(|run| run.record.state);
             self.run_state = state.unwrap_or(self.run_state);
         } else {
             return Err(unmatched());
@@ -274,7 +274,7 @@ impl Channel {
     fn claim(&self, payload: &Value, open: &mut Option<OpenClaim>) -> Result<Response, Rejection> {
         let claim = Claim::read(payload)?;
         let most = self.shared.options.hooks.most_runs(claim.demand);
-        let claimed = self.shared.store().claim(most, claim.worker_name, &claim.queues);
+        let claimed = self.shared.store.lock().claim(most, claim.worker_name, &claim.queues);
         let open = open.insert(OpenClaim {
             shared: self.shared.clone(),
             control: self.control.clone(),
@@ -285,7 +285,7 @@ impl Channel {
             let token = self.shared.run_tokens.issue(id, run.timeout_seconds);
             let token = token.map_err(|error| Rejection::Crash(format!("failed to sign a run token: {error}")))?;
             runs.push(json!({"id": id, "token": token.expose_secret()}));
-            self.shared.store().keep_token(id, token);
+            self.shared.store.lock().keep_token(id, token);
         }
         Ok(Response::Json(json!({ "runs": runs })))
     }
@@ -304,7 +304,7 @@ impl Channel {
         let may_hold_token = message.event == "phx_join";
         let payload = if may_hold_token { Arc::new(Value::Null) } else { message.payload.clone() };
         let origin = Origin { topic: &self.topic, event: &message.event, payload };
-        self.shared.store().record_violation(&origin, reason);
+        self.shared.store.lock().record_violation(&origin, reason);
     }
 
     async fn reply(&self, message: &ClientMessage, outcome: Result<&Response, &Value>, late: Duration) {
@@ -361,7 +361,7 @@ impl Channel {
     /// Asks the worker to end the run, if that is wanted.
     async fn push_cancel(&self) {
         if let Some(join_ref) = &self.joined
-            && self.run_id().is_some_and(|run_id| self.shared.store().is_to_be_cancelled(run_id))
+            && self.run_id().is_some_and(|run_id| self.shared.store.lock().is_to_be_cancelled(run_id))
         {
             self.send(frame::push(self.shared.options.dialect, join_ref.as_deref(), None, &self.topic, "run:cancel"))
                 .await;

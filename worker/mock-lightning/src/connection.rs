@@ -133,14 +133,14 @@ pub(super) async fn upgrade(
         Ok(worker_id) => worker_id,
         Err((status, reason)) => {
             let origin = Origin { topic: "", event: "connect", payload: Arc::new(Value::Null) };
-            shared.store().record_violation(&origin, reason);
+            shared.store.lock().record_violation(&origin, reason);
             return status.into_response();
         }
     };
     if !shared.is_listening() {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    let number = shared.store().open_connection(ConnectionRecord {
+    let number = shared.store.lock().open_connection(ConnectionRecord {
         number: 0,
         worker_id,
         api_version: parameters.api_version,
@@ -195,7 +195,7 @@ struct Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.shared.store().close_connection(self.number);
+        self.shared.store.lock().close_connection(self.number);
     }
 }
 
@@ -307,7 +307,7 @@ impl Connection {
                     }
                 },
                 Message::Binary(_) => return self.violation("no event takes a binary payload".to_owned()),
-                Message::Ping(_) => self.opened.shared.store().activity.pings += 1,
+                Message::Ping(_) => self.opened.shared.store.lock().activity.pings += 1,
                 Message::Close(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
             let pace = self.control.pace();
@@ -361,6 +361,6 @@ impl Connection {
 
     fn violation(&self, reason: String) {
         let origin = Origin { topic: "", event: "", payload: Arc::new(Value::Null) };
-        self.opened.shared.store().record_violation(&origin, reason);
+        self.opened.shared.store.lock().record_violation(&origin, reason);
     }
 }

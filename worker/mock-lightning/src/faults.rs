@@ -4,9 +4,10 @@
 //! the same seed gives the same faults whatever happens on other channels.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
 use strum::VariantArray;
 
@@ -141,7 +142,7 @@ impl Faults {
 
     /// The faults that struck so far.
     pub fn applied(&self) -> Vec<AppliedFault> {
-        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).applied.clone()
+        self.drawn.lock().applied.clone()
     }
 
     /// The fault of the next message of this kind, with more chance to draw from.
@@ -196,7 +197,7 @@ impl Hooks for Faults {
         if message.topic == "phoenix" || message.event == "phx_leave" {
             return HookVerdict::GoOn;
         }
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         match self.draw(&mut drawn, message) {
             Some((fault, chance)) if fault.is_before() => self.verdict(fault, chance),
             Some(after) => {
@@ -209,7 +210,7 @@ impl Hooks for Faults {
 
     fn before_reply(&self, message: &Incoming<'_>, _accepted: bool) -> HookVerdict {
         let key = (message.topic.to_owned(), message.event.to_owned());
-        let after = self.drawn.lock().unwrap_or_else(PoisonError::into_inner).after.remove(&key);
+        let after = self.drawn.lock().after.remove(&key);
         after.map_or(HookVerdict::GoOn, |(fault, chance)| self.verdict(fault, chance))
     }
 }

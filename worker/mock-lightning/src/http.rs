@@ -74,7 +74,7 @@ async fn queue_run(
     body: Bytes,
 ) -> Result<Json<Value>, HttpError> {
     let submission = Submission::parse(text(&body)?, shared.options.strict_ids)?;
-    let id = shared.store().queue(submission)?;
+    let id = shared.store.lock().queue(submission)?;
     if query.is_some_and(|query| query.split('&').any(|part| part == "wakeup" || part.starts_with("wakeup="))) {
         shared.wake();
     }
@@ -84,7 +84,7 @@ async fn queue_run(
 async fn cancel_run(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
     match shared.cancel(&id) {
         true => Ok(Json(json!({ "id": id }))),
-        false if shared.store().runs.contains_key(&id) => {
+        false if shared.store.lock().runs.contains_key(&id) => {
             Err(HttpError(StatusCode::CONFLICT, format!("the run {id} is over")))
         }
         false => Err(no_run(&id)),
@@ -100,7 +100,7 @@ async fn set_credential(
     if !credential.get().starts_with('{') {
         return Err(HttpError(StatusCode::BAD_REQUEST, "a credential must be a JSON object".to_owned()));
     }
-    shared.store().credentials.insert(id.clone(), credential);
+    shared.store.lock().credentials.insert(id.clone(), credential);
     Ok(Json(json!({ "id": id })))
 }
 
@@ -109,22 +109,22 @@ async fn set_dataclip(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<Value>, HttpError> {
-    shared.store().dataclips.insert(id.clone(), json(&body)?);
+    shared.store.lock().dataclips.insert(id.clone(), json(&body)?);
     Ok(Json(json!({ "id": id })))
 }
 
 async fn read_run(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Response, HttpError> {
-    let record = shared.store().runs.get(&id).map(|run| run.record.clone()).ok_or_else(|| no_run(&id))?;
+    let record = shared.store.lock().runs.get(&id).map(|run| run.record.clone()).ok_or_else(|| no_run(&id))?;
     Ok(Json(record).into_response())
 }
 
 async fn read_events(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Response, HttpError> {
-    let events = shared.store().runs.get(&id).map(|run| run.record.events.clone()).ok_or_else(|| no_run(&id))?;
+    let events = shared.store.lock().runs.get(&id).map(|run| run.record.events.clone()).ok_or_else(|| no_run(&id))?;
     Ok(Json(events).into_response())
 }
 
 async fn list_runs(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let store = shared.store();
+    let store = shared.store.lock();
     let runs = store.records().map(|run| {
         json!({
             "id": &*run.id,
@@ -139,7 +139,7 @@ async fn list_runs(State(shared): State<Arc<Shared>>) -> Json<Value> {
 }
 
 async fn list_violations(State(shared): State<Arc<Shared>>) -> Response {
-    let violations = shared.store().violations.clone();
+    let violations = shared.store.lock().violations.clone();
     Json(violations).into_response()
 }
 

@@ -15,7 +15,7 @@ pub(super) async fn sweep(shared: Arc<Shared>, grace: Duration) {
     loop {
         looks.tick().await;
         let now = Instant::now();
-        let mut store = shared.store();
+        let mut store = shared.store.lock();
         for run in store.runs.values_mut().filter(|run| !run.record.state.is_final()) {
             let limit = Duration::from_secs(run.submission.timeout_seconds) + grace;
             if run.claimed.is_some_and(|claimed| claimed + limit <= now) {

@@ -22,16 +22,17 @@ mod record;
 mod store;
 mod token;
 
-use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use smart_default::SmartDefault;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -103,8 +104,10 @@ pub enum Dialect {
 }
 
 /// How the double behaves.
+#[derive(SmartDefault)]
 pub struct MockOptions {
     /// Where to listen; port 0 takes a free one.
+    #[default(SocketAddr::from(([127, 0, 0, 1], 0)))]
     pub address: SocketAddr,
     /// Secret that worker tokens must be signed with; without one any token will do.
     pub secret: Option<SecretString>,
@@ -118,16 +121,21 @@ pub struct MockOptions {
     pub strict_ids: bool,
     /// The longest message in bytes, all of its fragments together; a longer one closes the socket with 1009. Lightning's
     /// endpoint sets `max_frame_size: 11_000_000`, by which Cowboy means the message.
+    #[default(Some(MAX_MESSAGE_BYTES))]
     pub max_message_bytes: Option<usize>,
     /// Whether that bounds what a compressed message inflates to, as Cowboy does from 2.13 on. An older one bounds what
     /// comes over the wire.
+    #[default(true)]
     pub bounds_inflated: bool,
     /// Whether a channel crashes on a step or dataclip that it has, and does not only refuse it. Lightning's schemas `Step`
     /// and `Dataclip` declare no `unique_constraint`, so that a second insert raises.
+    #[default(true)]
     pub crash_on_duplicates: bool,
     /// Whether a channel crashes on a NUL character, which Postgres stores neither in `jsonb` nor in `text`.
+    #[default(true)]
     pub crash_on_nul: bool,
     /// Whether `run:batch_logs` is known. An older Lightning's RunChannel has no clause for it and crashes.
+    #[default(true)]
     pub batch_logs: bool,
     /// In which form dataclips are taken.
     pub dataclip_form: DataclipForm,
@@ -135,31 +143,11 @@ pub struct MockOptions {
     /// unless set.
     pub lost_after: Option<Duration>,
     /// Whether it accepts that messages are compressed, and compresses its own.
+    #[default(true)]
     pub compression: bool,
     /// Faults.
+    #[default(Arc::new(NoHooks))]
     pub hooks: Arc<dyn Hooks>,
-}
-
-impl Default for MockOptions {
-    fn default() -> Self {
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            secret: None,
-            private_key: None,
-            dataclip_reply: DataclipReply::default(),
-            dialect: Dialect::default(),
-            strict_ids: false,
-            max_message_bytes: Some(MAX_MESSAGE_BYTES),
-            bounds_inflated: true,
-            crash_on_duplicates: true,
-            crash_on_nul: true,
-            batch_logs: true,
-            dataclip_form: DataclipForm::default(),
-            lost_after: None,
-            compression: true,
-            hooks: Arc::new(NoHooks),
-        }
-    }
 }
 
 /// The double does not run.
@@ -203,11 +191,6 @@ struct Shared {
 }
 
 impl Shared {
-    /// A panic elsewhere must not take the records away from the test that looks for its cause.
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn wake(&self) {
         // Fails only while there is no channel to wake.
         let _ = self.pushes.send(Push::WorkAvailable);
@@ -215,7 +198,7 @@ impl Shared {
 
     /// Ends a run: at once if it waits, else its worker is asked to. Whether it is known and not over.
     fn cancel(&self, run_id: &str) -> bool {
-        let is_known = self.store().cancel(run_id);
+        let is_known = self.store.lock().cancel(run_id);
         if is_known {
             // Fails only while there is no channel, and the next one to join is told.
             let _ = self.pushes.send(Push::Cancel(run_id.into()));
@@ -240,6 +223,8 @@ impl Shared {
 }
 
 /// A running double. Dropping it ends it.
+#[derive(derive_more::Debug)]
+#[debug("MockLightning({address})")]
 pub struct MockLightning {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -247,12 +232,6 @@ pub struct MockLightning {
     /// Where pipes go when it does not listen on a port.
     pipes: Option<mpsc::UnboundedSender<DuplexStream>>,
     janitor: Option<JoinHandle<()>>,
-}
-
-impl fmt::Debug for MockLightning {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "MockLightning({})", self.address)
-    }
 }
 
 /// Starts a double.
@@ -305,22 +284,22 @@ impl MockLightning {
     /// Queues a run, without waking workers, and gives its id. Takes what `POST /run` takes.
     pub fn queue_run(&self, plan: Value) -> Result<String, InvalidPlan> {
         let submission = Submission::parse(&plan.to_string(), self.shared.options.strict_ids)?;
-        self.shared.store().queue(submission)
+        self.shared.store.lock().queue(submission)
     }
 
     /// Sets a dataclip.
     pub fn add_dataclip(&self, id: &str, body: Value) {
-        self.shared.store().dataclips.insert(id.to_owned(), raw(&body));
+        self.shared.store.lock().dataclips.insert(id.to_owned(), raw(&body));
     }
 
     /// Sets a credential.
     pub fn add_credential(&self, id: &str, body: Value) {
-        self.shared.store().credentials.insert(id.to_owned(), raw(&body));
+        self.shared.store.lock().credentials.insert(id.to_owned(), raw(&body));
     }
 
     /// Body of a dataclip, also of one that a step made.
     pub fn dataclip(&self, id: &str) -> Option<Value> {
-        let text = self.shared.store().dataclips.get(id)?.clone();
+        let text = self.shared.store.lock().dataclips.get(id)?.clone();
         deep::value(text.get()).ok()
     }
 
@@ -336,19 +315,19 @@ impl MockLightning {
 
     /// All that is known of a run.
     pub fn run(&self, id: &str) -> Option<RunRecord> {
-        self.shared.store().runs.get(id).map(|run| run.record.clone())
+        self.shared.store.lock().runs.get(id).map(|run| run.record.clone())
     }
 
     /// Takes out a run that is over, with its dataclips, so that what lasts long takes no more memory for it. None if there
     /// is no such run, or if it is not over.
     pub fn forget_run(&self, id: &str) -> Option<RunRecord> {
-        self.shared.store().forget(id)
+        self.shared.store.lock().forget(id)
     }
 
     /// Waits until the run is in a final state.
     pub async fn wait_for_end(&self, id: &str, deadline: Duration) -> Result<RunRecord, WaitError> {
         let unknown = || WaitError::Unknown(id.to_owned());
-        let end = self.shared.store().end_of(id).ok_or_else(unknown)?;
+        let end = self.shared.store.lock().end_of(id).ok_or_else(unknown)?;
         let ended = tokio::time::timeout(deadline, end).await.is_ok();
         let record = self.run(id).ok_or_else(unknown)?;
         if ended { Ok(record) } else { Err(WaitError::Deadline { id: id.to_owned(), deadline, state: record.state }) }
@@ -356,17 +335,17 @@ impl MockLightning {
 
     /// Every accepted event of every run from now on, in order.
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<RecordedEvent> {
-        self.shared.store().subscribe()
+        self.shared.store.lock().subscribe()
     }
 
     /// Every message that was refused. What a plan wrongly names (an unknown dataclip or credential) is none.
     pub fn violations(&self) -> Vec<Violation> {
-        self.shared.store().violations.clone()
+        self.shared.store.lock().violations.clone()
     }
 
     /// What workers did apart from runs.
     pub fn activity(&self) -> Activity {
-        self.shared.store().activity.clone()
+        self.shared.store.lock().activity.clone()
     }
 
     /// Cuts every websocket, without a close frame.
@@ -417,11 +396,11 @@ impl MockLightning {
     fn accept_from<L: Listener<Addr: Clone + Send + Sync>>(&self, listener: L) {
         let task = tokio::spawn(connections::serve(listener, http::router(self.shared.clone()), CONNECTIONS));
         self.shared.listening.store(true, Ordering::Relaxed);
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        *self.listener.lock() = Some(task);
     }
 
     fn take_listener(&self) -> Option<JoinHandle<()>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.listener.lock().take()
     }
 }
 

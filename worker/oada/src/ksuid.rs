@@ -4,8 +4,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use protocol::clock::unix_seconds;
 
 /// Seconds from the Unix epoch to the epoch of these keys.
@@ -27,7 +27,7 @@ impl Ksuid {
     pub fn generate() -> Self {
         static LAST: Mutex<Option<Ksuid>> = Mutex::new(None);
         let now = unix_seconds();
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = LAST.lock();
         let next = Self::after(*last, now, random());
         *last = Some(next);
         next

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use protocol::clock::now_us;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -59,7 +60,7 @@ pub fn lines() -> &'static Lines {
 impl Lines {
     /// The last lines, oldest first.
     pub fn last(&self) -> Vec<Arc<Line>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.kept.lock().iter().cloned().collect()
     }
 
     /// The lines from now on. Who falls behind misses the oldest.
@@ -69,7 +70,7 @@ impl Lines {
 
     fn add(&self, line: Line) {
         let line = Arc::new(line);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         if kept.len() == KEPT {
             kept.pop_front();
         }

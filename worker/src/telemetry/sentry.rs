@@ -3,7 +3,6 @@
 //!
 //! The format is Sentry's envelope with one event in it.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +23,8 @@ const MOST: u32 = 30;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// A Sentry's data source name: where reports go, and with which key.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Dsn({destination}/{project})")]
 pub struct Dsn {
     destination: Destination,
     project: String,
@@ -52,12 +52,6 @@ impl FromStr for Dsn {
         let destination =
             format!("{scheme}://{address}").parse().map_err(|_| InvalidDsn("its address is not valid"))?;
         Ok(Self { destination, project: project.to_owned(), key: key.into() })
-    }
-}
-
-impl fmt::Debug for Dsn {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Dsn({}/{})", self.destination, self.project)
     }
 }
 

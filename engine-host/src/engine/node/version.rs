@@ -1,10 +1,10 @@
 //! What a version of Node can do.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// A version of Node, such as 22.13.0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(derive_more::Display, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[display("{major}.{minor}.{patch}")]
 pub(super) struct NodeVersion {
     major: u32,
     minor: u32,
@@ -35,12 +35,6 @@ impl FromStr for NodeVersion {
             Ok(&[_, _, _]) => Err(BadVersion::TooOld(text.trim().to_owned())),
             _ => Err(unreadable()),
         }
-    }
-}
-
-impl fmt::Display for NodeVersion {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}.{}.{}", self.major, self.minor, self.patch)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages to payloads of compressed frames.
 
 use flate2::{Compress, Compression, FlushCompress};
+use smart_default::SmartDefault;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -8,14 +9,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 pub(super) const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 
 /// Compresses one message after the other. Holds some 270 KB.
+#[derive(SmartDefault)]
 pub struct Deflater {
+    #[default(Compress::new(Compression::new(LEVEL), false))]
     compress: Compress,
-}
-
-impl Default for Deflater {
-    fn default() -> Self {
-        Self { compress: Compress::new(Compression::new(LEVEL), false) }
-    }
 }
 
 impl Deflater {

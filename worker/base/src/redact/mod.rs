@@ -10,7 +10,6 @@ mod tests;
 mod views;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use protocol::Json;
@@ -34,16 +33,11 @@ const QUICK: usize = 16 * 1024;
 static LARGE: Semaphore = Semaphore::const_new(1);
 
 /// Replaces secrets.
-#[derive(Default)]
+#[derive(derive_more::Debug, Default)]
+#[debug("Redactor(..)")]
 pub struct Redactor {
     index: Option<Index>,
     gaps: Gaps,
-}
-
-impl fmt::Debug for Redactor {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Redactor(..)")
-    }
 }
 
 impl Redactor {

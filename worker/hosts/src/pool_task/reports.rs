@@ -70,7 +70,7 @@ impl PoolTask {
     fn died(&mut self, host: HostNumber, death: Death) {
         let (id, pid) = (host_id(host), self.pool.pid(host));
         self.ops.forget(host);
-        metrics().host_ended(death.phase.as_str(), death.reason.label());
+        metrics().host_ended(death.phase.into(), (&death.reason).into());
         self.publish(if death.reason.is_wanted() {
             debug!(host = %id, pid, "host ended: it {death}");
             HostEvent::Ended { host: id.clone(), death: death.clone() }

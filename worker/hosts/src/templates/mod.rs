@@ -9,17 +9,18 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use base::metrics::metrics;
+use parking_lot::Mutex;
 use protocol::engine::{EngineSpec, NodeSpec, TemplateAddress};
-use protocol::message::{BeTemplate, ForkFault, NotForked, Prepare, Template};
+use protocol::message::{BeTemplate, NotForked, Prepare, Template};
 use tokio::sync::{Notify, oneshot};
 use tracing::{debug, info, warn};
 
 pub(super) use self::shelf::Demand;
-use self::shelf::{Action, Lacking, Number, Print, Shelf};
+use self::shelf::{Action, Number, Print, Shelf};
 pub use self::shelf::{TemplatePolicy, TemplateState};
 use super::handle::WeakHosts;
 use super::status::describe;
@@ -68,10 +69,10 @@ impl Templates {
         // Whether there is a snapshot by now makes no difference.
         let spec = NodeSpec { snapshot: None, ..spec.clone() };
         let key = Prepare { engine: EngineSpec::Node(spec), memory_bytes };
-        let offered = self.0.shelf().wanted(&key, demand, Instant::now()).cloned();
+        let offered = self.0.shelf.lock().wanted(&key, demand, Instant::now()).cloned();
         if demand == Demand::New {
             if let Err(lacking) = offered {
-                metrics().fork_fallback(reason_of_lack(lacking));
+                metrics().fork_fallback(lacking.into());
             }
             self.0.nudge.notify_one();
         }
@@ -81,15 +82,15 @@ impl Templates {
     /// An engine was forked and adopted.
     pub(super) fn forked(&self, host: &str, took: Duration) {
         metrics().forked(took);
-        self.0.shelf().forked(host);
+        self.0.shelf.lock().forked(host);
     }
 
     /// A template was of no use.
     pub(super) fn not_forked(&self, NotForked { template, fault, why }: &NotForked) {
-        metrics().fork_fallback(reason_of_fault(*fault));
+        metrics().fork_fallback(fault.into());
         debug!(host = %template, "an engine was not forked: {why}");
         let (actions, given_up) = {
-            let mut shelf = self.0.shelf();
+            let mut shelf = self.0.shelf.lock();
             let (actions, given_up) = shelf.fault(template, why, Instant::now());
             (actions, given_up.map(describe))
         };
@@ -102,7 +103,7 @@ impl Templates {
 
     /// What is known of engines, those of templates first.
     pub fn status(&self) -> Vec<TemplateStatus> {
-        let looks = self.0.shelf().looks(Instant::now());
+        let looks = self.0.shelf.lock().looks(Instant::now());
         let status = looks.into_iter().map(|(key, state)| TemplateStatus { engine: describe(&key), state });
         let mut status: Vec<_> = status.filter(|it| it.state != TemplateState::Unwanted).collect();
         status.sort_by_key(|it| (!matches!(it.state, TemplateState::Ready { .. }), it.engine.clone()));
@@ -111,13 +112,13 @@ impl Templates {
 
     /// Lets all templates go. Others are started as engines are wanted.
     pub fn start_afresh(&self) {
-        let actions = self.0.shelf().start_afresh();
+        let actions = self.0.shelf.lock().start_afresh();
         self.0.perform(actions);
     }
 
     /// Goes by these options from now on, with so much memory for all templates. They are started anew.
     pub async fn reconfigure(&self, options: HostsOptions, memory_bytes: u64) -> Result<(), ManageError> {
-        self.0.shelf().set_memory(memory_bytes);
+        self.0.shelf.lock().set_memory(memory_bytes);
         self.start_afresh();
         self.0.hosts.upgrade().ok_or(ManageError::Closed)?.reconfigure(options).await
     }
@@ -132,36 +133,28 @@ async fn tend(inner: Weak<Inner>) {
         if tokio::time::timeout(pause, inner.nudge.notified()).await.is_err() {
             look_at = Instant::now() + LOOK_EVERY;
             // A few files for each.
-            let actions = inner.shelf().look(print_of);
+            let actions = inner.shelf.lock().look(print_of);
             inner.perform(actions);
         }
-        let actions = inner.shelf().plan(Instant::now());
+        let actions = inner.shelf.lock().plan(Instant::now());
         inner.perform(actions);
     }
 }
 
 impl Inner {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn retiring(&self) -> MutexGuard<'_, HashMap<Number, oneshot::Sender<()>>> {
-        self.retiring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Start(number, key) => {
                     let (retire, retired) = oneshot::channel();
-                    self.retiring().insert(number, retire);
+                    self.retiring.lock().insert(number, retire);
                     tokio::spawn(Arc::clone(self).keep(number, *key, retired));
                 }
                 // Fails when it has ended.
-                Action::Drop(number) => drop(self.retiring().remove(&number).map(|retire| retire.send(()))),
+                Action::Drop(number) => drop(self.retiring.lock().remove(&number).map(|retire| retire.send(()))),
             }
         }
-        metrics().templates(self.shelf().bytes());
+        metrics().templates(self.shelf.lock().bytes());
     }
 
     /// Starts a template, and stays with it to its end.
@@ -170,7 +163,7 @@ impl Inner {
             () = self.live(number, &key) => {}
             _ = &mut retired => debug!("the template of {} is let go", describe(&key)),
         }
-        self.retiring().remove(&number);
+        self.retiring.lock().remove(&number);
         self.nudge.notify_one();
     }
 
@@ -186,24 +179,24 @@ impl Inner {
                 debug!("no host becomes the template of {}: {error}", describe(key));
                 drop(hosts);
                 tokio::time::sleep(LOOK_EVERY).await;
-                return self.shelf().ended(number);
+                return self.shelf.lock().ended(number);
             }
         };
         drop(hosts);
-        let variables = self.shelf().variables();
+        let variables = self.shelf.lock().variables();
         let wanted = BeTemplate { engine: key.engine.clone(), memory_bytes: key.memory_bytes, variables };
         match lent.call(wanted, READY_WITHIN).await {
             Ok(Template { address, private_bytes }) => {
                 let host = address.host.clone();
-                if !self.shelf().ready(number, address, private_bytes, print, Instant::now()) {
+                if !self.shelf.lock().ready(number, address, private_bytes, print, Instant::now()) {
                     return;
                 }
-                metrics().templates(self.shelf().bytes());
+                metrics().templates(self.shelf.lock().bytes());
                 info!(host = %host, after = ?begun.elapsed(), "template ready: {} is forked from now on", describe(key));
                 let death =
                     lent.died().await.map_or_else(|| "was in a pool that is gone".to_owned(), |it| it.to_string());
                 info!(host = %host, "the template of {} has ended: it {death}", describe(key));
-                self.shelf().ended(number);
+                self.shelf.lock().ended(number);
             }
             Err(why) => self.failed(number, key, why.to_string(), print),
         }
@@ -211,7 +204,7 @@ impl Inner {
 
     fn failed(&self, number: Number, key: &Prepare, why: String, print: Option<Print>) {
         let told = why.clone();
-        if self.shelf().failed(number, why, print, Instant::now()) {
+        if self.shelf.lock().failed(number, why, print, Instant::now()) {
             warn!("forking is off for an hour for {}: {told}", describe(key));
         }
     }
@@ -234,24 +227,4 @@ fn print_of(key: &Prepare) -> Option<Print> {
 fn print(file: &PathBuf) -> Option<(u64, u64, i64, i64)> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
-}
-
-/// What the metric calls it.
-fn reason_of_lack(lacking: Lacking) -> &'static str {
-    match lacking {
-        Lacking::Unwanted => "unwanted",
-        Lacking::Warming => "warming",
-        Lacking::GivenUp => "given_up",
-        Lacking::StartsProcesses => "starts_processes",
-    }
-}
-
-/// What the metric calls it.
-fn reason_of_fault(fault: ForkFault) -> &'static str {
-    match fault {
-        ForkFault::Refused => "refused",
-        ForkFault::NotAdopted => "not_adopted",
-        ForkFault::Died => "died",
-        ForkFault::Silent => "silent",
-    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use protocol::engine::TemplateAddress;
 use protocol::message::Prepare;
+use smart_default::SmartDefault;
 
 /// A template that was never measured is taken to have so much for itself, in bytes.
 const USUAL_BYTES: u64 = 80 * 1024 * 1024;
@@ -25,30 +26,22 @@ const FALLBACK: Duration = Duration::from_secs(60 * 60);
 const MOST_KEYS: usize = 256;
 
 /// When templates are started and replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SmartDefault)]
 pub struct TemplatePolicy {
     /// Memory of all templates together, in bytes. One there may be in any case.
+    #[default(512 * 1024 * 1024)]
     pub memory_bytes: u64,
     /// So many engines have to be wanted of late for a template to be started.
+    #[default(2)]
     pub wanted: usize,
     /// Templates that are older are replaced.
+    #[default(Duration::from_secs(60 * 60))]
     pub max_age: Duration,
     /// Templates that were forked so often are replaced.
+    #[default(20_000)]
     pub max_forks: u64,
     /// Variables of the environment that jobs may see.
     pub variables: Vec<String>,
-}
-
-impl Default for TemplatePolicy {
-    fn default() -> Self {
-        Self {
-            memory_bytes: 512 * 1024 * 1024,
-            wanted: 2,
-            max_age: Duration::from_secs(60 * 60),
-            max_forks: 20_000,
-            variables: Vec::new(),
-        }
-    }
 }
 
 /// What the files are like that a template has loaded.
@@ -74,7 +67,8 @@ pub(crate) enum Demand {
 }
 
 /// Why an engine is not forked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Lacking {
     /// It is not wanted often enough, or there is no memory for it.
     Unwanted,

@@ -1,6 +1,5 @@
 //! Opens a websocket to Lightning, with TLS where the endpoint wants it.
 
-use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -37,7 +36,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 type Dial = dyn Fn(&Endpoint) -> io::Result<Box<dyn Stream>> + Send + Sync;
 
 /// How the endpoint is reached: by TCP, or through a network that is not the system's.
-#[derive(Clone, Default)]
+#[derive(derive_more::Debug, Clone, Default)]
+#[debug("{}", if self.0.is_some() { "Network(own)" } else { "Network(tcp)" })]
 pub struct Network(Option<Arc<Dial>>);
 
 impl Network {
@@ -54,12 +54,6 @@ impl Network {
     }
 }
 
-impl fmt::Debug for Network {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(if self.0.is_some() { "Network(own)" } else { "Network(tcp)" })
-    }
-}
-
 /// The largest message taken. A dataclip of 100 MB as an array of byte values, as the development mock sends it, fits.
 const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
 
@@ -68,7 +62,8 @@ const MAX_MESSAGE_BYTES: usize = 512 * 1024 * 1024;
 const MAX_INFLATED_BYTES: usize = 128 * 1024 * 1024;
 
 /// Where Lightning's worker socket is, such as `wss://app.openfn.org/worker`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(derive_more::Display, Debug, Clone, PartialEq, Eq)]
+#[display("{text}")]
 pub struct Endpoint {
     text: String,
     tls: bool,
@@ -125,12 +120,6 @@ impl Endpoint {
     /// Its port, which the scheme tells where nothing else does.
     pub fn port(&self) -> u16 {
         self.port
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.text)
     }
 }
 

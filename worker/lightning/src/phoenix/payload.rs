@@ -3,7 +3,6 @@
 //! A large state is part of a payload without being copied into it: it is escaped piece by piece as it is written.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use protocol::Json;
 use serde::Serialize;
@@ -14,7 +13,8 @@ use base::writer::Pieces;
 const ESCAPED_AT_ONCE: usize = 4096;
 
 /// JSON text in parts. Cloning shares the large ones.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Payload({} bytes)", self.len())]
 pub(crate) struct Payload {
     /// Text, and the value that follows it.
     parts: Vec<(String, Value)>,
@@ -156,12 +156,6 @@ impl Pieces for Reader<'_> {
 
     fn is_empty(&self) -> bool {
         self.texts.is_empty()
-    }
-}
-
-impl fmt::Debug for Payload {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Payload({} bytes)", self.len())
     }
 }
 

@@ -1,7 +1,9 @@
 //! The runs that are under way, and the last ones that ended, for whoever asks later. Never users' data.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Phase, RunView};
 
@@ -26,12 +28,7 @@ pub struct History {
 /// The history of this process's runs.
 pub fn history() -> MutexGuard<'static, History> {
     static HISTORY: LazyLock<Mutex<History>> = LazyLock::new(Mutex::default);
-    HISTORY.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The view, whatever became of who had it last.
-pub(super) fn look(view: &SharedView) -> MutexGuard<'_, RunView> {
-    view.lock().unwrap_or_else(PoisonError::into_inner)
+    HISTORY.lock()
 }
 
 impl History {
@@ -43,7 +40,7 @@ impl History {
     /// A run ended.
     pub(super) fn ended(&mut self, view: &SharedView) {
         self.live.retain(|other| !Arc::ptr_eq(other, view));
-        self.remember(look(view).clone());
+        self.remember(view.lock().clone());
     }
 
     fn remember(&mut self, view: RunView) {
@@ -66,7 +63,7 @@ impl History {
 
     /// The runs that are under way, the oldest first.
     pub fn live(&self) -> Vec<RunView> {
-        self.live.iter().map(|view| look(view).clone()).collect()
+        self.live.iter().map(|view| view.lock().clone()).collect()
     }
 
     /// The last runs that ended, at most so many, the newest first.
@@ -83,11 +80,6 @@ impl History {
 }
 
 impl RunView {
-    /// When the run entered its phase, in microseconds since the epoch.
-    pub fn in_phase_since_us(&self) -> u64 {
-        self.phases.last().map_or(0, |(_, since)| *since)
-    }
-
     /// When it was claimed, in microseconds since the epoch.
     pub fn claimed_us(&self) -> u64 {
         self.phases.first().map_or(0, |(_, since)| *since)

@@ -4,18 +4,19 @@ mod history;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use base::metrics::{error_type, metrics};
+use parking_lot::Mutex;
 use protocol::clock::now_us;
 use protocol::run::{Exit, ExitReason, RunSpec, StepCompleted, StepStarted, Usage};
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use tokio::sync::broadcast;
 
+use self::history::SharedView;
 pub use self::history::{History, history};
-use self::history::{SharedView, look};
 
 /// Steps that a timeline keeps; the ones before the last so many are only counted.
 const MOST_STEPS: usize = 100;
@@ -163,14 +164,14 @@ impl Timeline {
         history().began(Arc::clone(&view));
         let now = Instant::now();
         let it = Self { view, names: HashMap::new(), open_step: None, claimed: now, phase_began: now, unconfirmed: 0 };
-        tell(&look(&it.view));
+        tell(&it.view.lock());
         it
     }
 
     /// Everything is there, and this host gets the run.
     pub fn prepared(&mut self, host: &str, spec: &RunSpec) {
         {
-            let mut view = look(&self.view);
+            let mut view = self.view.lock();
             view.host = Some(host.to_owned());
             view.workflow = spec.meta.decode::<Meta>().ok().and_then(|meta| meta.workflow_id);
         }
@@ -189,7 +190,7 @@ impl Timeline {
     /// A step began.
     pub fn step_started(&mut self, step: &StepStarted) {
         self.open_step = Some(step.step_id.clone());
-        let mut view = look(&self.view);
+        let mut view = self.view.lock();
         if view.steps.len() >= MOST_STEPS {
             view.steps.remove(0);
             view.steps_left_out += 1;
@@ -210,7 +211,7 @@ impl Timeline {
     /// A step ended.
     pub fn step_completed(&mut self, step: &StepCompleted) {
         self.open_step = None;
-        let mut view = look(&self.view);
+        let mut view = self.view.lock();
         if let Some(view) = view.steps.iter_mut().rfind(|view| view.index == step.index) {
             view.ended_us = Some(step.timestamp_us);
             view.memory = Some(step.memory.system).filter(|bytes| *bytes > 0);
@@ -227,7 +228,7 @@ impl Timeline {
     /// The run is over like this; the rest is delivery.
     pub fn finished(&mut self, exit: &Exit) {
         self.open_step = None;
-        let mut view = look(&self.view);
+        let mut view = self.view.lock();
         let (reason, error_type) = told(exit);
         for step in view.steps.iter_mut().filter(|step| step.ended_us.is_none()) {
             (step.ended_us, step.reason, step.error_type) = (Some(now_us()), reason, error_type);
@@ -248,21 +249,21 @@ impl Timeline {
 
     /// Its host and engine have used this.
     pub fn used(&mut self, usage: Usage) {
-        look(&self.view).usage = Some(usage);
+        self.view.lock().usage = Some(usage);
     }
 
     /// This is how delivery went.
     pub fn delivery(&mut self, delivery: Delivery) {
-        look(&self.view).delivery = delivery;
+        self.view.lock().delivery = delivery;
     }
 
     /// Lightning has everything.
     pub fn delivered(&mut self) {
-        look(&self.view).delivered = true;
+        self.view.lock().delivered = true;
     }
 
     fn enter(&mut self, phase: Phase) {
-        let mut view = look(&self.view);
+        let mut view = self.view.lock();
         if view.phase == phase {
             return;
         }
@@ -295,7 +296,7 @@ impl Drop for Timeline {
         self.unconfirmed(0);
         self.enter(Phase::Ended);
         {
-            let view = look(&self.view);
+            let view = self.view.lock();
             let exit = view.reason.map(|reason| (reason, view.error_type.unwrap_or("")));
             metrics().run_ended(&view.run, exit, self.claimed.elapsed());
             if !view.delivered {
@@ -365,7 +366,7 @@ mod tests {
     fn a_long_run_keeps_its_last_steps() {
         let mut it = Timeline::claimed("timeline-2", "*");
         (0..250).for_each(|index| it.step_started(&start(index)));
-        let view = look(&it.view);
+        let view = it.view.lock();
         assert_eq!((view.steps.len(), view.steps_left_out, view.steps[0].index), (MOST_STEPS, 150, 150));
     }
 }

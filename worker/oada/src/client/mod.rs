@@ -11,7 +11,6 @@ mod retry;
 mod tree_put;
 mod watch;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use base::reconnecting::{self, Pace};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
+use smart_default::SmartDefault;
 use tokio::sync::watch::Receiver;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -37,33 +37,25 @@ use super::ksuid::Ksuid;
 use super::wire::{Method, Request, Response};
 
 /// How a client behaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SmartDefault)]
 pub struct ClientOptions {
     /// Requests that are on their way at once; more wait.
+    #[default(10)]
     pub concurrency: usize,
     /// How long an answer may take.
+    #[default(Duration::from_secs(60))]
     pub request_timeout: Duration,
     /// What becomes of requests that are not answered, or refused for now.
     pub retry: RetryPolicy,
     /// Time between signs of life.
+    #[default(Duration::from_secs(30))]
     pub heartbeat: Duration,
     /// Shortest and longest pause between attempts to connect.
+    #[default((Duration::from_millis(250), Duration::from_secs(30)))]
     pub reconnect: (Duration, Duration),
     /// How the client introduces itself.
+    #[default(concat!("openfn-worker/", env!("CARGO_PKG_VERSION")).to_owned())]
     pub user_agent: String,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            concurrency: 10,
-            request_timeout: Duration::from_secs(60),
-            retry: RetryPolicy::default(),
-            heartbeat: Duration::from_secs(30),
-            reconnect: (Duration::from_millis(250), Duration::from_secs(30)),
-            user_agent: concat!("openfn-worker/", env!("CARGO_PKG_VERSION")).to_owned(),
-        }
-    }
 }
 
 /// A request that was not done.
@@ -182,7 +174,8 @@ impl ClientError {
 
 /// A client with the token of one account. Clones share the connection, which lives until the last one, and the last
 /// watch, is dropped.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Client({})", self.shared.domain)]
 pub struct Client {
     shared: Arc<Shared>,
 }
@@ -194,12 +187,6 @@ struct Shared {
     is_connected: Receiver<bool>,
     slots: Semaphore,
     next_watch: AtomicU64,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Client({})", self.shared.domain)
-    }
 }
 
 impl Client {

@@ -5,24 +5,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use protocol::backoff::Growth;
+use smart_default::SmartDefault;
 
 use crate::wire::{Method, Response};
 
 /// How patient a client is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SmartDefault)]
 pub struct RetryPolicy {
     /// How often a request without an answer, or with the answer that a gateway failed, is sent again.
+    #[default(4)]
     pub tries: u32,
     /// The pause before the first of these; each is twice as long as the one before.
+    #[default(Duration::from_millis(500))]
     pub pause: Duration,
     /// How long a store that refuses for now (429) and does not say for how long is left alone.
+    #[default(Duration::from_secs(300))]
     pub rate_limit_pause: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self { tries: 4, pause: Duration::from_millis(500), rate_limit_pause: Duration::from_secs(300) }
-    }
 }
 
 /// What came of a request that was not done.

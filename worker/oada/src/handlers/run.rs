@@ -1,11 +1,12 @@
 //! One job in one host.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hosts::{Asked, Hosts, LentHost, LentHostError};
+use parking_lot::Mutex;
 use protocol::Json;
 use protocol::engine::EngineSpec;
 use protocol::handler::{Abort, Handle, Handled, MOST_CALLS, Module, StoreAnswer, StoreCall};
@@ -239,18 +240,14 @@ struct Watches {
 }
 
 impl Watches {
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<tokio::sync::Mutex<JobWatch>>>> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn begin(&self, context: &Context, path: &str, rev: Option<u64>) -> StoreAnswer {
-        if self.all().len() as u64 >= MOST_WATCHES {
+        if self.watches.lock().len() as u64 >= MOST_WATCHES {
             return refused(format!("a job may have {MOST_WATCHES} watches at the same time"));
         }
         match context.oada.watch(path, rev).await {
             Ok(watch) => {
                 let number = self.begun.fetch_add(1, Ordering::Relaxed);
-                self.all().insert(number, Arc::new(tokio::sync::Mutex::new(watch)));
+                self.watches.lock().insert(number, Arc::new(tokio::sync::Mutex::new(watch)));
                 done(json!({ "watch": number }))
             }
             Err(error) => not_done(&error),
@@ -258,7 +255,7 @@ impl Watches {
     }
 
     async fn next(&self, number: u64) -> StoreAnswer {
-        let Some(watch) = self.all().get(&number).cloned() else { return done(Value::Null) };
+        let Some(watch) = self.watches.lock().get(&number).cloned() else { return done(Value::Null) };
         let event = watch.lock().await.next().await;
         match event {
             Ok(Some(WatchEvent::Changed(changes))) => match serde_json::to_value(&changes.changes) {
@@ -281,7 +278,7 @@ impl Watches {
 
     fn end(&self, number: u64) -> StoreAnswer {
         // One whose next change is waited for ends with that.
-        self.all().remove(&number);
+        self.watches.lock().remove(&number);
         done(Value::Null)
     }
 }

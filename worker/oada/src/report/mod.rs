@@ -7,7 +7,6 @@ mod mail;
 mod position;
 mod rows;
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -21,7 +20,8 @@ use super::cron::Cron;
 use super::paths::{Paths, Shelf};
 
 /// A report of a service. It needs the paths of the present generation.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("Report({name})")]
 pub struct Report {
     /// Its name.
     pub name: String,
@@ -33,12 +33,6 @@ pub struct Report {
     pub email: Arc<dyn Fn() -> Map<String, Value> + Send + Sync>,
     /// Whether it is mailed without rows, too.
     pub send_empty: bool,
-}
-
-impl fmt::Debug for Report {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Report({})", self.name)
-    }
 }
 
 /// What the tasks of a report share.

@@ -1,9 +1,9 @@
 //! Whether a queue's store takes the queue's token.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base::metrics::metrics;
+use parking_lot::Mutex;
 
 use crate::client::ClientError;
 
@@ -137,12 +137,8 @@ impl Access {
         Self { service: service.to_owned(), queue: queue.to_owned(), standing: Mutex::default() }
     }
 
-    fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn is_refused(&self) -> bool {
-        self.standing().refusal.is_some()
+        self.standing.lock().refusal.is_some()
     }
 
     /// Something of the service's own was asked, with this outcome.
@@ -154,13 +150,13 @@ impl Access {
             // Says nothing about the token.
             Err(_) => return,
         };
-        let news = self.standing().hear(ask, answer);
+        let news = self.standing.lock().hear(ask, answer);
         self.tell(news, error);
     }
 
     /// Only these jobs are there.
     pub(super) fn keep_jobs(&self, is_there: impl Fn(&str) -> bool) {
-        let news = self.standing().keep_jobs(is_there);
+        let news = self.standing.lock().keep_jobs(is_there);
         self.tell(news, None);
     }
 

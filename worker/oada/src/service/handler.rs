@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::access::Ask;
@@ -116,7 +117,7 @@ impl Context {
 
     /// Has the resource at this absolute path link to the job when it is finished.
     pub fn link(&self, path: impl Into<String>) {
-        self.links().push(path.into());
+        self.inner.links.lock().push(path.into());
     }
 
     /// Has the job left for later instead of ended: its handler was not begun.
@@ -130,11 +131,7 @@ impl Context {
     }
 
     pub(super) fn take_links(&self) -> Vec<String> {
-        std::mem::take(&mut self.links())
-    }
-
-    fn links(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.inner.links.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.inner.links.lock())
     }
 }
 

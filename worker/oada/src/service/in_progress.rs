@@ -2,7 +2,9 @@
 //! services apart, not these.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::client::Domain;
 
@@ -24,17 +26,13 @@ impl InProgress {
     /// Takes a job; none if it is being worked on.
     pub(super) fn take(self: &Arc<Self>, domain: &Domain, id: &str) -> Option<Hold> {
         let name = (domain.clone(), id.to_owned());
-        self.names().insert(name.clone()).then(|| Hold { jobs: Arc::clone(self), name })
-    }
-
-    fn names(&self) -> MutexGuard<'_, HashSet<Name>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().insert(name.clone()).then(|| Hold { jobs: Arc::clone(self), name })
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.jobs.names().remove(&self.name);
+        self.jobs.0.lock().remove(&self.name);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use smart_default::SmartDefault;
 use tokio::sync::{RwLock, watch};
 
 use base::metrics::metrics;
@@ -13,8 +14,9 @@ use base::metrics::metrics;
 pub struct RunOver;
 
 /// The right to speak for one run of a job.
-#[derive(Debug)]
+#[derive(Debug, SmartDefault)]
 pub struct Lease {
+    #[default(watch::channel(State::Open).0)]
     state: watch::Sender<State>,
     /// Held for reading by whatever is being done, so that the end can wait for it.
     busy: RwLock<()>,
@@ -28,12 +30,6 @@ enum State {
     Closed,
     /// What is under way is given up, too.
     Cancelled,
-}
-
-impl Default for Lease {
-    fn default() -> Self {
-        Self { state: watch::channel(State::Open).0, busy: RwLock::default(), refused: AtomicU64::new(0) }
-    }
 }
 
 impl Lease {

@@ -36,9 +36,10 @@ mod runner;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -99,23 +100,23 @@ enum Handling {
 
 impl Shared {
     fn handling(&self, kind: &str) -> Option<Handling> {
-        self.types.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+        self.types.read().get(kind).cloned()
     }
 
     fn queue_begins(&self, env: &Arc<QueueEnv>) {
-        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.queues.write();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(env));
     }
 
     fn withhold(&self, kind: &str, why: &str) {
-        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        let mut types = self.types.write();
         types.insert(kind.to_owned(), Handling::Withheld(why.to_owned()));
     }
 
     /// Types whose jobs are left alone, and why.
     fn withheld(&self) -> BTreeMap<String, String> {
-        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
+        let types = self.types.read();
         let why = |handling: &Handling| match handling {
             Handling::With(_) => None,
             Handling::Withheld(why) => Some(why.clone()),
@@ -124,7 +125,7 @@ impl Shared {
     }
 
     fn register(&self, kind: &str, registered: Registered) {
-        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
+        let mut types = self.types.write();
         types.insert(kind.to_owned(), Handling::With(Arc::new(registered)));
     }
 }
@@ -300,12 +301,12 @@ impl Service {
 
     /// Handles no more jobs of a type. Whether there was a handler.
     pub fn off(&self, kind: &str) -> bool {
-        self.shared.types.write().unwrap_or_else(PoisonError::into_inner).remove(kind).is_some()
+        self.shared.types.write().remove(kind).is_some()
     }
 
     /// How it is at present.
     pub fn status(&self) -> ServiceStatus {
-        let queues = self.shared.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.shared.queues.read();
         let served = queues.iter().filter_map(Weak::upgrade).filter(|queue| queue.is_served());
         let (mut is_watched, mut is_authorized, mut unwatched) = (false, true, Vec::new());
         for queue in served {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::backoff::Growth;
 use serde_json::{Map, Value};
+use smart_default::SmartDefault;
 
 use super::reporters::FinishReporter;
 use crate::client::ClientOptions;
@@ -12,9 +13,10 @@ use crate::job::Job;
 use crate::paths::Layout;
 
 /// How a service behaves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, SmartDefault)]
 pub struct ServiceOptions {
     /// Jobs that run at once, over all queues.
+    #[default(1)]
     pub concurrency: usize,
     /// The generation of the paths.
     pub layout: Layout,
@@ -28,30 +30,15 @@ pub struct ServiceOptions {
     pub half_run: HalfRun,
     /// How long a job stays claimed when nothing is heard of the service that claimed it; none: jobs are not claimed,
     /// and two services on one queue run every job twice.
+    #[default(Some(Duration::from_secs(30)))]
     pub claim_lease: Option<Duration>,
     /// The name under which jobs are claimed; one of its own for each process unless set.
     pub instance: Option<String>,
     /// Who is told of finished jobs.
     pub finish_reporters: Vec<FinishReporter>,
     /// Time between looks at lists whose changes may have been missed.
+    #[default(Duration::from_secs(60))]
     pub verify_interval: Duration,
-}
-
-impl Default for ServiceOptions {
-    fn default() -> Self {
-        Self {
-            concurrency: 1,
-            layout: Layout::default(),
-            client: ClientOptions::default(),
-            skip_queue_on_startup: false,
-            unknown_type: UnknownType::default(),
-            half_run: HalfRun::default(),
-            claim_lease: Some(Duration::from_secs(30)),
-            instance: None,
-            finish_reporters: Vec::new(),
-            verify_interval: Duration::from_secs(60),
-        }
-    }
 }
 
 /// What becomes of jobs of a type that has no handler.
@@ -77,7 +64,8 @@ pub enum HalfRun {
 }
 
 /// How jobs of one type are run.
-#[derive(Clone)]
+#[derive(derive_more::Debug, Clone)]
+#[debug("TypeOptions {{ timeout: {timeout:?}, retry: {retry:?}, checked: {}, links: {links:?} }}", check.is_some())]
 pub struct TypeOptions {
     /// How long one may run.
     pub timeout: Duration,
@@ -100,28 +88,16 @@ impl TypeOptions {
     }
 }
 
-impl std::fmt::Debug for TypeOptions {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { timeout, retry, check, links } = self;
-        let checked = check.is_some();
-        write!(out, "TypeOptions {{ timeout: {timeout:?}, retry: {retry:?}, checked: {checked}, links: {links:?} }}")
-    }
-}
-
 /// How often a job is run that fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SmartDefault)]
 pub struct Retry {
     /// Attempts in all, those included in which the service itself was lost; at least one. A job that has used up
     /// more than one is filed as a dead letter, too.
+    #[default(1)]
     pub attempts: u32,
     /// The pause before the second; each is twice as long as the one before.
+    #[default(Duration::from_secs(10))]
     pub pause: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: 1, pause: Duration::from_secs(10) }
-    }
 }
 
 impl Retry {

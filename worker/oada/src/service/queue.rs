@@ -1,6 +1,5 @@
 //! One queue: its lists, its watch, and the jobs that are under way.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +28,8 @@ pub(super) const PERSIST: (Duration, Duration) = (Duration::from_millis(200), Du
 const WATCH_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// What the jobs of one queue share.
+#[derive(derive_more::Debug)]
+#[debug("QueueEnv {{ id: {id:?}, .. }}")]
 pub(super) struct QueueEnv {
     pub(super) shared: Arc<Shared>,
     /// With the queue's token.
@@ -57,12 +58,6 @@ pub(super) enum Phase {
 pub(super) async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
     // Who decides about the phase says `Kill` before going away.
     let _ = phase.wait_for(|phase| *phase >= wanted).await;
-}
-
-impl fmt::Debug for QueueEnv {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("QueueEnv").field("id", &self.id).finish_non_exhaustive()
-    }
 }
 
 impl QueueEnv {

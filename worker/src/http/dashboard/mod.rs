@@ -5,7 +5,7 @@ mod board;
 mod update;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -16,7 +16,9 @@ use axum::routing::get;
 use futures_util::stream::unfold;
 use hosts::HostEvent;
 use lightning::timeline;
+use parking_lot::Mutex;
 use protocol::clock::{now_us, unix_seconds};
+use smart_default::SmartDefault;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -32,15 +34,11 @@ const PAGE: &str = include_str!("page.html");
 const VIEWERS: usize = 16;
 
 /// What all who look share.
+#[derive(SmartDefault)]
 pub struct Dashboard {
     board: Mutex<Board>,
+    #[default(Arc::new(Semaphore::new(VIEWERS)))]
     viewers: Arc<Semaphore>,
-}
-
-impl Default for Dashboard {
-    fn default() -> Self {
-        Self { board: Mutex::default(), viewers: Arc::new(Semaphore::new(VIEWERS)) }
-    }
 }
 
 impl Dashboard {
@@ -71,7 +69,7 @@ impl Dashboard {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Board) -> T) -> T {
-        look(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.board.lock())
     }
 }
 
