@@ -21,7 +21,7 @@ use protocol::link::{HostSide, Link};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use self::node::NodeProcess;
 use hosting::guard::say;
@@ -166,6 +166,12 @@ fn is_idle(call: &str) -> bool {
 /// Carries calls to the worker and answers back until the handler has ended and nothing of it is under way.
 async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, link: &Link<HostSide>) -> script::Ending {
     let (mut calls, mut idle) = (JoinSet::new(), JoinSet::new());
+    let tell = |answered: Result<_, JoinError>| {
+        if let Ok((id, answer)) = answered {
+            // Fails when the handler has ended.
+            let _ = told.send(Told::Answer(id, answer));
+        }
+    };
     let mut ending = None;
     loop {
         tokio::select! {
@@ -178,17 +184,8 @@ async fn carry(mut said: UnboundedReceiver<Said>, told: &mpsc::Sender<Told>, lin
                 Some(Said::Ended(ended)) => ending = Some(ended),
                 None => ending = Some(script::Ending::lost("its thread ended")),
             },
-            Some(answer) = calls.join_next() => {
-                if let Ok((id, answer)) = answer {
-                    // Fails when the handler has ended.
-                    let _ = told.send(Told::Answer(id, answer));
-                }
-            }
-            Some(answer) = idle.join_next(), if ending.is_none() => {
-                if let Ok((id, answer)) = answer {
-                    let _ = told.send(Told::Answer(id, answer));
-                }
-            }
+            Some(answered) = calls.join_next() => tell(answered),
+            Some(answered) = idle.join_next(), if ending.is_none() => tell(answered),
             else => return ending.unwrap_or_else(|| script::Ending::lost("its thread ended")),
         }
     }

@@ -43,6 +43,8 @@ pub(super) struct NodeProcess {
     child: Child,
     id: Pid,
     lines: BufReader<OwnedReadHalf>,
+    /// The line that is being read.
+    line: Vec<u8>,
     commands: OwnedWriteHalf,
     /// What it said of itself, once it has.
     inspected: Option<Inspected>,
@@ -72,11 +74,10 @@ impl NodeProcess {
             id.ok_or_else(|| io::Error::other(format!("{} of {} has no id", node.program.display(), module.name)))?;
         ours.set_nonblocking(true)?;
         let (lines, commands) = UnixStream::from_std(ours)?.into_split();
-        Ok(Self { child, id, lines: BufReader::new(lines), commands, inspected: None })
+        Ok(Self { child, id, lines: BufReader::new(lines), line: Vec::new(), commands, inspected: None })
     }
 
-    /// Waits until it has loaded the handler, or cannot. Dropping the future loses nothing but a line half read, so it is
-    /// dropped only with the process.
+    /// Waits until it has loaded the handler, or cannot.
     pub(super) async fn loaded(&mut self) -> Inspected {
         if let Some(inspected) = &self.inspected {
             return inspected.clone();
@@ -111,7 +112,7 @@ impl NodeProcess {
         let begin = format!("{{\"begin\":{{\"job\":{},\"jobId\":{}}}}}\n", job.as_str(), Value::from(job_id));
         let mut outgoing = vec![begin];
         let (mut calls, mut idle) = (JoinSet::new(), JoinSet::new());
-        let mut line = Vec::new();
+        let told = |(id, answer): (Value, String)| format!("{}\n", json!({ "answer": [id, answer] }));
         let ending = loop {
             // Node goes on to read while it waits for an answer.
             for text in outgoing.drain(..) {
@@ -120,13 +121,10 @@ impl NodeProcess {
                 }
             }
             tokio::select! {
-                read = read_line(&mut self.lines, &mut line), if calls.len().max(idle.len()) < MOST_CALLS => {
-                    let message = match read.and_then(|()| parse(&mut line)) {
+                message = self.next(), if calls.len().max(idle.len()) < MOST_CALLS => {
+                    let message = match message {
                         Ok(message) => message,
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                            return Ending::lost(&self.end().await);
-                        }
-                        Err(error) => return Ending::lost(&format!("Node sent what makes no sense: {error}")),
+                        Err(why) => return Ending::lost(&why),
                     };
                     if let Some(call) = message.get("ask") {
                         let (id, link) = (call[0].clone(), link.clone());
@@ -139,16 +137,8 @@ impl NodeProcess {
                         break Ending::Returned(message.get("returned").map(ToString::to_string));
                     }
                 }
-                Some(answered) = calls.join_next() => {
-                    if let Ok((id, answer)) = answered {
-                        outgoing.push(format!("{}\n", json!({ "answer": [id, answer] })));
-                    }
-                }
-                Some(answered) = idle.join_next() => {
-                    if let Ok((id, answer)) = answered {
-                        outgoing.push(format!("{}\n", json!({ "answer": [id, answer] })));
-                    }
-                }
+                Some(answered) = calls.join_next() => outgoing.extend(answered.ok().map(told)),
+                Some(answered) = idle.join_next() => outgoing.extend(answered.ok().map(told)),
                 Some(()) = aborts.recv() => {
                     outgoing.push(format!("{}\n", json!({ "abort": "The run of the job is over" })));
                 }
@@ -164,9 +154,9 @@ impl NodeProcess {
         !hosting::process::has_ended(self.id)
     }
 
+    /// What it says next. Dropping the future loses nothing.
     async fn next(&mut self) -> Result<Value, String> {
-        let mut line = Vec::new();
-        match read_line(&mut self.lines, &mut line).await.and_then(|()| parse(&mut line)) {
+        match read_line(&mut self.lines, &mut self.line).await.and_then(|()| parse(&mut self.line)) {
             Ok(message) => Ok(message),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.end().await),
             Err(error) => Err(format!("Node sent what makes no sense: {error}")),

@@ -12,8 +12,8 @@ use std::os::unix::fs::MetadataExt;
 const EVERY: Duration = Duration::from_millis(500);
 
 /// What tells one version of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Version {
     device: u64,
     file: u64,
     bytes: u64,
@@ -21,7 +21,8 @@ struct Version {
     nanoseconds: i64,
 }
 
-fn version(path: &Path) -> Option<Version> {
+/// Which version of a file there is, if it is there.
+pub(super) fn version(path: &Path) -> Option<Version> {
     let metadata = std::fs::metadata(path).ok()?;
     Some(Version {
         device: metadata.dev(),

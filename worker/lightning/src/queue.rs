@@ -16,9 +16,10 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{Duration, Instant};
 
 use super::claims::ClaimLoop;
+use super::journal::Orphan;
 use super::outbox::describe;
 use super::phoenix::{Channel, ChannelEvent, Payload, Reply, Socket, Status};
-use super::run::{ClaimedRun, Stop, execute, recover, refuse};
+use super::run::{ClaimedRun, OpenRun, Stop, execute, recover, refuse};
 use super::timeline::Timeline;
 use super::token::TokenFault;
 use super::token_circuit::TokenCircuit;
@@ -191,17 +192,17 @@ impl<E: Executor> Queue<E> {
         // It cannot panic, and nobody aborts it.
         let orphans = task::spawn_blocking(move || journal.orphans()).await.unwrap_or_default();
         for orphan in orphans {
-            let channel = self.open_run(&orphan.run);
-            let timeline = Timeline::claimed(&orphan.run.id, RECOVERED);
-            let settings = self.settings.clone();
+            let Orphan { run, left, pid, entry } = orphan;
             // It takes no slot: nothing is executed.
-            self.runs.spawn(recover(orphan, timeline, channel, settings, self.stop.subscribe()));
+            self.runs.spawn(recover(self.open(run, RECOVERED), left, pid, entry));
         }
     }
 
-    fn open_run(&self, run: &ClaimedRun) -> Channel {
+    fn open(&self, run: ClaimedRun, workloop: &str) -> OpenRun {
         let join = Payload::object(&json!({ "token": run.token.expose_secret() }));
-        self.socket.open(format!("run:{}", run.id), join)
+        let channel = self.socket.open(format!("run:{}", run.id), join);
+        let timeline = Timeline::claimed(&run.id, workloop);
+        OpenRun { run, timeline, channel, settings: self.settings.clone(), stop: self.stop.subscribe() }
     }
 
     fn is_over(&self) -> bool {
@@ -333,18 +334,14 @@ impl<E: Executor> Queue<E> {
         if self.tokens.refused(fault.clone(), Instant::now()) {
             tracing::error!("token circuit open: run tokens keep failing, claiming one probe run a minute: {fault}");
         }
-        let channel = self.open_run(&run);
-        let timeline = Timeline::claimed(&run.id, workloop);
         // It takes no slot: nothing is executed.
-        self.runs.spawn(refuse(run, &fault, timeline, channel, self.settings.clone(), self.stop.subscribe()));
+        self.runs.spawn(refuse(self.open(run, workloop), &fault));
     }
 
     fn start(&mut self, run: ClaimedRun, workloop: usize) {
-        let channel = self.open_run(&run);
         let id = run.id.clone();
-        let (executor, settings) = (self.executor.clone(), self.settings.clone());
-        let timeline = Timeline::claimed(&run.id, &self.settings.options.workloops[workloop].name());
-        let task = self.runs.spawn(execute(run, timeline, channel, executor, settings, self.stop.subscribe()));
+        let open = self.open(run, &self.settings.options.workloops[workloop].name());
+        let task = self.runs.spawn(execute(open, self.executor.clone()));
         self.active.insert(task.id(), (id, workloop));
     }
 

@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
 
-use super::journal::{Entry, Orphan};
+use super::journal::Entry;
 use super::opening::{opening_lines, versions_payload};
 use super::outbox::{OpenStep, Outbox, OutboxOptions, Progress, StepEnd, describe};
 use super::phoenix::{Channel, ChannelEvent};
@@ -49,6 +49,15 @@ pub(super) struct ClaimedRun {
     pub(super) token: SecretString,
 }
 
+/// A run whose channel was just opened.
+pub(super) struct OpenRun {
+    pub(super) run: ClaimedRun,
+    pub(super) timeline: Timeline,
+    pub(super) channel: Channel,
+    pub(super) settings: Settings,
+    pub(super) stop: watch::Receiver<Stop>,
+}
+
 /// What runs are told when the worker stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stop {
@@ -60,75 +69,55 @@ pub(super) enum Stop {
     GiveUp,
 }
 
-/// Executes a run whose channel was just opened, until Lightning has its end or `stop` says that time is up.
-pub(super) async fn execute<E: Executor>(
-    run: ClaimedRun,
-    timeline: Timeline,
-    mut channel: Channel,
-    executor: Arc<E>,
-    settings: Settings,
-    mut stop: watch::Receiver<Stop>,
-) {
+/// Executes a run until Lightning has its end or `stop` says that time is up.
+pub(super) async fn execute<E: Executor>(mut open: OpenRun, executor: Arc<E>) {
     let claimed_at = Instant::now();
+    let OpenRun { run, channel, settings, stop, .. } = &mut open;
     let lifetime = token::lifetime(&run.token).map(bounded);
     let expires = lifetime.map(|lifetime| claimed_at + lifetime);
     let last_call = lifetime.map(|lifetime| claimed_at + lifetime - (lifetime / 10).min(LAST_CALL));
-    let entry = journal_entry(&settings, &run, lifetime).await;
+    let entry = journal_entry(settings, run, lifetime).await;
     let mut joined = false;
     let prepared = tokio::select! {
-        prepared = prepare(&run, &mut channel, &mut joined, &*executor, &settings) => prepared,
-        () = stopped(&mut stop, Stop::Kill) => Ok(Err(shutdown_exit())),
+        prepared = prepare(run, channel, &mut joined, &*executor, settings) => prepared,
+        () = stopped(stop, Stop::Kill) => Ok(Err(shutdown_exit())),
         () = sleep_until(last_call) => Ok(Err(unstarted_exit())),
     };
     let told = match prepared {
         Ok(prepared) => {
-            let mut actor = Actor::new(run, timeline, channel, joined, expires, settings, prepared);
+            let mut actor = Actor::new(open, joined, expires, prepared);
             actor.last_call = last_call;
-            actor.run(stop, claimed_at).await
+            actor.run(claimed_at).await
         }
         Err(why) => {
-            tracing::error!(run = %run.id, "giving up the run: {why}");
+            tracing::error!(run = %open.run.id, "giving up the run: {why}");
             Told::AsFarAsPossible
         }
     };
     close_entry(entry, told).await;
 }
 
-/// Tells Lightning of a run that a dead worker left behind.
-pub(super) async fn recover(
-    orphan: Orphan,
-    timeline: Timeline,
-    channel: Channel,
-    settings: Settings,
-    stop: watch::Receiver<Stop>,
-) {
-    let Orphan { run, left, pid, entry } = orphan;
-    tracing::warn!(run = %run.id, "worker process {pid} died while it had this run: reporting a crash");
+/// Tells Lightning of a run that the dead worker process `pid` left behind, whose token is valid for the time that is
+/// `left`.
+pub(super) async fn recover(open: OpenRun, left: Option<Duration>, pid: u32, entry: Entry) {
+    tracing::warn!(run = %open.run.id, "worker process {pid} died while it had this run: reporting a crash");
     let now = Instant::now();
     let expires = now + left.map_or(DELIVERY_GRACE, bounded);
     let message = "The worker that executed this run has crashed";
     let exit = Exit::error(ExitReason::Crash, "WorkerCrashError", message);
-    let mut actor = Actor::new(run, timeline, channel, false, Some(expires), settings, Err(exit));
-    let told = actor.run(stop, now).await;
+    let mut actor = Actor::new(open, false, Some(expires), Err(exit));
+    let told = actor.run(now).await;
     close_entry(Some(entry), told).await;
 }
 
 /// Tells Lightning of a run that is not executed, as its token is not valid here.
-pub(super) fn refuse(
-    run: ClaimedRun,
-    fault: &TokenFault,
-    timeline: Timeline,
-    channel: Channel,
-    settings: Settings,
-    stop: watch::Receiver<Stop>,
-) -> impl Future<Output = ()> + use<> {
+pub(super) fn refuse(open: OpenRun, fault: &TokenFault) -> impl Future<Output = ()> + use<> {
     let message = format!("The worker refused the run, as it could not verify its token: {fault}");
     let exit = Exit::error(ExitReason::Exception, "InvalidTokenError", message);
     let now = Instant::now();
-    let expires = now + token::lifetime(&run.token).map_or(DELIVERY_GRACE, bounded);
+    let expires = now + token::lifetime(&open.run.token).map_or(DELIVERY_GRACE, bounded);
     async move {
-        let mut actor = Actor::new(run, timeline, channel, false, Some(expires), settings, Err(exit));
-        actor.run(stop, now).await;
+        Actor::new(open, false, Some(expires), Err(exit)).run(now).await;
     }
 }
 
@@ -187,6 +176,7 @@ struct Actor {
     id: String,
     timeline: Timeline,
     settings: Settings,
+    stop: watch::Receiver<Stop>,
     channel: Channel,
     outbox: Outbox,
     log: Arc<RunLog>,
@@ -216,15 +206,8 @@ enum Event {
 }
 
 impl Actor {
-    fn new(
-        run: ClaimedRun,
-        timeline: Timeline,
-        channel: Channel,
-        joined: bool,
-        expires: Option<Instant>,
-        settings: Settings,
-        prepared: Result<Prepared, Exit>,
-    ) -> Self {
+    fn new(open: OpenRun, joined: bool, expires: Option<Instant>, prepared: Result<Prepared, Exit>) -> Self {
+        let OpenRun { run, timeline, channel, settings, stop } = open;
         let input = prepared.as_ref().ok().and_then(|it| it.input_dataclip_id.clone());
         let common = &settings.options;
         let options = prepared.as_ref().map_or(&common.run_defaults, |it| &it.spec.options);
@@ -255,6 +238,7 @@ impl Actor {
             last_call: None,
             told_late: None,
             settings,
+            stop,
         };
         match prepared {
             Ok(prepared) => it.start(prepared),
@@ -275,11 +259,11 @@ impl Actor {
         self.active = Some(reservation.start(spec, log));
     }
 
-    async fn run(&mut self, mut stop: watch::Receiver<Stop>, claimed_at: Instant) -> Told {
+    async fn run(&mut self, claimed_at: Instant) -> Told {
         let mut next_stop = Stop::Kill;
         let (end, told) = loop {
             self.push();
-            let progress = match self.next_event(&mut stop, next_stop).await {
+            let progress = match self.next_event(next_stop).await {
                 Event::Stop if next_stop == Stop::GiveUp => break (Progress::Gone(STOPPED.into()), Told::NotYet),
                 Event::Stop => {
                     next_stop = Stop::GiveUp;
@@ -335,13 +319,13 @@ impl Actor {
         }
     }
 
-    async fn next_event(&mut self, stop: &mut watch::Receiver<Stop>, next_stop: Stop) -> Event {
+    async fn next_event(&mut self, next_stop: Stop) -> Event {
         let timer = self.outbox.wake_at().into_iter().chain(self.late_at()).chain(self.stuck_at()).min();
         let signal = or_never(self.active.as_mut().map(|active| active.signals.recv()));
         tokio::select! {
             event = self.channel.next() => Event::Channel(event),
             signal = signal => Event::Signal(signal),
-            () = stopped(stop, next_stop) => Event::Stop,
+            () = stopped(&mut self.stop, next_stop) => Event::Stop,
             () = sleep_until(self.last_call) => Event::LastCall,
             () = sleep_until(self.deadline) => Event::Deadline,
             () = sleep_until(timer) => Event::Timer,

@@ -63,16 +63,28 @@ pub(super) fn reply(
         Dialect::Lightning => "phx_reply".to_owned(),
         Dialect::ReferenceMock => format!("chan_reply_{}", reference.unwrap_or_default()),
     };
-    let text = match outcome {
-        Err(response) | Ok(Response::Json(response)) => {
-            text_reply(join_ref, reference, &message.topic, &event, status, response)
-        }
-        Ok(Response::Text(response)) => text_reply(join_ref, reference, &message.topic, &event, status, response),
-        Ok(Response::ByteArray(text) | Response::Binary(text)) => {
-            text_reply(join_ref, reference, &message.topic, &event, status, text.get().as_bytes())
-        }
+    let response = match outcome {
+        Err(response) | Ok(Response::Json(response)) => Content::Json(response),
+        Ok(Response::Text(response)) => Content::Text(response),
+        Ok(Response::ByteArray(text) | Response::Binary(text)) => Content::Bytes(text.get().as_bytes()),
     };
-    Message::text(text)
+    let frame = (join_ref, reference, &message.topic, event, Payload { status, response });
+    Message::text(serde_json::to_string(&frame).expect("strings and JSON always encode as JSON"))
+}
+
+/// The payload of a reply.
+#[derive(Serialize)]
+struct Payload<'a> {
+    status: &'a str,
+    response: Content<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Json(&'a Value),
+    Text(&'a RawValue),
+    Bytes(&'a [u8]),
 }
 
 /// Encodes a push. `reference` is the one that Phoenix itself sets: the join's own in `phx_error` and `phx_close`.
@@ -87,23 +99,6 @@ pub(super) fn push(
         Dialect::Lightning => json!([join_ref, reference, topic, event, {}]).to_string(),
         Dialect::ReferenceMock => json!([null, "", topic, event, "{}"]).to_string(),
     })
-}
-
-fn text_reply<R: Serialize + ?Sized>(
-    join_ref: Option<&str>,
-    reference: Option<&str>,
-    topic: &str,
-    event: &str,
-    status: &str,
-    response: &R,
-) -> String {
-    #[derive(Serialize)]
-    struct Payload<'a, R: ?Sized> {
-        status: &'a str,
-        response: &'a R,
-    }
-    serde_json::to_string(&(join_ref, reference, topic, event, Payload { status, response }))
-        .expect("strings and JSON always encode as JSON")
 }
 
 /// Kind 1, the lengths of the header's fields in one byte each, the fields, the payload.

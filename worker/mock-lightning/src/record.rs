@@ -4,12 +4,8 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
-
-fn shared<T: Serialize + ?Sized, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    T::serialize(value, serializer)
-}
 
 /// State of a run, by Lightning's names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -53,12 +49,10 @@ impl RunState {
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordedEvent {
     /// The run.
-    #[serde(serialize_with = "shared")]
     pub run_id: Arc<str>,
     /// Name, such as `step:start`.
     pub event: String,
     /// Payload as it came.
-    #[serde(serialize_with = "shared")]
     pub payload: Arc<Value>,
     /// When it arrived.
     pub at: u64,
@@ -74,7 +68,6 @@ pub struct Violation {
     /// The event; empty if the frame could not be read.
     pub event: String,
     /// Payload as it came; null for what may hold a token.
-    #[serde(serialize_with = "shared")]
     pub payload: Arc<Value>,
     /// What was wrong.
     pub reason: String,
@@ -86,7 +79,7 @@ pub struct Violation {
 #[derive(Debug, Clone, Serialize)]
 pub struct LogRecord {
     /// The line as it came.
-    #[serde(flatten, serialize_with = "shared")]
+    #[serde(flatten)]
     pub line: Arc<Value>,
     /// When it arrived.
     pub at: u64,
@@ -121,7 +114,6 @@ pub struct StepRecord {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct RunRecord {
     /// Id.
-    #[serde(serialize_with = "shared")]
     pub id: Arc<str>,
     /// State.
     pub state: RunState,

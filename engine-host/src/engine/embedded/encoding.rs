@@ -1,5 +1,9 @@
 //! Text to bytes and back, as Node's `Buffer` does it: what is not of an encoding is skipped or replaced, never an error.
 
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, prelude};
+
 /// How bytes are written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -12,8 +16,13 @@ pub(super) enum Encoding {
     Hex,
 }
 
-const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const URL_DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Takes digits alone; the bits left over at the end count for nothing.
+const DIGITS: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
 impl Encoding {
     /// The encoding that Node calls so.
@@ -57,50 +66,26 @@ impl Encoding {
             }
             Self::Latin1 => bytes.iter().copied().map(char::from).collect(),
             Self::Ascii => bytes.iter().map(|byte| char::from(byte & 0x7f)).collect(),
-            Self::Base64 => base64_text(bytes, DIGITS, true),
-            Self::Base64Url => base64_text(bytes, URL_DIGITS, false),
+            Self::Base64 => prelude::BASE64_STANDARD.encode(bytes),
+            Self::Base64Url => prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes),
             Self::Hex => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
 
+/// Takes the digits of either alphabet.
 fn base64_bytes(text: &str) -> Vec<u8> {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
+    let standard = |byte: u8| match byte {
+        b'-' => Some(b'+'),
+        b'_' => Some(b'/'),
+        byte => (byte.is_ascii_alphanumeric() || b"+/".contains(&byte)).then_some(byte),
     };
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    // `text` is ASCII but for what is skipped.
-    for digit in text.bytes().take_while(|byte| *byte != b'=').filter_map(value) {
-        bits = bits << 6 | u32::from(digit);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count).to_le_bytes()[0]);
-        }
+    let mut digits: Vec<u8> = text.bytes().take_while(|byte| *byte != b'=').filter_map(standard).collect();
+    if digits.len() % 4 == 1 {
+        // Six bits are no byte.
+        digits.pop();
     }
-    bytes
-}
-
-fn base64_text(bytes: &[u8], digits: &[u8; 64], padded: bool) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            if place <= group.len() {
-                text.push(char::from(digits[(bits >> (18 - 6 * place)) as usize & 63]));
-            } else if padded {
-                text.push('=');
-            }
-        }
-    }
-    text
+    DIGITS.decode(digits).expect("there are only digits")
 }
 
 #[cfg(test)]

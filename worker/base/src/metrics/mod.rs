@@ -58,77 +58,6 @@ pub fn metrics() -> &'static Metrics {
     &METRICS
 }
 
-/// Everything that is counted and measured.
-#[derive(Debug)]
-pub struct Metrics {
-    registry: Registry,
-    process: process::Process,
-    capacity: Family<Labels<1>, Gauge>,
-    active_runs: Family<Labels<1>, Gauge>,
-    open_claims: Family<Labels<1>, Gauge>,
-    claims: Family<Labels<1>, Counter>,
-    claim_duration: Histogram,
-    runs_claimed: Family<Labels<1>, Counter>,
-    /// Runs refused: their token is not valid, or they are more than were asked for.
-    pub runs_refused: Counter,
-    runs_ended: Family<Labels<2>, Counter>,
-    /// Runs whose end Lightning did not confirm.
-    pub runs_undelivered: Counter,
-    run_phase_duration: RunHistograms,
-    run_duration: RunHistogram,
-    /// Events of active runs that Lightning has not confirmed.
-    pub outbox_events: Gauge,
-    /// Events sent again after the link or a channel was lost.
-    pub events_resent: Counter,
-    /// Events that Lightning refused.
-    pub events_rejected: Counter,
-    /// Log lines thrown away because Lightning took them too slowly.
-    pub log_lines_dropped: Counter,
-    /// Answers of Lightning that were late.
-    pub replies_late: Counter,
-    /// Whether there is a websocket to Lightning.
-    pub connected: Gauge,
-    /// Whether Lightning's queue is joined.
-    pub joined: Gauge,
-    /// Websockets opened to Lightning.
-    pub connections: Counter,
-    /// Websockets lost.
-    pub connections_lost: Counter,
-    /// Attempts to connect that failed.
-    pub connect_failures: Counter,
-    hosts: Family<Labels<1>, Gauge>,
-    /// Runs that wait for a host.
-    pub hosts_waiting: Gauge,
-    hosts_started: Counter,
-    host_start_duration: Histogram,
-    host_ends: Family<Labels<2>, Counter>,
-    reservations: Family<Labels<1>, Counter>,
-    /// Whether hosts fail so often that no run can be executed.
-    pub circuit_open: Gauge,
-    /// Whether run tokens are refused one after the other.
-    pub token_circuit_open: Gauge,
-    adaptor_installs: Family<Labels<1>, Counter>,
-    adaptor_install_duration: Histogram,
-    forks: Counter,
-    fork_duration: Histogram,
-    fork_fallbacks: Family<Labels<1>, Counter>,
-    template_private: Gauge,
-    /// Resident memory of all hosts, in bytes.
-    pub hosts_memory: Gauge,
-    memory: Gauge,
-    event_loop_lag: Histogram,
-    /// Panics of tasks and of request handlers.
-    pub panics: Counter,
-    /// Whether no work is taken, as somebody wants.
-    pub draining: Gauge,
-    exports_dropped: Family<Labels<1>, Counter>,
-    oada_jobs: Family<Labels<3>, Gauge>,
-    oada_job_duration: Family<Labels<3>, Histogram, LongBuckets>,
-    /// What OADA handlers did after their run had ended.
-    pub oada_late_updates: Counter,
-    oada_queues_refused: Family<Labels<1>, Gauge>,
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Buckets;
 
@@ -176,77 +105,114 @@ impl Registrar {
     }
 }
 
-impl Metrics {
-    fn new() -> Self {
-        let mut it = Registrar(Registry::with_prefix(PREFIX));
-        it.0.register("build", "Version of the worker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self {
-            capacity: it.add("capacity", "Runs that each workloop may execute at once"),
-            active_runs: it.add("active_runs", "Runs of each workloop that have not ended"),
-            open_claims: it.add("open_claims", "Runs of each workloop that are claimed and not answered"),
-            claims: it.add("claims", "Claims that were answered, by what they brought"),
-            claim_duration: it.seconds("claim_duration", "Time from a claim to its answer"),
-            runs_claimed: it.add("runs_claimed", "Runs that each workloop has got"),
-            runs_refused: it.add("runs_refused", "Runs refused: token not valid, or more than were asked for"),
-            runs_ended: it.add("runs_ended", "Runs that ended, by reason and type of error"),
-            runs_undelivered: it.add("runs_undelivered", "Runs whose end Lightning did not confirm"),
-            run_phase_duration: it.with_unit(
-                "run_phase_duration",
-                Unit::Seconds,
-                "Time that runs spent in a phase: prepare (claimed until a host has it), start (until the engine runs \
-                 it), execute (until its outcome), deliver (until Lightning has everything)",
-                RunHistograms::new_with_constructor(Buckets),
-            ),
-            run_duration: it.with_unit("run_duration", Unit::Seconds, "Time from claim to end of a run", Buckets.new_metric()),
-            outbox_events: it.add("outbox_events", "Events of active runs that Lightning has not confirmed"),
-            events_resent: it.add("events_resent", "Events sent again after the link or a channel was lost"),
-            events_rejected: it.add("events_rejected", "Events that Lightning refused"),
-            log_lines_dropped: it.add("log_lines_dropped", "Log lines thrown away as Lightning took them too slowly"),
-            replies_late: it.add("replies_late", "Answers of Lightning that took longer than --message-timeout"),
-            connected: it.add("lightning_connected", "Whether there is a websocket to Lightning"),
-            joined: it.add("lightning_joined", "Whether Lightning's queue is joined"),
-            connections: it.add("lightning_connections", "Websockets opened to Lightning"),
-            connections_lost: it.add("lightning_connections_lost", "Websockets to Lightning that were lost"),
-            connect_failures: it.add("lightning_connect_failures", "Attempts to connect to Lightning that failed"),
-            hosts: it.add("hosts", "Engine hosts that live, by state"),
-            hosts_waiting: it.add("runs_waiting_for_host", "Runs that wait for an engine host"),
-            hosts_started: it.add("hosts_started", "Engine hosts started"),
-            host_start_duration: it.seconds("host_start_duration", "Time until an engine host is ready, from the decision to start it or to have it prepare another engine"),
-            host_ends: it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended"),
-            reservations: it.add("reservations", "Hosts lent to runs, by whether they had prepared what the run wants"),
-            token_circuit_open: it.add("token_circuit_open", "Whether run tokens are refused one after the other, so that runs are claimed only as probes"),
-            circuit_open: it.add("circuit_open", "Whether hosts fail so often that no run can be executed"),
-            adaptor_installs: it.add("adaptor_installs", "Installations of adaptors, by result"),
-            adaptor_install_duration: it.seconds("adaptor_install_duration", "Time that the installation of an adaptor took"),
-            forks: it.add("forks", "Node engines that were forked from a template"),
-            fork_duration: it.with_unit(
-                "fork",
-                Unit::Seconds,
-                "Time that a template took to fork an engine",
-                Histogram::new(FORK_SECONDS),
-            ),
-            fork_fallbacks: it.add("fork_fallbacks", "Node engines that were to be forked and are started, by reason"),
-            template_private: it.bytes("template_private", "Memory that the templates had for themselves when they were ready"),
-            hosts_memory: it.bytes("hosts_resident_memory", "Resident memory of all engine hosts with their engines; shared pages count once for each process"),
-            memory: it.bytes("resident_memory", "Resident memory of the worker"),
-            event_loop_lag: it.seconds("event_loop_lag", "How much too late the worker's timers fire"),
-            panics: it.add("panics", "Panics of tasks and of request handlers: each is a bug, and in the worker's log"),
-            draining: it.add("draining", "Whether the worker was asked to stop, or to be without hosts for now"),
-            exports_dropped: it.add("exports_dropped", "Traces and error reports that their collector did not take"),
-            oada_jobs: it.add("oada_jobs", "OADA jobs, by what they do (queued, running) or how they ended"),
-            oada_job_duration: it.with_unit(
-                "oada_job_duration",
-                Unit::Seconds,
-                "Time from the first look at an OADA job until it is filed",
-                Family::new_with_constructor(LongBuckets),
-            ),
-            oada_late_updates: it.add("oada_late_updates", "What OADA handlers did after their run had ended"),
-            oada_queues_refused: it.add("oada_queues_refused", "OADA queues whose token their store refuses"),
-            registry: it.0,
-            process: process::Process::new(),
+/// Declares the metrics and registers them, in this order.
+macro_rules! metrics {
+    ($registrar:ident: $($(#[$doc:meta])* $visibility:vis $name:ident: $type:ty = $registered:expr;)*) => {
+        /// Everything that is counted and measured.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            process: process::Process,
+            $($(#[$doc])* $visibility $name: $type,)*
         }
-    }
 
+        impl Metrics {
+            fn new() -> Self {
+                let mut $registrar = Registrar(Registry::with_prefix(PREFIX));
+                let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+                $registrar.0.register("build", "Version of the worker", version);
+                $(let $name = $registered;)*
+                Self { registry: $registrar.0, process: process::Process::new(), $($name,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    it:
+    capacity: Family<Labels<1>, Gauge> = it.add("capacity", "Runs that each workloop may execute at once");
+    active_runs: Family<Labels<1>, Gauge> = it.add("active_runs", "Runs of each workloop that have not ended");
+    open_claims: Family<Labels<1>, Gauge> = it.add("open_claims", "Runs of each workloop that are claimed and not answered");
+    claims: Family<Labels<1>, Counter> = it.add("claims", "Claims that were answered, by what they brought");
+    claim_duration: Histogram = it.seconds("claim_duration", "Time from a claim to its answer");
+    runs_claimed: Family<Labels<1>, Counter> = it.add("runs_claimed", "Runs that each workloop has got");
+    /// Runs refused: their token is not valid, or they are more than were asked for.
+    pub runs_refused: Counter = it.add("runs_refused", "Runs refused: token not valid, or more than were asked for");
+    runs_ended: Family<Labels<2>, Counter> = it.add("runs_ended", "Runs that ended, by reason and type of error");
+    /// Runs whose end Lightning did not confirm.
+    pub runs_undelivered: Counter = it.add("runs_undelivered", "Runs whose end Lightning did not confirm");
+    run_phase_duration: RunHistograms = it.with_unit(
+        "run_phase_duration",
+        Unit::Seconds,
+        "Time that runs spent in a phase: prepare (claimed until a host has it), start (until the engine runs \
+         it), execute (until its outcome), deliver (until Lightning has everything)",
+        RunHistograms::new_with_constructor(Buckets),
+    );
+    run_duration: RunHistogram = it.with_unit("run_duration", Unit::Seconds, "Time from claim to end of a run", Buckets.new_metric());
+    /// Events of active runs that Lightning has not confirmed.
+    pub outbox_events: Gauge = it.add("outbox_events", "Events of active runs that Lightning has not confirmed");
+    /// Events sent again after the link or a channel was lost.
+    pub events_resent: Counter = it.add("events_resent", "Events sent again after the link or a channel was lost");
+    /// Events that Lightning refused.
+    pub events_rejected: Counter = it.add("events_rejected", "Events that Lightning refused");
+    /// Log lines thrown away because Lightning took them too slowly.
+    pub log_lines_dropped: Counter = it.add("log_lines_dropped", "Log lines thrown away as Lightning took them too slowly");
+    /// Answers of Lightning that were late.
+    pub replies_late: Counter = it.add("replies_late", "Answers of Lightning that took longer than --message-timeout");
+    /// Whether there is a websocket to Lightning.
+    pub connected: Gauge = it.add("lightning_connected", "Whether there is a websocket to Lightning");
+    /// Whether Lightning's queue is joined.
+    pub joined: Gauge = it.add("lightning_joined", "Whether Lightning's queue is joined");
+    /// Websockets opened to Lightning.
+    pub connections: Counter = it.add("lightning_connections", "Websockets opened to Lightning");
+    /// Websockets lost.
+    pub connections_lost: Counter = it.add("lightning_connections_lost", "Websockets to Lightning that were lost");
+    /// Attempts to connect that failed.
+    pub connect_failures: Counter = it.add("lightning_connect_failures", "Attempts to connect to Lightning that failed");
+    hosts: Family<Labels<1>, Gauge> = it.add("hosts", "Engine hosts that live, by state");
+    /// Runs that wait for a host.
+    pub hosts_waiting: Gauge = it.add("runs_waiting_for_host", "Runs that wait for an engine host");
+    hosts_started: Counter = it.add("hosts_started", "Engine hosts started");
+    host_start_duration: Histogram = it.seconds("host_start_duration", "Time until an engine host is ready, from the decision to start it or to have it prepare another engine");
+    host_ends: Family<Labels<2>, Counter> = it.add("host_ends", "Engine hosts that ended, by what they were doing and why they ended");
+    reservations: Family<Labels<1>, Counter> = it.add("reservations", "Hosts lent to runs, by whether they had prepared what the run wants");
+    /// Whether run tokens are refused one after the other.
+    pub token_circuit_open: Gauge = it.add("token_circuit_open", "Whether run tokens are refused one after the other, so that runs are claimed only as probes");
+    /// Whether hosts fail so often that no run can be executed.
+    pub circuit_open: Gauge = it.add("circuit_open", "Whether hosts fail so often that no run can be executed");
+    adaptor_installs: Family<Labels<1>, Counter> = it.add("adaptor_installs", "Installations of adaptors, by result");
+    adaptor_install_duration: Histogram = it.seconds("adaptor_install_duration", "Time that the installation of an adaptor took");
+    forks: Counter = it.add("forks", "Node engines that were forked from a template");
+    fork_duration: Histogram = it.with_unit(
+        "fork",
+        Unit::Seconds,
+        "Time that a template took to fork an engine",
+        Histogram::new(FORK_SECONDS),
+    );
+    fork_fallbacks: Family<Labels<1>, Counter> = it.add("fork_fallbacks", "Node engines that were to be forked and are started, by reason");
+    template_private: Gauge = it.bytes("template_private", "Memory that the templates had for themselves when they were ready");
+    /// Resident memory of all hosts, in bytes.
+    pub hosts_memory: Gauge = it.bytes("hosts_resident_memory", "Resident memory of all engine hosts with their engines; shared pages count once for each process");
+    memory: Gauge = it.bytes("resident_memory", "Resident memory of the worker");
+    event_loop_lag: Histogram = it.seconds("event_loop_lag", "How much too late the worker's timers fire");
+    /// Panics of tasks and of request handlers.
+    pub panics: Counter = it.add("panics", "Panics of tasks and of request handlers: each is a bug, and in the worker's log");
+    /// Whether no work is taken, as somebody wants.
+    pub draining: Gauge = it.add("draining", "Whether the worker was asked to stop, or to be without hosts for now");
+    exports_dropped: Family<Labels<1>, Counter> = it.add("exports_dropped", "Traces and error reports that their collector did not take");
+    oada_jobs: Family<Labels<3>, Gauge> = it.add("oada_jobs", "OADA jobs, by what they do (queued, running) or how they ended");
+    oada_job_duration: Family<Labels<3>, Histogram, LongBuckets> = it.with_unit(
+        "oada_job_duration",
+        Unit::Seconds,
+        "Time from the first look at an OADA job until it is filed",
+        Family::new_with_constructor(LongBuckets),
+    );
+    /// What OADA handlers did after their run had ended.
+    pub oada_late_updates: Counter = it.add("oada_late_updates", "What OADA handlers did after their run had ended");
+    oada_queues_refused: Family<Labels<1>, Gauge> = it.add("oada_queues_refused", "OADA queues whose token their store refuses");
+}
+
+impl Metrics {
     /// Begins at zero what has few labels: a rate needs a first value.
     fn with_zeros(self) -> Self {
         let counters = [

@@ -7,8 +7,6 @@ mod shelf;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +22,7 @@ use self::shelf::{Action, Number, Print, Shelf};
 pub use self::shelf::{TemplatePolicy, TemplateState};
 use super::handle::WeakHosts;
 use super::status::describe;
+use super::watch::version;
 use super::{Hosts, HostsOptions, ManageError};
 
 /// How often it is looked whether templates are too old, and their files still the same.
@@ -219,12 +218,7 @@ fn print_of(key: &Prepare) -> Option<Print> {
         None => it.folder.join("package.json"),
     });
     for file in [spec.program.clone()].into_iter().chain(of_adaptors) {
-        print(&file)?.hash(&mut hasher);
+        version(&file)?.hash(&mut hasher);
     }
     Some(hasher.finish())
-}
-
-fn print(file: &PathBuf) -> Option<(u64, u64, i64, i64)> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }

@@ -21,6 +21,8 @@ use base::deflate::{EXTENSION, Inflater, InflatingStream, NotOffered, agreement}
 use base::dial::{ADDRESS_TIMEOUT, DialError, Proxy, ProxyError, dial, environment, remedy, speaks_tls, tls_config};
 use base::escape::shown_url;
 
+use crate::LightningOptions;
+
 /// What a websocket to Lightning is on.
 pub(super) type BoxedStream = InflatingStream<Box<dyn Stream>>;
 
@@ -149,23 +151,18 @@ pub(super) enum ConnectError {
     Silent,
 }
 
-/// Opens a websocket to `endpoint` with this query, which holds the worker's token, and offers compression if wanted.
-pub(super) async fn connect(
-    network: &Network,
-    endpoint: &Endpoint,
-    query: &SecretString,
-    compression: bool,
-) -> Result<Connected, ConnectError> {
-    let connected = match attempt(network, endpoint, query, compression).await {
+/// Opens a websocket with this query, which holds the worker's token, and offers compression if wanted.
+pub(super) async fn connect(options: &LightningOptions, query: &SecretString) -> Result<Connected, ConnectError> {
+    let connected = match attempt(options, query, options.compression).await {
         // What it wants cannot be spoken, and may be of no importance to it.
-        Err(ConnectError::Extension(error)) if compression => {
+        Err(ConnectError::Extension(error)) if options.compression => {
             tracing::warn!("{error}: connecting without compression");
-            attempt(network, endpoint, query, false).await
+            attempt(options, query, false).await
         }
         connected => connected,
     };
     match connected {
-        Err(error) => Err(explained(error, network, endpoint).await),
+        Err(error) => Err(explained(error, &options.network, &options.endpoint).await),
         connected => connected,
     }
 }
@@ -193,16 +190,13 @@ async fn explained(error: ConnectError, network: &Network, endpoint: &Endpoint) 
     ConnectError::Explained { error: Box::new(error), hint }
 }
 
-async fn attempt(
-    network: &Network,
-    endpoint: &Endpoint,
-    query: &SecretString,
-    compression: bool,
-) -> Result<Connected, ConnectError> {
-    let stream = network.open(endpoint).await?;
+async fn attempt(options: &LightningOptions, query: &SecretString, compress: bool) -> Result<Connected, ConnectError> {
+    let endpoint = &options.endpoint;
+    let stream = options.network.open(endpoint).await?;
+    let url = format!("{endpoint}/websocket?{}", query.expose_secret());
     let handshake = async {
         let stream = if endpoint.tls { encrypted(stream, endpoint).await? } else { stream };
-        upgrade(stream, endpoint, query, compression).await
+        upgrade(stream, url, compress).await
     };
     timeout(ADDRESS_TIMEOUT, handshake).await.map_err(|_| ConnectError::Silent)?
 }
@@ -227,18 +221,12 @@ pub async fn server_time(endpoint: &Endpoint) -> Option<Timestamp> {
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
 }
 
-async fn upgrade(
-    stream: Box<dyn Stream>,
-    endpoint: &Endpoint,
-    query: &SecretString,
-    compression: bool,
-) -> Result<Connected, ConnectError> {
+async fn upgrade(stream: Box<dyn Stream>, url: String, compression: bool) -> Result<Connected, ConnectError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(64 * 1024)
         .write_buffer_size(64 * 1024)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    let url = format!("{endpoint}/websocket?{}", query.expose_secret());
     let mut request = url.into_client_request().map_err(Box::new)?;
     if compression {
         request.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(EXTENSION));
@@ -297,6 +285,11 @@ mod tests {
         assert!(error.contains("https://x/worker") && error.contains("ws:// or wss://"), "{error}");
     }
 
+    fn options(endpoint: String) -> LightningOptions {
+        let options = LightningOptions::new(endpoint.parse().unwrap(), "secret".into());
+        LightningOptions { compression: true, ..options }
+    }
+
     /// Answers a handshake as a server does that wants this extension, and says whether compression was offered.
     async fn agree(listener: &TcpListener, extension: Option<&str>) -> (bool, TcpStream) {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -319,8 +312,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_wants_an_extension_that_was_not_offered_is_spoken_to_without() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint: Endpoint = format!("ws://{}/worker", listener.local_addr().unwrap()).parse().unwrap();
-        let (network, query) = (Network::default(), "token=x".into());
+        let options = options(format!("ws://{}/worker", listener.local_addr().unwrap()));
+        let query = "token=x".into();
         for odd in
             ["permessage-deflate; client_max_window_bits=10", "permessage-deflate; server_max_window_bits=99", "x"]
         {
@@ -330,8 +323,7 @@ mod tests {
                     let (second, stream) = agree(&listener, is_stubborn.then_some(odd)).await;
                     (first, second, stream)
                 };
-                let (result, (first, second, _stream)) =
-                    tokio::join!(connect(&network, &endpoint, &query, true), server);
+                let (result, (first, second, _stream)) = tokio::join!(connect(&options, &query), server);
                 assert_eq!((first, second), (true, false));
                 match result {
                     Ok(connected) => assert!(!is_stubborn && !connected.compression, "{odd}"),
@@ -344,14 +336,14 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_does_not_speak_tls_is_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint: Endpoint = format!("wss://{}/worker", listener.local_addr().unwrap()).parse().unwrap();
+        let options = options(format!("wss://{}/worker", listener.local_addr().unwrap()));
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
             stream
         };
-        let (network, query) = (Network::default(), "token=x".into());
-        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query, true), server);
+        let query = "token=x".into();
+        let (result, _stream) = tokio::join!(connect(&options, &query), server);
         // A machine may have no trust roots, which is told in its own words.
         match result.map(drop).unwrap_err() {
             ConnectError::Explained { hint, .. } => assert!(hint.contains("is it ws://"), "{hint}"),
@@ -362,14 +354,14 @@ mod tests {
     #[tokio::test]
     async fn a_path_that_is_not_lightnings_is_told_with_the_right_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint: Endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let options = options(format!("ws://{}", listener.local_addr().unwrap()));
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.unwrap();
             stream
         };
-        let (network, query) = (Network::default(), "token=x".into());
-        let (result, _stream) = tokio::join!(connect(&network, &endpoint, &query, true), server);
+        let query = "token=x".into();
+        let (result, _stream) = tokio::join!(connect(&options, &query), server);
         let error = result.map(drop).unwrap_err().to_string();
         assert!(error.contains("404") && error.ends_with("Lightning's ends with /worker"), "{error}");
     }
@@ -378,8 +370,7 @@ mod tests {
     async fn localhost_is_tried_on_both_families_and_each_failure_is_told() {
         // A port that nobody listens on: bound and released.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let endpoint: Endpoint = format!("ws://localhost:{port}/worker").parse().unwrap();
-        let connected = connect(&Network::default(), &endpoint, &"token=x".into(), true).await;
+        let connected = connect(&options(format!("ws://localhost:{port}/worker")), &"token=x".into()).await;
         let error = connected.map(drop).unwrap_err().to_string();
         assert!(error.contains(&format!("127.0.0.1:{port}: ")), "{error}");
         assert!(error.contains(&format!("[::1]:{port}: ")), "{error}");

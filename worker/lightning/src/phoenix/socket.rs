@@ -93,7 +93,7 @@ impl Conversation for Phoenix {
 
     fn connect(&self) -> impl Future<Output = Result<Connected, ConnectError>> + Send + 'static + use<> {
         let (options, query) = (Arc::clone(&self.options), Arc::clone(&self.query));
-        async move { connect(&options.network, &options.endpoint, &query(), options.compression).await }
+        async move { connect(&options, &query()).await }
     }
 
     fn refused(&mut self) {

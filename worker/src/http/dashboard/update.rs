@@ -8,7 +8,7 @@ use hosts::HostStatus;
 use lightning::WorkloopStatus;
 use lightning::timeline::{self, RunView};
 use protocol::clock::{now_us, unix_seconds};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -32,10 +32,8 @@ pub(super) struct Update {
     /// Whether this is all there is, and not only what changed.
     is_whole: bool,
     /// Runs about which something changed.
-    #[serde(serialize_with = "each")]
     runs: Vec<Arc<RunView>>,
     /// New lines of the worker's log.
-    #[serde(serialize_with = "each")]
     lines: Vec<Arc<Line>>,
     /// How the worker is, if it was looked at.
     worker: Option<WorkerView>,
@@ -140,10 +138,6 @@ impl HostView {
             runs: host.runs,
         }
     }
-}
-
-fn each<T: Serialize, S: Serializer>(shared: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(shared.iter().map(Arc::as_ref))
 }
 
 /// What has arrived, and whether some was lost.
