@@ -38,7 +38,9 @@ fn variables() -> &'static [(String, Option<String>)] {
             // Texts begin further to the right.
             if let Some((_, option)) = line.split_once("--").filter(|(before, _)| before.len() <= 6) {
                 told.push((option.split(' ').next().unwrap().to_owned(), None));
-            } else if let Some((variable, _)) = line.trim().strip_prefix("[env: ").and_then(|it| it.split_once('=')) {
+            } else if let Some((variable, _)) =
+                line.trim().strip_prefix("[env: ").and_then(|it| it.split_once(['=', ']']))
+            {
                 told.last_mut().unwrap().1 = Some(variable.to_owned());
             }
         }
